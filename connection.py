@@ -1,0 +1,256 @@
+"""One client of a server: lines in, bytes out, and what happens when it does not read.
+
+No sender waits for a client's socket. What the kernel does not take is kept, at most BACKLOG_BYTES, and a second thread
+for that client, which lives only while there is a backlog, sends it. Who finds no room in the backlog waits until half
+of it is gone. A client that meanwhile takes less than LEAST_BYTES_PER_SECOND for PERIOD_SECONDS is dropped. So one that
+stops reading delays nobody for longer than that, and one that is merely slow loses nothing: who floods it is slowed.
+"""
+
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from protocol import LineBuffer, LineTooLong
+from status import LOG
+
+RECEIVE_BYTES = 1 << 16
+BACKLOG_BYTES = 1 << 20
+OUTBOX_BYTES = BACKLOG_BYTES // 4
+LEAST_BYTES_PER_SECOND = 1 << 16
+PERIOD_SECONDS = 5.0
+RETRY_SECONDS = 0.25  # poll finds a socket writable only when a third of its buffer is free, which may take long
+LINGER_SECONDS = 1.0
+
+
+class DeadlinePassed(Exception):
+    """A client took too long."""
+
+    def __str__(self) -> str:
+        return "Timed out: nothing useful came in time"
+
+
+class Connection:
+    """A client's socket: one thread owns it, reads from it and closes it; any thread may send to it.
+
+    Attributes:
+        fd: the number of the descriptor; it names the client in status lines.
+        deadline: the time.monotonic() at which batches() raises DeadlinePassed, or None for never.
+    """
+
+    def __init__(self, sock: socket.socket, deadline: float | None = None) -> None:
+        self.fd = sock.fileno()
+        self.deadline = deadline
+        self._sock = sock
+        self._buffer = LineBuffer()
+        self._stopping = False
+        self._lock = threading.Lock()  # guards all below and the order of what is sent; held for no wait
+        self._room = threading.Condition(self._lock)  # half of a full backlog is gone, or all of it, or the client
+        self._backlog = bytearray()
+        self._sender: threading.Thread | None = None  # sends the backlog, while there is one
+        self._open = True  # sends are accepted
+        self._lost = False  # sends are vain
+        self._watched_since: float | None = None  # when somebody began to wait for the client to read
+        self._watched_bytes = 0  # what it has taken since then
+
+    def status(self, text: str) -> None:
+        """Write a status line that names the client."""
+        LOG.write(f"Client ({self.fd}): {text}")
+
+    def batches(self) -> Iterator[bytes]:
+        """Receive for ever; give the lines that came at once, until the client ends its side or the server stops.
+
+        Raises:
+            LineTooLong: a line was over MAX_LINE_BYTES; those before it were given.
+            DeadlinePassed: the deadline has passed.
+            OSError: the connection is lost.
+        """
+        while not self._stopping and (data := self._receive()):
+            if lines := self._buffer.feed(data):
+                yield lines
+            if self._buffer.too_long:
+                raise LineTooLong
+        if self._buffer.in_line and not self._stopping:
+            self.status("discarded half a line: the input ended in the middle of it")
+
+    def _receive(self) -> bytes:
+        if self.deadline is not None and not self._readable(self.deadline):
+            raise DeadlinePassed
+        return self._sock.recv(RECEIVE_BYTES)
+
+    def _readable(self, deadline: float) -> bool:
+        """Wait for input until the deadline; return whether there is some, or the end of it."""
+        poller = select.poll()  # select.select() cannot take descriptors over 1023
+        poller.register(self._sock, select.POLLIN)
+        return bool(poller.poll(max(0.0, deadline - time.monotonic()) * 1000))
+
+    def send(self, data: bytes) -> None:
+        """Send data whole and in order, as soon as there is room for it; do nothing if the client is gone."""
+        with self._lock:
+            if self._open and not self._backlog:
+                sent = self._send_now(data)
+                if sent == len(data):
+                    return
+                data = data[sent:]
+            self._keep(data)
+
+    def _send_now(self, data: bytes | bytearray) -> int:
+        """Return how many bytes the kernel took without waiting."""
+        try:
+            return self._sock.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError:  # the owner's recv says what happened
+            self._lose()
+            return 0
+
+    def _keep(self, data: bytes) -> None:
+        """Add to the backlog once there is room; data larger than the whole wait until it is empty."""
+        while self._open and self._backlog and len(self._backlog) + len(data) > BACKLOG_BYTES:
+            self._watch()
+            self._room.wait()
+        if self._open:
+            self._append(data)
+
+    def _append(self, data: bytes) -> None:
+        self._backlog += data
+        if not self._sender:
+            self._sender = threading.Thread(target=self._send_backlog, name=f"sender {self.fd}", daemon=True)
+            try:
+                self._sender.start()
+            except RuntimeError:  # out of threads
+                self._sender = None
+                self._lose()
+
+    def _watch(self) -> None:
+        """Have the client dropped if it takes too little from now on."""
+        if self._watched_since is None:
+            self._watched_since = time.monotonic()
+            self._watched_bytes = 0
+
+    def _send_backlog(self) -> None:
+        """Send the backlog as the client takes it, until it is gone; the client's second thread."""
+        writable = select.poll()
+        writable.register(self._sock, select.POLLOUT)
+        while self._send_some():
+            if self._takes_too_little():
+                self.status(f"dropped: it took less than {LEAST_BYTES_PER_SECOND} bytes a second")
+                self.abort()
+            writable.poll(RETRY_SECONDS * 1000)
+
+    def _send_some(self) -> bool:
+        """Send what the kernel takes of the backlog; return whether there is more to do."""
+        with self._lock:
+            sent = self._send_now(self._backlog[:OUTBOX_BYTES])
+            del self._backlog[:sent]
+            self._watched_bytes += sent
+            if self._open and len(self._backlog) <= BACKLOG_BYTES // 2:
+                self._watched_since = None
+                self._room.notify_all()
+            if self._lost or not self._backlog:
+                self._sender = None
+                self._room.notify_all()
+            return self._sender is not None
+
+    def _takes_too_little(self) -> bool:
+        with self._lock:
+            if self._watched_since is None:
+                return False
+            seconds = time.monotonic() - self._watched_since
+            if seconds < PERIOD_SECONDS:
+                return False
+            too_little = self._watched_bytes < LEAST_BYTES_PER_SECOND * seconds
+            self._watched_since = None
+            self._watch()
+            return too_little
+
+    def stop(self, farewell: bytes = b"") -> None:
+        """End batches() as if the client had ended its side; a farewell is the last thing that the client gets."""
+        with self._lock:
+            if farewell and self._open:
+                self._append(farewell)  # past the bound: its sender may not wait
+                self._open = False
+                self._room.notify_all()
+        self._stopping = True
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RD)
+
+    def abort(self) -> None:
+        """Give the client up: forget the backlog, wake whoever waits for it."""
+        with self._lock:
+            self._lose()
+
+    def _lose(self) -> None:
+        self._open = False
+        self._lost = True
+        self._backlog.clear()
+        self._room.notify_all()
+        with suppress(OSError):
+            self._sock.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )  # the kernel forgets too
+            self._sock.shutdown(socket.SHUT_RDWR)  # wakes the owner
+
+    def close(self, reason: str = "") -> None:
+        """Let the backlog go out, end our side, wait a moment for the client to end its own, and close.
+
+        Closing while input is unread would send a reset, which may destroy the last lines on their way (RFC 1122
+        4.2.2.13).
+        """
+        with self._lock:
+            self._open = False
+            self._room.notify_all()
+            if self._sender:
+                self._watch()
+                self._room.wait_for(lambda: not self._sender)
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+            self._discard_input()
+        self.status(f"disconnected{reason}")  # before the number of the descriptor is free for another
+        self._sock.close()
+
+    def refuse(self, text: str) -> None:
+        """Tell the client why it is not served, and close without waiting."""
+        self.status(f"refused: {text}")
+        self.send(f"{text}\n".encode())
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+            self._sock.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)  # unread input would turn the close into a reset
+        self._sock.close()
+
+    def _discard_input(self) -> None:
+        deadline = time.monotonic() + LINGER_SECONDS
+        while self._readable(deadline) and self._sock.recv(RECEIVE_BYTES):
+            pass
+
+
+class Outbox:
+    """What the requests of one batch cause, gathered so that each recipient gets it with one send."""
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[Sequence[Connection], list[str]]] = []  # recipients, and lines for all of them
+        self._size = 0
+
+    def put(self, recipients: Sequence[Connection], lines: str) -> None:
+        """Have lines, each with its newline, sent to each recipient, after those put before."""
+        if not self._runs or self._runs[-1][0] is not recipients:
+            self._runs.append((recipients, []))
+        self._runs[-1][1].append(lines)
+        self._size += len(lines)
+        if self._size > OUTBOX_BYTES:
+            self.send()
+
+    def send(self) -> None:
+        """Send all that was put."""
+        blocks: dict[Connection, list[bytes]] = {}
+        for recipients, lines in self._runs:
+            block = "".join(lines).encode()
+            for recipient in recipients:
+                blocks.setdefault(recipient, []).append(block)
+        self._runs.clear()
+        self._size = 0
+        for recipient, parts in blocks.items():
+            recipient.send(b"".join(parts))

@@ -1,0 +1,77 @@
+r"""Bytes to values and back, without a socket: the framing that all four systems share, and their codes.
+
+Every message on every TCP connection is one line: bytes up to \n, at most MAX_LINE_BYTES of them; a \r before the \n is
+dropped. LineBuffer is fed what was received and gives whole lines; harmless() makes text of them that may be shown.
+"""
+
+import re
+
+MAX_LINE_BYTES = 4096
+
+# RFC 854: IAC introduces a command: SB ... IAC SE (a subnegotiation, in which IAC IAC is a byte 255), WILL, WONT, DO or
+# DONT with an option, or one of two bytes; IAC IAC is a byte 255 of data. IAC before anything else is left as it is.
+# What the data end in the middle of is "unfinished".
+_IAC = b"\xff"
+_TELNET = re.compile(
+    rb"\xff(?:\xff|[\xf0-\xf9]|[\xfb-\xfe].|\xfa(?:[^\xff]|\xff[^\xf0])*\xff\xf0"
+    rb"|(?P<unfinished>\xfa(?:[^\xff]|\xff[^\xf0])*\xff?\Z|[\xfb-\xfe]?\Z))",
+    re.DOTALL,
+)
+
+# Unicode's control characters (category Cc), but for tab and the newline that ends a line.
+_CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {ord("\t"), ord("\n")}, "\N{REPLACEMENT CHARACTER}")
+
+
+class LineTooLong(Exception):
+    """A line has more than MAX_LINE_BYTES."""
+
+    def __str__(self) -> str:
+        return f"Line too long: at most {MAX_LINE_BYTES} bytes are expected"
+
+
+class LineBuffer:
+    """Turn what was received, in pieces of any size, into whole lines without telnet's negotiation.
+
+    Attributes:
+        too_long: whether a line of more than MAX_LINE_BYTES came; nothing that follows it is given.
+    """
+
+    def __init__(self) -> None:
+        self.too_long = False
+        self._line = b""  # a line whose end has not come
+        self._telnet = b""  # a telnet command whose end has not come
+
+    @property
+    def in_line(self) -> bool:
+        """Whether a line has begun and not ended."""
+        return bool(self._line or self._telnet)
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what was received; return the lines that it completes, each with its newline."""
+        if self._telnet or _IAC in data:
+            data = self._remove_telnet(self._telnet + data)
+        data = self._line + data
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n")
+        end = 0
+        while (newline := data.rfind(b"\n", end, end + MAX_LINE_BYTES + 1)) >= 0:
+            end = newline + 1
+        self._line = data[end:]
+        self.too_long = max(len(self._line.removesuffix(b"\r")), len(self._telnet)) > MAX_LINE_BYTES
+        return data[:end]
+
+    def _remove_telnet(self, data: bytes) -> bytes:
+        """Return the data without telnet commands; keep an unfinished one for the next feed."""
+        self._telnet = b""
+
+        def replacement(command: re.Match[bytes]) -> bytes:
+            if command["unfinished"] is not None:
+                self._telnet = command[0]
+            return _IAC if command[0] == _IAC + _IAC else b""
+
+        return _TELNET.sub(replacement, data)
+
+
+def harmless(data: bytes) -> str:
+    """Decode UTF-8; bytes that are none, and control characters but tab and newline, become U+FFFD."""
+    return data.decode(errors="replace").translate(_CONTROLS)

@@ -1,0 +1,289 @@
+"""Start the real programs as processes, and talk to them in lines.
+
+A test reads as a transcript: `alice.send("LIST")`, `alice.expect("Registered users (1):")`. Every wait has a limit and
+says what it waited for and what it got. When a test ends, each program must be back to the threads and sockets that it
+began with, stop on SIGTERM with exit status 0 within two seconds, and have written nothing to standard error.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+WAIT_SECONDS = 10.0  # for anything that happens at once on an idle machine
+STOP_SECONDS = 2.0
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> None:
+    """Wait until a condition holds; fail with `what` was expected if it does not in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"not within {seconds} seconds: {what}")
+        time.sleep(0.01)
+
+
+class Peer:
+    """A client's connection."""
+
+    def __init__(self, port: int, receive_buffer: int = 0) -> None:
+        self.sock = socket.socket()
+        if receive_buffer:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.sock.settimeout(WAIT_SECONDS)
+        self.sock.connect(("127.0.0.1", port))
+        self.received = b""
+
+    def send(self, *lines: str) -> None:
+        """Send lines, together."""
+        self.send_bytes("".join(f"{line}\n" for line in lines).encode())
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self.sock.sendall(data)
+
+    def read_line(self) -> str:
+        """Return the next line that comes."""
+        while b"\n" not in self.received:
+            if not (data := self._receive("a line")):
+                pytest.fail(f"the connection ended; before it came {self.received!r}")
+            self.received += data
+        line, _, self.received = self.received.partition(b"\n")
+        return line.decode()
+
+    def expect(self, *lines: str) -> None:
+        """Fail unless the next lines are these."""
+        for line in lines:
+            assert self.read_line() == line
+
+    def expect_match(self, pattern: str) -> re.Match[str]:
+        """Fail unless the whole next line matches; return the match."""
+        line = self.read_line()
+        match = re.fullmatch(pattern, line)
+        assert match, f"expected a line like {pattern!r}, got {line!r}"
+        return match
+
+    def read_all(self) -> str:
+        """Return all that comes until the connection ends, also by a reset."""
+        with suppress(ConnectionError):
+            while data := self._receive("the end of the connection"):
+                self.received += data
+        rest, self.received = self.received, b""
+        return rest.decode()
+
+    def expect_end(self) -> None:
+        """Fail if anything comes before the connection ends."""
+        assert self.read_all() == ""
+
+    def expect_nothing(self, seconds: float = 0.2) -> None:
+        """Fail if anything comes within a while."""
+        self.sock.settimeout(seconds)
+        try:
+            self.received += self.sock.recv(1 << 16)
+        except TimeoutError:
+            pass
+        finally:
+            self.sock.settimeout(WAIT_SECONDS)
+        assert self.received == b""
+
+    def end_input(self) -> None:
+        """End our side; the server may go on."""
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Vanish with a reset."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.sock.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.sock.close()
+
+    def _receive(self, what: str) -> bytes:
+        try:
+            return self.sock.recv(1 << 16)
+        except TimeoutError:
+            pytest.fail(f"expected {what} within {WAIT_SECONDS} seconds, got {self.received!r}")
+
+
+class Program:
+    """One of the project's programs as a process.
+
+    Args:
+        arguments: the script, then its arguments.
+        prefix: a command to run it with, such as prlimit.
+        stdin: as for subprocess.Popen.
+    """
+
+    def __init__(
+        self, *arguments: str, prefix: tuple[str, ...] = (), cwd: Path = ROOT, stdin: int | None = None
+    ) -> None:
+        script, *rest = arguments
+        self.process = subprocess.Popen(
+            [*prefix, sys.executable, "-W", "error", str(ROOT / script), *rest],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+        )
+        self.lines: list[str] = []
+        self.errors = ""
+        self.peers: list[Peer] = []
+        self._readers = [threading.Thread(target=self._read_lines), threading.Thread(target=self._read_errors)]
+        for reader in self._readers:
+            reader.start()
+        self._at_rest = (0, 0)
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self.process.pid
+
+    @property
+    def port(self) -> int:
+        """The port in the line with which a server says that it listens."""
+        return int(self.wait_for_line(r".*istening on .*:(\d+)")[1])
+
+    def connect(self, receive_buffer: int = 0) -> Peer:
+        """Return a new client's connection to it."""
+        peer = Peer(self.port, receive_buffer)
+        self.peers.append(peer)
+        return peer
+
+    def wait_for_line(self, pattern: str, seconds: float = WAIT_SECONDS) -> re.Match[str]:
+        """Wait for a line on standard output that matches as a whole; return the match."""
+        end = time.monotonic() + seconds
+        seen = 0
+        while True:
+            while seen < len(self.lines):
+                if match := re.fullmatch(pattern, self.lines[seen]):
+                    return match
+                seen += 1
+            if time.monotonic() > end or (self.process.poll() is not None and not self._readers[0].is_alive()):
+                log = "\n".join(self.lines[-20:])
+                pytest.fail(f"no line like {pattern!r} within {seconds} seconds, but\n{log}\n{self.errors}")
+            time.sleep(0.005)
+
+    def count_lines(self, pattern: str) -> int:
+        """Return how many lines on standard output match as a whole."""
+        return sum(bool(re.fullmatch(pattern, line)) for line in self.lines)
+
+    def threads_and_sockets(self) -> tuple[int, int]:
+        """Return how many threads and how many sockets it has (Linux only; elsewhere 0, 0)."""
+        proc = Path(f"/proc/{self.pid}")
+        if not proc.exists():
+            return 0, 0
+        sockets = 0
+        for fd in (proc / "fd").iterdir():
+            with suppress(FileNotFoundError):
+                sockets += str(fd.readlink()).startswith("socket:")
+        return len(list((proc / "task").iterdir())), sockets
+
+    def resident_bytes(self) -> int:
+        """Return the memory that it has resident (Linux only)."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def remember_rest(self) -> None:
+        """Take the threads and sockets that it has now for those that it must come back to."""
+        wait_until(lambda: self.threads_and_sockets()[0] >= 1, "a thread")
+        self._at_rest = self.threads_and_sockets()
+
+    def expect_rest(self, seconds: float = WAIT_SECONDS) -> None:
+        """Fail unless it comes back to the threads and sockets that it began with, once its clients have left."""
+        for peer in self.peers:
+            peer.close()
+        wait_until(
+            lambda: self.threads_and_sockets() <= self._at_rest,
+            f"at most {self._at_rest} threads and sockets; there are {self.threads_and_sockets()}",
+            seconds,
+        )
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send it a signal; return its exit status, which must come within two seconds."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.wait(STOP_SECONDS)
+
+    def wait(self, seconds: float = WAIT_SECONDS) -> int:
+        """Wait for its end; return the exit status."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{self.process.args!r} did not end within {seconds} seconds")
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once, if it runs; gather what it wrote."""
+        self.process.kill()
+        self.process.wait()
+        for reader in self._readers:
+            reader.join()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream:
+                stream.close()
+
+    def _read_lines(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.lines.append(line.decode().removesuffix("\n"))
+
+    def _read_errors(self) -> None:
+        assert self.process.stderr
+        self.errors = self.process.stderr.read().decode()
+
+
+Start = Callable[..., Program]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Give a function that runs a program with arguments, waits until it listens, and looks after it."""
+    servers: list[Program] = []
+
+    def start_server(*arguments: str, **options: Any) -> Program:
+        server = Program(*arguments, **options)
+        servers.append(server)
+        assert server.port
+        server.remember_rest()
+        return server
+
+    try:
+        yield start_server
+        for server in servers:
+            if server.process.poll() is None:
+                server.expect_rest()
+                assert server.stop() == 0
+            server.kill()
+            assert server.errors == ""
+    finally:
+        for server in servers:
+            for peer in server.peers:
+                peer.close()
+            server.kill()
+
+
+def run_program(
+    *arguments: str, input: str = "", cwd: Path = ROOT, seconds: float = WAIT_SECONDS
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end with an input; return its status and what it wrote."""
+    script, *rest = arguments
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / script), *rest],
+        input=input,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=seconds,
+    )
