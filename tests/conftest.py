@@ -203,11 +203,11 @@ class Program:
         """Fail unless it comes back to the threads and sockets that it began with, once its clients have left."""
         for peer in self.peers:
             peer.close()
-        wait_until(
-            lambda: self.threads_and_sockets() <= self._at_rest,
-            f"at most {self._at_rest} threads and sockets; there are {self.threads_and_sockets()}",
-            seconds,
-        )
+        end = time.monotonic() + seconds
+        while (now := self.threads_and_sockets()) > self._at_rest:
+            if time.monotonic() > end:
+                pytest.fail(f"{now} threads and sockets are left of its clients; at rest it has {self._at_rest}")
+            time.sleep(0.02)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send it a signal; return its exit status, which must come within two seconds."""
