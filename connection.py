@@ -24,7 +24,7 @@ LEAST_BYTES_PER_SECOND = 1 << 16
 PERIOD_SECONDS = 5.0
 RETRY_SECONDS = 0.25  # poll finds a socket writable only when a third of its buffer is free, which may take long
 LINGER_SECONDS = 1.0
-FORGET = struct.pack("ii", 1, 0)  # for SO_LINGER: at close, the kernel drops what it has not sent
+RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: close at once with a reset; the kernel forgets what it has not sent
 
 
 class DeadlinePassed(Exception):
@@ -37,17 +37,25 @@ class DeadlinePassed(Exception):
 class Connection:
     """A client's socket: one thread owns it, reads from it and closes it; any thread may send to it.
 
+    Args:
+        sock: the socket.
+        stop_fd: a descriptor that becomes readable when input is to be taken as ended.
+        deadline: see below.
+
     Attributes:
         fd: the number of the descriptor; it names the client in status lines.
         deadline: the time.monotonic() at which batches() raises DeadlinePassed, or None for never.
     """
 
-    def __init__(self, sock: socket.socket, deadline: float | None = None) -> None:
+    def __init__(self, sock: socket.socket, stop_fd: int, deadline: float | None = None) -> None:
         self.fd = sock.fileno()
         self.deadline = deadline
         self._sock = sock
+        self._stop_fd = stop_fd
+        self._input = select.poll()  # select.select() cannot take descriptors over 1023
+        self._input.register(sock, select.POLLIN)
+        self._input.register(stop_fd, select.POLLIN)
         self._buffer = LineBuffer()
-        self._stopping = False
         self._lock = threading.Lock()  # guards all below and the order of what is sent; held for no wait
         self._room = threading.Condition(self._lock)  # half of a full backlog is gone, or all of it, or the client
         self._backlog = bytearray()
@@ -69,24 +77,21 @@ class Connection:
             DeadlinePassed: the deadline has passed.
             OSError: the connection is lost.
         """
-        while not self._stopping and (data := self._receive()):
+        while data := self._receive():
             if lines := self._buffer.feed(data):
                 yield lines
             if self._buffer.too_long:
                 raise LineTooLong
-        if self._buffer.in_line and not self._stopping:
+        if self._buffer.in_line:
             self.status("discarded half a line: the input ended in the middle of it")
 
     def _receive(self) -> bytes:
-        if self.deadline is not None and not self._readable(self.deadline):
+        """Wait for input and return it, or nothing at its end."""
+        wait = None if self.deadline is None else max(0.0, self.deadline - time.monotonic()) * 1000
+        ready = self._input.poll(wait)
+        if not ready:
             raise DeadlinePassed
-        return self._sock.recv(RECEIVE_BYTES)
-
-    def _readable(self, deadline: float) -> bool:
-        """Wait for input until the deadline; return whether there is some, or the end of it."""
-        poller = select.poll()  # select.select() cannot take descriptors over 1023
-        poller.register(self._sock, select.POLLIN)
-        return bool(poller.poll(max(0.0, deadline - time.monotonic()) * 1000))
+        return b"" if self._stop_fd in dict(ready) else self._sock.recv(RECEIVE_BYTES)
 
     def send(self, data: bytes) -> None:
         """Send data whole and in order, waiting while there is no room for it; do nothing if the client is gone."""
@@ -188,14 +193,10 @@ class Connection:
             self._watch()
             return too_little
 
-    def stop(self, farewell: bytes = b"") -> None:
-        """End batches() as if the client had ended its side; a farewell is the last thing that the client gets."""
-        if farewell:
-            self.post(farewell)
-            self._end_sends()
-        self._stopping = True
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RD)
+    def say_farewell(self, data: bytes) -> None:
+        """Send the last thing that the client gets, room or no room."""
+        self.post(data)
+        self._end_sends()
 
     def _end_sends(self) -> None:
         with self._lock:
@@ -213,7 +214,7 @@ class Connection:
         self._backlog.clear()
         self._room.notify_all()
         with suppress(OSError):
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, FORGET)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             self._sock.shutdown(socket.SHUT_RDWR)  # wakes the owner
 
     def close(self, reason: str = "") -> None:
@@ -239,13 +240,15 @@ class Connection:
         self.send(f"{text}\n".encode())
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
-            self._sock.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)  # unread input would turn the close into a reset
+            self._sock.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
         self._sock.close()
 
     def _discard_input(self) -> None:
+        """Read until the client ends its side, but not for long; if the server stops, only what is there."""
         deadline = time.monotonic() + LINGER_SECONDS
-        while self._readable(deadline) and self._sock.recv(RECEIVE_BYTES):
-            pass
+        while (seconds := deadline - time.monotonic()) > 0 and self._input.poll(seconds * 1000):
+            if not self._sock.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT):
+                return
 
 
 class Outbox:

@@ -8,6 +8,7 @@ its client had ended its input, what is queued goes out; only what has not ended
 
 import argparse
 import logging
+import os
 import resource
 import signal
 import socket
@@ -67,6 +68,7 @@ class Server:
         self._handler = handler
         self._places = places
         self._login_seconds = login_seconds
+        self._stop_fd, self._stop_writer = os.pipe()  # closing the writer wakes everybody who polls
         self._stopping = threading.Event()
         self._ended = threading.Condition()  # guards _connections; notified when one of them ends
         self._connections: set[Connection] = set()
@@ -76,16 +78,12 @@ class Server:
         """Begin to accept.
 
         Raises:
-            RuntimeError: there are no more threads; the server is closed.
+            RuntimeError: there are no more threads; stop() is still to be called.
         """
-        try:
-            self._acceptor.start()
-        except RuntimeError:
-            self._listener.close()
-            raise
+        self._acceptor.start()
 
     def stop(self, farewell: bytes = b"") -> None:
-        """Stop as stop_all() does; a farewell goes to every client before."""
+        """Stop as stop_all() does."""
         stop_all([self], farewell)
 
     def stop_accepting(self) -> None:
@@ -93,18 +91,34 @@ class Server:
         self._stopping.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
-        self._acceptor.join(CUT_OFF_SECONDS)
+        if self._acceptor.ident:
+            self._acceptor.join(CUT_OFF_SECONDS)
         self._listener.close()
 
-    def connections(self) -> list[Connection]:
-        """Return the connections that there are now."""
+    def end_input(self, farewell: bytes) -> None:
+        """Have every conversation end as if its client had ended its input; a farewell is the last that it gets."""
+        for connection in self._snapshot():
+            if farewell:
+                connection.say_farewell(farewell)
+        os.close(self._stop_writer)
+
+    def cut_off(self) -> None:
+        """Give up the connections that are left."""
+        for connection in self._snapshot():
+            connection.abort()
+
+    def wait_for_end(self, seconds: float) -> bool:
+        """Wait until all connections have ended, at most so many seconds; return whether they have."""
+        with self._ended:
+            return self._ended.wait_for(lambda: not self._connections, seconds)
+
+    def close(self) -> None:
+        """Let go of what stopping needed; no connection is left."""
+        os.close(self._stop_fd)
+
+    def _snapshot(self) -> list[Connection]:
         with self._ended:
             return list(self._connections)
-
-    def wait_for_end(self, seconds: float) -> None:
-        """Wait until all connections have ended, at most so many seconds."""
-        with self._ended:
-            self._ended.wait_for(lambda: not self._connections, seconds)
 
     def _accept_for_ever(self) -> None:
         complained = False
@@ -123,7 +137,7 @@ class Server:
     def _begin(self, sock: socket.socket, address: tuple[str, int]) -> None:
         """Start a connection's thread, or refuse the connection."""
         deadline = time.monotonic() + self._login_seconds if self._login_seconds else None
-        connection = Connection(sock, deadline)
+        connection = Connection(sock, self._stop_fd, deadline)
         connection.status(f"accepted from {address[0]}:{address[1]}")
         if not self._places.acquire(blocking=False):
             connection.refuse("Too many connections")
@@ -171,19 +185,19 @@ def stop_all(servers: Sequence[Server], farewell: bytes = b"") -> None:
     for server in servers:
         server.stop_accepting()
     for server in servers:
-        for connection in server.connections():
-            connection.stop(farewell)
-    _wait_for_end(servers, ORDERLY_STOP_SECONDS)
+        server.end_input(farewell)
+    if not _wait_for_end(servers, ORDERLY_STOP_SECONDS):
+        for server in servers:
+            server.cut_off()
+        if not _wait_for_end(servers, CUT_OFF_SECONDS):
+            return  # a handler hangs, and the rest is for the end of the process
     for server in servers:
-        for connection in server.connections():
-            connection.abort()
-    _wait_for_end(servers, CUT_OFF_SECONDS)
+        server.close()
 
 
-def _wait_for_end(servers: Sequence[Server], seconds: float) -> None:
+def _wait_for_end(servers: Sequence[Server], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
-    for server in servers:
-        server.wait_for_end(max(0.0, deadline - time.monotonic()))
+    return all(server.wait_for_end(max(0.0, deadline - time.monotonic())) for server in servers)
 
 
 def listen(host: str, port: int) -> socket.socket:

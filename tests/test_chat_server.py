@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, WAIT_SECONDS, Peer, Program, Start, run_program, wait_until
+from conftest import ROOT, STOP_SECONDS, WAIT_SECONDS, Peer, Program, Start, run_program, wait_until
 
 PERIOD_SECONDS = 5.0  # in which a client must take something
 SLACK_SECONDS = 2.5  # for a machine that is busy
@@ -604,6 +604,8 @@ def test_a_signal_does_not_wait_for_who_does_not_read(start: Start) -> None:
     thread.start()
     server.wait_for_line(C_CHAT + "BCST")
     assert server.stop() == 0  # within two seconds
+    thread.join(STOP_SECONDS)
+    assert not thread.is_alive()  # alice is told too, in the middle of her flood
     over.set()
     thread.join()
     assert server.errors == ""

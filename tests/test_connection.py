@@ -1,5 +1,6 @@
 """A connection whose client does not read, in the test's own process, with the rule's seconds made short."""
 
+import os
 import re
 import socket
 import threading
@@ -20,14 +21,28 @@ KERNEL_BYTES = 1 << 20  # more than the kernel keeps for such a pair
 
 
 @pytest.fixture
-def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Connection, socket.socket]]:
+def never() -> Iterator[int]:
+    """Give a descriptor that does not become readable."""
+    reader, writer = os.pipe()
+    yield reader
+    os.close(reader)
+    os.close(writer)
+
+
+def pair(never: int) -> tuple[Connection, socket.socket]:
+    """Return a connection, and the client's end of it."""
+    server_end, client = socket.socketpair()
+    client.settimeout(WAIT_SECONDS)
+    return Connection(server_end, never), client
+
+
+@pytest.fixture
+def ends(never: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Connection, socket.socket]]:
     """Give a connection, and the client's end of it."""
     monkeypatch.setattr(connection, "PERIOD_SECONDS", PERIOD_SECONDS)
     monkeypatch.setattr(connection, "LEAST_BYTES_PER_SECOND", LEAST_BYTES_PER_SECOND)
     monkeypatch.setattr(connection, "RETRY_SECONDS", 0.05)
-    server_end, client = socket.socketpair()
-    client.settimeout(WAIT_SECONDS)
-    served = Connection(server_end)
+    served, client = pair(never)
     yield served, client
     client.close()
     served.abort()
@@ -163,7 +178,7 @@ def test_a_farewell_is_the_last_that_comes_though_the_backlog_is_full(ends: tupl
     served, client = ends
     sender = in_thread(send_lines, served, 0, 5000)
     wait_until(lambda: served._watched_since, "a full backlog")
-    served.stop(b"farewell\n")
+    served.say_farewell(b"farewell\n")
     sender.join()  # sends are over
     closer = in_thread(served.close)
     assert receive(client, 5000 * LINE_BYTES).endswith(b".\nfarewell\n")
@@ -171,11 +186,11 @@ def test_a_farewell_is_the_last_that_comes_though_the_backlog_is_full(ends: tupl
     closer.join()
 
 
-def test_an_outbox_lets_nobody_wait_for_those_who_do_not_read(ends: tuple[Connection, socket.socket]) -> None:
+def test_an_outbox_lets_nobody_wait_for_those_who_do_not_read(
+    ends: tuple[Connection, socket.socket], never: int
+) -> None:
     stuck, _ = ends
-    server_end, client = socket.socketpair()
-    client.settimeout(WAIT_SECONDS)
-    reading = Connection(server_end)
+    reading, client = pair(never)
     send_lines(stuck, 0, BACKLOG_BYTES // LINE_BYTES)
     outbox = Outbox()
     outbox.put([stuck, reading], "x" * (BACKLOG_BYTES // 4) + "\n")
