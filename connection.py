@@ -80,6 +80,8 @@ class Connection:
         while data := self._receive():
             if lines := self._buffer.feed(data):
                 yield lines
+            if self._buffer.answer:
+                self.send(self._buffer.answer)
             if self._buffer.too_long:
                 raise LineTooLong
         if self._buffer.in_line:

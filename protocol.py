@@ -18,6 +18,10 @@ _TELNET = re.compile(
     re.DOTALL,
 )
 
+# RFC 860: after Ctrl-C, telnet shows nothing more before this question is answered.
+_DO_TIMING_MARK = b"\xff\xfd\x06"
+_WILL_TIMING_MARK = b"\xff\xfb\x06"
+
 # Unicode's control characters (category Cc), but for tab and the newline that ends a line.
 _CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {ord("\t"), ord("\n")}, "\N{REPLACEMENT CHARACTER}")
 
@@ -34,10 +38,12 @@ class LineBuffer:
 
     Attributes:
         too_long: whether a line of more than MAX_LINE_BYTES came; nothing that follows it is given.
+        answer: what is to be sent to the client's telnet for what the last feed brought.
     """
 
     def __init__(self) -> None:
         self.too_long = False
+        self.answer = b""
         self._line = b""  # a line whose end has not come
         self._telnet = b""  # a telnet command whose end has not come
 
@@ -48,6 +54,7 @@ class LineBuffer:
 
     def feed(self, data: bytes) -> bytes:
         """Take what was received; return the lines that it completes, each with its newline."""
+        self.answer = b""
         if self._telnet or _IAC in data:
             data = self._remove_telnet(self._telnet + data)
         data = self._line + data
@@ -67,6 +74,8 @@ class LineBuffer:
         def replacement(command: re.Match[bytes]) -> bytes:
             if command["unfinished"] is not None:
                 self._telnet = command[0]
+            if command[0] == _DO_TIMING_MARK:
+                self.answer += _WILL_TIMING_MARK
             return _IAC if command[0] == _IAC + _IAC else b""
 
         return _TELNET.sub(replacement, data)

@@ -262,6 +262,11 @@ def test_telnet_is_a_full_client(server: Program) -> None:
         bob.expect("FROM alice: hi")
         bob.send("BCST hello")
         telnet.expect("FROM bob (all): hello\n")
+        os.write(telnet.fd, b"\x03")  # Ctrl-C: telnet shows nothing more before it is answered
+        telnet.type("MESG bob still here")
+        bob.expect("FROM alice: still here")
+        bob.send("BCST good")
+        telnet.expect("FROM bob (all): good\n")
         telnet.type("QUIT")
         telnet.expect("Connection closed by foreign host.")
     finally:

@@ -78,6 +78,13 @@ def test_a_telnet_command_that_does_not_end_is_too_long() -> None:
     assert buffer.too_long
 
 
+def test_telnet_is_answered_after_ctrl_c() -> None:
+    buffer = LineBuffer()
+    assert (buffer.feed(IAC + b"\xf4" + IAC + DO), buffer.answer) == (b"", b"")
+    assert (buffer.feed(b"\x06LIST\n"), buffer.answer) == (b"LIST\n", IAC + WILL + b"\x06")
+    assert (buffer.feed(b"LIST\n"), buffer.answer) == (b"LIST\n", b"")
+
+
 def test_it_is_known_whether_a_line_has_begun() -> None:
     buffer = LineBuffer()
     assert not buffer.in_line
