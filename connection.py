@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from protocol import LineBuffer, LineTooLong, harmless
+from protocol import LineBuffer, LineTooLong
 from status import LOG
 
 RECEIVE_BYTES = 1 << 16
@@ -75,15 +75,6 @@ class Connection:
                 raise LineTooLong
         if self._buffer.in_line and not self._stopping:
             self.status("discarded half a line: the input ended in the middle of it")
-
-    def lines(self) -> Iterator[str]:
-        """Receive for ever; give each line, without its newline, as text.
-
-        Raises:
-            LineTooLong, DeadlinePassed, OSError: as batches() does.
-        """
-        for batch in self.batches():
-            yield from harmless(batch).removesuffix("\n").split("\n")
 
     def _receive(self) -> bytes:
         if self.deadline is not None and not self._readable(self.deadline):
