@@ -10,16 +10,18 @@ for each seat, so that the file keeps the shape in which somebody wrote it.
 import copy
 import fcntl
 import os
-import re
 import stat
+import string
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import compress, count
 from pathlib import Path
 from typing import NamedTuple
 
 FREE = b"0"
 TAKEN = b"1"
 ONE_LINE_ROWS = ONE_LINE_COLUMNS = 5
+_IS_NUMBER = bytes(byte in FREE + TAKEN for byte in range(256))
 SHOWN_CHARACTERS = 20  # of something wrong that may be long
 
 
@@ -49,7 +51,7 @@ class Hall:
     def __init__(self, text: bytes, file: Path) -> None:
         self.text = text
         self.rows, self.columns = _measure(text, file)
-        self._offsets = [number.start() for number in re.finditer(rb"\d", text)]  # of each seat's number in the text
+        self._offsets = list(compress(count(), text.translate(_IS_NUMBER)))  # of each seat's number in the text
 
     @property
     def free(self) -> int:
@@ -73,16 +75,16 @@ class Hall:
         hall.text = bytes(text)
         return hall
 
-    def matrix(self) -> str:
+    def matrix(self) -> list[str]:
         """Return lines that show which seats are free: one with the seats' numbers, then one for each row."""
-        numbers = b"".join(self.text.split()).decode()
         row_width, width = len(str(self.rows)), len(str(self.columns))
         gap = " " * width
+        cells = gap + gap.join(self.text.translate(None, string.whitespace.encode()).decode())
+        row_cells = len(cells) // self.rows
         lines = [" " * row_width + "Seat" + "".join(f" {number:{width}}" for number in range(1, self.columns + 1))]
         for row in range(self.rows):
-            cells = numbers[row * self.columns : (row + 1) * self.columns]
-            lines.append(f"Row {row + 1:{row_width}}{gap}{gap.join(cells)}")
-        return "\n".join(lines) + "\n"
+            lines.append(f"Row {row + 1:{row_width}}{cells[row * row_cells : (row + 1) * row_cells]}")
+        return lines
 
     def _offset(self, seat: Seat) -> int:
         return self._offsets[(seat.row - 1) * self.columns + seat.number - 1]

@@ -20,11 +20,12 @@ order is in seats.txt, on disk.
 import argparse
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 from connection import Connection, DeadlinePassed
 from hall import Hall, HallError, Seat
-from protocol import LineTooLong
+from protocol import LineTooLong, harmless
 from tcp import add_options, fail, port_number, positive, run
 from theatre import Order, OrderCancelled, Theatre
 
@@ -53,7 +54,9 @@ class Sale:
         self._theatre = theatre
         self._hold_seconds = hold_seconds
         self._connection = connection
-        self._answers = connection.lines()
+        self._batches = connection.batches()
+        self._answers: deque[str] = deque()  # that came and were not needed yet
+        self._said = ""  # goes out when there is nothing more to answer
         self._order = Order()
         self._begun = False  # how many is known: from now on, only silence ends the order
 
@@ -70,20 +73,19 @@ class Sale:
             raise
         finally:
             self._theatre.release(self._order)
+            self._flush()
 
     def _converse(self) -> None:
         self._theatre.hall()  # a file that is wrong is known before anything is asked
-        tickets = self._ask_number("", "How many tickets do you want?")
+        tickets = self._ask_number("How many tickets do you want?")
         hall = self._begin(tickets)
-        text = f"Choose a row and a seat for each ticket: 0 is free, 1 is taken.\n{hall.matrix()}"
+        self._say("Choose a row and a seat for each ticket: 0 is free, 1 is taken.", *hall.matrix())
         for ticket in range(1, tickets + 1):
-            self._choose_seat(ticket, hall, text)
-            text = f"Ticket {ticket} reserved\n"
-        self._send(text)
+            self._choose_seat(ticket, hall)
         self._theatre.book(self._order)
         seats = ", ".join(map(str, self._order.seats))
         self._connection.status(f"booked {seats}")
-        self._send(f"Booked: {seats}\n")
+        self._say(f"Booked: {seats}")
 
     def _begin(self, tickets: int) -> Hall:
         """Return the hall to choose from, if there are so many seats."""
@@ -94,44 +96,55 @@ class Sale:
         self._begun = True
         return hall
 
-    def _choose_seat(self, ticket: int, hall: Hall, text: str) -> None:
-        """Say a text, ask for a seat, and hold it."""
+    def _choose_seat(self, ticket: int, hall: Hall) -> None:
+        """Ask for a seat and hold it."""
         for _ in range(WRONG_ANSWERS):
-            row = self._ask_number(text, f"Row for ticket {ticket}?", hall.rows)
-            number = self._ask_number("", f"Seat for ticket {ticket}?", hall.columns)
+            row = self._ask_number(f"Row for ticket {ticket}?", hall.rows)
+            number = self._ask_number(f"Seat for ticket {ticket}?", hall.columns)
             seat = Seat(row, number)
             self._connection.status(f"ticket {ticket}: row {row}, seat {number}")
             if seat not in self._order.seats:
                 self._theatre.hold(self._order, seat)
                 self._connection.status(f"ticket {ticket} reserved: {seat}")
+                self._say(f"Ticket {ticket} reserved")
                 return
-            text = f"Seat {seat} is yours already. Another one is expected.\n"
+            self._say(f"Seat {seat} is yours already. Another one is expected.")
         raise TooManyWrongAnswers
 
-    def _ask_number(self, text: str, question: str, most: int | None = None) -> int:
-        """Say a text, ask a question until the answer is a number from 1 to the most, and return it."""
+    def _ask_number(self, question: str, most: int | None = None) -> int:
+        """Ask until the answer is a number from 1 to the most that is possible; return it."""
         for _ in range(WRONG_ANSWERS):
-            self._send(f"{text}{question}\n")
-            number = _number(self._answer())
+            self._say(question)
+            number = _number(self._next_answer())
             if number and (most is None or number <= most):
                 return number
-            text = f"A number {f'from 1 to {most}' if most else 'of 1 or more'} is expected.\n"
+            self._say(f"A number {f'from 1 to {most}' if most else 'of 1 or more'} is expected.")
         raise TooManyWrongAnswers
 
-    def _answer(self) -> str:
-        if self._begun:
-            self._connection.deadline = time.monotonic() + self._hold_seconds
-        answer = next(self._answers, None)
-        if answer is None:
-            raise OrderCancelled("The input ended")
-        return answer
+    def _next_answer(self) -> str:
+        """Return the next line; if none has come yet, send all that was said and wait."""
+        if not self._answers:
+            self._flush()
+            if self._begun:
+                self._connection.deadline = time.monotonic() + self._hold_seconds
+            batch = next(self._batches, b"")
+            if not batch:
+                raise OrderCancelled("The input ended")
+            self._answers.extend(harmless(batch).removesuffix("\n").split("\n"))
+        return self._answers.popleft()
 
     def _cancel(self, reason: str, log_reason: str) -> None:
         self._connection.status(f"cancelled: {log_reason}")
-        self._send(f"{reason}. Order cancelled, nothing was booked.\n")
+        self._say(f"{reason}. Order cancelled, nothing was booked.")
 
-    def _send(self, text: str) -> None:
-        self._connection.send(text.encode())
+    def _say(self, *lines: str) -> None:
+        self._said += "".join(f"{line}\n" for line in lines)
+
+    def _flush(self) -> None:
+        """Send all that was said."""
+        if self._said:
+            self._connection.send(self._said.encode())
+            self._said = ""
 
 
 def _number(answer: str) -> int:
