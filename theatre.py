@@ -4,6 +4,7 @@ A hold lives in memory and ends with its order. A booking lives in the file, whi
 people edit it, and other servers book in it.
 """
 
+import os
 import threading
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Theatre:
     """
 
     def __init__(self, file: Path) -> None:
-        self._file = file.resolve()
+        self._file = Path(os.path.realpath(file))  # resolve() has no OSError for a loop of links
         self._writing = threading.Lock()  # held by the thread that writes the file, for all who wait; before _lock
         self._lock = threading.Lock()  # guards all below; held for no flush to disk
         self._hall = Hall(read_text(self._file), self._file)  # as the file was when it was read last

@@ -199,7 +199,9 @@ def seat_list(text: str) -> list[tuple[str, str]]:
 
 def main() -> int:
     """Run the client; return its exit status: 0 booked, 1 not booked, 2 usage, 3 no connection or a lost one."""
-    parser = argparse.ArgumentParser(description="Buy cinema tickets.")
+    parser = argparse.ArgumentParser(
+        description="Buy cinema tickets. A row and a seat may be answered together, as in 2-3 or 2 3."
+    )
     parser.add_argument("host", metavar="HOST")
     parser.add_argument("port", type=port_number, metavar="PORT")
     parser.add_argument(

@@ -6,6 +6,7 @@
      Seat 1 2 3 4 5
     Row 1 0 0 0 0 0
     Row 2 0 0 0 1 0
+    ...
     Row for ticket 1?
     2
     Seat for ticket 1?
@@ -58,7 +59,7 @@ class Sale:
         self._answers: deque[str] = deque()  # that came and were not needed yet
         self._said = ""  # goes out when there is nothing more to answer
         self._order = Order()
-        self._begun = False  # how many is known: from now on, only silence ends the order
+        self._begun = False  # how many is known: from now on each answer gives hold_seconds more
 
     def run(self) -> None:
         """Sell what the customer wants, or say why not; hold nothing afterwards."""
@@ -129,7 +130,7 @@ class Sale:
                 self._connection.deadline = time.monotonic() + self._hold_seconds
             batch = next(self._batches, b"")
             if not batch:
-                raise OrderCancelled("The input ended")
+                raise OrderCancelled("No answer came")
             self._answers.extend(harmless(batch).removesuffix("\n").split("\n"))
         return self._answers.popleft()
 

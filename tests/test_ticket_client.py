@@ -138,7 +138,7 @@ def test_a_seat_outside_the_hall_ends_the_order(cinema: OpenCinema, seats: str) 
     run = client(the, "--seats", seats)
     assert (run.returncode, run.stderr) == (1, "")
     assert re.search(r"A number from 1 to \d is expected.\n", run.stdout)
-    assert run.stdout.endswith(f"The input ended. {END}\n")
+    assert run.stdout.endswith(f"No answer came. {END}\n")
     assert the.file.read_text() == "0 0 1\n"
 
 
@@ -229,7 +229,7 @@ def test_the_end_of_the_input_leaves(cinema: OpenCinema) -> None:
     the = cinema()
     run = client(the, input="2\n2-3\n")
     assert (run.returncode, run.stderr) == (1, "")
-    assert run.stdout.endswith(f"The input ended. {END}\n")
+    assert run.stdout.endswith(f"No answer came. {END}\n")
     assert the.file.read_text() == HALL
 
 
@@ -279,7 +279,7 @@ def test_ctrl_c_and_ctrl_d_leave_cleanly(
                 each.expect("? ")
     alice.type("\x04")
     assert alice.end() == 1
-    assert alice.seen.strip() == f"The input ended. {END}"
+    assert alice.seen.strip() == f"No answer came. {END}"
     bob.process.send_signal(signal.SIGINT)
     assert bob.end() == 1
     assert bob.seen.strip() == ""

@@ -288,7 +288,7 @@ def test_half_a_line_is_no_answer(cinema: OpenCinema) -> None:
     alice = the.order(1)
     alice.send_bytes(b"2\n3")
     alice.end_input()
-    alice.expect("Seat for ticket 1?", f"The input ended. {END}")
+    alice.expect("Seat for ticket 1?", f"No answer came. {END}")
     alice.expect_end()
     assert the.file.read_text() == HALL
 
@@ -334,7 +334,7 @@ def test_a_server_that_stops_cancels_what_is_not_booked(cinema: OpenCinema) -> N
     choose(alice, 2, 3)
     alice.expect("Ticket 1 reserved", "Row for ticket 2?")
     assert the.server.stop() == 0
-    alice.expect(f"The input ended. {END}")
+    alice.expect(f"No answer came. {END}")
     assert the.file.read_text() == HALL
 
 
@@ -343,7 +343,8 @@ def test_a_server_stops_while_an_order_waits_for_another_server(cinema: OpenCine
     with another_writer(the.file):
         the.connect().send("1", "2", "3")
         the.server.wait_for_line(".*: ticket 1 reserved: 2-3")
-        assert the.server.stop() == 0
+        the.server.process.send_signal(signal.SIGTERM)
+        assert the.server.wait() == 0
     assert the.file.read_text() == HALL
 
 
@@ -461,6 +462,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert (run.returncode, run.stderr) == (1, f"{tmp_path / 'none.txt'}: No such file or directory\n")
     run = run_program("ticket_server.py", "0", "--seats-file", str(tmp_path))
     assert (run.returncode, run.stderr) == (1, f"{tmp_path}: Is a directory\n")
+    loop = tmp_path / "loop.txt"
+    loop.symlink_to(loop)
+    run = run_program("ticket_server.py", "0", "--seats-file", str(loop))
+    assert (run.returncode, run.stderr) == (1, f"{loop}: Too many levels of symbolic links\n")
 
 
 def test_wrong_arguments_are_a_usage_error() -> None:
@@ -630,27 +635,32 @@ def test_an_order_that_loses_its_seat_does_not_cost_those_it_waited_with(cinema:
     assert the.file.read_text() == "1 1 1 1\n"
 
 
-def test_no_order_is_booked_when_writing_for_all_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [HallError, RuntimeError])
+def test_no_order_is_booked_when_writing_for_all_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
     file = tmp_path / "seats.txt"
     file.write_text("0 0 0 0\n")
     hall = Theatre(file)
-    failed: list[int] = []
+    tries: list[bytes] = []
+    reasons: list[str] = []
 
     def fail(file: Path, old: bytes, new: bytes) -> bool:
-        wait_until(lambda: failed or len(hall._waiting) == 3, "three orders that wait")
-        failed.append(1)
-        raise (HallError if len(failed) == 1 else RuntimeError)("the disk is on fire")
-
-    monkeypatch.setattr(theatre, "replace_text", fail)
+        wait_until(lambda: tries or len(hall._waiting) == 3, "three orders that wait")
+        tries.append(new)
+        raise error("the disk is on fire")
 
     def buy(number: int) -> None:
         order = Order()
         hall.hold(order, Seat(1, number + 1))
-        with pytest.raises((HallError, RuntimeError)):
+        with pytest.raises((HallError, RuntimeError)) as failure:
             hall.book(order)
+        reasons.append(str(failure.value))
 
+    monkeypatch.setattr(theatre, "replace_text", fail)
     in_threads(buy, 4)
-    assert len(failed) == 2
+    assert len(tries) == 2
+    assert reasons.count("the disk is on fire") == (4 if error is HallError else 2)
     assert file.read_text() == "0 0 0 0\n"
 
 
