@@ -45,7 +45,7 @@ class Theatre:
         self._writing = threading.Lock()  # held by the thread that writes the file, for all who wait; before _lock
         self._lock = threading.Lock()  # guards all below; held for no flush to disk
         self._hall = Hall(read_text(self._file), self._file)  # as the file was when it was read last
-        self._holds: dict[Seat, Order] = {}
+        self._held: set[Seat] = set()
         self._waiting: list[Order] = []  # to be written
 
     def hall(self) -> Hall:
@@ -56,7 +56,7 @@ class Theatre:
         """
         with self._lock:
             hall = self._read()
-            return hall.with_taken(seat for seat in self._holds if hall.is_free(seat))
+            return hall.with_taken(seat for seat in self._held if hall.is_free(seat))
 
     def hold(self, order: Order, seat: Seat) -> None:
         """Let nobody else have a seat until the order is released.
@@ -66,16 +66,15 @@ class Theatre:
             HallError: the file cannot be read, or is wrong.
         """
         with self._lock:
-            if seat in self._holds or not self._read().is_free(seat):
+            if seat in self._held or not self._read().is_free(seat):
                 raise SeatTaken(seat)
-            self._holds[seat] = order
+            self._held.add(seat)
             order.seats.append(seat)
 
     def release(self, order: Order) -> None:
         """End the holds of an order."""
         with self._lock:
-            for seat in order.seats:
-                del self._holds[seat]
+            self._held.difference_update(order.seats)
 
     def book(self, order: Order) -> None:
         """Have all seats of an order on disk, or none; its holds stay until they are released.
