@@ -230,8 +230,7 @@ def buy(sock: socket.socket, seats: list[tuple[str, str]]) -> int:
     except KeyboardInterrupt:
         print()
         return NOT_BOOKED
-    except BrokenPipeError:  # nobody reads what we print; nor may Python try when it exits
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # nobody reads what we print
         return NOT_BOOKED
     except OSError as error:
         reason, status = _reason(error), CONNECTION_LOST

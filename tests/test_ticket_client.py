@@ -41,6 +41,7 @@ class Terminal:
     def __init__(self, port: int, *arguments: str, **environment: str) -> None:
         self._master, slave = pty.openpty()
         variables = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup and & have it ignored
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", str(ROOT / "ticket_client.py"), "127.0.0.1", str(port), *arguments],
             stdin=slave,
@@ -49,6 +50,7 @@ class Terminal:
             env={**variables, "TERM": "xterm", **environment},
             start_new_session=True,
         )
+        signal.signal(signal.SIGINT, interrupt)
         os.close(slave)
         self.seen = ""
 
@@ -306,7 +308,7 @@ def test_who_reads_only_the_first_line_sees_no_traceback(cinema: OpenCinema) -> 
     run = subprocess.run(command, stdout=reader.stdin, stderr=subprocess.PIPE, timeout=WAIT_SECONDS)
     assert reader.stdin
     reader.stdin.close()
-    assert run.stderr == b""
+    assert (run.returncode, run.stderr) == (1, b"")
 
 
 def test_standard_streams_may_be_closed(cinema: OpenCinema) -> None:
