@@ -60,7 +60,7 @@ class Picture:
 
     def add_mine(self, row: str, number: str) -> None:
         """Mark a seat as the customer's own."""
-        self._mine.add((row, number))
+        self._mine.add((row.lstrip("0"), number.lstrip("0")))
 
     def show(self) -> None:
         """Print it, and what its signs mean."""
@@ -97,9 +97,7 @@ class Customer:
         self._sock = sock
         self._asks_person = not seats
         self._stdin = io.FileIO(sys.stdin.fileno() if sys.stdin else os.open(os.devnull, os.O_RDONLY), closefd=False)
-        self._answers = (
-            answers_for(seats) if seats else {}
-        )  # by question, each for once: the same question again means a wrong answer
+        self._answers = answers_for(seats) if seats else {}  # by question, each for one use
         self._given: dict[str, str] = {}  # the last answer about a row, and about a seat
         self._picture = Picture()
         self._status = CONNECTION_LOST  # the exit status, if this is the end
@@ -140,7 +138,10 @@ class Customer:
             self._status = NOT_BOOKED  # unless a question follows, this is why
 
     def _answer(self, question: str, what: str) -> None:
-        """Answer a question; without an answer, leave: the server says what becomes of the order."""
+        """Answer a question; without an answer, leave: the server says what becomes of the order.
+
+        A question that comes again was answered wrong: a person is asked again, a script leaves.
+        """
         if not self._picture.shown:
             self._picture.show()
         if question not in self._answers and self._asks_person:

@@ -244,7 +244,7 @@ def test_a_terminal_shows_the_hall_in_colour(cinema: OpenCinema, terminal: Calla
     alice.expect("Row for ticket 1? ")
     alice.type("1\n")
     alice.expect("Seat for ticket 1? ")
-    alice.type("2\n")
+    alice.type(" 002\n")
     alice.expect(f"Ticket 1 reserved\n Seat 1 2 3\nRow 1 {free} {yours} {taken}\n")
     alice.expect("Row for ticket 2? ")
     alice.type("1-1\n")
