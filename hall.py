@@ -21,8 +21,9 @@ from typing import NamedTuple
 FREE = b"0"
 TAKEN = b"1"
 ONE_LINE_ROWS = ONE_LINE_COLUMNS = 5
-_IS_NUMBER = bytes(byte in FREE + TAKEN for byte in range(256))
 SHOWN_CHARACTERS = 20  # of something wrong that may be long
+
+_IS_NUMBER = bytes(byte in FREE + TAKEN for byte in range(256))  # for bytes.translate()
 
 
 class HallError(Exception):
@@ -136,17 +137,26 @@ def locked(file: Path) -> Iterator[None]:
     alone who ask for it, so not the people who edit.
 
     Raises:
-        HallError: the file beside it cannot be made.
+        HallError: the file beside it cannot be made or locked.
     """
     try:
-        fd = os.open(_beside(file, ".lock"), os.O_RDONLY | os.O_CREAT, 0o666)
+        fd = _open_locked(_beside(file, ".lock"))
     except OSError as error:
         raise _hall_error(error, file) from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)
+
+
+def _open_locked(file: Path) -> int:
+    fd = os.open(file, os.O_RDONLY | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def replace_text(file: Path, old: bytes, new: bytes) -> bool:

@@ -28,7 +28,7 @@ from cinema import (
     cinema_fixture,  # noqa: F401 (the fixture called cinema)
     seats_in,
 )
-from conftest import Peer, Program, Start, run_program, wait_until
+from conftest import WAIT_SECONDS, Peer, Program, Start, run_program, wait_until
 
 import theatre
 from hall import HallError, Seat, replace_text
@@ -623,9 +623,11 @@ def test_orders_that_wait_together_reach_the_disk_together(tmp_path: Path, monke
     file.write_text("0 0 0 0 0 0 0 0\n")
     hall = Theatre(file)
     texts: list[bytes] = []
+    writing = threading.Event()
 
     def replace_when_all_wait(file: Path, old: bytes, new: bytes) -> bool:
         if not texts:
+            writing.set()
             wait_until(lambda: len(hall._waiting) == 7, "seven orders that wait")
         texts.append(new)
         return replace_text(file, old, new)
@@ -635,6 +637,7 @@ def test_orders_that_wait_together_reach_the_disk_together(tmp_path: Path, monke
     def buy(number: int) -> None:
         order = Order()
         hall.hold(order, Seat(1, number + 1))
+        assert number == 0 or writing.wait(WAIT_SECONDS)
         hall.book(order)
 
     in_threads(buy, 8)
@@ -664,8 +667,10 @@ def test_no_order_is_booked_when_writing_for_all_fails(
     hall = Theatre(file)
     tries: list[bytes] = []
     reasons: list[str] = []
+    writing = threading.Event()
 
     def fail(file: Path, old: bytes, new: bytes) -> bool:
+        writing.set()
         wait_until(lambda: tries or len(hall._waiting) == 3, "three orders that wait")
         tries.append(new)
         raise error("the disk is on fire")
@@ -673,6 +678,7 @@ def test_no_order_is_booked_when_writing_for_all_fails(
     def buy(number: int) -> None:
         order = Order()
         hall.hold(order, Seat(1, number + 1))
+        assert number == 0 or writing.wait(WAIT_SECONDS)
         with pytest.raises((HallError, RuntimeError)) as failure:
             hall.book(order)
         reasons.append(str(failure.value))
