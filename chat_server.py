@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """A chat server; its clients use telnet.
 
     JOIN name         register; everything but this and QUIT needs it

@@ -42,8 +42,12 @@ class Peer:
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(WAIT_SECONDS)
-        self.sock.connect(("127.0.0.1", port))
         self.received = b""
+        try:
+            self.sock.connect(("127.0.0.1", port))
+        except OSError:
+            self.sock.close()
+            raise
 
     def send(self, *lines: str) -> None:
         """Send lines, together."""

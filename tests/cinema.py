@@ -1,0 +1,112 @@
+"""A cinema to test: a server on a hall of its own, and customers who speak its dialogue."""
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import Peer, Program, Start, wait_until
+
+HALL = "0 0 0 0 0\n" * 5
+HOW_MANY = "How many tickets do you want?"
+HOW_TO = "Choose a row and a seat for each ticket: 0 is free, 1 is taken."
+END = "Order cancelled, nothing was booked."
+SORRY = f"Sorry, no seat can be sold now. {END}"
+
+OpenCinema = Callable[..., "Cinema"]
+
+
+class Cinema:
+    """A server and the file that it sells from."""
+
+    def __init__(self, server: Program, file: Path) -> None:
+        self.server = server
+        self.file = file
+
+    def connect(self) -> Peer:
+        """Return a new customer's connection."""
+        return self.server.connect()
+
+    def order(self, tickets: int) -> Peer:
+        """Return a customer who was shown the hall and is asked for the first row."""
+        peer = self.connect()
+        begin(peer, tickets)
+        return peer
+
+    def matrix(self) -> list[str]:
+        """Return the rows that a new customer is shown, such as 00100; the customer leaves."""
+        peer = self.connect()
+        rows = begin(peer, 1)
+        peer.close()
+        return rows
+
+    def buy(self, *seats: tuple[int, int]) -> str:
+        """Send a whole order at once; return the last line of the answer."""
+        peer = self.connect()
+        peer.send(str(len(seats)), *(str(number) for seat in seats for number in seat))
+        answer = peer.read_all()
+        peer.close()
+        return answer.splitlines()[-1] if answer else ""
+
+    def wait_for_cancelled(self, orders: int) -> None:
+        """Wait until so many orders have been cancelled."""
+        wait_until(lambda: self.server.count_lines(".*: cancelled: .*") >= orders, f"{orders} orders cancelled")
+
+    def taken(self) -> set[tuple[int, int]]:
+        """Return the seats that the file says are taken; fail unless it is a whole hall of as many seats as before."""
+        rows = [line.split() for line in self.file.read_text().splitlines()]
+        assert len({len(row) for row in rows}) == 1, f"{self.file} is no whole hall: {rows}"
+        assert {number for row in rows for number in row} <= {"0", "1"}
+        return {
+            (row, number)
+            for row, numbers in enumerate(rows, 1)
+            for number, sign in enumerate(numbers, 1)
+            if sign == "1"
+        }
+
+
+def begin(peer: Peer, tickets: int) -> list[str]:
+    """Say how many tickets are wanted; return the rows that are shown, such as 00100."""
+    peer.expect(HOW_MANY)
+    peer.send(str(tickets))
+    peer.expect(HOW_TO)
+    peer.expect_match(" +Seat( +[0-9]+)+")
+    rows = []
+    while (line := peer.read_line()) != "Row for ticket 1?":
+        rows.append("".join(line.split()[2:]))
+    return rows
+
+
+def choose(peer: Peer, row: int, number: int, ticket: int = 1) -> None:
+    """Answer the question about a row, which has been asked, and the one about a seat."""
+    peer.send(str(row))
+    peer.expect(f"Seat for ticket {ticket}?")
+    peer.send(str(number))
+
+
+def seats_in(line: str) -> list[tuple[int, int]]:
+    """Return the seats in a line that says what was booked; none if it is another line."""
+    if not line.startswith("Booked: "):
+        return []
+    return [(int(row), int(number)) for row, number in (seat.split("-") for seat in line[8:].split(", "))]
+
+
+@contextmanager
+def another_writer(file: Path) -> Iterator[None]:
+    """Be another server that is writing the file."""
+    with file.with_name(file.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(name="cinema")
+def cinema_fixture(start: Start, tmp_path: Path) -> OpenCinema:
+    """Give a function that opens a cinema, with a hall and with options."""
+
+    def open_cinema(*options: str, hall: str = HALL, **how: tuple[str, ...]) -> Cinema:
+        file = tmp_path / "seats.txt"
+        file.write_bytes(hall.encode())
+        return Cinema(start("ticket_server.py", "0", "--seats-file", str(file), *options, **how), file)
+
+    return open_cinema

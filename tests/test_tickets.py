@@ -1,0 +1,772 @@
+"""ticket_server.py: the dialogue, the holds, and the file under edits, crowds, kills and other servers."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+from cinema import (
+    END,
+    HALL,
+    HOW_MANY,
+    HOW_TO,
+    SORRY,
+    Cinema,
+    OpenCinema,
+    another_writer,
+    begin,
+    choose,
+    cinema_fixture,  # noqa: F401 (the fixture called cinema)
+    seats_in,
+)
+from conftest import WAIT_SECONDS, Peer, Program, Start, run_program, wait_until
+
+import theatre
+from hall import HallError, Seat, replace_text
+from theatre import Order, SeatTaken, Theatre
+
+ROWS = 1000  # more orders of a row each than are booked until twenty kills
+LEAVE: dict[str, Callable[[Peer], None]] = {"close": Peer.close, "end of input": Peer.end_input, "reset": Peer.reset}
+
+
+def in_threads(work: Callable[[int], None], count: int) -> None:
+    """Do work in many threads at once; fail if one fails."""
+    failures: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for failure in failures:
+        raise failure
+
+
+# The dialogue
+
+
+def test_an_order_is_a_dialogue_in_plain_text(cinema: OpenCinema) -> None:
+    the = cinema(hall="0 0 0 0 0\n0 0 0 0 1\n" + "0 0 0 0 0\n" * 3)
+    alice = the.connect()
+    alice.expect("How many tickets do you want?")
+    alice.send("2")
+    alice.expect("Choose a row and a seat for each ticket: 0 is free, 1 is taken.")
+    alice.expect(" Seat 1 2 3 4 5", "Row 1 0 0 0 0 0", "Row 2 0 0 0 0 1")
+    alice.expect("Row 3 0 0 0 0 0", "Row 4 0 0 0 0 0", "Row 5 0 0 0 0 0")
+    alice.expect("Row for ticket 1?")
+    alice.send("2")
+    alice.expect("Seat for ticket 1?")
+    alice.send("3")
+    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
+    alice.send("2")
+    alice.expect("Seat for ticket 2?")
+    alice.send("4")
+    alice.expect("Ticket 2 reserved", "Booked: 2-3, 2-4")
+    alice.expect_end()
+    assert the.file.read_text() == "0 0 0 0 0\n0 0 1 1 1\n" + "0 0 0 0 0\n" * 3
+
+
+def test_a_wide_and_long_hall_is_shown_in_columns(cinema: OpenCinema) -> None:
+    the = cinema(hall="0 0 0 0 0 0 0 0 0 0 1\n" * 10)
+    alice = the.connect()
+    alice.send("1")
+    alice.expect(HOW_MANY, HOW_TO, "  Seat  1  2  3  4  5  6  7  8  9 10 11", "Row  1  0  0  0  0  0  0  0  0  0  0  1")
+
+
+def test_answers_that_come_together_are_all_answered(cinema: OpenCinema) -> None:
+    alice = cinema().connect()
+    alice.send("1", "9", "5", "5")
+    alice.end_input()
+    answer = alice.read_all().splitlines()
+    assert answer[0] == HOW_MANY
+    assert answer[8:] == [
+        "Row for ticket 1?",
+        "A number from 1 to 5 is expected.",
+        "Row for ticket 1?",
+        "Seat for ticket 1?",
+        "Ticket 1 reserved",
+        "Booked: 5-5",
+    ]
+
+
+def test_answers_may_come_byte_by_byte_and_with_telnet_in_between(cinema: OpenCinema) -> None:
+    the = cinema()
+    alice = the.connect()
+    for byte in b"1\r\n\xff\xfb\x012\r\n3\r\n":
+        alice.send_bytes(bytes([byte]))
+    assert alice.read_all().endswith("Booked: 2-3\n")
+    assert the.taken() == {(2, 3)}
+
+
+@pytest.mark.skipif(not shutil.which("nc"), reason="there is no nc")
+def test_nc_gets_every_reply(cinema: OpenCinema) -> None:
+    the = cinema()
+    command = ["nc", "-N", "127.0.0.1", str(the.server.port)]
+    answer = subprocess.run(command, input=b"1\n4\n2\n", capture_output=True, timeout=10).stdout
+    assert answer.endswith(b"Ticket 1 reserved\nBooked: 4-2\n")
+
+
+@pytest.mark.parametrize(
+    ("hall", "wanted", "line"),
+    [
+        (HALL, "26", "Only 25 seats are free."),
+        (HALL, "9" * 4000, "Only 25 seats are free."),
+        ("1 1 0\n", "2", "Only 1 seat is free."),
+        ("1 1 1\n", "1", "Only 0 seats are free."),
+    ],
+)
+def test_more_tickets_than_are_free_are_refused(cinema: OpenCinema, hall: str, wanted: str, line: str) -> None:
+    the = cinema(hall=hall)
+    alice = the.connect()
+    alice.send(wanted)
+    alice.expect(HOW_MANY, f"{line} {END}")
+    alice.expect_end()
+    assert the.file.read_text() == hall
+
+
+def test_all_seats_can_be_bought_at_once(cinema: OpenCinema) -> None:
+    the = cinema()
+    everything = [(row, number) for row in range(1, 6) for number in range(1, 6)]
+    assert seats_in(the.buy(*everything)) == everything
+    assert the.file.read_text() == "1 1 1 1 1\n" * 5
+
+
+def test_the_last_seat_can_be_bought_once(cinema: OpenCinema) -> None:
+    the = cinema(hall="1 1 1\n1 0 1\n")
+    assert the.buy((2, 2)) == "Booked: 2-2"
+    assert the.buy((2, 2)) == f"Only 0 seats are free. {END}"
+
+
+NO_NUMBERS = ["", "abc", "-1", "+3", "0", "0000", "2.0", "1 2", "2-3", "٣", "²", "1\0", "0x1", "1_0", "\xa0"]
+
+
+def test_what_is_no_number_is_asked_for_again(cinema: OpenCinema) -> None:
+    the = cinema(hall="0 0 0 0 0\n" * len(NO_NUMBERS))
+    for row, answer in enumerate(NO_NUMBERS, 1):
+        alice = the.connect()
+        alice.send(answer)
+        alice.expect(HOW_MANY, "A number of 1 or more is expected.")
+        begin(alice, 1)
+        alice.send(answer, str(row), answer, "3")
+        alice.expect(f"A number from 1 to {len(NO_NUMBERS)} is expected.", "Row for ticket 1?")
+        alice.expect("Seat for ticket 1?", "A number from 1 to 5 is expected.", "Seat for ticket 1?")
+        alice.expect("Ticket 1 reserved", f"Booked: {row}-3")
+
+
+@pytest.mark.parametrize("answer", ["6", "9" * 4000, "1" + "0" * 4095])
+def test_a_number_out_of_the_hall_is_asked_for_again(cinema: OpenCinema, answer: str) -> None:
+    alice = cinema().order(1)
+    alice.send(answer)
+    alice.expect("A number from 1 to 5 is expected.", "Row for ticket 1?")
+    alice.send("5", answer)
+    alice.expect("Seat for ticket 1?", "A number from 1 to 5 is expected.", "Seat for ticket 1?")
+    alice.send("5")
+    alice.expect("Ticket 1 reserved", "Booked: 5-5")
+
+
+def test_a_number_may_have_spaces_around_it_and_zeros_before_it(cinema: OpenCinema) -> None:
+    alice = cinema().connect()
+    alice.send(" 1 ", "\t2", "003")
+    assert alice.read_all().endswith("Booked: 2-3\n")
+
+
+def test_a_number_longer_than_a_line_may_be_ends_the_order(cinema: OpenCinema) -> None:
+    alice = cinema().order(1)
+    alice.send("9" * 5000)
+    alice.expect("Line too long: at most 4096 bytes are expected")
+    alice.expect_end()
+
+
+def test_the_fifth_wrong_answer_in_a_row_ends_the_order(cinema: OpenCinema) -> None:
+    alice = cinema().connect()
+    for _ in range(5):
+        alice.expect(HOW_MANY)
+        alice.send("many")
+        alice.expect("A number of 1 or more is expected.")
+    alice.expect(f"5 wrong answers in a row. {END}")
+    alice.expect_end()
+
+
+def test_wrong_answers_are_counted_from_the_last_right_one(cinema: OpenCinema) -> None:
+    alice = cinema().connect()
+    wrong = ["no"] * 4
+    alice.send(*wrong, "1", *wrong, "2", *wrong, "3")
+    assert alice.read_all().endswith("Booked: 2-3\n")
+
+
+def test_an_own_seat_is_asked_for_again_and_the_fifth_time_ends_the_order(cinema: OpenCinema) -> None:
+    the = cinema()
+    alice = the.order(2)
+    choose(alice, 2, 3)
+    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
+    for _ in range(4):
+        choose(alice, 2, 3, ticket=2)
+        alice.expect("Seat 2-3 is yours already. Another one is expected.", "Row for ticket 2?")
+    choose(alice, 2, 3, ticket=2)
+    alice.expect("Seat 2-3 is yours already. Another one is expected.", f"5 wrong answers in a row. {END}")
+    alice.expect_end()
+    assert the.file.read_text() == HALL
+
+
+def test_status_lines_tell_the_course_of_an_order(cinema: OpenCinema) -> None:
+    the = cinema()
+    the.buy((2, 3))
+    the.buy((2, 4), (2, 3))
+    line = the.server.wait_for_line
+    fd = line(r"Client \((\d+)\): booked 2-3")[1]
+    line(rf"Client \({fd}\): tickets asked for: 1, seats free: 25")
+    line(rf"Client \({fd}\): ticket 1: row 2, seat 3")
+    line(rf"Client \({fd}\): ticket 1 reserved: 2-3")
+    line(r"Client \(\d+\): tickets asked for: 2, seats free: 24")
+    line(r"Client \(\d+\): ticket 2: row 2, seat 3")
+    line(r"Client \(\d+\): cancelled: Seat 2-3 is taken")
+
+
+# Holds
+
+
+def test_a_held_seat_is_nobody_elses_and_shown_as_taken(cinema: OpenCinema) -> None:
+    the = cinema()
+    alice, bob = the.order(2), the.order(1)
+    choose(alice, 2, 3)
+    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
+    assert the.matrix() == ["00000", "00100", "00000", "00000", "00000"]
+    assert the.buy(*[(1, 1)] * 25) == f"Only 24 seats are free. {END}"
+    choose(bob, 2, 3)
+    bob.expect(f"Seat 2-3 is taken. {END}")
+    bob.expect_end()
+    choose(alice, 2, 4, ticket=2)
+    alice.expect("Ticket 2 reserved", "Booked: 2-3, 2-4")
+
+
+def test_of_many_who_want_a_seat_at_once_one_gets_it(tmp_path: Path) -> None:
+    file = tmp_path / "seats.txt"
+    file.write_text(HALL)
+    hall = Theatre(file)
+    orders = [Order() for _ in range(20)]
+    together = threading.Barrier(len(orders))
+
+    def hold_all(number: int) -> None:
+        for row in range(1, 6):
+            together.wait()
+            for seat in range(1, 6):
+                with suppress(SeatTaken):
+                    hall.hold(orders[number], Seat(row, seat))
+
+    in_threads(hold_all, len(orders))
+    held = [seat for order in orders for seat in order.seats]
+    assert len(held) == len(set(held)) == 25
+
+
+def test_a_taken_seat_ends_the_order_and_frees_its_holds(cinema: OpenCinema) -> None:
+    the = cinema(hall="0 0 1\n")
+    before = the.file.stat()
+    alice = the.order(2)
+    choose(alice, 1, 1)
+    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
+    choose(alice, 1, 3, ticket=2)
+    alice.expect(f"Seat 1-3 is taken. {END}")
+    alice.expect_end()
+    assert the.matrix() == ["001"]
+    assert the.file.stat() == before
+    assert the.buy((1, 1)) == "Booked: 1-1"
+
+
+@pytest.mark.parametrize("leave", LEAVE.values(), ids=LEAVE)
+def test_who_leaves_at_any_question_books_and_holds_nothing(cinema: OpenCinema, leave: Callable[[Peer], None]) -> None:
+    the = cinema(hall="0 0 0\n")
+    answers = ["2", "1", "1", "1"]
+    for question in range(len(answers) + 1):
+        alice = the.connect()
+        alice.send(*answers[:question])
+        asked = 0
+        while asked <= question:
+            asked += alice.read_line().endswith("?")
+        leave(alice)
+        the.wait_for_cancelled(question + 1)
+    assert the.matrix() == ["000"]
+    assert the.file.read_text() == "0 0 0\n"
+
+
+def test_half_a_line_is_no_answer(cinema: OpenCinema) -> None:
+    the = cinema()
+    alice = the.order(1)
+    alice.send_bytes(b"2\n3")
+    alice.end_input()
+    alice.expect("Seat for ticket 1?", f"No answer came. {END}")
+    alice.expect_end()
+    assert the.file.read_text() == HALL
+
+
+def test_a_silent_customers_hold_ends(cinema: OpenCinema) -> None:
+    the = cinema("--hold-seconds", "1")
+    alice = the.order(2)
+    choose(alice, 2, 3)
+    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
+    alice.send_bytes(b"2")  # half an answer is none
+    alice.expect("Timed out: nothing useful came in time")
+    alice.expect_end()
+    assert the.matrix() == ["00000"] * 5
+    the.server.wait_for_line(r"Client \(\d+\): cancelled: Timed out: .*")
+
+
+def test_a_customer_who_talks_keeps_the_hold(cinema: OpenCinema) -> None:
+    the = cinema("--hold-seconds", "2", "--login-seconds", "1")
+    alice = the.order(2)
+    choose(alice, 2, 3)
+    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
+    for _ in range(2):
+        alice.expect_nothing(1.2)
+        alice.send("well")
+        alice.expect("A number from 1 to 5 is expected.", "Row for ticket 2?")
+    choose(alice, 2, 4, ticket=2)
+    alice.expect("Ticket 2 reserved", "Booked: 2-3, 2-4")
+
+
+def test_wrong_answers_do_not_prolong_the_time_to_say_how_many(cinema: OpenCinema) -> None:
+    alice = cinema("--login-seconds", "1").connect()
+    began = time.monotonic()
+    alice.expect(HOW_MANY)
+    alice.expect_nothing(0.6)
+    alice.send("well")
+    alice.expect("A number of 1 or more is expected.", HOW_MANY, "Timed out: nothing useful came in time")
+    assert time.monotonic() - began < 1.5
+
+
+def test_a_server_that_stops_cancels_what_is_not_booked(cinema: OpenCinema) -> None:
+    the = cinema()
+    alice = the.order(2)
+    choose(alice, 2, 3)
+    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
+    assert the.server.stop() == 0
+    alice.expect(f"No answer came. {END}")
+    assert the.file.read_text() == HALL
+
+
+def test_a_server_stops_while_an_order_waits_for_another_server(cinema: OpenCinema) -> None:
+    the = cinema()
+    with another_writer(the.file):
+        the.connect().send("1", "2", "3")
+        the.server.wait_for_line(".*: ticket 1 reserved: 2-3")
+        the.server.process.send_signal(signal.SIGTERM)
+        assert the.server.wait() == 0
+    assert the.file.read_text() == HALL
+
+
+# The file
+
+
+def test_a_restart_shows_what_was_booked(cinema: OpenCinema) -> None:
+    the = cinema()
+    assert the.buy((2, 3), (5, 5)) == "Booked: 2-3, 5-5"
+    the.server.kill()
+    again = cinema(hall=the.file.read_text())
+    assert again.matrix() == ["00000", "00100", "00000", "00000", "00001"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("0 " * 24 + "0\n", "0 " * 7 + "1 " + "0 " * 16 + "0\n"),
+        (HALL, "0 0 0 0 0\n0 0 1 0 0\n" + "0 0 0 0 0\n" * 3),
+        ("0 0 0\n0 0 0", "0 0 0\n0 0 1"),
+        ("\n0\t0  0\r\n\r\n 0 0 0 \r\n\n", "\n0\t0  0\r\n\r\n 0 0 1 \r\n\n"),
+        ("0 0 0\n" * 300, "0 0 0\n0 0 1\n" + "0 0 0\n" * 298),
+    ],
+    ids=["25 on one line", "five lines of five", "no newline at the end", "odd white space", "300 rows"],
+)
+def test_the_file_keeps_its_shape(cinema: OpenCinema, before: str, after: str) -> None:
+    the = cinema(hall=before)
+    assert the.buy((2, 3)) == "Booked: 2-3"
+    assert the.file.read_bytes() == after.encode()
+
+
+def test_25_numbers_on_one_line_are_five_rows_and_others_are_one(cinema: OpenCinema) -> None:
+    the = cinema(hall="0 " * 24 + "1\n")
+    assert the.matrix() == ["00000"] * 4 + ["00001"]
+    the.file.write_text("0 " * 23 + "1\n")
+    assert the.matrix() == ["0" * 23 + "1"]
+    the.file.write_text("0\n" * 25)
+    assert the.matrix() == ["0"] * 25
+
+
+def test_an_edit_between_customers_counts(cinema: OpenCinema) -> None:
+    the = cinema()
+    assert the.buy((2, 3)) == "Booked: 2-3"
+    the.file.write_text("1 0\n0 0\n0 0\n")
+    assert the.matrix() == ["10", "00", "00"]
+    assert the.buy((3, 2)) == "Booked: 3-2"
+    assert the.file.read_text() == "1 0\n0 0\n0 1\n"
+
+
+def test_an_edit_during_an_order_is_kept(cinema: OpenCinema) -> None:
+    the = cinema(hall="0 0 1\n")
+    alice = the.order(1)
+    the.file.write_text("0 1 0\n")
+    choose(alice, 1, 1)
+    alice.expect("Ticket 1 reserved", "Booked: 1-1")
+    assert the.file.read_text() == "1 1 0\n"
+
+
+def test_an_edit_may_take_a_seat_before_and_after_it_is_held(cinema: OpenCinema) -> None:
+    the = cinema(hall="0 0 0\n")
+    alice, bob = the.order(2), the.order(1)
+    choose(alice, 1, 1)
+    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
+    the.file.write_text("1 0 1\n")
+    choose(bob, 1, 3)
+    bob.expect(f"Seat 1-3 is taken. {END}")
+    choose(alice, 1, 2, ticket=2)
+    alice.expect("Ticket 2 reserved", f"Seat 1-1 is taken. {END}")
+    assert the.file.read_text() == "1 0 1\n"
+
+
+def test_a_hall_that_shrinks_during_an_order_has_no_seats_outside(cinema: OpenCinema) -> None:
+    the = cinema()
+    alice, bob = the.order(2), the.order(1)
+    choose(alice, 5, 5)
+    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
+    the.file.write_text("0 0\n")
+    assert the.matrix() == ["00"]
+    choose(bob, 4, 4)
+    bob.expect(f"Seat 4-4 is taken. {END}")
+    choose(alice, 1, 1, ticket=2)
+    alice.expect("Ticket 2 reserved", f"Seat 5-5 is taken. {END}")
+    assert the.file.read_text() == "0 0\n"
+
+
+def test_an_edit_at_the_moment_of_writing_is_not_overwritten(tmp_path: Path) -> None:
+    file = tmp_path / "seats.txt"
+    file.write_text("0 1\n")
+    assert not replace_text(file, b"0 0\n", b"1 0\n")
+    assert file.read_text() == "0 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (b"", "line 1: no seats; zeros and ones separated by spaces are expected"),
+        (b" \n\n", "line 1: no seats; zeros and ones separated by spaces are expected"),
+        (b"0 0\n0 0 0\n", "line 2: the row has another number of seats than the first; 2 are expected, not 3"),
+        (b"0 0\n\n0\n", "line 3: the row has another number of seats than the first; 2 are expected, not 1"),
+        (b"0 0\n0 2\n", "line 2: '2' is no seat; 0 or 1 is expected"),
+        (b"0 0\n0 00\n", "line 2: '00' is no seat; 0 or 1 is expected"),
+        (b"\xff\x1b[31m\n", r"line 1: '\ufffd\x1b[31m' is no seat; 0 or 1 is expected"),
+        (b"x" * 100000, "line 1: 'xxxxxxxxxxxxxxxxxxxx' is no seat; 0 or 1 is expected"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_line(tmp_path: Path, text: bytes, fault: str) -> None:
+    file = tmp_path / "seats.txt"
+    file.write_bytes(text)
+    run = run_program("ticket_server.py", "0", "--seats-file", str(file))
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", f"{file}, {fault}\n")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    run = run_program("ticket_server.py", "0", "--seats-file", str(tmp_path / "none.txt"))
+    assert (run.returncode, run.stderr) == (1, f"{tmp_path / 'none.txt'}: No such file or directory\n")
+    run = run_program("ticket_server.py", "0", "--seats-file", str(tmp_path))
+    assert (run.returncode, run.stderr) == (1, f"{tmp_path}: Is a directory\n")
+    loop = tmp_path / "loop.txt"
+    loop.symlink_to(loop)
+    run = run_program("ticket_server.py", "0", "--seats-file", str(loop))
+    assert (run.returncode, run.stderr) == (1, f"{loop}: Too many levels of symbolic links\n")
+
+
+def test_wrong_arguments_are_a_usage_error() -> None:
+    for arguments in ([], ["x"], ["65536"], ["0", "--hold-seconds", "0"], ["0", "--hold-seconds", "soon"]):
+        run = run_program("ticket_server.py", *arguments)
+        assert run.returncode == 2
+        assert run.stderr.startswith("usage: ticket_server.py")
+
+
+def test_a_port_that_is_taken_is_named(cinema: OpenCinema) -> None:
+    the = cinema()
+    port = the.server.port
+    run = run_program("ticket_server.py", str(port), "--seats-file", str(the.file))
+    assert (run.returncode, run.stderr) == (1, f"Cannot listen on 0.0.0.0:{port}: Address already in use\n")
+
+
+def test_the_hall_is_beside_the_script_whatever_the_directory(start: Start, tmp_path: Path) -> None:
+    alice = start("ticket_server.py", "0", cwd=tmp_path).connect()
+    alice.expect(HOW_MANY)
+    alice.close()
+
+
+def test_a_file_that_becomes_wrong_sells_nothing_until_it_is_mended(cinema: OpenCinema) -> None:
+    the = cinema()
+    alice, bob = the.order(1), the.connect()
+    bob.expect(HOW_MANY)
+    the.file.write_text("0 0\n0 x\n")
+    the.connect().expect(SORRY)
+    the.server.wait_for_line(rf"Client \(\d+\): cancelled: {the.file}, line 2: 'x' is no seat; 0 or 1 is expected")
+    choose(alice, 1, 1)
+    alice.expect(SORRY)
+    bob.send("1")
+    bob.expect(SORRY)
+    assert the.file.read_text() == "0 0\n0 x\n"
+    the.file.unlink()
+    assert the.buy((1, 1)) == SORRY
+    assert not the.file.exists()
+    the.file.write_text("0 0\n")
+    assert the.buy((1, 1)) == "Booked: 1-1"
+
+
+def test_a_file_that_becomes_wrong_while_an_order_waits_is_not_touched(cinema: OpenCinema) -> None:
+    the = cinema()
+    alice = the.connect()
+    with another_writer(the.file):
+        alice.send("1", "2", "3")
+        the.server.wait_for_line(".*: ticket 1 reserved: 2-3")
+        the.file.write_text("wrong\n")
+    assert alice.read_all().endswith(f"{SORRY}\n")
+    assert the.file.read_text() == "wrong\n"
+
+
+@pytest.mark.parametrize("name", ["seats.txt.new", "seats.txt.lock"])
+def test_nothing_is_sold_where_nothing_can_be_written(cinema: OpenCinema, name: str) -> None:
+    the = cinema()
+    obstacle = the.file.with_name(name)  # root could write in any directory, but not over another one
+    obstacle.mkdir()
+    assert the.buy((2, 3)) == SORRY
+    the.server.wait_for_line(rf"Client \(\d+\): cancelled: {obstacle}: Is a directory")
+    assert the.file.read_text() == HALL
+    assert the.matrix() == ["00000"] * 5
+    obstacle.rmdir()
+    assert the.buy((2, 3)) == "Booked: 2-3"
+
+
+@pytest.mark.skipif(not shutil.which("prlimit"), reason="there is no prlimit")
+def test_nothing_is_sold_on_a_full_disk(cinema: OpenCinema) -> None:
+    the = cinema(prefix=("prlimit", "--fsize=20"))
+    assert the.buy((2, 3)) == SORRY
+    the.server.wait_for_line(rf"Client \(\d+\): cancelled: {the.file}: File too large")
+    assert the.file.read_text() == HALL
+
+
+def test_the_file_keeps_its_permissions_and_owner(cinema: OpenCinema) -> None:
+    the = cinema()
+    if os.geteuid() == 0:
+        os.chown(the.file, 12345, 12346)
+    the.file.chmod(0o664)
+    before = the.file.stat()
+    assert the.buy((2, 3)) == "Booked: 2-3"
+    after = the.file.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
+def test_a_link_stays_a_link_and_its_file_gets_the_order(start: Start, tmp_path: Path) -> None:
+    file, link = tmp_path / "hall" / "real.txt", tmp_path / "seats.txt"
+    file.parent.mkdir()
+    file.write_text(HALL)
+    link.symlink_to("hall/real.txt")
+    the = Cinema(start("ticket_server.py", "0", "--seats-file", str(link)), file)
+    assert the.buy((2, 3)) == "Booked: 2-3"
+    assert link.is_symlink()
+    assert the.taken() == {(2, 3)}
+
+
+def test_what_a_killed_server_left_beside_the_file_does_not_matter(cinema: OpenCinema) -> None:
+    the = cinema()
+    the.file.with_name("seats.txt.new").write_text("half a ha" * 1000)
+    assert the.buy((2, 3)) == "Booked: 2-3"
+    assert the.taken() == {(2, 3)}
+    assert sorted(path.name for path in the.file.parent.iterdir()) == ["seats.txt", "seats.txt.lock"]
+
+
+def test_booked_is_not_said_before_the_file_says_it(cinema: OpenCinema) -> None:
+    the = cinema()
+    alice = the.order(1)
+    with another_writer(the.file):
+        choose(alice, 2, 3)
+        alice.expect_nothing()
+        assert the.file.read_text() == HALL
+        assert the.matrix()[1] == "00100"
+    alice.expect("Ticket 1 reserved", "Booked: 2-3")
+    assert the.taken() == {(2, 3)}
+
+
+def test_an_order_is_flushed_before_and_after_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "seats.txt"
+    file.write_text("0 0\n")
+    steps = []
+    monkeypatch.setattr(os, "fsync", lambda fd: steps.append(f"flush {os.fstat(fd).st_ino}"))
+    rename = Path.replace
+
+    def replace(beside: Path, target: Path) -> Path:
+        steps.append(f"rename {beside.stat().st_ino}: {beside.read_text()}")
+        return rename(beside, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    assert replace_text(file, b"0 0\n", b"0 1\n")
+    new, directory = file.stat().st_ino, tmp_path.stat().st_ino
+    assert steps == [f"flush {new}", f"rename {new}: 0 1\n", f"flush {directory}"]
+
+
+def test_orders_that_wait_together_reach_the_disk_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "seats.txt"
+    file.write_text("0 0 0 0 0 0 0 0\n")
+    hall = Theatre(file)
+    texts: list[bytes] = []
+    writing = threading.Event()
+
+    def replace_when_all_wait(file: Path, old: bytes, new: bytes) -> bool:
+        if not texts:
+            writing.set()
+            wait_until(lambda: len(hall._waiting) == 7, "seven orders that wait")
+        texts.append(new)
+        return replace_text(file, old, new)
+
+    monkeypatch.setattr(theatre, "replace_text", replace_when_all_wait)
+
+    def buy(number: int) -> None:
+        order = Order()
+        hall.hold(order, Seat(1, number + 1))
+        assert number == 0 or writing.wait(WAIT_SECONDS)
+        hall.book(order)
+
+    in_threads(buy, 8)
+    assert len(texts) == 2
+    assert file.read_text() == "1 1 1 1 1 1 1 1\n"
+
+
+def test_an_order_that_loses_its_seat_does_not_cost_those_it_waited_with(cinema: OpenCinema) -> None:
+    the = cinema(hall="0 0 0 0\n")
+    peers = [the.connect() for _ in range(4)]
+    with another_writer(the.file):
+        for number, peer in enumerate(peers, 1):
+            peer.send("1", "1", str(number))
+        wait_until(lambda: the.server.count_lines(".* reserved: .*") == 4, "four orders that wait")
+        the.file.write_text("0 1 0 0\n")
+    answers = [peer.read_all().splitlines()[-1] for peer in peers]
+    assert answers == ["Booked: 1-1", f"Seat 1-2 is taken. {END}", "Booked: 1-3", "Booked: 1-4"]
+    assert the.file.read_text() == "1 1 1 1\n"
+
+
+@pytest.mark.parametrize("error", [HallError, RuntimeError])
+def test_no_order_is_booked_when_writing_for_all_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    file = tmp_path / "seats.txt"
+    file.write_text("0 0 0 0\n")
+    hall = Theatre(file)
+    tries: list[bytes] = []
+    reasons: list[str] = []
+    writing = threading.Event()
+
+    def fail(file: Path, old: bytes, new: bytes) -> bool:
+        writing.set()
+        wait_until(lambda: tries or len(hall._waiting) == 3, "three orders that wait")
+        tries.append(new)
+        raise error("the disk is on fire")
+
+    def buy(number: int) -> None:
+        order = Order()
+        hall.hold(order, Seat(1, number + 1))
+        assert number == 0 or writing.wait(WAIT_SECONDS)
+        with pytest.raises((HallError, RuntimeError)) as failure:
+            hall.book(order)
+        reasons.append(str(failure.value))
+
+    monkeypatch.setattr(theatre, "replace_text", fail)
+    in_threads(buy, 4)
+    assert len(tries) == 2
+    assert reasons.count("the disk is on fire") == (4 if error is HallError else 2)
+    assert file.read_text() == "0 0 0 0\n"
+
+
+# Crowds, kills, and a second server
+
+
+def test_a_hundred_customers_get_every_seat_once(cinema: OpenCinema) -> None:
+    the = cinema(hall="0 0 0 0 0 0 0 0 0 0\n" * 8)
+    sold: list[tuple[int, int]] = []
+
+    def buy(number: int) -> None:
+        dice = random.Random(number)
+        for _ in range(3):
+            seats = {(dice.randint(1, 8), dice.randint(1, 10)) for _ in range(dice.randint(1, 3))}
+            line = the.buy(*seats)
+            assert line.endswith(END) or sorted(seats_in(line)) == sorted(seats)
+            sold.extend(seats_in(line))
+
+    in_threads(buy, 100)
+    assert max(Counter(sold).values()) == 1
+    assert set(sold) == the.taken()
+    assert the.matrix() == ["".join("01"[(row, seat) in sold] for seat in range(1, 11)) for row in range(1, 9)]
+
+
+def test_two_servers_on_one_file_sell_no_seat_twice(cinema: OpenCinema, start: Start) -> None:
+    here = cinema(hall="0 0 0 0 0 0 0 0 0 0\n" * 5)
+    there = Cinema(start("ticket_server.py", "0", "--seats-file", str(here.file)), here.file)
+    sold: list[tuple[int, int]] = []
+
+    def buy(number: int) -> None:
+        dice = random.Random(number // 2)  # two customers at a time are after the same seats
+        for _ in range(12):
+            seats = {(dice.randint(1, 5), dice.randint(1, 10)) for _ in range(2)}
+            sold.extend(seats_in((here, there)[number % 2].buy(*seats)))
+
+    in_threads(buy, 16)
+    assert max(Counter(sold).values()) == 1
+    assert set(sold) == here.taken()
+
+
+def test_what_another_server_booked_is_found_out_before_booking(cinema: OpenCinema, start: Start) -> None:
+    here = cinema()
+    there = Cinema(start("ticket_server.py", "0", "--seats-file", str(here.file)), here.file)
+    alice = here.order(2)
+    choose(alice, 2, 3)
+    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
+    assert there.buy((2, 3)) == "Booked: 2-3"
+    choose(alice, 2, 4, ticket=2)
+    alice.expect("Ticket 2 reserved", f"Seat 2-3 is taken. {END}")
+    assert here.taken() == {(2, 3)}
+
+
+def test_kill_9_twenty_times_under_load_loses_no_booking_and_tears_no_order(tmp_path: Path) -> None:
+    file = tmp_path / "seats.txt"
+    file.write_text("0 0 0 0\n" * ROWS)  # an order is a row of four
+    rows = iter(range(1, ROWS + 1))
+    booked: list[tuple[int, int]] = []
+    dice = random.Random(9)
+
+    def buy_until_it_dies(the: Cinema, _: int) -> None:
+        with suppress(OSError):  # it was killed
+            for row in rows:
+                booked.extend(seats_in(the.buy(*((row, number) for number in range(1, 5)))))
+
+    for _ in range(20):
+        server = Program("ticket_server.py", "0", "--seats-file", str(file))
+        try:
+            the = Cinema(server, file)
+            assert server.port
+            killer = threading.Timer(dice.uniform(0.0, 0.05), server.process.send_signal, [signal.SIGKILL])
+            killer.start()
+            in_threads(partial(buy_until_it_dies, the), 4)
+            killer.join()
+        finally:
+            server.kill()
+            for peer in server.peers:
+                peer.close()
+        assert server.errors == ""
+        taken = the.taken()
+        assert set(booked) <= taken
+        assert set(Counter(row for row, _ in taken).values()) <= {4}
+    assert len(booked) > 40, "it was killed too early for anything to be at stake"
+    assert len(file.read_text()) == ROWS * 8
