@@ -199,16 +199,20 @@ class Program:
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def remember_rest(self) -> None:
-        """Take the threads and sockets that it has now for those that it must come back to."""
-        wait_until(lambda: self.threads_and_sockets()[0] >= 1, "a thread")
-        self._at_rest = self.threads_and_sockets()
+        """Take the threads and sockets that it has now, once it has started, for those it must come back to."""
+        before = (0, 0)
+        while (now := self.threads_and_sockets()) != before:
+            before = now
+            time.sleep(0.02)
+        self._at_rest = now
 
     def expect_rest(self, seconds: float = WAIT_SECONDS) -> None:
         """Fail unless it comes back to the threads and sockets that it began with, once its clients have left."""
         for peer in self.peers:
             peer.close()
         end = time.monotonic() + seconds
-        while (now := self.threads_and_sockets()) > self._at_rest:
+        threads, sockets = self._at_rest
+        while (now := self.threads_and_sockets())[0] > threads or now[1] > sockets:
             if time.monotonic() > end:
                 pytest.fail(f"{now} threads and sockets are left of its clients; at rest it has {self._at_rest}")
             time.sleep(0.02)
