@@ -6,9 +6,12 @@ of it is gone. A client that meanwhile takes less than LEAST_BYTES_PER_SECOND fo
 stops reading delays nobody for longer than that, and one that is merely slow loses nothing: who floods it is slowed.
 """
 
+import fcntl
 import select
 import socket
 import struct
+import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +27,7 @@ LEAST_BYTES_PER_SECOND = 1 << 16
 PERIOD_SECONDS = 5.0
 RETRY_SECONDS = 0.25  # poll finds a socket writable only when a third of its buffer is free, which may take long
 LINGER_SECONDS = 1.0
+LOOK_SECONDS = 0.01  # how often to look whether a client's kernel has taken all
 
 
 class DeadlinePassed(Exception):
@@ -171,7 +175,10 @@ class Connection:
         """End batches() as if the client had ended its side; a farewell is the last thing that the client gets."""
         with self._lock:
             if farewell and self._open:
-                self._append(farewell)  # past the bound: its sender may not wait
+                if not self._backlog:
+                    farewell = farewell[self._send_now(farewell) :]
+                if farewell:
+                    self._append(farewell)  # past the bound: its sender may not wait
                 self._open = False
                 self._room.notify_all()
         self._stopping = True
@@ -207,6 +214,8 @@ class Connection:
                 self._watch()
                 self._room.wait_for(lambda: not self._sender)
         with suppress(OSError):
+            if self._stopping:
+                self._await_delivery()
             self._sock.shutdown(socket.SHUT_WR)
             self._discard_input()
         self.status(f"disconnected{reason}")  # before the number of the descriptor is free for another
@@ -216,15 +225,34 @@ class Connection:
         """Tell the client why it is not served, and close without waiting."""
         self.status(f"refused: {text}")
         self.send(f"{text}\n".encode())
+        with self._lock:
+            self._open = False
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
             self._sock.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)  # unread input would turn the close into a reset
         self._sock.close()
 
     def _discard_input(self) -> None:
+        """Read and forget what the client still sends, until it ends its side, at most LINGER_SECONDS."""
         deadline = time.monotonic() + LINGER_SECONDS
-        while self._readable(deadline) and self._sock.recv(RECEIVE_BYTES):
+        while time.monotonic() < deadline and self._readable(deadline) and self._sock.recv(RECEIVE_BYTES):
             pass
+
+    def _await_delivery(self) -> None:
+        """Read and forget input until the client's kernel has all that was sent, at most LINGER_SECONDS.
+
+        For after stop(), when recv no longer tells a client's end from its silence. Our side must not end before: the
+        kernel answers input to a socket with both sides shut down with a reset, which destroys what is on its way.
+        """
+        deadline = time.monotonic() + LINGER_SECONDS
+        while self._undelivered_bytes() and not self._lost and time.monotonic() < deadline:
+            if not self._sock.recv(RECEIVE_BYTES):
+                time.sleep(LOOK_SECONDS)
+
+    def _undelivered_bytes(self) -> int:
+        """Return how much of what was sent the client's kernel has not confirmed; OSError where nobody knows."""
+        answer: bytes = fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4))
+        return int.from_bytes(answer, sys.byteorder)
 
 
 class Outbox:

@@ -9,6 +9,7 @@ its client had ended its input, what is queued goes out; only what has not ended
 import argparse
 import logging
 import resource
+import select
 import signal
 import socket
 import sys
@@ -61,12 +62,15 @@ class Server:
         login_seconds: float | None = None,
     ) -> None:
         self._listener = listen(host, port)
+        self._listener.setblocking(False)
+        self._awaited = select.poll()  # for the accepting thread alone
+        self._awaited.register(self._listener, select.POLLIN)
         self.port: int = self._listener.getsockname()[1]
         self._handler = handler
         self._places = places
         self._login_seconds = login_seconds
         self._stopping = threading.Event()
-        self._ended = threading.Condition()  # guards _connections; notified when one of them ends
+        self._changed = threading.Condition()  # guards _connections and accept; notified when one begins or ends
         self._connections: set[Connection] = set()
         self._acceptor = threading.Thread(target=self._accept_for_ever, name=f"accept {self.port}", daemon=True)
 
@@ -87,28 +91,49 @@ class Server:
         stop_all([self], farewell)
 
     def stop_accepting(self) -> None:
-        """Accept no more, and close the listening socket."""
+        """Have the accepting thread end."""
         self._stopping.set()
         with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
-        self._acceptor.join(CUT_OFF_SECONDS)
-        self._listener.close()
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes it
+
+    def close_listener(self, deadline: float) -> None:
+        """Close the listening socket once the accepting thread has ended, at the latest at a time.monotonic()."""
+        self._acceptor.join(max(0.0, deadline - time.monotonic()))
+        with self._changed:
+            self._listener.close()
 
     def connections(self) -> list[Connection]:
         """Return the connections that there are now."""
-        with self._ended:
+        with self._changed:
             return list(self._connections)
+
+    def count(self) -> int:
+        """Return how many connections there are, those included that clients have and that wait to be accepted."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_awaited(), ACCEPT_AGAIN_SECONDS)
+            return len(self._connections)
 
     def wait_for_end(self, seconds: float) -> None:
         """Wait until all connections have ended, at most so many seconds."""
-        with self._ended:
-            self._ended.wait_for(lambda: not self._connections, seconds)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._connections, seconds)
+
+    def _is_awaited(self) -> bool:
+        """Return whether somebody waits to be accepted."""
+        if self._stopping.is_set():
+            return False
+        poller = select.poll()
+        poller.register(self._listener, select.POLLIN)
+        return bool(poller.poll(0))
 
     def _accept_for_ever(self) -> None:
         complained = False
         while not self._stopping.is_set():
+            self._awaited.poll()
             try:
-                sock, address = self._listener.accept()
+                connection, address = self._accept()
+            except BlockingIOError:  # he has changed his mind
+                continue
             except OSError as error:  # no descriptors or no memory: those who wait stay in the queue
                 if not complained and not self._stopping.is_set():
                     LOG.write(f"Cannot accept for now: {error.strerror}")
@@ -116,24 +141,32 @@ class Server:
                 self._stopping.wait(ACCEPT_AGAIN_SECONDS)
             else:
                 complained = False
-                self._begin(sock, address)
+                self._begin(connection, address)
 
-    def _begin(self, sock: socket.socket, address: tuple[str, int]) -> None:
+    def _accept(self) -> tuple[Connection, tuple[str, int]]:
+        """Accept without waiting: who is no longer in the queue is among the connections, to whoever has the lock."""
+        with self._changed:
+            sock, address = self._listener.accept()
+            sock.setblocking(True)
+            connection = Connection(sock, time.monotonic() + self._login_seconds if self._login_seconds else None)
+            self._connections.add(connection)
+            self._changed.notify_all()
+        return connection, address
+
+    def _begin(self, connection: Connection, address: tuple[str, int]) -> None:
         """Start a connection's thread, or refuse the connection."""
-        deadline = time.monotonic() + self._login_seconds if self._login_seconds else None
-        connection = Connection(sock, deadline)
         connection.status(f"accepted from {address[0]}:{address[1]}")
         if not self._places.acquire(blocking=False):
             connection.refuse("Too many connections")
+            self._forget(connection)
             return
-        with self._ended:
-            self._connections.add(connection)
         name = f"client {connection.fd}"
         try:
             threading.Thread(target=self._converse, args=(connection,), name=name, daemon=True).start()
         except RuntimeError:  # out of threads
             connection.refuse("Too many threads")
             self._forget(connection)
+            self._places.release()
 
     def _converse(self, connection: Connection) -> None:
         """Run the handler; whatever happens there costs this connection alone."""
@@ -152,12 +185,12 @@ class Server:
         finally:
             connection.close(reason)
             self._forget(connection)
+            self._places.release()
 
     def _forget(self, connection: Connection) -> None:
-        with self._ended:
-            self._connections.discard(connection)
-            self._ended.notify_all()
-        self._places.release()
+        with self._changed:
+            self._connections.remove(connection)
+            self._changed.notify_all()
 
 
 def stop_all(servers: Sequence[Server], farewell: bytes = b"") -> None:
@@ -168,6 +201,9 @@ def stop_all(servers: Sequence[Server], farewell: bytes = b"") -> None:
     """
     for server in servers:
         server.stop_accepting()
+    deadline = time.monotonic() + CUT_OFF_SECONDS
+    for server in servers:
+        server.close_listener(deadline)
     for server in servers:
         for connection in server.connections():
             connection.stop(farewell)
