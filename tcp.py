@@ -63,8 +63,8 @@ class Server:
     ) -> None:
         self._listener = listen(host, port)
         self._listener.setblocking(False)
-        self._awaited = select.poll()  # for the accepting thread alone
-        self._awaited.register(self._listener, select.POLLIN)
+        self._arrivals = readable(self._listener)  # for the accepting thread
+        self._queue = readable(self._listener)  # for whoever has the lock
         self.port: int = self._listener.getsockname()[1]
         self._handler = handler
         self._places = places
@@ -72,6 +72,7 @@ class Server:
         self._stopping = threading.Event()
         self._changed = threading.Condition()  # guards _connections and accept; notified when one begins or ends
         self._connections: set[Connection] = set()
+        self._complained = False  # that accept has failed
         self._acceptor = threading.Thread(target=self._accept_for_ever, name=f"accept {self.port}", daemon=True)
 
     def start(self) -> None:
@@ -103,15 +104,10 @@ class Server:
             self._listener.close()
 
     def connections(self) -> list[Connection]:
-        """Return the connections that there are now."""
-        with self._changed:
-            return list(self._connections)
-
-    def count(self) -> int:
-        """Return how many connections there are, those included that clients have and that wait to be accepted."""
+        """Return the connections of all clients that have connected: who waits to be accepted is waited for."""
         with self._changed:
             self._changed.wait_for(lambda: not self._is_awaited(), ACCEPT_AGAIN_SECONDS)
-            return len(self._connections)
+            return list(self._connections)
 
     def wait_for_end(self, seconds: float) -> None:
         """Wait until all connections have ended, at most so many seconds."""
@@ -119,28 +115,23 @@ class Server:
             self._changed.wait_for(lambda: not self._connections, seconds)
 
     def _is_awaited(self) -> bool:
-        """Return whether somebody waits to be accepted."""
-        if self._stopping.is_set():
-            return False
-        poller = select.poll()
-        poller.register(self._listener, select.POLLIN)
-        return bool(poller.poll(0))
+        """Return whether somebody waits to be accepted, and soon will be."""
+        return not self._complained and not self._stopping.is_set() and bool(self._queue.poll(0))
 
     def _accept_for_ever(self) -> None:
-        complained = False
         while not self._stopping.is_set():
-            self._awaited.poll()
+            self._arrivals.poll()
             try:
                 connection, address = self._accept()
             except BlockingIOError:  # he has changed his mind
                 continue
             except OSError as error:  # no descriptors or no memory: those who wait stay in the queue
-                if not complained and not self._stopping.is_set():
+                if not self._complained and not self._stopping.is_set():
                     LOG.write(f"Cannot accept for now: {error.strerror}")
-                    complained = True
+                    self._complained = True
                 self._stopping.wait(ACCEPT_AGAIN_SECONDS)
             else:
-                complained = False
+                self._complained = False
                 self._begin(connection, address)
 
     def _accept(self) -> tuple[Connection, tuple[str, int]]:
@@ -218,6 +209,13 @@ def _wait_for_end(servers: Sequence[Server], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     for server in servers:
         server.wait_for_end(max(0.0, deadline - time.monotonic()))
+
+
+def readable(sock: socket.socket) -> select.poll:
+    """Return a poll object that waits until a socket can be read; each thread needs its own."""
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return poller
 
 
 def listen(host: str, port: int) -> socket.socket:
