@@ -42,7 +42,11 @@ class Peer:
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(WAIT_SECONDS)
-        self.sock.connect(("127.0.0.1", port))
+        try:
+            self.sock.connect(("127.0.0.1", port))
+        except OSError:
+            self.sock.close()
+            raise
         self.received = b""
 
     def send(self, *lines: str) -> None:
@@ -204,7 +208,7 @@ class Program:
         for peer in self.peers:
             peer.close()
         wait_until(
-            lambda: self.threads_and_sockets() <= self._at_rest,
+            lambda: all(now <= rest for now, rest in zip(self.threads_and_sockets(), self._at_rest, strict=True)),
             f"at most {self._at_rest} threads and sockets; there are {self.threads_and_sockets()}",
             seconds,
         )
