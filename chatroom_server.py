@@ -252,7 +252,7 @@ def room_join_handler(rooms: Rooms, name: str) -> str:
         Refused: there is no such room.
     """
     room = rooms.find(name)
-    return f"{room.port} {room.server.count()}"
+    return f"{room.port} {len(room.server.connections())}"
 
 
 def room_list_handler(rooms: Rooms, _: str) -> str:

@@ -8,6 +8,7 @@ is no terminal, input is taken line by line.
 import codecs
 import os
 import re
+import signal
 import sys
 import termios
 import tty
@@ -42,11 +43,13 @@ class Console:
         if self._terminal:
             self._mode = termios.tcgetattr(self._fd)
             tty.setcbreak(self._fd, termios.TCSADRAIN)
+            signal.signal(signal.SIGCONT, self._resume)  # after Ctrl-Z the shell had the terminal
         return self
 
     def __exit__(self, *_: object) -> None:
         """Leave the terminal as it was, and below what was shown."""
         if self._terminal:
+            signal.signal(signal.SIGCONT, signal.SIG_DFL)
             termios.tcsetattr(self._fd, termios.TCSADRAIN, self._mode)
         if self._prompt or self._typed:
             _write("\n")
@@ -88,6 +91,10 @@ class Console:
             self._show_line()
         else:
             _write(lines)
+
+    def _resume(self, *_: object) -> None:
+        tty.setcbreak(self._fd, termios.TCSADRAIN)
+        self._show_line()
 
     def _cut_line(self) -> str | None:
         line, newline, rest = self._input.partition("\n")
