@@ -12,6 +12,7 @@ is deleted gives the prompt back at once.
 
 import argparse
 import os
+import re
 import select
 import socket
 import sys
@@ -44,6 +45,7 @@ LEAVE_SECONDS = 2.0
 RECEIVE_BYTES = 1 << 16
 OUTGOING_BYTES = 1 << 16  # no more lines are taken from the user while so much waits to be sent
 MAX_NAME_LENGTH = 32
+MAX_PORT = 65535
 
 
 class Refused(Exception):
@@ -105,11 +107,13 @@ class Lobby:
             line = self._replies.readline()
         except OSError as error:
             raise ServerLost(error.strerror or str(error)) from None
+        if not line.endswith(b"\n"):
+            raise ServerLost("it closed the connection")
         text = harmless(line.rstrip(b"\r\n"))
         try:
             return RoomStatus(line[0]), text[1:]
-        except (IndexError, ValueError):
-            raise ServerLost(text or "it closed the connection") from None
+        except ValueError:  # a server says without a request that it has no place
+            raise ServerLost(text) from None
 
 
 class Conversation:
@@ -268,11 +272,10 @@ def parse_join(information: str) -> tuple[int, int]:
     Raises:
         ServerLost: it names none: this is no chat room server.
     """
-    try:
-        port, members = map(int, information.split(" "))
-    except ValueError:
-        raise ServerLost(f"a port and a number of members are expected, but it answered {information!r}") from None
-    return port, members
+    match = re.fullmatch(r"([0-9]{1,5}) ([0-9]+)", information)
+    if not match or int(match[1]) > MAX_PORT:
+        raise ServerLost(f"a port and a number of members are expected, but it answered {information!r}")
+    return int(match[1]), int(match[2])
 
 
 def user_name(text: str) -> str:
