@@ -68,16 +68,14 @@ class Console:
         self._input += self._decoder.decode(data, final=self._ended)
 
     def begin_line(self, prompt: str = "") -> None:
-        """Show a prompt; forget what has been typed of a line."""
+        """Have the next line typed after a prompt; forget what has been typed of it."""
         self._prompt = prompt
         self._typed = ""
-        if self._terminal:
-            self._show_line()
-        else:
+        if not self._terminal:
             _write(prompt)
 
     def next_line(self) -> str | None:
-        """Return a line of the input without its end; None if no line is complete.
+        """Return a line of the input without its end; None if no line is complete, which then is shown so far.
 
         Raises:
             EOFError: there is no more, or Ctrl-D came where a line would begin.
@@ -85,12 +83,8 @@ class Console:
         return self._edit_line() if self._terminal else self._cut_line()
 
     def show(self, lines: str) -> None:
-        """Show lines, each with its newline, above the line being typed."""
-        if self._terminal:
-            _write(ERASE_ROW + lines)
-            self._show_line()
-        else:
-            _write(lines)
+        """Show lines, each with its newline, where the line being typed was; next_line() shows that below."""
+        _write(ERASE_ROW + lines if self._terminal else lines)
 
     def _resume(self, *_: object) -> None:
         tty.setcbreak(self._fd, termios.TCSADRAIN)
@@ -112,6 +106,7 @@ class Console:
             if key[0] in _ENTER:
                 return self._finish_line()
             if key[0] == _END_OF_INPUT and not self._typed:
+                self._show_line()
                 raise EOFError
             self._typed = _edited(self._typed, key[0])
         if self._ended:

@@ -15,11 +15,13 @@ import pytest
 from conftest import Peer, Program, Start, run_program, wait_until
 
 import chatroom_server
+from connection import BACKLOG_BYTES
 
 CREATE, JOIN, LIST, DELETE = "\1", "\2", "\3", "\4"
 SUCCESS, ALREADY_EXISTS, DOES_NOT_EXIST, INVALID, UNKNOWN_FAILURE = "\0", "\1", "\2", "\3", "\4"
 WARNING = "Warning: room tea is deleted"
 DELETE_SECONDS = 2.0
+FLOOD = b"tea is served\n"
 
 
 @pytest.fixture
@@ -105,7 +107,7 @@ def flooding(*members: Peer) -> Iterator[None]:
     def flood(member: Peer) -> None:
         with suppress(OSError):
             while not ended.is_set():
-                member.sock.sendall(b"tea is served\n" * 200)
+                member.sock.sendall(FLOOD * 200)
 
     threads = [threading.Thread(target=flood, args=(member,)) for member in members]
     for thread in threads:
@@ -395,7 +397,7 @@ def test_the_warning_reaches_members_last_who_flood_the_room_while_it_is_deleted
         for reader in readers:
             reader.join(10)
     for member in members:
-        assert ends[member].endswith(f"tea is served\n{WARNING}\n")
+        assert ends[member].endswith(f"{FLOOD.decode()}{WARNING}\n")
 
 
 def test_a_member_that_does_not_read_delays_a_deletion_for_less_than_two_seconds_and_nothing_else(
@@ -589,6 +591,20 @@ def test_a_signal_stops_lobby_and_rooms_within_two_seconds_and_their_ports_are_f
         expect_free(port)
     for member in members[6:]:
         member.expect_end()
+
+
+def test_what_is_queued_for_members_goes_out_when_a_signal_stops_the_server(start_rooms: Start) -> None:
+    server = start_rooms()
+    _, port = new_room(server)
+    alice, bob = enter(server, port), enter(server, port, receive_buffer=1 << 16)
+    with flooding(alice):
+        wait_until(lambda: sent_is_stuck(server), "bob's backlog is full", 10)
+        server.process.terminate()
+        received = len(bob.read_all())
+    assert server.stop() == 0
+    counts = [re.fullmatch(r".*: lines to room tea: (\d+)", line) for line in server.lines]
+    relayed = sum(int(match[1]) for match in counts if match) * len(FLOOD)
+    assert received > relayed - BACKLOG_BYTES // 2  # what waited to be queued may be missing
 
 
 def test_status_lines_name_the_client_by_its_descriptor(server: Program) -> None:
