@@ -67,13 +67,13 @@ class Room:
 
     def _relay(self, member: Connection) -> None:
         """Send the lines of a member to all others: those that came together with one send to each."""
+        outbox = Outbox()
         member.status(f"entered room {self.name}")
         for lines in member.batches():
             member.status(f"lines to room {self.name}: {lines.count(LINE_END)}")
-            lines = harmless(lines).encode()
-            for other in self.server.connections():
-                if other is not member:
-                    other.send(lines)
+            others = [other for other in self.server.connections() if other is not member]
+            outbox.put(others, harmless(lines))
+            outbox.send()
         member.status(f"left room {self.name}")
 
 

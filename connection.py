@@ -20,7 +20,7 @@ from contextlib import suppress
 from protocol import LineBuffer, LineTooLong
 from status import LOG
 
-RECEIVE_BYTES = 1 << 16
+RECEIVE_BYTES = 1 << 18
 BACKLOG_BYTES = 1 << 20
 OUTBOX_BYTES = BACKLOG_BYTES // 4
 LEAST_BYTES_PER_SECOND = 1 << 16
@@ -28,6 +28,7 @@ PERIOD_SECONDS = 5.0
 RETRY_SECONDS = 0.25  # poll finds a socket writable only when a third of its buffer is free, which may take long
 LINGER_SECONDS = 1.0
 LOOK_SECONDS = 0.01  # how often to look whether a client's kernel has taken all
+FORGET = struct.pack("ii", 1, 0)  # for SO_LINGER: at close, the kernel drops what it has not sent
 
 
 class DeadlinePassed(Exception):
@@ -92,16 +93,37 @@ class Connection:
         return bool(poller.poll(max(0.0, deadline - time.monotonic()) * 1000))
 
     def send(self, data: bytes) -> None:
-        """Send data whole and in order, as soon as there is room for it; do nothing if the client is gone."""
+        """Send data whole and in order, waiting while there is no room for it; do nothing if the client is gone."""
         with self._lock:
-            if self._open and not self._backlog:
-                sent = self._send_now(data)
-                if sent == len(data):
-                    return
-                data = data[sent:]
-            self._keep(data)
+            rest = self._offer_first(data)
+            while self._lacks_room(rest):
+                self._watch()
+                self._room.wait()
+            self._append(rest)
 
-    def _send_now(self, data: bytes | bytearray) -> int:
+    def send_if_room(self, data: bytes) -> bool:
+        """Send data as send() does, unless that would have to wait; return whether it was sent.
+
+        Who does not read is watched from now on.
+        """
+        with self._lock:
+            rest = self._offer_first(data)
+            if self._lacks_room(rest):
+                self._watch()
+                return False
+            self._append(rest)
+            return True
+
+    def post(self, data: bytes) -> None:
+        """Send data as send() does, but without waiting, room or no room: for what is short and rare."""
+        with self._lock:
+            self._append(self._offer_first(data))
+
+    def _offer_first(self, data: bytes) -> bytes:
+        """Return what the kernel does not take at once of data, or all if older data wait."""
+        return data if self._backlog or not self._open else data[self._offer(data) :]
+
+    def _offer(self, data: bytes | bytearray) -> int:
         """Return how many bytes the kernel took without waiting."""
         try:
             return self._sock.send(data, socket.MSG_DONTWAIT)
@@ -111,15 +133,14 @@ class Connection:
             self._lose()
             return 0
 
-    def _keep(self, data: bytes) -> None:
-        """Add to the backlog once there is room; data larger than the whole wait until it is empty."""
-        while self._open and self._backlog and len(self._backlog) + len(data) > BACKLOG_BYTES:
-            self._watch()
-            self._room.wait()
-        if self._open:
-            self._append(data)
+    def _lacks_room(self, data: bytes) -> bool:
+        """Return whether data must wait; larger than the whole backlog, they wait until it is empty."""
+        return self._open and bool(self._backlog) and len(self._backlog) + len(data) > BACKLOG_BYTES
 
     def _append(self, data: bytes) -> None:
+        """Add to the backlog, and see that it is sent."""
+        if not data or not self._open:
+            return
         self._backlog += data
         if not self._sender:
             self._sender = threading.Thread(target=self._send_backlog, name=f"sender {self.fd}", daemon=True)
@@ -148,7 +169,7 @@ class Connection:
     def _send_some(self) -> bool:
         """Send what the kernel takes of the backlog; return whether there is more to do."""
         with self._lock:
-            sent = self._send_now(self._backlog[:OUTBOX_BYTES])
+            sent = self._offer(self._backlog[:OUTBOX_BYTES])
             del self._backlog[:sent]
             self._watched_bytes += sent
             if self._open and len(self._backlog) <= BACKLOG_BYTES // 2:
@@ -173,17 +194,17 @@ class Connection:
 
     def stop(self, farewell: bytes = b"") -> None:
         """End batches() as if the client had ended its side; a farewell is the last thing that the client gets."""
-        with self._lock:
-            if farewell and self._open:
-                if not self._backlog:
-                    farewell = farewell[self._send_now(farewell) :]
-                if farewell:
-                    self._append(farewell)  # past the bound: its sender may not wait
-                self._open = False
-                self._room.notify_all()
+        if farewell:
+            with self._lock:
+                self._append(self._offer_first(farewell))
+                self._end_sends()
         self._stopping = True
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RD)
+
+    def _end_sends(self) -> None:
+        self._open = False
+        self._room.notify_all()
 
     def abort(self) -> None:
         """Give the client up: forget the backlog, wake whoever waits for it."""
@@ -196,9 +217,7 @@ class Connection:
         self._backlog.clear()
         self._room.notify_all()
         with suppress(OSError):
-            self._sock.setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )  # the kernel forgets too
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, FORGET)
             self._sock.shutdown(socket.SHUT_RDWR)  # wakes the owner
 
     def close(self, reason: str = "") -> None:
@@ -208,8 +227,7 @@ class Connection:
         4.2.2.13).
         """
         with self._lock:
-            self._open = False
-            self._room.notify_all()
+            self._end_sends()
             if self._sender:
                 self._watch()
                 self._room.wait_for(lambda: not self._sender)
@@ -272,7 +290,7 @@ class Outbox:
             self.send()
 
     def send(self) -> None:
-        """Send all that was put."""
+        """Send all that was put: first to those who have room for it, so that nobody waits for another."""
         blocks: dict[Connection, list[bytes]] = {}
         for recipients, lines in self._runs:
             block = "".join(lines).encode()
@@ -280,5 +298,6 @@ class Outbox:
                 blocks.setdefault(recipient, []).append(block)
         self._runs.clear()
         self._size = 0
-        for recipient, parts in blocks.items():
-            recipient.send(b"".join(parts))
+        data = {recipient: b"".join(parts) for recipient, parts in blocks.items()}
+        for recipient in [recipient for recipient in data if not recipient.send_if_room(data[recipient])]:
+            recipient.send(data[recipient])

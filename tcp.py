@@ -28,9 +28,12 @@ ORDERLY_STOP_SECONDS = 1.0
 CUT_OFF_SECONDS = 0.3
 FLUSH_SECONDS = 0.3
 ACCEPT_AGAIN_SECONDS = 0.1
+ACCEPTED_SECONDS = 1.0  # how long, at most, to wait for who waits to be accepted
 SPARE_DESCRIPTORS = 64
 STACK_BYTES = 1 << 19  # the usual 8 MiB each would cost 40 GB of address space for 5,000 connections
 
+SWITCH_SECONDS = 0.05  # each thread that waits for the interpreter wakes so often; 5 ms would let 5,000 do only that
+MOST = 1_000_000  # of anything that a command line asks for; in seconds, poll() takes no more than 24 days
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 Handler = Callable[[Connection], None]
@@ -106,7 +109,7 @@ class Server:
     def connections(self) -> list[Connection]:
         """Return the connections of all clients that have connected: who waits to be accepted is waited for."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._is_awaited(), ACCEPT_AGAIN_SECONDS)
+            self._changed.wait_for(lambda: not self._is_awaited(), ACCEPTED_SECONDS)
             return list(self._connections)
 
     def wait_for_end(self, seconds: float) -> None:
@@ -256,12 +259,13 @@ def run(
 
 
 def prepare(descriptors: int) -> None:
-    """Ready the process for so many descriptors and for threads that SIGINT and SIGTERM do not reach.
+    """Ready the process for so many descriptors and as many threads, which SIGINT and SIGTERM do not reach.
 
     The signals wait for wait_for_signal(): no handler runs in the middle of something.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     threading.stack_size(STACK_BYTES)
+    sys.setswitchinterval(SWITCH_SECONDS)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = descriptors + SPARE_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -311,11 +315,11 @@ def port_number(text: str) -> int:
 
 
 def positive(text: str) -> int:
-    """Return a number of one or more given on a command line.
+    """Return a number given on a command line, from 1 to a million.
 
     Raises:
         argparse.ArgumentTypeError: it is none.
     """
-    if text.isascii() and text.isdigit() and int(text) > 0:
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= MOST:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST}")

@@ -207,11 +207,12 @@ class Program:
         """Fail unless it comes back to the threads and sockets that it began with, once its clients have left."""
         for peer in self.peers:
             peer.close()
-        wait_until(
-            lambda: all(now <= rest for now, rest in zip(self.threads_and_sockets(), self._at_rest, strict=True)),
-            f"at most {self._at_rest} threads and sockets; there are {self.threads_and_sockets()}",
-            seconds,
-        )
+        end = time.monotonic() + seconds
+        while any(now > rest for now, rest in zip(self.threads_and_sockets(), self._at_rest, strict=True)):
+            if time.monotonic() > end:
+                now = self.threads_and_sockets()
+                pytest.fail(f"{now} threads and sockets are left of its clients; at rest it has {self._at_rest}")
+            time.sleep(0.02)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send it a signal; return its exit status, which must come within two seconds."""

@@ -296,7 +296,9 @@ def test_a_room_that_is_reset_while_the_client_enters_is_told(made_up: socket.so
         resetter.start()
         done = play(made_up, "join tea", replies=b"\0%d 2\n" % room.getsockname()[1])
         resetter.join()
-    assert re.search(r"(room tea|is gone)\.\nCommand> \n|is closed\.\nCommand> \n", done.stdout)  # as the race goes
+    assert re.search(
+        r"(You have left room tea|Room tea is gone|Room tea is closed)\.\nCommand> \n", done.stdout
+    )  # as the race goes
     assert (done.returncode, done.stderr) == (0, "")
 
 

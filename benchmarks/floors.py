@@ -1,0 +1,100 @@
+"""What a server costs that does nothing but move the bytes: the floors that the benchmarks measure against.
+
+    python3 floors.py chunks|lines|streams|echo
+
+Each serves on a free port and prints it as the real programs do. None of them survives a client that does not read.
+"""
+
+import asyncio
+import socket
+import sys
+import threading
+from collections.abc import Callable
+
+RECEIVE_BYTES = 1 << 18  # as much as ours
+GREETING = b"welcome\n"  # tells a client that it is among those who are relayed to
+
+
+def accept_for_ever(handler: Callable[[socket.socket], None]) -> None:
+    """Listen, and run a thread for each connection."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    print(f"Listening on 127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    while True:
+        sock, _ = listener.accept()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        threading.Thread(target=handler, args=(sock,), daemon=True).start()
+
+
+def relay(pieces: Callable[[bytes], list[bytes]]) -> None:
+    """Forward each piece of what a client sends to all others."""
+    clients: list[socket.socket] = []
+
+    def handler(sock: socket.socket) -> None:
+        clients.append(sock)
+        sock.sendall(GREETING)
+        while data := sock.recv(RECEIVE_BYTES):
+            for piece in pieces(data):
+                for client in clients:
+                    if client is not sock:
+                        client.sendall(piece)
+        clients.remove(sock)
+        sock.close()
+
+    accept_for_ever(handler)
+
+
+def echo() -> None:
+    """Send everything back until a client ends."""
+
+    def handler(sock: socket.socket) -> None:
+        while data := sock.recv(RECEIVE_BYTES):
+            sock.sendall(data)
+        sock.close()
+
+    accept_for_ever(handler)
+
+
+async def streams() -> None:
+    """Speak the chat server's protocol, as far as the benchmarks use it, on asyncio streams."""
+    users: dict[str, asyncio.StreamWriter] = {}
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        name = ""
+        while line := (await reader.readline()).decode().rstrip("\r\n"):
+            command, _, argument = line.partition(" ")
+            print(f"Client {name}: {command}")
+            if command == "JOIN":
+                name = argument
+                users[name] = writer
+                writer.write(f"JOIN {name} accepted\n".encode())
+                await writer.drain()
+            elif command == "BCST":
+                for user, other in users.items():
+                    if user != name:
+                        other.write(f"FROM {name} (all): {argument}\n".encode())
+                        await other.drain()
+        users.pop(name, None)
+        writer.close()
+
+    server = await asyncio.start_server(handler, "127.0.0.1", 0, backlog=4096)
+    print(f"Listening on 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    await server.serve_forever()
+
+
+def main() -> None:
+    """Run the floor that the command line names."""
+    match sys.argv[1:]:
+        case ["chunks"]:
+            relay(lambda data: [data])
+        case ["lines"]:
+            relay(lambda data: data.splitlines(keepends=True))
+        case ["streams"]:
+            asyncio.run(streams())
+        case ["echo"]:
+            echo()
+        case _:
+            sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()

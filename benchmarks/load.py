@@ -1,0 +1,157 @@
+"""Servers to measure, and clients that load them: the same for ours and for the floors.
+
+A figure is a ratio: ours and the floor are run in turn, several rounds in one run, and the medians are compared,
+because machines are noisy.
+"""
+
+import itertools
+import selectors
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMIT_SECONDS = 60.0
+
+
+class Measured:
+    """A server that is being measured.
+
+    Attributes:
+        port: the port in its first line.
+        pid: its process.
+    """
+
+    def __init__(self, port: int, pid: int) -> None:
+        self.port = port
+        self.pid = pid
+
+    def resident_bytes(self) -> int:
+        """Return the memory that it has resident (Linux only)."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+@contextmanager
+def running(*command: str) -> Iterator[Measured]:
+    """Run a script of this repository, its status lines into a file."""
+    with tempfile.NamedTemporaryFile() as log:
+        process = subprocess.Popen([sys.executable, *command], stdout=log, cwd=ROOT)
+        try:
+            yield Measured(_port(Path(log.name)), process.pid)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _port(log: Path) -> int:
+    end = time.monotonic() + LIMIT_SECONDS
+    while time.monotonic() < end:
+        first, newline, _ = log.read_bytes().partition(b"\n")
+        if newline:
+            return int(first.rpartition(b":")[2])
+        time.sleep(0.01)
+    sys.exit("the server did not say that it listens")
+
+
+class Client:
+    """A connection to a measured server."""
+
+    def __init__(self, server: Measured, hello: bytes = b"", answer: bytes = b"") -> None:
+        self.sock = socket.create_connection(("127.0.0.1", server.port))
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.settimeout(LIMIT_SECONDS)
+        if hello:
+            self.sock.sendall(hello)
+        if answer:
+            self.receive(len(answer))
+
+    def receive(self, size: int) -> None:
+        """Receive so many bytes."""
+        while size > 0:
+            data = self.sock.recv(size)
+            if not data:
+                sys.exit("the server closed the connection")
+            size -= len(data)
+
+
+def receive_everywhere(sizes: dict[Client, int]) -> None:
+    """Receive so many bytes at each client, all at the same time."""
+    left = dict(sizes)
+    buffer = bytearray(1 << 18)
+    with selectors.DefaultSelector() as selector:
+        for client in left:
+            selector.register(client.sock, selectors.EVENT_READ, client)
+        while left:
+            for key, _ in selector.select(LIMIT_SECONDS) or sys.exit(f"nothing came for {LIMIT_SECONDS} seconds"):
+                received = key.data.sock.recv_into(buffer)
+                left[key.data] -= received or sys.exit("the server closed the connection")
+                if left[key.data] <= 0:
+                    selector.unregister(key.data.sock)
+                    del left[key.data]
+
+
+def flood(clients: Sequence[Client], senders: int, block: bytes, blocks: int, size: int) -> float:
+    """Have the first clients send blocks as fast as they can, and all receive what the others sent.
+
+    Args:
+        clients: who is connected.
+        senders: how many of them send.
+        block: what each of those sends, again and again.
+        blocks: how often.
+        size: as how many bytes a block arrives at each other client.
+
+    Returns:
+        The seconds until everything has arrived.
+    """
+
+    def send(sender: Client) -> None:
+        for _ in range(blocks):
+            sender.sock.sendall(block)
+
+    threads = [threading.Thread(target=send, args=(sender,)) for sender in clients[:senders]]
+    sizes = {client: size * blocks * (senders - (i < senders)) for i, client in enumerate(clients)}
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    receive_everywhere({client: size for client, size in sizes.items() if size})
+    seconds = time.perf_counter() - began
+    for thread in threads:
+        thread.join()
+    return seconds
+
+
+def lock_step(clients: Sequence[Client], line: bytes, size: int, rounds: int) -> float:
+    """Have the first client send a line, wait until all others have it, as often as told; return the median seconds."""
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        clients[0].sock.sendall(line)
+        for reader in clients[1:]:
+            reader.receive(size)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def in_turn(measures: Sequence[Callable[[], float]], rounds: int) -> list[float]:
+    """Run the measures in turn, so many rounds; return the median of each."""
+    results = [[measure() for measure in measures] for _ in range(rounds)]
+    return [statistics.median(column) for column in zip(*results, strict=True)]
+
+
+def close(clients: Sequence[Client]) -> None:
+    """Close all connections."""
+    for client in clients:
+        client.sock.close()
+
+
+def print_row(*columns: str) -> None:
+    """Print a row of the table: workload, ours, floor, ratio, goal."""
+    print("".join(itertools.starmap(str.ljust, zip(columns, (44, 16, 16, 8, 12), strict=False))).rstrip(), flush=True)
