@@ -263,7 +263,7 @@ class Connection:
         kernel answers input to a socket with both sides shut down with a reset, which destroys what is on its way.
         """
         deadline = time.monotonic() + LINGER_SECONDS
-        while self._undelivered_bytes() and not self._lost and time.monotonic() < deadline:
+        while not self._lost and self._undelivered_bytes() and time.monotonic() < deadline:
             if not self._sock.recv(RECEIVE_BYTES):
                 time.sleep(LOOK_SECONDS)
 
