@@ -28,7 +28,7 @@ ORDERLY_STOP_SECONDS = 1.0
 CUT_OFF_SECONDS = 0.3
 FLUSH_SECONDS = 0.3
 ACCEPT_AGAIN_SECONDS = 0.1
-ACCEPTED_SECONDS = 1.0  # how long, at most, to wait for who waits to be accepted
+QUEUE_LENGTH = socket.SOMAXCONN
 SPARE_DESCRIPTORS = 64
 STACK_BYTES = 1 << 19  # the usual 8 MiB each would cost 40 GB of address space for 5,000 connections
 
@@ -66,16 +66,13 @@ class Server:
     ) -> None:
         self._listener = listen(host, port)
         self._listener.setblocking(False)
-        self._arrivals = readable(self._listener)  # for the accepting thread
-        self._queue = readable(self._listener)  # for whoever has the lock
         self.port: int = self._listener.getsockname()[1]
         self._handler = handler
         self._places = places
         self._login_seconds = login_seconds
         self._stopping = threading.Event()
-        self._changed = threading.Condition()  # guards _connections and accept; notified when one begins or ends
+        self._ended = threading.Condition()  # guards accept and _connections; notified when one of them ends
         self._connections: set[Connection] = set()
-        self._complained = False  # that accept has failed
         self._acceptor = threading.Thread(target=self._accept_for_ever, name=f"accept {self.port}", daemon=True)
 
     def start(self) -> None:
@@ -103,49 +100,54 @@ class Server:
     def close_listener(self, deadline: float) -> None:
         """Close the listening socket once the accepting thread has ended, at the latest at a time.monotonic()."""
         self._acceptor.join(max(0.0, deadline - time.monotonic()))
-        with self._changed:
+        with self._ended:
             self._listener.close()
 
     def connections(self) -> list[Connection]:
-        """Return the connections of all clients that have connected: who waits to be accepted is waited for."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._is_awaited(), ACCEPTED_SECONDS)
+        """Return the connections of all clients that have connected, also of those not accepted yet.
+
+        A client that knows itself connected must not be left out because the threads of others are busy.
+        """
+        with suppress(OSError):  # that is for the accepting thread to complain of
+            self._accept_waiting()
+        with self._ended:
             return list(self._connections)
 
     def wait_for_end(self, seconds: float) -> None:
         """Wait until all connections have ended, at most so many seconds."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._connections, seconds)
-
-    def _is_awaited(self) -> bool:
-        """Return whether somebody waits to be accepted, and soon will be."""
-        return not self._complained and not self._stopping.is_set() and bool(self._queue.poll(0))
+        with self._ended:
+            self._ended.wait_for(lambda: not self._connections, seconds)
 
     def _accept_for_ever(self) -> None:
+        arrivals = select.poll()
+        arrivals.register(self._listener, select.POLLIN)
+        complained = False
         while not self._stopping.is_set():
-            self._arrivals.poll()
+            arrivals.poll()
             try:
-                connection, address = self._accept()
-            except BlockingIOError:  # he has changed his mind
-                continue
+                self._accept_waiting()
+                complained = False
             except OSError as error:  # no descriptors or no memory: those who wait stay in the queue
-                if not self._complained and not self._stopping.is_set():
+                if not complained and not self._stopping.is_set():
                     LOG.write(f"Cannot accept for now: {error.strerror}")
-                    self._complained = True
+                    complained = True
                 self._stopping.wait(ACCEPT_AGAIN_SECONDS)
-            else:
-                self._complained = False
-                self._begin(connection, address)
 
-    def _accept(self) -> tuple[Connection, tuple[str, int]]:
-        """Accept without waiting: who is no longer in the queue is among the connections, to whoever has the lock."""
-        with self._changed:
-            sock, address = self._listener.accept()
-            sock.setblocking(True)
-            connection = Connection(sock, time.monotonic() + self._login_seconds if self._login_seconds else None)
-            self._connections.add(connection)
-            self._changed.notify_all()
-        return connection, address
+    def _accept_waiting(self) -> None:
+        """Accept all clients that wait for it now."""
+        for _ in range(QUEUE_LENGTH):
+            with self._ended:  # nobody who has the lock finds a client neither in the queue nor here
+                try:
+                    sock, address = self._listener.accept()
+                except BlockingIOError:
+                    return
+                connection = self._new_connection(sock)
+                self._connections.add(connection)
+            self._begin(connection, address)
+
+    def _new_connection(self, sock: socket.socket) -> Connection:
+        sock.setblocking(True)
+        return Connection(sock, time.monotonic() + self._login_seconds if self._login_seconds else None)
 
     def _begin(self, connection: Connection, address: tuple[str, int]) -> None:
         """Start a connection's thread, or refuse the connection."""
@@ -182,9 +184,9 @@ class Server:
             self._places.release()
 
     def _forget(self, connection: Connection) -> None:
-        with self._changed:
+        with self._ended:
             self._connections.remove(connection)
-            self._changed.notify_all()
+            self._ended.notify_all()
 
 
 def stop_all(servers: Sequence[Server], farewell: bytes = b"") -> None:
@@ -214,13 +216,6 @@ def _wait_for_end(servers: Sequence[Server], seconds: float) -> None:
         server.wait_for_end(max(0.0, deadline - time.monotonic()))
 
 
-def readable(sock: socket.socket) -> select.poll:
-    """Return a poll object that waits until a socket can be read; each thread needs its own."""
-    poller = select.poll()
-    poller.register(sock, select.POLLIN)
-    return poller
-
-
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens. Those it accepts inherit its options.
 
@@ -234,7 +229,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # find out about vanished hosts
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(address)
-        listener.listen(socket.SOMAXCONN)
+        listener.listen(QUEUE_LENGTH)
     except OSError:
         listener.close()
         raise
