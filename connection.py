@@ -24,6 +24,7 @@ LEAST_BYTES_PER_SECOND = 1 << 16
 PERIOD_SECONDS = 5.0
 RETRY_SECONDS = 0.25  # poll finds a socket writable only when a third of its buffer is free, which may take long
 LINGER_SECONDS = 1.0
+QUIET_SECONDS = 0.1
 RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: close at once with a reset; the kernel forgets what it has not sent
 
 
@@ -56,6 +57,7 @@ class Connection:
         self._input.register(sock, select.POLLIN)
         self._input.register(stop_fd, select.POLLIN)
         self._buffer = LineBuffer()
+        self._input_ended = False
         self._lock = threading.Lock()  # guards all below and the order of what is sent; held for no wait
         self._room = threading.Condition(self._lock)  # half of a full backlog is gone, or all of it, or the client
         self._backlog = bytearray()
@@ -93,7 +95,11 @@ class Connection:
         ready = self._input.poll(wait)
         if not ready:
             raise DeadlinePassed
-        return b"" if self._stop_fd in dict(ready) else self._sock.recv(RECEIVE_BYTES)
+        if self._stop_fd in dict(ready):
+            return b""
+        data = self._sock.recv(RECEIVE_BYTES)
+        self._input_ended = not data
+        return data
 
     def send(self, data: bytes) -> None:
         """Send data whole and in order, waiting while there is no room for it; do nothing if the client is gone."""
@@ -230,26 +236,33 @@ class Connection:
             if self._sender:
                 self._watch()
                 self._room.wait_for(lambda: not self._sender)
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_WR)
-            self._discard_input()
+        if not self._input_ended:
+            with suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
+                self._discard_input()
         self.status(f"disconnected{reason}")  # before the number of the descriptor is free for another
         self._sock.close()
 
     def refuse(self, text: str) -> None:
         """Tell the client why it is not served, and close without waiting."""
         self.status(f"refused: {text}")
-        self.send(f"{text}\n".encode())
+        self.post(f"{text}\n".encode())
+        self._end_sends()
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
             self._sock.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
         self._sock.close()
 
     def _discard_input(self) -> None:
-        """Read until the client ends its side, but not for long; if the server stops, only what is there."""
-        deadline = time.monotonic() + LINGER_SECONDS
-        while (seconds := deadline - time.monotonic()) > 0 and self._input.poll(seconds * 1000):
-            if not self._sock.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT):
+        """Read until the client ends its side, but not for long; if the server stops, until it is quiet."""
+        end = time.monotonic() + LINGER_SECONDS
+        patience = LINGER_SECONDS
+        while (seconds := min(patience, end - time.monotonic())) > 0:
+            ready = dict(self._input.poll(seconds * 1000))
+            if self._stop_fd in ready:
+                self._input.unregister(self._stop_fd)
+                patience = QUIET_SECONDS
+            if not ready or (self.fd in ready and not self._sock.recv(RECEIVE_BYTES)):
                 return
 
 

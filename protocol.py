@@ -5,6 +5,7 @@ dropped. LineBuffer is fed what was received and gives whole lines; harmless() m
 """
 
 import re
+from enum import IntEnum
 
 MAX_LINE_BYTES = 4096
 
@@ -84,3 +85,41 @@ class LineBuffer:
 def harmless(data: bytes) -> str:
     """Decode UTF-8; bytes that are none, and control characters but tab and newline, become U+FFFD."""
     return data.decode(errors="replace").translate(_CONTROLS)
+
+
+class RoomAction(IntEnum):
+    """What a request to the chat room server asks for: its first byte."""
+
+    CREATE = 1
+    JOIN = 2
+    LIST = 3
+    DELETE = 4
+
+
+class RoomStatus(IntEnum):
+    """What became of a request to the chat room server: the first byte of the reply."""
+
+    SUCCESS = 0
+    ALREADY_EXISTS = 1
+    DOES_NOT_EXIST = 2
+    INVALID = 3
+    UNKNOWN_FAILURE = 4
+
+
+ROOM_NAME_RULE = "a room's name is 1 to 32 letters, digits, - or _"
+_ROOM_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
+
+
+def is_room_name(text: str) -> bool:
+    """Return whether a room may have this name."""
+    return _ROOM_NAME.fullmatch(text) is not None
+
+
+def room_request(action: RoomAction, name: str) -> bytes:
+    """Return a request to the chat room server as it is sent."""
+    return bytes([action]) + name.encode() + b"\n"
+
+
+def room_reply(status: RoomStatus, information: str) -> str:
+    """Return a reply of the chat room server as it is sent, once encoded."""
+    return f"{chr(status)}{information}\n"

@@ -10,6 +10,7 @@ import argparse
 import logging
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -28,10 +29,11 @@ ORDERLY_STOP_SECONDS = 1.0
 CUT_OFF_SECONDS = 0.3
 FLUSH_SECONDS = 0.3
 ACCEPT_AGAIN_SECONDS = 0.1
+SERVER_DESCRIPTORS = 3  # of a server without connections: the listening socket and a pipe
 SPARE_DESCRIPTORS = 64
 STACK_BYTES = 1 << 19  # the usual 8 MiB each would cost 40 GB of address space for 5,000 connections
 
-SWITCH_SECONDS = 0.05  # each thread that waits for the interpreter wakes so often; 5 ms would let 5,000 do only that
+SWITCH_SECONDS = 0.5  # each thread that waits for the interpreter wakes so often; at 5 ms, 5,000 would do only that
 MOST = 1_000_000  # of anything that a command line asks for; in seconds, poll() takes no more than 24 days
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
@@ -63,14 +65,22 @@ class Server:
         places: threading.Semaphore,
         login_seconds: float | None = None,
     ) -> None:
-        self._listener = listen(host, port)
+        self._stop_fd, self._stop_writer = os.pipe()  # closing the writer wakes everybody who polls
+        try:
+            self._listener = listen(host, port)
+        except OSError:
+            os.close(self._stop_writer)
+            os.close(self._stop_fd)
+            raise
+        self._listener.setblocking(False)  # several threads accept, and none of them may wait for another's client
+        self._queue = select.poll()  # of those who have connected and are not accepted yet
+        self._queue.register(self._listener, select.POLLIN)
         self.port: int = self._listener.getsockname()[1]
         self._handler = handler
         self._places = places
         self._login_seconds = login_seconds
-        self._stop_fd, self._stop_writer = os.pipe()  # closing the writer wakes everybody who polls
         self._stopping = threading.Event()
-        self._ended = threading.Condition()  # guards _connections; notified when one of them ends
+        self._ended = threading.Condition()  # guards accepting and _connections; notified when one of them ends
         self._connections: set[Connection] = set()
         self._acceptor = threading.Thread(target=self._accept_for_ever, name=f"accept {self.port}", daemon=True)
 
@@ -78,9 +88,13 @@ class Server:
         """Begin to accept.
 
         Raises:
-            RuntimeError: there are no more threads; stop() is still to be called.
+            RuntimeError: there are no more threads; the server is stopped.
         """
-        self._acceptor.start()
+        try:
+            self._acceptor.start()
+        except RuntimeError:
+            self.stop()
+            raise
 
     def stop(self, farewell: bytes = b"") -> None:
         """Stop as stop_all() does."""
@@ -90,15 +104,28 @@ class Server:
         """Accept no more, and close the listening socket."""
         self._stopping.set()
         with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread
         if self._acceptor.ident:
             self._acceptor.join(CUT_OFF_SECONDS)
-        self._listener.close()
+        with self._ended:
+            self._listener.close()
+
+    def connections(self) -> list[Connection]:
+        """Return the connections of all who have connected, also of those whom the busy accepting thread left waiting.
+
+        A client that knows itself connected can expect to be counted, and to be sent what others say from then on.
+        """
+        with self._ended:
+            if not self._queue.poll(0):  # asks ten times faster than accept() does
+                return list(self._connections)
+        with suppress(OSError):  # the accepting thread meets the same, and says so
+            self._accept_waiting()
+        return self._snapshot()
 
     def end_input(self, farewell: bytes) -> None:
         """Have every conversation end as if its client had ended its input; a farewell is the last that it gets."""
-        for connection in self._snapshot():
-            if farewell:
+        if farewell:
+            for connection in self._snapshot():
                 connection.say_farewell(farewell)
         os.close(self._stop_writer)
 
@@ -121,35 +148,52 @@ class Server:
             return list(self._connections)
 
     def _accept_for_ever(self) -> None:
+        arrivals = select.poll()
+        arrivals.register(self._listener, select.POLLIN)
         complained = False
         while not self._stopping.is_set():
+            arrivals.poll()
             try:
-                sock, address = self._listener.accept()
+                self._accept_waiting()
+                complained = False
             except OSError as error:  # no descriptors or no memory: those who wait stay in the queue
                 if not complained and not self._stopping.is_set():
                     LOG.write(f"Cannot accept for now: {error.strerror}")
                     complained = True
                 self._stopping.wait(ACCEPT_AGAIN_SECONDS)
-            else:
-                complained = False
-                self._begin(sock, address)
 
-    def _begin(self, sock: socket.socket, address: tuple[str, int]) -> None:
+    def _accept_waiting(self) -> None:
+        """Accept those who have connected by now."""
+        for _ in range(socket.SOMAXCONN):
+            with self._ended:  # to whoever has the lock, a client is either in the queue or in _connections
+                try:
+                    sock, address = self._listener.accept()
+                except BlockingIOError:
+                    return
+                sock.setblocking(True)
+                connection = Connection(sock, self._stop_fd, self._deadline())
+                self._connections.add(connection)
+            self._begin(connection, address)
+
+    def _deadline(self) -> float | None:
+        return time.monotonic() + self._login_seconds if self._login_seconds else None
+
+    def _begin(self, connection: Connection, address: tuple[str, int]) -> None:
         """Start a connection's thread, or refuse the connection."""
-        deadline = time.monotonic() + self._login_seconds if self._login_seconds else None
-        connection = Connection(sock, self._stop_fd, deadline)
         connection.status(f"accepted from {address[0]}:{address[1]}")
         if not self._places.acquire(blocking=False):
-            connection.refuse("Too many connections")
+            self._refuse(connection, "Too many connections")
             return
-        with self._ended:
-            self._connections.add(connection)
         name = f"client {connection.fd}"
         try:
             threading.Thread(target=self._converse, args=(connection,), name=name, daemon=True).start()
         except RuntimeError:  # out of threads
-            connection.refuse("Too many threads")
-            self._forget(connection)
+            self._refuse(connection, "Too many threads")
+            self._places.release()
+
+    def _refuse(self, connection: Connection, reason: str) -> None:
+        connection.refuse(reason)
+        self._forget(connection)
 
     def _converse(self, connection: Connection) -> None:
         """Run the handler; whatever happens there costs this connection alone."""
@@ -168,12 +212,12 @@ class Server:
         finally:
             connection.close(reason)
             self._forget(connection)
+            self._places.release()
 
     def _forget(self, connection: Connection) -> None:
         with self._ended:
-            self._connections.discard(connection)
+            self._connections.remove(connection)
             self._ended.notify_all()
-        self._places.release()
 
 
 def stop_all(servers: Sequence[Server], farewell: bytes = b"") -> None:
