@@ -446,6 +446,8 @@ def test_who_connects_while_a_room_is_deleted_is_told_or_turned_away(server: Pro
         lobby.expect(SUCCESS)
         comer.join()
         for member in members:
+            with suppress(ConnectionError):  # Linux may let go of one in the queue silently, and say so when he speaks
+                member.send("Am I in?")
             end = member.read_all()
             assert end in ("", WARNING + "\n")
             told += bool(end)
