@@ -203,13 +203,13 @@ class Connection:
 
     def say_farewell(self, data: bytes) -> None:
         """Send the last thing that the client gets, room or no room."""
-        self.post(data)
-        self._end_sends()
+        with self._lock:
+            self._append(self._offer_first(data))
+            self._end_sends()
 
     def _end_sends(self) -> None:
-        with self._lock:
-            self._open = False
-            self._room.notify_all()
+        self._open = False
+        self._room.notify_all()
 
     def abort(self) -> None:
         """Give the client up: forget the backlog, wake whoever waits for it."""
@@ -231,8 +231,8 @@ class Connection:
         Closing while input is unread would send a reset, which may destroy the last lines on their way (RFC 1122
         4.2.2.13).
         """
-        self._end_sends()
         with self._lock:
+            self._end_sends()
             if self._sender:
                 self._watch()
                 self._room.wait_for(lambda: not self._sender)
@@ -246,8 +246,7 @@ class Connection:
     def refuse(self, text: str) -> None:
         """Tell the client why it is not served, and close without waiting."""
         self.status(f"refused: {text}")
-        self.post(f"{text}\n".encode())
-        self._end_sends()
+        self.say_farewell(f"{text}\n".encode())
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
             self._sock.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
