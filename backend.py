@@ -12,7 +12,6 @@ import socket
 import sqlite3
 import threading
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import tcp
@@ -40,11 +39,13 @@ class BackEnd:
     ) -> None:
         self._name = f"Server {letter}"
         self._dropped = Dropped()
-        self._sock = TaggedSocket(sock, key, self._dropped)
+        self._sock = TaggedSocket(sock, key, self._dropped, TICK_SECONDS)
         self._announcer = Announcer(letter, self._sock, main_address)
         self._reservations = reservations
         self._desk = Desk(letter, reservations)
+        self._story = self._desk.story
         self._calls = Calls()
+        self._look_up_at = 0.0  # when something else than datagrams is to be looked at
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve_for_ever, name=self._name, daemon=True)
 
@@ -63,10 +64,10 @@ class BackEnd:
     def _serve_for_ever(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._keep_in_touch()
-                if datagrams := self._sock.receive(min(TICK_SECONDS, self._announcer.due_at - time.monotonic())):
-                    self._serve(datagrams)
-                self._dropped.report()
+                if time.monotonic() >= self._look_up_at:
+                    self._look_up()
+                if received := self._sock.receive():
+                    self._serve(*received)
             except sqlite3.Error as error:
                 LOG.write(f"{self._name} cannot use its file of reservations: {error}")
                 self._begin_anew()
@@ -77,37 +78,47 @@ class BackEnd:
     def _begin_anew(self) -> None:
         """Forget what was carried out but not written; the main server repeats it, under a new session."""
         self._calls = Calls()
-        self._desk.story.clear()
-        self._announcer.due_at = time.monotonic()
+        self._story.clear()
+        self._announcer.due_at = 0.0
         self._stopping.wait(TICK_SECONDS)
 
-    def _keep_in_touch(self) -> None:
-        """Begin a new session and announce this back end, each if it is time."""
+    def _look_up(self) -> None:
+        """Do what is to be done now and then: a new session, an announcement, status lines."""
+        now = time.monotonic()
+        self._look_up_at = now + TICK_SECONDS
         if self._calls.session_ended():
             self._calls.renew_session()
-            self._announcer.due_at = time.monotonic()
+            self._announcer.due_at = now
             self._reservations.forget_old_answers()
-        if time.monotonic() >= self._announcer.due_at:
+        if now >= self._announcer.due_at:
             self._announcer.announce(self._calls.session, rooms_text(self._reservations.left_of_all()))
+        self._dropped.report()
 
-    def _serve(self, datagrams: list[tuple[Datagram, Address]]) -> None:
-        """Carry out what came together, and reply when it is on disk."""
-        replies: list[tuple[Datagram, Address, str]] = []
-        changes = any(datagram.action in CHANGES for datagram, _ in datagrams)
-        with self._reservations.transaction() if changes else nullcontext():
-            for datagram, address in datagrams:
-                try:
-                    if datagram.action == Action.CONFIRM:
-                        self._announcer.confirm(datagram)
-                    else:
-                        replies.append((datagram, address, self._reply_to(datagram, address)))
-                except BadDatagram as bad:
-                    self._dropped.count(str(bad), address)
-        for datagram, address, reply in replies:
-            self._send(datagram, address, reply)
-        if self._desk.story:
-            LOG.write(*self._desk.story)
-            self._desk.story.clear()
+    def _serve(self, datagram: Datagram, address: Address) -> None:
+        """Carry a request out and reply; with one that changes something, all that wait, in one transaction."""
+        if datagram.action not in CHANGES:
+            self._send(self._replies([(datagram, address)]))
+        else:
+            with self._reservations.transaction():
+                replies = self._replies([(datagram, address), *self._sock.receive_waiting()])
+            self._send(replies)
+        if self._story:
+            LOG.write(*self._story)
+            self._story.clear()
+
+    def _replies(self, datagrams: list[tuple[Datagram, Address]]) -> list[tuple[Datagram, Address, str]]:
+        """Carry out what came; return the replies that are to be sent."""
+        replies = []
+        for datagram, address in datagrams:
+            try:
+                if datagram.action == Action.CONFIRM:
+                    self._announcer.confirm(datagram)
+                    self._look_up_at = 0.0
+                else:
+                    replies.append((datagram, address, self._reply_to(datagram, address)))
+            except BadDatagram as bad:
+                self._dropped.count(str(bad), address)
+        return replies
 
     def _reply_to(self, datagram: Datagram, address: Address) -> str:
         """Return the reply to a request; carry it out, unless that was done before.
@@ -122,12 +133,13 @@ class BackEnd:
             self._calls.remember(datagram.sender, datagram.number, address, reply)
         return reply
 
-    def _send(self, datagram: Datagram, address: Address, reply: str) -> None:
-        try:
-            self._sock.send(address, Action.REPLY, datagram.sender, datagram.number, reply.encode())
-            self._desk.story.append(f"{self._name} sent {reply or 'an empty list'} to the main server")
-        except OSError as error:  # as good as lost: it is asked for again
-            self._desk.story.append(f"{self._name} cannot reply to {address[0]}:{address[1]}: {error.strerror}")
+    def _send(self, replies: list[tuple[Datagram, Address, str]]) -> None:
+        for datagram, address, reply in replies:
+            try:
+                self._sock.send(address, Action.REPLY, datagram.sender, datagram.number, reply.encode())
+                self._story.append(f"{self._name} sent {reply or 'an empty list'} to the main server")
+            except OSError as error:  # as good as lost: it is asked for again
+                self._story.append(f"{self._name} cannot reply to {address[0]}:{address[1]}: {error.strerror}")
 
 
 def main(letter: str, port: int) -> int:

@@ -13,9 +13,8 @@ from datagram import WORD_BYTES, Action
 from directory import Directory
 from udp import Dropped, TaggedSocket
 
-FIRST_PAUSE_SECONDS = 0.05
-PAUSE_GROWTH = 1.5
 PATIENCE_SECONDS = 3.0
+PAUSES_SECONDS = [0.05 * 1.5**n for n in range(9)]  # 3.7 seconds: the last is cut short
 
 
 class NoAnswer(Exception):
@@ -33,27 +32,26 @@ class Caller:
         family: of their addresses.
         key: for the tags.
         dropped: counts what comes and is not taken.
+
+    Attributes:
+        port: where the answers arrive.
     """
 
     def __init__(self, directory: Directory, family: int, key: bytes, dropped: Dropped) -> None:
         self._directory = directory
-        self._raw = socket.socket(family, socket.SOCK_DGRAM)
-        self._sock = TaggedSocket(self._raw, key, dropped)
         self._dropped = dropped
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        sock.bind(("", 0))
+        self.port: int = sock.getsockname()[1]
+        self._sock = TaggedSocket(sock, key, dropped, PAUSES_SECONDS[0])
         self._name = secrets.token_bytes(WORD_BYTES)
         self._number = 0
-
-    @property
-    def port(self) -> int:
-        """The port where the answers arrive; 0 until something was asked."""
-        port: int = self._raw.getsockname()[1]
-        return port
 
     def close(self) -> None:
         """Close the socket."""
         self._sock.close()
 
-    def ask(self, letter: str, action: Action, fields: str, deadline: float, on_silence: Callable[[], None]) -> str:
+    def ask(self, letter: str, action: int, fields: str, deadline: float, on_silence: Callable[[], None]) -> str:
         """Return a back end's answer, which must come by the time.monotonic() of the deadline.
 
         If it does not come at once, on_silence is called while it is waited for.
@@ -63,18 +61,18 @@ class Caller:
         """
         self._number += 1
         text = fields.encode()
-        pause = FIRST_PAUSE_SECONDS
-        while (now := time.monotonic()) < deadline:
+        for pause in PAUSES_SECONDS:
             self._send(letter, action, text)
-            answer = self._receive(min(now + pause, deadline))
+            answer = self._receive(min(time.monotonic() + pause, deadline))
             if answer is not None:
                 return answer
-            if pause == FIRST_PAUSE_SECONDS:
+            if pause == PAUSES_SECONDS[0]:
                 on_silence()
-            pause *= PAUSE_GROWTH
+            if time.monotonic() >= deadline:
+                break
         raise NoAnswer(letter)
 
-    def _send(self, letter: str, action: Action, text: bytes) -> None:
+    def _send(self, letter: str, action: int, text: bytes) -> None:
         """Send the request to where the back end is now, if that is known."""
         place = self._directory.find(letter)
         if place is not None:
@@ -83,9 +81,12 @@ class Caller:
 
     def _receive(self, until: float) -> str | None:
         """Return the answer to the present request, or None if it has not come by then."""
-        while (seconds := until - time.monotonic()) > 0:
-            for datagram, address in self._sock.receive(seconds, most=1):
+        while True:
+            received = self._sock.receive()
+            if received is not None:
+                datagram, address = received
                 if datagram[:3] == (Action.REPLY, self._name, self._number):
                     return datagram.fields.decode()
                 self._dropped.count("that nobody asked for", address)
-        return None
+            if time.monotonic() >= until:
+                return None

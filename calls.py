@@ -10,7 +10,6 @@ last two. What was recorded in an older session is void, so the calls of its tim
 
 import secrets
 import time
-from typing import NamedTuple
 
 from datagram import WORD_BYTES, BadDatagram
 from udp import Address
@@ -18,12 +17,7 @@ from udp import Address
 SESSION_SECONDS = 30.0
 
 
-class Call(NamedTuple):
-    """A request that was carried out."""
-
-    number: int
-    address: Address
-    reply: str
+Call = tuple[int, Address, str]  # a request's number, where it came from, its reply
 
 
 class Calls:
@@ -53,12 +47,13 @@ class Calls:
         if session != self.session and session != self._last_session:
             raise BadDatagram("of an old session")
         last = self._calls.get(caller) or self._last_calls.get(caller)
-        if last is None or number > last.number:
+        if last is None or number > last[0]:
             return None
-        if number < last.number or address != last.address:
+        last_number, last_address, reply = last
+        if number < last_number or address != last_address:
             raise BadDatagram("that had come before")
-        return last.reply
+        return reply
 
     def remember(self, caller: bytes, number: int, address: Address, reply: str) -> None:
         """Keep the reply to a request that was carried out."""
-        self._calls[caller] = Call(number, address, reply)
+        self._calls[caller] = (number, address, reply)

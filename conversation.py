@@ -46,6 +46,7 @@ class Conversation:
         self._ended = False
         self._replies: list[str] = []  # to be sent together
         self._story: list[str] = []  # status lines, to be written after that
+        self._name = f"Client ({connection.fd})"
 
     def run(self) -> None:
         """Answer requests until the client leaves."""
@@ -90,7 +91,7 @@ class Conversation:
             self._story.clear()
 
     def _tell(self, text: str) -> None:
-        self._story.append(f"Client ({self._connection.fd}): {text}")
+        self._story.append(f"{self._name}: {text}")
 
     def _tell_request(self, request: str) -> None:
         self._tell(f"{request} from {self._user} over TCP with port {self._port}")

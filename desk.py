@@ -17,6 +17,7 @@ class Desk:
 
     def __init__(self, letter: str, reservations: Reservations) -> None:
         self.story: list[str] = []
+        self._name = f"Server {letter}"
         self._letter = letter
         self._reservations = reservations
 
@@ -28,12 +29,12 @@ class Desk:
         """
         try:
             fields = text.decode().split()
-            procedure, number_of_fields = PROCEDURES[request.action]
+            name, procedure, number_of_fields = PROCEDURES[request.action]
         except (UnicodeDecodeError, KeyError):
             raise malformed() from None
         if len(fields) != number_of_fields:
             raise malformed()
-        self.story.append(f"Server {self._letter} received {request.action.name} {' '.join(fields)}".rstrip())
+        self.story.append(f"{self._name} received {name} {' '.join(fields)}")
         try:
             if request.action in CHANGES:
                 return self._change_once(procedure, request, fields)
@@ -67,7 +68,7 @@ class Desk:
 
     def _new_count(self, room: str) -> int:
         left = self._reservations.left(room)
-        self.story.append(f"Server {self._letter} has {left} of room {room} left")
+        self.story.append(f"{self._name} has {left} of room {room} left")
         return left
 
     def _mine(self, member: str) -> str:
@@ -79,10 +80,10 @@ class Desk:
 
 Procedure = Callable[..., str]
 
-PROCEDURES: dict[Action, tuple[Procedure, int]] = {  # with the number of fields
-    Action.AVAILABILITY: (Desk._availability, 1),
-    Action.RESERVE: (Desk._reserve, 2),
-    Action.CANCEL: (Desk._cancel, 2),
-    Action.MINE: (Desk._mine, 1),
-    Action.LIST: (Desk._list, 0),
+PROCEDURES: dict[int, tuple[str, Procedure, int]] = {  # the name, the procedure and how many fields it takes
+    Action.AVAILABILITY: ("AVAILABILITY", Desk._availability, 1),
+    Action.RESERVE: ("RESERVE", Desk._reserve, 2),
+    Action.CANCEL: ("CANCEL", Desk._cancel, 2),
+    Action.MINE: ("MINE", Desk._mine, 1),
+    Action.LIST: ("LIST", Desk._list, 0),
 }

@@ -57,8 +57,8 @@ class Directory:
     def _listen_for_ever(self) -> None:
         while not self._stopping.is_set():
             try:
-                for datagram, address in self._sock.receive(TICK_SECONDS):
-                    self._take(datagram, address)
+                if received := self._sock.receive():
+                    self._take(*received)
             except Exception:
                 logging.exception("announcements")
             self._dropped.report()

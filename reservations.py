@@ -6,6 +6,7 @@ request that comes again is answered from there and changes nothing.
 
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,6 @@ SCHEMA = """
         member TEXT NOT NULL,
         time TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
     );
-    CREATE INDEX IF NOT EXISTS by_room ON reservations (room);
     CREATE INDEX IF NOT EXISTS by_member ON reservations (member);
     CREATE TABLE IF NOT EXISTS answers (request BLOB PRIMARY KEY, reply TEXT NOT NULL, time REAL NOT NULL);
 """
@@ -50,6 +50,7 @@ class Reservations:
         self._inventory = inventory
         try:
             self._db = _open(path)
+            self._taken = self._count_rows()
         except sqlite3.Error as error:
             raise Malformed(f"{path}: {error}") from error
 
@@ -68,9 +69,11 @@ class Reservations:
         try:
             yield
             self._db.execute("COMMIT")
-        finally:
+        except BaseException:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+            self._taken = self._count_rows()
+            raise
 
     def left(self, room: str) -> int:
         """Return how many of a room can be reserved.
@@ -80,9 +83,7 @@ class Reservations:
         """
         if room not in self._inventory:
             raise Refused("UNKNOWN_ROOM")
-        query = "SELECT count(*) FROM reservations WHERE room = ?"
-        taken: int = self._db.execute(query, (room,)).fetchone()[0]
-        return max(0, self._inventory[room] - taken)
+        return max(0, self._inventory[room] - self._taken[room])
 
     def left_of_all(self) -> dict[str, int]:
         """Return how many of each room can be reserved, in the order of the inventory."""
@@ -97,6 +98,7 @@ class Reservations:
         if not self.left(room):
             raise Refused("FULL")
         row = self._db.execute("INSERT INTO reservations (room, member) VALUES (?, ?)", (room, member))
+        self._taken[room] += 1
         return f"{self._letter}{row.lastrowid}"
 
     def cancel(self, reservation: str, member: str) -> str:
@@ -111,7 +113,11 @@ class Reservations:
         if row is None:
             raise Refused("UNKNOWN_RESERVATION")
         self._db.execute(f"DELETE {mine}", (number, member))
+        self._taken[row[0]] -= 1
         return row[0]
+
+    def _count_rows(self) -> Counter[str]:
+        return Counter(dict(self._db.execute("SELECT room, count(*) FROM reservations GROUP BY room")))
 
     def of_member(self, member: str) -> dict[str, str]:
         """Return the room of each reservation of a member by its id: the latest MINE_LIMIT, in their order."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Server D, the back end for the double rooms: inventory in double.txt, reservations in double.db, work in backend.py."""
+"""Server D, the back end for the double rooms: double.txt says how many there are, backend.py what it does."""
 
 import sys
 

@@ -27,7 +27,7 @@ from caller import Caller
 from connection import Connection
 from conversation import Conversation
 from datafile import Malformed, add_data_dir
-from directory import Directory
+from directory import TICK_SECONDS, Directory
 from dorm_key import load_key
 from members import Members, add_member
 from status import LOG
@@ -54,7 +54,7 @@ def serve(arguments: argparse.Namespace) -> int:
     except OSError as error:
         return tcp.fail(f"Cannot listen on {arguments.host}:{arguments.udp_port} for back ends: {error.strerror}")
     dropped = Dropped()
-    announcements = TaggedSocket(sock, key, dropped)
+    announcements = TaggedSocket(sock, key, dropped, TICK_SECONDS)
     directory = Directory(announcements, dropped)
 
     def converse(connection: Connection) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Server S, the back end for the single rooms: inventory in single.txt, reservations in single.db, work in backend.py."""
+"""Server S, the back end for the single rooms: single.txt says how many there are, backend.py what it does."""
 
 import sys
 

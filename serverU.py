@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Server U, the back end for the suite rooms: inventory in suite.txt, reservations in suite.db, work in backend.py."""
+"""Server U, the back end for the suite rooms: suite.txt says how many there are, backend.py what it does."""
 
 import sys
 

@@ -1,13 +1,14 @@
 """Tagged datagrams over a UDP socket: what has no right tag, or is otherwise not taken, is counted and dropped."""
 
-import select
 import socket
+import struct
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 import tcp
-from datagram import MAX_DATAGRAM_BYTES, Action, BadDatagram, Datagram, pack, unpack
+from datagram import MAX_DATAGRAM_BYTES, BadDatagram, Datagram, pack, unpack
 from status import LOG
 
 MAX_BATCH = 256
@@ -46,17 +47,31 @@ class Dropped:
 
 
 class TaggedSocket:
-    """A UDP socket that tags what it sends, and gives only what came with a right tag."""
+    """A UDP socket that tags what it sends, and gives only what came with a right tag.
 
-    def __init__(self, sock: socket.socket, key: bytes, dropped: Dropped) -> None:
-        self.port: int = sock.getsockname()[1]
+    Args:
+        sock: the socket, which it takes over.
+        key: for the tags.
+        dropped: counts what comes without a right tag.
+        tick_seconds: how long a wait for a datagram lasts at most.
+    """
+
+    def __init__(self, sock: socket.socket, key: bytes, dropped: Dropped, tick_seconds: float) -> None:
         self._sock = sock
         self._key = key
         self._dropped = dropped
-        self._readable = select.poll()
-        self._readable.register(sock, select.POLLIN)
+        timeval = struct.pack("ll", int(tick_seconds), int(tick_seconds % 1 * 1e6))
+        sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval
+        )  # settimeout() would cost a system call each time
 
-    def send(self, address: Address, action: Action, sender: bytes, number: int, fields: bytes) -> None:
+    @property
+    def port(self) -> int:
+        """The port that it has; 0 until something was sent, if it was not bound."""
+        port: int = self._sock.getsockname()[1]
+        return port
+
+    def send(self, address: Address, action: int, sender: bytes, number: int, fields: bytes) -> None:
         """Send a datagram.
 
         Raises:
@@ -64,21 +79,25 @@ class TaggedSocket:
         """
         self._sock.sendto(pack(self._key, action, sender, number, fields), address)
 
-    def receive(self, seconds: float, most: int = MAX_BATCH) -> list[tuple[Datagram, Address]]:
-        """Wait, at most so many seconds, for datagrams; return those that are there and from where they came."""
-        received: list[tuple[Datagram, Address]] = []
-        if not self._readable.poll(max(0.0, seconds) * 1000):
-            return received
-        for _ in range(most):
-            try:
-                data, address = self._sock.recvfrom(MAX_DATAGRAM_BYTES + 1, socket.MSG_DONTWAIT)
-            except OSError:  # there are no more, or the kernel tells of one that did not arrive
-                break
-            try:
-                received.append((unpack(self._key, data), address))
-            except BadDatagram as bad:
-                self._dropped.count(str(bad), address)
-        return received
+    def receive(self, flags: int = 0) -> tuple[Datagram, Address] | None:
+        """Wait a tick for a datagram; return it and where it came from."""
+        try:
+            data, address = self._sock.recvfrom(MAX_DATAGRAM_BYTES + 1, flags)
+        except OSError:  # there is none, or the kernel tells of one that was sent and did not arrive
+            return None
+        try:
+            return unpack(self._key, data), address
+        except BadDatagram as bad:
+            self._dropped.count(str(bad), address)
+            return None
+
+    def receive_waiting(self) -> Iterator[tuple[Datagram, Address]]:
+        """Give the datagrams that are there, up to a bound, without waiting."""
+        for _ in range(MAX_BATCH):
+            received = self.receive(socket.MSG_DONTWAIT)
+            if received is None:
+                return
+            yield received
 
     def close(self) -> None:
         """Close the socket."""
