@@ -12,6 +12,7 @@ import socket
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import tcp
@@ -27,7 +28,7 @@ from status import LOG
 from udp import Address, Dropped, TaggedSocket, bind
 
 MAIN_PORT = 24000
-TICK_SECONDS = 0.25  # how long it may wait for datagrams without looking at anything else
+TICK_SECONDS = 0.1  # how long it may wait for datagrams without looking at anything else
 STOP_SECONDS = 1.0
 
 
@@ -57,9 +58,6 @@ class BackEnd:
         """Finish what is being carried out, and stop."""
         self._stopping.set()
         self._thread.join(STOP_SECONDS)
-        if not self._thread.is_alive():
-            self._sock.close()
-            self._reservations.close()
 
     def _serve_for_ever(self) -> None:
         while not self._stopping.is_set():
@@ -150,7 +148,6 @@ def main(letter: str, port: int) -> int:
     try:
         inventory = read_inventory(inventory_file, letter)
         key = load_key(arguments.data_dir)
-        reservations = Reservations(inventory_file.with_suffix(".db"), letter, inventory)
     except Malformed as error:
         return tcp.fail(str(error))
     except OSError as error:
@@ -159,11 +156,16 @@ def main(letter: str, port: int) -> int:
         sock = bind(arguments.host, arguments.port)
     except OSError as error:
         return tcp.fail(f"Cannot listen on {arguments.host}:{arguments.port}: {error.strerror}")
-    try:
-        _, main_address = tcp.resolve(arguments.main_host, arguments.main_port, socket.SOCK_DGRAM, sock.family)
-    except OSError as error:
-        return tcp.fail(f"Cannot find the main server's host {arguments.main_host}: {error.strerror}")
-    _serve(letter, BackEnd(letter, sock, main_address, key, reservations), sock)
+    with sock:
+        try:
+            _, main_address = tcp.resolve(arguments.main_host, arguments.main_port, socket.SOCK_DGRAM, sock.family)
+            reservations = Reservations(inventory_file.with_suffix(".db"), letter, inventory)
+        except OSError as error:
+            return tcp.fail(f"Cannot find the main server's host {arguments.main_host}: {error.strerror}")
+        except Malformed as error:
+            return tcp.fail(str(error))
+        with closing(reservations):
+            _serve(letter, BackEnd(letter, sock, main_address, key, reservations), sock)
     return 0
 
 

@@ -16,7 +16,7 @@ from datagram import WORD_BYTES, Action, Announcement, BadDatagram, Datagram, un
 from status import LOG
 from udp import Address, Dropped, TaggedSocket
 
-TICK_SECONDS = 0.25  # how long it may wait for announcements without looking at anything else
+TICK_SECONDS = 0.1  # how long it may wait for announcements without looking at anything else
 STOP_SECONDS = 0.5
 
 

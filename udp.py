@@ -13,7 +13,7 @@ from status import LOG
 
 MAX_BATCH = 256
 RECEIVE_BUFFER_BYTES = 1 << 20
-REPORT_SECONDS = 2.0
+REPORT_SECONDS = 1.0
 
 Address = tuple[str, int]  # IPv6 has two numbers more; nobody looks at them
 
