@@ -86,7 +86,10 @@ def test_a_server_that_is_not_there_or_is_lost_is_one_line(dormitory: Dormitory)
     try:
         terminal.expect_typing("User name: ")
         dormitory.main.wait_for_line(r"Client \(\d+\): disconnected: Timed out.*")
-        terminal.type("alice\nx\n")
+        terminal.type("alice\n")
+        terminal.expect("User name: alice")
+        terminal.expect_typing("Password (Enter alone: as a guest): ")
+        terminal.type("x\n")
         assert terminal.wait() == 1
         assert "The main server closed the connection: Timed out: nothing useful came in time" in terminal.rows()
     finally:

@@ -11,8 +11,10 @@ import pytest
 from conftest import ROOT, run_program
 from dorm import PASSWORDS, Dormitory, cheap_hash, make_dormitory  # noqa: F401
 
+from datafile import Malformed
 from dorm_key import load_key
-from members import PasswordHash
+from inventory import read_inventory
+from members import PasswordHash, read_members
 
 
 def expect_failure(result: "subprocess.CompletedProcess[str]", *texts: str) -> None:
@@ -41,12 +43,17 @@ def expect_failure(result: "subprocess.CompletedProcess[str]", *texts: str) -> N
         ("S1, 2\n\x00\n", 2),
     ],
 )
-def test_a_malformed_inventory_is_one_line_that_names_file_and_line(
-    dormitory: Dormitory, inventory: str, line: int
-) -> None:
-    dormitory.write("single.txt", inventory)
-    result = run_program("serverS.py", "--port", "0", "--data-dir", str(dormitory.directory))
-    expect_failure(result, f"single.txt:{line}: expected")
+def test_a_malformed_inventory_is_refused_with_its_line(tmp_path: Path, inventory: str, line: int) -> None:
+    file = tmp_path / "single.txt"
+    file.write_text(inventory)
+    with pytest.raises(Malformed, match=rf"single.txt:{line}: expected"):
+        read_inventory(file, "S")
+
+
+def test_an_inventory_may_have_spaces_empty_lines_and_carriage_returns(tmp_path: Path) -> None:
+    file = tmp_path / "single.txt"
+    file.write_bytes(b"S1,2\r\n\r\n  S12 ,  0\r\nSabc, 007")
+    assert read_inventory(file, "S") == {"S1": 2, "S12": 0, "Sabc": 7}
 
 
 @pytest.mark.parametrize(
@@ -61,12 +68,20 @@ def test_a_malformed_inventory_is_one_line_that_names_file_and_line(
         (f"alice liddell, {cheap_hash('x')}\n", 1),
     ],
 )
-def test_a_malformed_member_file_is_one_line_that_names_file_and_line(
-    dormitory: Dormitory, members: str, line: int
-) -> None:
-    dormitory.write("member.txt", members)
-    result = run_program("serverM.py", "--tcp-port", "0", "--udp-port", "0", "--data-dir", str(dormitory.directory))
-    expect_failure(result, f"member.txt:{line}: expected")
+def test_a_malformed_member_file_is_refused_with_its_line(tmp_path: Path, members: str, line: int) -> None:
+    file = tmp_path / "member.txt"
+    file.write_text(members)
+    with pytest.raises(Malformed, match=rf"member.txt:{line}: expected"):
+        read_members(file)
+
+
+def test_a_program_says_in_one_line_which_file_and_line_is_malformed(dormitory: Dormitory) -> None:
+    arguments = ("--data-dir", str(dormitory.directory))
+    dormitory.write("member.txt", "alice, secret\n")
+    expect_failure(run_program("serverM.py", *arguments), "member.txt:1: expected")
+    for kind, letter in (("single", "S"), ("double", "D"), ("suite", "U")):
+        dormitory.write(f"{kind}.txt", f"{letter}1, 1\n{letter}2\n")
+        expect_failure(run_program(f"server{letter}.py", *arguments), f"{kind}.txt:2: expected")
 
 
 def test_files_that_are_missing_or_no_database_are_named(dormitory: Dormitory) -> None:
