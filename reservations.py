@@ -14,7 +14,7 @@ from pathlib import Path
 from datafile import Malformed
 
 MINE_LIMIT = 50
-BUSY_SECONDS = 1.0  # how long to wait for whoever else has the file locked
+BUSY_SECONDS = 0.2  # how long to wait for whoever else has the file locked
 KEEP_ANSWERS_SECONDS = 3600  # a request is repeated for 3 seconds
 
 SCHEMA = """

@@ -97,6 +97,11 @@ class Dormitory:
             peer.expect(f"GUEST {user}")
         return peer
 
+    @property
+    def key(self) -> bytes:
+        """The key of the four servers."""
+        return bytes.fromhex((self.directory / "dorm.key").read_text())
+
     def rows(self, letter: str) -> list[tuple[str, str, str]]:
         """Return id, room and member of each reservation that is on disk."""
         with closing(sqlite3.connect(self.directory / f"{KINDS[letter]}.db")) as db:

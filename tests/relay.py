@@ -26,12 +26,14 @@ class Relay:
     Attributes:
         port: where back ends find what looks like the main server.
         lossy: whether datagrams are lost, doubled and delayed.
+        blocked: whether all are lost.
         to_main: every datagram that came from a back end.
         to_back_end: every datagram that came from the main server.
     """
 
     def __init__(self, main_port: int, seed: int = 4) -> None:
         self.lossy = False
+        self.blocked = False
         self.to_main: list[bytes] = []
         self.to_back_end: list[bytes] = []
         self._main = ("127.0.0.1", main_port)
@@ -41,10 +43,17 @@ class Relay:
         self.port: int = self._entrance.getsockname()[1]
         self._twins: dict[tuple[Address, Address | None], socket.socket] = {}
         self._delayed: list[tuple[float, int, socket.socket, bytes, Address]] = []
+        self._requests: list[tuple[bytes, socket.socket, Address]] = []
         self._count = 0
         self._running = True
         self._thread = threading.Thread(target=self._forward_for_ever)
         self._thread.start()
+
+    def repeat(self, action: int) -> None:
+        """Send what the main server sent with an action once more, each from where it had come."""
+        for data, sock, target in list(self._requests):
+            if data[16] == action:
+                sock.sendto(data, target)
 
     def close(self) -> None:
         """Stop, and close all sockets."""
@@ -78,8 +87,10 @@ class Relay:
             self.to_main.append(data)
             return self._twin(source, None, source), self._main
         if isinstance(way[1], int):  # the main server, or a client's socket of its, speaks to a back end
+            sock = self._twin(source, way, (way, source))
             self.to_back_end.append(data)
-            return self._twin(source, way, (way, source)), way
+            self._requests.append((data, sock, way))
+            return sock, way
         self.to_main.append(data)
         back_end, asker = way
         return self._twin(back_end, None, back_end), asker
@@ -91,6 +102,8 @@ class Relay:
         return self._twins[source, beside]
 
     def _send(self, data: bytes, sock: socket.socket, target: Address) -> None:
+        if self.blocked:
+            return
         for _ in range(1 + (self.lossy and self._random.random() < DOUBLED)):
             if not self.lossy:
                 sock.sendto(data, target)

@@ -1,7 +1,10 @@
 """The dormitory's requests and replies, and what is left when servers are killed."""
 
+import os
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from statistics import median
 
 import pytest
@@ -221,6 +224,20 @@ def test_a_gone_back_end_is_try_later_and_the_others_are_unharmed(dormitory: Dor
     assert ask(alice, "RESERVE S1") == "RESERVED S1 8-left"
 
 
+def test_a_file_that_another_program_has_locked_delays_a_reservation(dormitory: Dormitory) -> None:
+    dormitory.start_main()
+    dormitory.start_back_end("S")
+    dormitory.wait_until_found("S")
+    alice = dormitory.log_in("alice")
+    with closing(sqlite3.connect(dormitory.directory / "single.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        alice.send("RESERVE S1")
+        dormitory.back_ends["S"].wait_for_line("Server S cannot use its file of reservations: database is locked")
+        other.execute("ROLLBACK")
+        alice.expect("RESERVED S1 8-left")
+    assert len(dormitory.rows("S")) == 1
+
+
 def test_fifty_wrong_logins_at_once_delay_nobody_else(dormitory: Dormitory) -> None:
     dormitory.write("member.txt", (dormitory.directory / "member.txt").read_text() + f"carol, {DEAR_HASH}\n")
     dormitory.start_main()
@@ -231,12 +248,15 @@ def test_fifty_wrong_logins_at_once_delay_nobody_else(dormitory: Dormitory) -> N
     for attacker in attackers:
         attacker.send("LOGIN carol wrong")
     delays: list[float] = []
+    memory = [dormitory.main.resident_bytes()]
     while not attackers[-1].received and len(delays) < 100:
         began = time.monotonic()
         assert ask(guest, "AVAILABILITY S1") == "AVAILABLE 9"
         delays.append(time.monotonic() - began)
+        memory.append(dormitory.main.resident_bytes())
     assert max(delays) < 1.0
     assert median(delays) < 0.1
+    assert max(memory) - memory[0] < 20e6 * (os.cpu_count() or 1)  # 16 MiB for each that is being checked
     for attacker in attackers:
         attacker.expect("REFUSED Wrong username or password")
 

@@ -5,8 +5,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from conftest import wait_until
 from dorm import Dormitory, make_dormitory  # noqa: F401
-from relay import relay_to
+from relay import Relay, relay_to
 
 from datagram import MAX_DATAGRAM_BYTES, Action, BadDatagram, Datagram, pack, pack_announcement, unpack
 
@@ -51,7 +52,7 @@ def test_outsiders_are_not_answered_and_their_datagrams_counted_in_one_line(
     dormitory.start_back_end("S")
     dormitory.wait_until_found("S")
     main, back_end = dormitory.main, dormitory.back_ends["S"]
-    key = bytes.fromhex((dormitory.directory / "dorm.key").read_text())
+    key = dormitory.key
     wrong_key = bytes(32)
     session = bytes(8)
     for number in range(1, 101):
@@ -91,13 +92,51 @@ def test_a_replayed_request_is_neither_carried_out_nor_answered(dormitory: Dormi
         expect_no_answer(outsider)
         dormitory.back_ends["S"].wait_for_line(DROPPED.format("3 that had come before", r"\d+"))
         dormitory.back_ends["S"].kill()  # and with it goes what is not on disk
+        relay.blocked = True
         dormitory.start_back_end("S", main_port=relay.port)
-        replay(outsider, requests, dormitory.back_ends["S"].port)
-        dormitory.back_ends["S"].wait_for_line(DROPPED.format("3 of an old session", r"\d+"))
+        back_end = dormitory.back_ends["S"]
+        replay(outsider, requests, back_end.port)
+        replay(outsider, [data for data in relay.to_back_end if data[16] == Action.CONFIRM], back_end.port)
+        dropped = back_end.wait_for_line(DROPPED.format(r"3 of an old session, (\d+) that nobody asked for", r"\d+"))
+        assert int(dropped[1]) == len(relay.to_back_end) - len(requests) >= 2
+        assert back_end.count_lines("Server S has sent its room status.*") == 0
         expect_no_answer(outsider)
+        relay.blocked = False
         alice.send("RESERVE S1")
         alice.expect("RESERVED S3 6-left")
         assert len(dormitory.rows("S")) == 3
+
+
+def test_a_doubled_request_gets_the_same_answer_and_does_nothing_again(dormitory: Dormitory) -> None:
+    dormitory.write("single.txt", "S1, 1\n")
+    dormitory.start_main()
+    with relay_to(dormitory.udp_port) as relay:
+        dormitory.start_back_end("S", main_port=relay.port)
+        dormitory.wait_until_found("S")
+        alice, bob = dormitory.log_in("alice"), dormitory.log_in("bob")
+        alice.send("RESERVE S1")
+        alice.expect("RESERVED S1 0-left")
+        bob.send("RESERVE S1")
+        bob.expect("FULL")
+        alice.send("CANCEL S1")
+        alice.expect("CANCELLED S1")
+        relay.repeat(Action.RESERVE)  # both: they arrive once more, from where they had come
+        wait_until(lambda: len(replies(dormitory, relay)) == 4, "an answer")
+        alice.send("AVAILABILITY S1")
+        alice.expect("AVAILABLE 1")
+        assert replies(dormitory, relay) == [
+            b"RESERVED S1 0-left",
+            b"FULL",
+            b"CANCELLED S1",
+            b"FULL",  # alice's is older than her last
+            b"AVAILABLE 1",
+        ]
+
+
+def replies(dormitory: Dormitory, relay: Relay) -> list[bytes]:
+    """Return what back ends have answered so far."""
+    datagrams = [unpack(dormitory.key, data) for data in relay.to_main]
+    return [datagram.fields for datagram in datagrams if datagram.action == Action.REPLY]
 
 
 def replay(outsider: socket.socket, datagrams: list[bytes], port: int) -> None:
@@ -113,6 +152,7 @@ def test_a_replayed_announcement_from_another_address_changes_nothing(
     with relay_to(dormitory.udp_port) as relay:
         dormitory.start_back_end("S", main_port=relay.port)
         dormitory.wait_until_found("S")
+        key = dormitory.key
         announcements = list(relay.to_main)
         assert {data[16] for data in announcements} == {Action.ANNOUNCE}
         replay(outsider, announcements, dormitory.udp_port)
@@ -123,15 +163,22 @@ def test_a_replayed_announcement_from_another_address_changes_nothing(
         guest = dormitory.log_in("eve")
         guest.send("AVAILABILITY S1")
         guest.expect("AVAILABLE 9")
-        # A main server that was restarted does not know them. It may answer, but goes to nobody who cannot tag.
+        # One that the main server never heard is answered, but only the real back end can make use of the answer.
+        relay.blocked = True
+        heard = len(relay.to_main)
+        wait_until(lambda: len(relay.to_main) > heard, "another announcement")
+        replay(outsider, relay.to_main[heard:], dormitory.udp_port)
+        assert unpack(key, outsider.recv(2000)).action == Action.CONFIRM
+        relay.blocked = False
+        guest.send("AVAILABILITY S1")
+        guest.expect("AVAILABLE 9")
+        # A main server that was restarted does not know them. The same holds.
         dormitory.main.kill()
         dormitory.back_ends["S"].kill()
         dormitory.start_main()
         for data in announcements:
-            outsider.sendto(data, ("127.0.0.1", dormitory.udp_port))
-            answer = unpack(bytes.fromhex((dormitory.directory / "dorm.key").read_text()), outsider.recv(2000))
-            assert answer.action == Action.CONFIRM
-        replay(outsider, announcements, dormitory.udp_port)
+            replay(outsider, [data], dormitory.udp_port)
+            assert unpack(key, outsider.recv(2000)).action == Action.CONFIRM
         dormitory.start_back_end("S", main_port=relay.port)
         dormitory.wait_until_found("S")
         assert dormitory.main.count_lines("Server S at .*") == 1
@@ -170,7 +217,7 @@ def test_requests_with_a_right_tag_that_are_malformed_harm_nothing(
         guest = dormitory.log_in("eve")
         guest.send("AVAILABILITY S1")
         guest.expect("AVAILABLE 9")
-        key = bytes.fromhex((dormitory.directory / "dorm.key").read_text())
+        key = dormitory.key
         request = next(unpack(key, data) for data in relay.to_back_end if data[16] == Action.AVAILABILITY)
         session = request.fields[:8]
         bad = [
