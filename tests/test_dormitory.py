@@ -1,6 +1,7 @@
 """The dormitory's requests and replies, and what is left when servers are killed."""
 
 import os
+import resource
 import signal
 import sqlite3
 import time
@@ -235,6 +236,23 @@ def test_a_file_that_another_program_has_locked_delays_a_reservation(dormitory: 
         dormitory.back_ends["S"].wait_for_line("Server S cannot use its file of reservations: database is locked")
         other.execute("ROLLBACK")
         alice.expect("RESERVED S1 8-left")
+    assert len(dormitory.rows("S")) == 1
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
+def test_on_a_full_disk_nothing_is_confirmed(dormitory: Dormitory) -> None:
+    dormitory.start_main()
+    dormitory.start_back_end("S")
+    dormitory.wait_until_found("S")
+    alice = dormitory.log_in("alice")
+    pid = dormitory.back_ends["S"].pid
+    unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+    alice.send("RESERVE S1")
+    dormitory.back_ends["S"].wait_for_line("Server S cannot use its file of reservations: .*")
+    assert ask(dormitory.log_in("eve"), "AVAILABILITY S1") == "AVAILABLE 9"
+    assert dormitory.rows("S") == []
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+    alice.expect("RESERVED S1 8-left")
     assert len(dormitory.rows("S")) == 1
 
 
