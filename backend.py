@@ -18,7 +18,7 @@ from pathlib import Path
 import tcp
 from announcer import Announcer
 from calls import Calls
-from datafile import Malformed, add_data_dir
+from datafile import Malformed, add_data_dir, explain
 from datagram import KINDS, WORD_BYTES, Action, BadDatagram, Datagram, rooms_text
 from desk import CHANGES, Desk
 from dorm_key import load_key
@@ -66,19 +66,10 @@ class BackEnd:
                     self._look_up()
                 if received := self._sock.receive():
                     self._serve(*received)
-            except sqlite3.Error as error:
+            except sqlite3.Error as error:  # nothing was done or answered; the main server repeats its requests
                 LOG.write(f"{self._name} cannot use its file of reservations: {error}")
-                self._begin_anew()
             except Exception:
                 logging.exception(self._name)
-                self._begin_anew()
-
-    def _begin_anew(self) -> None:
-        """Forget what was carried out but not written; the main server repeats it, under a new session."""
-        self._calls = Calls()
-        self._story.clear()
-        self._announcer.due_at = 0.0
-        self._stopping.wait(TICK_SECONDS)
 
     def _look_up(self) -> None:
         """Do what is to be done now and then: a new session, an announcement, status lines."""
@@ -94,15 +85,24 @@ class BackEnd:
 
     def _serve(self, datagram: Datagram, address: Address) -> None:
         """Carry a request out and reply; with one that changes something, all that wait, in one transaction."""
-        if datagram.action not in CHANGES:
-            self._send(self._replies([(datagram, address)]))
+        self._story.clear()
+        if datagram.action in CHANGES:
+            replies = self._replies_from_disk([(datagram, address), *self._sock.receive_waiting()])
         else:
-            with self._reservations.transaction():
-                replies = self._replies([(datagram, address), *self._sock.receive_waiting()])
-            self._send(replies)
+            replies = self._replies([(datagram, address)])
+        self._calls.settle()
+        self._send(replies)
         if self._story:
             LOG.write(*self._story)
-            self._story.clear()
+
+    def _replies_from_disk(self, datagrams: list[tuple[Datagram, Address]]) -> list[tuple[Datagram, Address, str]]:
+        """Carry out what came, all or nothing of it; return the replies when it is on disk."""
+        try:
+            with self._reservations.transaction():
+                return self._replies(datagrams)
+        except BaseException:
+            self._calls.undo()
+            raise
 
     def _replies(self, datagrams: list[tuple[Datagram, Address]]) -> list[tuple[Datagram, Address, str]]:
         """Carry out what came; return the replies that are to be sent."""
@@ -148,10 +148,8 @@ def main(letter: str, port: int) -> int:
     try:
         inventory = read_inventory(inventory_file, letter)
         key = load_key(arguments.data_dir)
-    except Malformed as error:
-        return tcp.fail(str(error))
-    except OSError as error:
-        return tcp.fail(f"{error.filename}: {error.strerror}")
+    except (Malformed, OSError) as error:
+        return tcp.fail(explain(error))
     try:
         sock = bind(arguments.host, arguments.port)
     except OSError as error:

@@ -26,6 +26,7 @@ class Calls:
     def __init__(self) -> None:
         self.session = secrets.token_bytes(WORD_BYTES)
         self._calls: dict[bytes, Call] = {}
+        self._unsettled: dict[bytes, Call] = {}  # what they did is not on disk yet
         self.renew_session()
 
     def renew_session(self) -> None:
@@ -46,7 +47,7 @@ class Calls:
         """
         if session != self.session and session != self._last_session:
             raise BadDatagram("of an old session")
-        last = self._calls.get(caller) or self._last_calls.get(caller)
+        last = self._unsettled.get(caller) or self._calls.get(caller) or self._last_calls.get(caller)
         if last is None or number > last[0]:
             return None
         last_number, last_address, reply = last
@@ -55,5 +56,14 @@ class Calls:
         return reply
 
     def remember(self, caller: bytes, number: int, address: Address, reply: str) -> None:
-        """Keep the reply to a request that was carried out."""
-        self._calls[caller] = (number, address, reply)
+        """Take the reply to a request that was carried out for the one it gets, unless that is undone."""
+        self._unsettled[caller] = (number, address, reply)
+
+    def settle(self) -> None:
+        """Keep the replies since the last time: what they say is on disk."""
+        self._calls.update(self._unsettled)
+        self._unsettled.clear()
+
+    def undo(self) -> None:
+        """Forget the replies since the last time: what they say was not done."""
+        self._unsettled.clear()

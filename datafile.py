@@ -12,6 +12,11 @@ class Malformed(Exception):
     """A file is not as it should be; the text names the file, the line if there is one, and what is expected."""
 
 
+def explain(error: Malformed | OSError) -> str:
+    """Return the line that says what is wrong with a file."""
+    return str(error) if isinstance(error, Malformed) else f"{error.filename}: {error.strerror}"
+
+
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
     """Add the option that says where the files are; by default beside the programs."""
     parser.add_argument(

@@ -26,7 +26,7 @@ import tcp
 from caller import Caller
 from connection import Connection
 from conversation import Conversation
-from datafile import Malformed, add_data_dir
+from datafile import Malformed, add_data_dir, explain
 from directory import TICK_SECONDS, Directory
 from dorm_key import load_key
 from members import Members, add_member
@@ -45,10 +45,8 @@ def serve(arguments: argparse.Namespace) -> int:
     try:
         members = Members(arguments.data_dir / MEMBER_FILE)
         key = load_key(arguments.data_dir)
-    except Malformed as error:
-        return tcp.fail(str(error))
-    except OSError as error:
-        return tcp.fail(f"{error.filename}: {error.strerror}")
+    except (Malformed, OSError) as error:
+        return tcp.fail(explain(error))
     try:
         sock = bind(arguments.host, arguments.udp_port)
     except OSError as error:
@@ -92,10 +90,8 @@ def ask_and_add_member(path: Path, name: str) -> int:
         add_member(path, name, password)
     except (EOFError, KeyboardInterrupt):
         return tcp.fail("Nothing was written")
-    except Malformed as error:
-        return tcp.fail(str(error))
-    except OSError as error:
-        return tcp.fail(f"{error.filename}: {error.strerror}")
+    except (Malformed, OSError) as error:
+        return tcp.fail(explain(error))
     print(f"{name} is a member; a main server that runs learns it when it is restarted")
     return 0
 
