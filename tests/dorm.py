@@ -38,7 +38,7 @@ class Dormitory:
         self.directory = directory
         self.main: Program
         self.back_ends: dict[str, Program] = {}
-        self._start = start
+        self._start_program = start
         self._ports: dict[str, int] = {}
         self.write("single.txt", "S1, 9\nS12, 6\nS123, 0\n")
         self.write("double.txt", "D1, 2\n")
@@ -53,7 +53,9 @@ class Dormitory:
         """Start the main server; if it ran before, on the same ports."""
         tcp_port, udp_port = (str(self._ports.get(name, 0)) for name in ("tcp", "udp"))
         ports = ("--tcp-port", tcp_port, "--udp-port", udp_port)
-        self.main = self._start("serverM.py", *ports, "--data-dir", str(self.directory), *arguments, prefix=prefix)
+        self.main = self._start_program(
+            "serverM.py", *ports, "--data-dir", str(self.directory), *arguments, prefix=prefix
+        )
         _remember_rest(self.main, threads=4)
         self._ports["tcp"] = self.main.port
         self._ports["udp"] = int(self.main.wait_for_line(r"Waiting for back ends over UDP on 127\.0\.0\.1:(\d+)")[1])
@@ -68,19 +70,19 @@ class Dormitory:
         arguments = ["--port", str(self._ports.get(letter, 0) if port is None else port)]
         if main_port or "udp" in self._ports:
             arguments += ["--main-port", str(main_port or self.udp_port)]
-        program = self._start(f"server{letter}.py", *arguments, "--data-dir", str(self.directory))
+        program = self._start_program(f"server{letter}.py", *arguments, "--data-dir", str(self.directory))
         _remember_rest(program, threads=3)
         self.back_ends[letter] = program
         self._ports[letter] = program.port
 
-    def start_all(self) -> None:
-        """Start the main server and three back ends, and wait until they have found each other."""
+    def start(self, letters: str = "SDU") -> None:
+        """Start the main server and back ends, and wait until they have found each other."""
         self.start_main()
-        for letter in KINDS:
+        for letter in letters:
             self.start_back_end(letter)
-        self.wait_until_found(*KINDS)
+        self.wait_until_found(letters)
 
-    def wait_until_found(self, *letters: str, seconds: float = 10.0) -> None:
+    def wait_until_found(self, letters: str, seconds: float = 10.0) -> None:
         """Wait until the main server knows where back ends are."""
         for letter in letters:
             self.main.wait_for_line(rf"Server {letter} at 127\.0\.0\.1:\d+ has sent its room status: .*", seconds)

@@ -21,7 +21,7 @@ def play(dormitory: Dormitory, *answers: str, options: tuple[str, ...] = ()) -> 
 
 
 def test_a_script_drives_it_line_by_line(dormitory: Dormitory) -> None:
-    dormitory.start_all()
+    dormitory.start()
     status, said, errors = play(
         dormitory,
         *("alice", PASSWORDS["alice"]),
@@ -102,9 +102,7 @@ def test_a_server_that_is_not_there_or_is_lost_is_one_line(dormitory: Dormitory)
 @pytest.fixture
 def terminal(dormitory: Dormitory) -> Iterator[Terminal]:
     """Give a person's terminal with the client, beside a main server and Server S."""
-    dormitory.start_main()
-    dormitory.start_back_end("S")
-    dormitory.wait_until_found("S")
+    dormitory.start("S")
     terminal = Terminal("client.py", "--port", str(dormitory.main.port))
     try:
         yield terminal

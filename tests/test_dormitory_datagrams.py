@@ -48,9 +48,7 @@ def test_a_datagram_that_was_changed_anywhere_has_no_right_tag() -> None:
 def test_outsiders_are_not_answered_and_their_datagrams_counted_in_one_line(
     dormitory: Dormitory, outsider: socket.socket
 ) -> None:
-    dormitory.start_main()
-    dormitory.start_back_end("S")
-    dormitory.wait_until_found("S")
+    dormitory.start("S")
     main, back_end = dormitory.main, dormitory.back_ends["S"]
     key = dormitory.key
     wrong_key = bytes(32)
