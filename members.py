@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datafile import Malformed, read_fields
-from protocol import harmless
 
 NAME = re.compile(r"[^\s,]{1,32}")
 MAX_PASSWORD_BYTES = 1000
@@ -124,10 +123,10 @@ def add_member(path: Path, name: str, password: str) -> None:
         Malformed: the file is not as it should be, or the name or the password cannot be used.
         OSError: the file cannot be read or written.
     """
-    if not NAME.fullmatch(name) or harmless(name.encode()) != name:
+    if not NAME.fullmatch(name) or not name.isprintable():
         raise Malformed(f"Expected a name of 1 to 32 characters without space and comma, got {name!r}")
-    if not 1 <= len(password.encode()) <= MAX_PASSWORD_BYTES or harmless(password.encode()) != password:
-        raise Malformed(f"Expected a password of 1 to {MAX_PASSWORD_BYTES} bytes without control characters")
+    if not password.isprintable() or not 1 <= len(password.encode()) <= MAX_PASSWORD_BYTES:
+        raise Malformed(f"Expected a password of 1 to {MAX_PASSWORD_BYTES} bytes that can be printed")
     with suppress(FileNotFoundError):
         if name in read_members(path):
             raise Malformed(f"{path}: {name} is a member already; delete that line to give a new password")

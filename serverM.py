@@ -90,6 +90,8 @@ def ask_and_add_member(path: Path, name: str) -> int:
         add_member(path, name, password)
     except (EOFError, KeyboardInterrupt):
         return tcp.fail("Nothing was written")
+    except UnicodeDecodeError:
+        return tcp.fail("Expected a password in UTF-8; nothing was written")
     except (Malformed, OSError) as error:
         return tcp.fail(explain(error))
     print(f"{name} is a member; a main server that runs learns it when it is restarted")

@@ -147,7 +147,16 @@ def test_a_member_that_was_added_can_log_in_and_no_password_is_in_clear(dormitor
     peer.expect("MEMBER carol", "REFUSED Wrong username or password", "MEMBER alice")
     texts = path.read_text() + "\n".join(dormitory.main.lines)
     assert not any(word in texts for word in (password.strip(), *PASSWORDS.values()))
-    for name, word in (("carol", "x"), ("", "x"), ("a b", "x"), ("a,b", "x"), ("x" * 33, "x"), ("dave", "")):
+    for name, word in (
+        ("carol", "x"),
+        ("", "x"),
+        ("a b", "x"),
+        ("a,b", "x"),
+        ("x" * 33, "x"),
+        ("\udcff", "x"),
+        ("dave", ""),
+        ("dave", "\x1b[2J"),
+    ):
         before = path.read_text()
         expect_failure(run_program("serverM.py", *arguments, name, input=f"{word}\n"))
         assert path.read_text() == before
