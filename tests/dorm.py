@@ -2,12 +2,14 @@
 
 import hashlib
 import sqlite3
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Peer, Program, wait_until
+from conftest import STOP_SECONDS, Peer, Program, wait_until
 
 KINDS = {"S": "single", "D": "double", "U": "suite"}
 PASSWORDS = {"alice": "correct horse, battery", "bob": "secret"}
@@ -112,6 +114,20 @@ class Dormitory:
 
 
 @pytest.fixture(name="dormitory")
-def make_dormitory(start: Callable[..., Program], tmp_path: Path) -> Dormitory:
-    """Give a dormitory whose servers have not been started."""
-    return Dormitory(start, tmp_path)
+def make_dormitory(start: Callable[..., Program], tmp_path: Path) -> Iterator[Dormitory]:
+    """Give a dormitory whose servers have not been started; at the end, stop them together."""
+    programs: list[Program] = []
+
+    def start_program(*arguments: str, **options: Any) -> Program:
+        programs.append(start(*arguments, **options))
+        return programs[-1]
+
+    yield Dormitory(start_program, tmp_path)
+    running = [program for program in programs if program.process.poll() is None]
+    for program in running:
+        program.expect_rest()
+    for program in running:
+        program.process.terminate()
+    end = time.monotonic() + STOP_SECONDS
+    for program in running:
+        assert program.wait(max(0.0, end - time.monotonic())) == 0
