@@ -175,7 +175,7 @@ class Session:
                 f"You are in room {name} on port {port}; members before you: {members}. {LEAVE} or Ctrl-D leaves it.\n"
             )
             self._console.begin_line()
-            left = Conversation(self._console, room, self._prefix).run()
+            left = Stay(self._console, room, self._prefix).run()
         return f"You have left room {name}." if left else f"Room {name} is closed."
 
 

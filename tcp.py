@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from connection import Connection, DeadlinePassed
 from protocol import LineTooLong
@@ -250,8 +251,8 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         OSError: it cannot listen there.
     """
-    family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, number)
+    family, address = resolve(host, port, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # do not wait for the last run's connections
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # find out about vanished hosts
@@ -262,6 +263,19 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def resolve(host: str, port: int, kind: int, family: int = 0) -> tuple[int, Any]:
+    """Return the family and the address of a host's port for a kind of socket, of that family if it is given.
+
+    Raises:
+        OSError: the host is unknown.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, family, kind)[0]
+    except UnicodeError as error:  # a name that cannot be one, such as a..b
+        raise socket.gaierror(socket.EAI_NONAME, f"{host!r} is no name of a host") from error
+    return family, address
 
 
 def run(

@@ -13,7 +13,7 @@ RECEIVE_BYTES = 1 << 16
 OUTGOING_BYTES = 1 << 16  # no more lines are taken from the user while so much waits to be sent
 
 
-class Conversation:
+class Stay:
     """A user in a room.
 
     Args:

@@ -1,0 +1,178 @@
+"""Measure the dormitory against floors in the same run.
+
+    python3 benchmarks/dormitory.py
+
+The floor of a request is dormitory_floor.py; that of a reservation is a loop of single SQLite commits, synchronised in
+full, on the same disk. Each is measured in turn with ours, several times; the table shows medians, and the median of
+the ratios within a turn.
+"""
+
+import re
+import selectors
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from statistics import median
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))
+
+from members import add_member  # noqa: E402
+
+TURNS = 7
+LATENCY_REQUESTS = 3000
+RATE_REQUESTS = 8000
+RESERVATIONS = 1500
+WAIT_SECONDS = 20.0
+REQUEST = b"AVAILABILITY S1\n"
+
+
+@contextmanager
+def running(directory: Path, *command: str) -> Iterator[int]:
+    """Run a server, its status lines to a file; give its port."""
+    log = directory / f"{len(list(directory.iterdir()))}.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen([sys.executable, *command], stdout=file, cwd=ROOT)
+    try:
+        yield int(find_in(log, r"istening on .*:(\d+)\n"))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def find_in(log: Path, pattern: str) -> str:
+    """Wait until a file holds something; return it."""
+    end = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < end:
+        if match := re.search(pattern, log.read_text()):
+            return match[1]
+        time.sleep(0.01)
+    raise SystemExit(f"{log} never held {pattern}")
+
+
+def connect(port: int, clients: int, hello: bytes = b"") -> list[socket.socket]:
+    """Return connections that have logged in."""
+    sockets = []
+    for _ in range(clients):
+        sock = socket.create_connection(("127.0.0.1", port), WAIT_SECONDS)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sockets.append(sock)
+        if hello:
+            ask(sock, hello)
+    return sockets
+
+
+def ask(sock: socket.socket, request: bytes) -> bytes:
+    """Return the answer to a request."""
+    sock.sendall(request)
+    answer = sock.recv(4096)
+    if not answer.endswith(b"\n"):
+        raise SystemExit(f"{request!r} was answered {answer!r}")
+    return answer
+
+
+def microseconds_a_request(sock: socket.socket) -> float:
+    """Return the median time of a request when there is one client."""
+    times = []
+    for _ in range(LATENCY_REQUESTS):
+        began = time.perf_counter()
+        ask(sock, REQUEST)
+        times.append(time.perf_counter() - began)
+    return median(times) * 1e6
+
+
+def requests_a_second(sockets: list[socket.socket], request: bytes, number: int) -> float:
+    """Return the rate when each client asks again as soon as it is answered."""
+    with selectors.DefaultSelector() as selector:
+        for sock in sockets:
+            selector.register(sock, selectors.EVENT_READ, sock)
+        began = time.perf_counter()
+        for sock in sockets:
+            sock.sendall(request)
+        left = number
+        while left > 0:
+            for key, _ in selector.select(WAIT_SECONDS):
+                sock = key.data
+                answer = sock.recv(4096)
+                if not answer.endswith(b"\n") or answer.startswith((b"TRY", b"FULL")):
+                    raise SystemExit(f"{request!r} was answered {answer!r}")
+                left -= 1
+                if left >= len(sockets):
+                    sock.sendall(request)
+        return number / (time.perf_counter() - began)
+
+
+def commits_a_second(directory: Path) -> float:
+    """Return the rate of single commits of a row."""
+    file = directory / "floor.db"
+    with closing(sqlite3.connect(file, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("CREATE TABLE IF NOT EXISTS reservations (number INTEGER PRIMARY KEY, room TEXT, member TEXT)")
+        began = time.perf_counter()
+        for _ in range(RESERVATIONS):
+            db.execute("INSERT INTO reservations (room, member) VALUES ('S1', 'alice')")
+        return RESERVATIONS / (time.perf_counter() - began)
+
+
+def report(workload: str, unit: str, turns: list[tuple[float, float]], goal: str) -> None:
+    """Print a line of the table from what ours and the floor took in each turn."""
+    ours, floor = (median(column) for column in zip(*turns, strict=True))
+    ratio = median(a / b for a, b in turns)
+    print(f"{workload:<28} {ours:>10,.0f} {floor:>10,.0f} {unit:<10} {ratio:>6.2f}  {goal}", flush=True)
+
+
+def write_data(directory: Path) -> None:
+    """Write a dormitory that does not fill up."""
+    for kind, letter in (("single", "S"), ("double", "D"), ("suite", "U")):
+        rooms = "".join(f"{letter}{number}, 9999\n" for number in range(1, 7))
+        (directory / f"{kind}.txt").write_text(rooms)
+    add_member(directory / "member.txt", "alice", "secret")
+
+
+def main() -> None:
+    """Start both, measure in turns, print the table."""
+    with tempfile.TemporaryDirectory(dir=HERE) as name, ExitStack() as stack:
+        directory = Path(name)
+        write_data(directory)
+        back = stack.enter_context(running(directory, str(HERE / "dormitory_floor.py"), "back"))
+        floor = stack.enter_context(running(directory, str(HERE / "dormitory_floor.py"), "front", str(back)))
+        data = ("--data-dir", name)
+        ours = stack.enter_context(running(directory, "serverM.py", "--tcp-port", "0", "--udp-port", "0", *data))
+        main_log = max(directory.glob("*.log"), key=lambda log: int(log.stem))
+        main_port = find_in(main_log, r"UDP on .*:(\d+)\n")
+        stack.enter_context(running(directory, "serverS.py", "--port", "0", "--main-port", main_port, *data))
+        find_in(main_log, "(Server S) at")
+        measure(directory, ours, floor)
+
+
+def measure(directory: Path, ours: int, floor: int) -> None:
+    """Measure everything in turns, and print the table."""
+    guests, bare = connect(ours, 4, b"LOGIN guest\n"), connect(floor, 4)
+    members = connect(ours, 16, b"LOGIN alice secret\n")
+    print(f"{'workload':<28} {'ours':>10} {'floor':>10} {'':<10} {'ratio':>6}  goal")
+    turns = [(microseconds_a_request(guests[0]), microseconds_a_request(bare[0])) for _ in range(TURNS)]
+    report("AVAILABILITY, 1 client", "us", turns, "at most 1.35")
+    turns = [
+        (requests_a_second(guests, REQUEST, RATE_REQUESTS), requests_a_second(bare, REQUEST, RATE_REQUESTS))
+        for _ in range(TURNS)
+    ]
+    report("AVAILABILITY, 4 clients", "requests/s", turns, "at least 0.5")
+    turns = [
+        (requests_a_second(members, f"RESERVE S{room}\n".encode(), RESERVATIONS), commits_a_second(directory))
+        for room in range(1, 7)
+    ]
+    report("RESERVE, 16 clients", "rows/s", turns, "at least 2")
+    for sock in (*guests, *bare, *members):
+        sock.close()
+
+
+if __name__ == "__main__":
+    main()

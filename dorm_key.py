@@ -1,0 +1,54 @@
+"""The key under which the four servers tag their datagrams: dorm.key, made by whichever of them starts first.
+
+Back ends on other hosts need a copy of the file. It must be readable by its owner alone, as BIND's rndc.key is.
+"""
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from datafile import Malformed
+
+KEY_FILE = "dorm.key"
+KEY_BYTES = 32
+
+
+def load_key(directory: Path) -> bytes:
+    """Return the key; make it if there is none.
+
+    Raises:
+        Malformed: others may read the file, or it holds no key.
+        OSError: it can neither be read nor made.
+    """
+    path = directory / KEY_FILE
+    if not path.exists():
+        _create(path)
+    return _read(path)
+
+
+def _create(path: Path) -> None:
+    """Make a key, unless another server is faster: written beside and linked, so nobody reads half of one."""
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(KEY_BYTES) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        with suppress(FileExistsError):
+            os.link(beside, path)
+    finally:
+        beside.unlink()
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        mode = os.fstat(file.fileno()).st_mode & 0o777
+        if mode & 0o077:
+            raise Malformed(f"{path}: expected mode 600, readable by its owner alone, got {mode:o}")
+        text = file.read(KEY_BYTES * 4)
+    with suppress(ValueError):  # also a UnicodeDecodeError
+        key = bytes.fromhex(text.decode())
+        if len(key) == KEY_BYTES:
+            return key
+    raise Malformed(f"{path}: expected {KEY_BYTES * 2} hexadecimal digits; delete it and a new key is made")

@@ -1,0 +1,133 @@
+"""A dormitory for tests: data files in a directory of its own, and its servers on free ports."""
+
+import hashlib
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import STOP_SECONDS, Peer, Program, wait_until
+
+KINDS = {"S": "single", "D": "double", "U": "suite"}
+PASSWORDS = {"alice": "correct horse, battery", "bob": "secret"}
+
+
+def _remember_rest(program: Program, threads: int) -> None:
+    """Wait until a program that listens runs all its threads."""
+    wait_until(lambda: program.threads_and_sockets()[0] in (0, threads), f"{threads} threads")
+    program.remember_rest()
+
+
+def cheap_hash(password: str) -> str:
+    """Return a password's hash at the lowest cost, so that a test's logins take no time."""
+    digest = hashlib.scrypt(password.encode(), salt=b"salt", n=2, r=8, p=1, dklen=32)
+    return f"scrypt$2$8$1${b'salt'.hex()}${digest.hex()}"
+
+
+class Dormitory:
+    """The files and the servers.
+
+    Attributes:
+        directory: where the files are.
+        main: the main server, once it is started.
+        back_ends: those that were started, by letter.
+    """
+
+    def __init__(self, start: Callable[..., Program], directory: Path) -> None:
+        self.directory = directory
+        self.main: Program
+        self.back_ends: dict[str, Program] = {}
+        self._start_program = start
+        self._ports: dict[str, int] = {}
+        self.write("single.txt", "S1, 9\nS12, 6\nS123, 0\n")
+        self.write("double.txt", "D1, 2\n")
+        self.write("suite.txt", "U1, 3\n")
+        self.write("member.txt", "".join(f"{name}, {cheap_hash(word)}\n" for name, word in PASSWORDS.items()))
+
+    def write(self, name: str, text: str) -> None:
+        """Write a data file."""
+        (self.directory / name).write_text(text)
+
+    def start_main(self, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
+        """Start the main server; if it ran before, on the same ports."""
+        tcp_port, udp_port = (str(self._ports.get(name, 0)) for name in ("tcp", "udp"))
+        ports = ("--tcp-port", tcp_port, "--udp-port", udp_port)
+        self.main = self._start_program(
+            "serverM.py", *ports, "--data-dir", str(self.directory), *arguments, prefix=prefix
+        )
+        _remember_rest(self.main, threads=4)
+        self._ports["tcp"] = self.main.port
+        self._ports["udp"] = int(self.main.wait_for_line(r"Waiting for back ends over UDP on 127\.0\.0\.1:(\d+)")[1])
+
+    @property
+    def udp_port(self) -> int:
+        """The port to which back ends announce themselves."""
+        return self._ports["udp"]
+
+    def start_back_end(self, letter: str, main_port: int = 0, port: int | None = None) -> None:
+        """Start a back end; if it ran before, on the same port."""
+        arguments = ["--port", str(self._ports.get(letter, 0) if port is None else port)]
+        if main_port or "udp" in self._ports:
+            arguments += ["--main-port", str(main_port or self.udp_port)]
+        program = self._start_program(f"server{letter}.py", *arguments, "--data-dir", str(self.directory))
+        _remember_rest(program, threads=3)
+        self.back_ends[letter] = program
+        self._ports[letter] = program.port
+
+    def start(self, letters: str = "SDU") -> None:
+        """Start the main server and back ends, and wait until they have found each other."""
+        self.start_main()
+        for letter in letters:
+            self.start_back_end(letter)
+        self.wait_until_found(letters)
+
+    def wait_until_found(self, letters: str, seconds: float = 10.0) -> None:
+        """Wait until the main server knows where back ends are."""
+        for letter in letters:
+            self.main.wait_for_line(rf"Server {letter} at 127\.0\.0\.1:\d+ has sent its room status: .*", seconds)
+            self.back_ends[letter].wait_for_line(r"Server . has sent its room status to the main server at .*")
+
+    def log_in(self, user: str = "alice") -> Peer:
+        """Return the connection of a user who has logged in; one that is no member is a guest."""
+        peer = self.main.connect()
+        if user in PASSWORDS:
+            peer.send(f"LOGIN {user} {PASSWORDS[user]}")
+            peer.expect(f"MEMBER {user}")
+        else:
+            peer.send(f"LOGIN {user}")
+            peer.expect(f"GUEST {user}")
+        return peer
+
+    @property
+    def key(self) -> bytes:
+        """The key of the four servers."""
+        return bytes.fromhex((self.directory / "dorm.key").read_text())
+
+    def rows(self, letter: str) -> list[tuple[str, str, str]]:
+        """Return id, room and member of each reservation that is on disk."""
+        with closing(sqlite3.connect(self.directory / f"{KINDS[letter]}.db")) as db:
+            rows = db.execute("SELECT number, room, member FROM reservations ORDER BY number").fetchall()
+        return [(f"{letter}{number}", room, member) for number, room, member in rows]
+
+
+@pytest.fixture(name="dormitory")
+def make_dormitory(start: Callable[..., Program], tmp_path: Path) -> Iterator[Dormitory]:
+    """Give a dormitory whose servers have not been started; at the end, stop them together."""
+    programs: list[Program] = []
+
+    def start_program(*arguments: str, **options: Any) -> Program:
+        programs.append(start(*arguments, **options))
+        return programs[-1]
+
+    yield Dormitory(start_program, tmp_path)
+    running = [program for program in programs if program.process.poll() is None]
+    for program in running:
+        program.expect_rest()
+    for program in running:
+        program.process.terminate()
+    end = time.monotonic() + STOP_SECONDS
+    for program in running:
+        assert program.wait(max(0.0, end - time.monotonic())) == 0

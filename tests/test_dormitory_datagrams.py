@@ -1,0 +1,242 @@
+"""Who speaks to the dormitory's servers over UDP without being one of them: nothing changes, and nobody answers."""
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from conftest import wait_until
+from dorm import Dormitory, make_dormitory  # noqa: F401
+from relay import Relay, relay_to
+
+from datagram import MAX_DATAGRAM_BYTES, Action, BadDatagram, Datagram, pack, pack_announcement, unpack
+
+DROPPED = r"Dropped datagrams: {}; the latest from 127\.0\.0\.1:{}"
+KEY = bytes(range(32))
+
+
+@pytest.fixture
+def outsider() -> Iterator[socket.socket]:
+    """Give the UDP socket of somebody who does not know the key."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(0.3)
+        yield sock
+
+
+def expect_no_answer(outsider: socket.socket) -> None:
+    """Fail if anything comes."""
+    with pytest.raises(TimeoutError):
+        outsider.recv(2000)
+
+
+def test_a_datagram_is_unpacked_as_it_was_packed() -> None:
+    data = pack(KEY, Action.RESERVE, b"12345678", 1 << 40, b"session. S1 alice")
+    assert unpack(KEY, data) == Datagram(Action.RESERVE, b"12345678", 1 << 40, b"session. S1 alice")
+
+
+def test_a_datagram_that_was_changed_anywhere_has_no_right_tag() -> None:
+    data = pack(KEY, Action.RESERVE, b"12345678", 1, b"session. S1 alice")
+    changed = [data[:n] + bytes([data[n] ^ 1]) + data[n + 1 :] for n in range(len(data))]
+    for bad in (*changed, *(data[:n] for n in range(len(data))), data + b"x", b"", bytes(2000)):
+        with pytest.raises(BadDatagram, match="without a right tag"):
+            unpack(KEY, bad)
+    with pytest.raises(BadDatagram, match="without a right tag"):
+        unpack(KEY[::-1], data)
+
+
+def test_outsiders_are_not_answered_and_their_datagrams_counted_in_one_line(
+    dormitory: Dormitory, outsider: socket.socket
+) -> None:
+    dormitory.start("S")
+    main, back_end = dormitory.main, dormitory.back_ends["S"]
+    key = dormitory.key
+    wrong_key = bytes(32)
+    session = bytes(8)
+    for number in range(1, 101):
+        reserve = pack(wrong_key, Action.RESERVE, b"caller..", number, session + b"S1 alice")
+        outsider.sendto(reserve, ("127.0.0.1", back_end.port))
+        announcement = pack_announcement("S", session, bytes(8), "S1=9")
+        outsider.sendto(
+            pack(wrong_key, Action.ANNOUNCE, b"run.....", number, announcement), ("127.0.0.1", dormitory.udp_port)
+        )
+    # A right tag alone is not enough: replies that nobody asked for, and what is nothing that is ever sent.
+    for action in (Action.REPLY, Action.CONFIRM, Action.RESERVE, 99):
+        outsider.sendto(pack(key, action, b"caller..", 1, b"RESERVED S1 1-left"), ("127.0.0.1", dormitory.udp_port))
+    outsider.sendto(pack(key, Action.CONFIRM, b"caller..", 1, bytes(8)), ("127.0.0.1", back_end.port))
+    outsider.sendto(pack(key, Action.RESERVE, b"caller..", 1, session + b"S1 alice"), ("127.0.0.1", back_end.port))
+    port = outsider.getsockname()[1]
+    back_end.wait_for_line(
+        DROPPED.format("100 without a right tag, 1 that nobody asked for, 1 of an old session", port)
+    )
+    main.wait_for_line(DROPPED.format("100 without a right tag, 4 that nobody asked for", port))
+    expect_no_answer(outsider)
+    assert main.count_lines("Dropped.*") == back_end.count_lines("Dropped.*") == 1
+    assert dormitory.rows("S") == []
+
+
+def test_a_replayed_request_is_neither_carried_out_nor_answered(dormitory: Dormitory, outsider: socket.socket) -> None:
+    dormitory.start_main()
+    with relay_to(dormitory.udp_port) as relay:
+        dormitory.start_back_end("S", main_port=relay.port)
+        dormitory.wait_until_found("S")
+        alice = dormitory.log_in("alice")
+        alice.send("RESERVE S1", "AVAILABILITY S1", "RESERVE S1")
+        alice.expect("RESERVED S1 8-left", "AVAILABLE 8", "RESERVED S2 7-left")
+        requests = [data for data in relay.to_back_end if data[16] != Action.CONFIRM]
+        assert len(requests) == 3
+        replay(outsider, requests, dormitory.back_ends["S"].port)
+        replay(outsider, relay.to_main, dormitory.udp_port)  # replies, as if they were announcements
+        expect_no_answer(outsider)
+        dormitory.back_ends["S"].wait_for_line(DROPPED.format("3 that had come before", r"\d+"))
+        dormitory.back_ends["S"].kill()  # and with it goes what is not on disk
+        relay.blocked = True
+        dormitory.start_back_end("S", main_port=relay.port)
+        back_end = dormitory.back_ends["S"]
+        replay(outsider, requests, back_end.port)
+        replay(outsider, [data for data in relay.to_back_end if data[16] == Action.CONFIRM], back_end.port)
+        dropped = back_end.wait_for_line(DROPPED.format(r"3 of an old session, (\d+) that nobody asked for", r"\d+"))
+        assert int(dropped[1]) == len(relay.to_back_end) - len(requests) >= 2
+        assert back_end.count_lines("Server S has sent its room status.*") == 0
+        expect_no_answer(outsider)
+        relay.blocked = False
+        alice.send("RESERVE S1")
+        alice.expect("RESERVED S3 6-left")
+        assert len(dormitory.rows("S")) == 3
+
+
+def test_a_doubled_request_gets_the_same_answer_and_does_nothing_again(dormitory: Dormitory) -> None:
+    dormitory.write("single.txt", "S1, 1\n")
+    dormitory.start_main()
+    with relay_to(dormitory.udp_port) as relay:
+        dormitory.start_back_end("S", main_port=relay.port)
+        dormitory.wait_until_found("S")
+        alice, bob = dormitory.log_in("alice"), dormitory.log_in("bob")
+        alice.send("RESERVE S1")
+        alice.expect("RESERVED S1 0-left")
+        bob.send("RESERVE S1")
+        bob.expect("FULL")
+        alice.send("CANCEL S1")
+        alice.expect("CANCELLED S1")
+        relay.repeat(Action.RESERVE)  # both: they arrive once more, from where they had come
+        wait_until(lambda: len(replies(dormitory, relay)) == 4, "an answer")
+        alice.send("AVAILABILITY S1")
+        alice.expect("AVAILABLE 1")
+        assert replies(dormitory, relay) == [
+            b"RESERVED S1 0-left",
+            b"FULL",
+            b"CANCELLED S1",
+            b"FULL",  # alice's is older than her last
+            b"AVAILABLE 1",
+        ]
+
+
+def replies(dormitory: Dormitory, relay: Relay) -> list[bytes]:
+    """Return what back ends have answered so far."""
+    datagrams = [unpack(dormitory.key, data) for data in relay.to_main]
+    return [datagram.fields for datagram in datagrams if datagram.action == Action.REPLY]
+
+
+def replay(outsider: socket.socket, datagrams: list[bytes], port: int) -> None:
+    """Send recorded datagrams to a port."""
+    for data in datagrams:
+        outsider.sendto(data, ("127.0.0.1", port))
+
+
+def test_a_replayed_announcement_from_another_address_changes_nothing(
+    dormitory: Dormitory, outsider: socket.socket
+) -> None:
+    dormitory.start_main()
+    with relay_to(dormitory.udp_port) as relay:
+        dormitory.start_back_end("S", main_port=relay.port)
+        dormitory.wait_until_found("S")
+        key = dormitory.key
+        announcements = list(relay.to_main)
+        assert {data[16] for data in announcements} == {Action.ANNOUNCE}
+        replay(outsider, announcements, dormitory.udp_port)
+        dormitory.main.wait_for_line(
+            DROPPED.format(f"{len(announcements)} that had come before", outsider.getsockname()[1])
+        )
+        expect_no_answer(outsider)
+        guest = dormitory.log_in("eve")
+        guest.send("AVAILABILITY S1")
+        guest.expect("AVAILABLE 9")
+        # One that the main server never heard is answered, but only the real back end can make use of the answer.
+        relay.blocked = True
+        heard = len(relay.to_main)
+        wait_until(lambda: len(relay.to_main) > heard, "another announcement")
+        replay(outsider, relay.to_main[heard:], dormitory.udp_port)
+        assert unpack(key, outsider.recv(2000)).action == Action.CONFIRM
+        relay.blocked = False
+        guest.send("AVAILABILITY S1")
+        guest.expect("AVAILABLE 9")
+        # A main server that was restarted does not know them. The same holds.
+        dormitory.main.kill()
+        dormitory.back_ends["S"].kill()
+        dormitory.start_main()
+        for data in announcements:
+            replay(outsider, [data], dormitory.udp_port)
+            assert unpack(key, outsider.recv(2000)).action == Action.CONFIRM
+        dormitory.start_back_end("S", main_port=relay.port)
+        dormitory.wait_until_found("S")
+        assert dormitory.main.count_lines("Server S at .*") == 1
+        guest = dormitory.log_in("eve")
+        guest.send("AVAILABILITY S1")
+        guest.expect("AVAILABLE 9")
+
+
+def test_replies_that_nobody_asked_for_do_not_reach_a_client(dormitory: Dormitory, outsider: socket.socket) -> None:
+    dormitory.start_main()
+    with relay_to(dormitory.udp_port) as relay:
+        dormitory.start_back_end("S", main_port=relay.port)
+        dormitory.wait_until_found("S")
+        alice = dormitory.log_in("alice")
+        alice.send("RESERVE S1", "RESERVE S1")
+        alice.expect("RESERVED S1 8-left", "RESERVED S2 7-left")
+        replies = [data for data in relay.to_main if data[16] == Action.REPLY]
+        pattern = r"Client .* received from Server S over UDP with port (\d+): .*"
+        port = int(dormitory.main.wait_for_line(pattern)[1])
+        forged = pack(bytes(32), Action.REPLY, b"caller..", 3, b"RESERVED S9 9-left")
+        replay(outsider, [*replies, forged], port)
+        alice.send("RESERVE S1")
+        alice.expect("RESERVED S3 6-left")
+        dormitory.main.wait_for_line(
+            DROPPED.format("2 that nobody asked for, 1 without a right tag", outsider.getsockname()[1])
+        )
+
+
+def test_requests_with_a_right_tag_that_are_malformed_harm_nothing(
+    dormitory: Dormitory, outsider: socket.socket
+) -> None:
+    dormitory.start_main()
+    with relay_to(dormitory.udp_port) as relay:
+        dormitory.start_back_end("S", main_port=relay.port)
+        dormitory.wait_until_found("S")
+        guest = dormitory.log_in("eve")
+        guest.send("AVAILABILITY S1")
+        guest.expect("AVAILABLE 9")
+        key = dormitory.key
+        request = next(unpack(key, data) for data in relay.to_back_end if data[16] == Action.AVAILABILITY)
+        session = request.fields[:8]
+        bad = [
+            pack(key, action, b"caller..", number, fields)
+            for number, (action, fields) in enumerate(
+                [
+                    (Action.RESERVE, session + b"S1"),
+                    (Action.RESERVE, session + b"S1 alice bob"),
+                    (Action.CANCEL, session + b"\xff\xfe alice"),
+                    (Action.REPLY, session + b"x"),
+                    (200, session),
+                    (Action.MINE, session),
+                ]
+            )
+        ]
+        replay(outsider, [*bad, b"", bytes(MAX_DATAGRAM_BYTES + 1)], dormitory.back_ends["S"].port)
+        replay(outsider, [pack(key, Action.ANNOUNCE, b"run.....", 1, b"S")], dormitory.udp_port)
+        for program in dormitory.back_ends["S"], dormitory.main:
+            program.wait_for_line("Dropped datagrams: .*with a right tag but malformed.*")
+        expect_no_answer(outsider)
+        began = time.monotonic()
+        guest.send("AVAILABILITY S1")
+        guest.expect("AVAILABLE 9")
+        assert time.monotonic() - began < 1.0

@@ -1,0 +1,214 @@
+"""The dormitory's files: inventories, members, the key; and command lines."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run_program
+from dorm import PASSWORDS, Dormitory, cheap_hash, make_dormitory  # noqa: F401
+
+from datafile import Malformed
+from dorm_key import load_key
+from inventory import read_inventory
+from members import PasswordHash, read_members
+
+
+def expect_failure(result: "subprocess.CompletedProcess[str]", *texts: str) -> None:
+    """Fail unless a program ended with status 1 and one line that names all that it must."""
+    assert result.returncode == 1, result
+    assert result.stderr.count("\n") == 1, result.stderr
+    for text in texts:
+        assert text in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("inventory", "line"),
+    [
+        ("S1, 2\nS2\n", 2),
+        ("S1, 2\n\n\nS2, many\n", 4),
+        ("S1, -1\n", 1),
+        ("S1, 2, 3\n", 1),
+        ("S1, 10000\n", 1),
+        ("D1, 2\n", 1),
+        (", 2\n", 1),
+        ("S1 2\n", 1),
+        ("S 1, 2\n", 1),
+        ("S1, 2\nS1, 3\n", 2),
+        ("S1, \u0662\n", 1),
+        ("S1, 2\n\x00\n", 2),
+    ],
+)
+def test_a_malformed_inventory_is_refused_with_its_line(tmp_path: Path, inventory: str, line: int) -> None:
+    file = tmp_path / "single.txt"
+    file.write_text(inventory)
+    with pytest.raises(Malformed, match=rf"single.txt:{line}: expected"):
+        read_inventory(file, "S")
+
+
+def test_an_inventory_may_have_spaces_empty_lines_and_carriage_returns(tmp_path: Path) -> None:
+    file = tmp_path / "single.txt"
+    file.write_bytes(b"S1,2\r\n\r\n  S12 ,  0\r\nSabc, 007")
+    assert read_inventory(file, "S") == {"S1": 2, "S12": 0, "Sabc": 7}
+
+
+@pytest.mark.parametrize(
+    ("members", "line"),
+    [
+        ("alice\n", 1),
+        (f"alice, {cheap_hash('x')}\nbob, secret\n", 2),
+        (f"alice, {cheap_hash('x')}\nalice, {cheap_hash('y')}\n", 2),
+        (f"alice, {cheap_hash('x')[:-2]}\n", 1),
+        (f"alice, {cheap_hash('x').replace('$2$', '$3$')}\n", 1),
+        (f"alice, {cheap_hash('x').replace('$2$', '$1073741824$')}\n", 1),
+        (f"alice liddell, {cheap_hash('x')}\n", 1),
+    ],
+)
+def test_a_malformed_member_file_is_refused_with_its_line(tmp_path: Path, members: str, line: int) -> None:
+    file = tmp_path / "member.txt"
+    file.write_text(members)
+    with pytest.raises(Malformed, match=rf"member.txt:{line}: expected"):
+        read_members(file)
+
+
+def test_a_program_says_in_one_line_which_file_and_line_is_malformed(dormitory: Dormitory) -> None:
+    arguments = ("--data-dir", str(dormitory.directory))
+    dormitory.write("member.txt", "alice, secret\n")
+    expect_failure(run_program("serverM.py", *arguments), "member.txt:1: expected")
+    for kind, letter in (("single", "S"), ("double", "D"), ("suite", "U")):
+        dormitory.write(f"{kind}.txt", f"{letter}1, 1\n{letter}2\n")
+        expect_failure(run_program(f"server{letter}.py", *arguments), f"{kind}.txt:2: expected")
+
+
+def test_files_that_are_missing_or_no_database_are_named(dormitory: Dormitory) -> None:
+    arguments = ("--data-dir", str(dormitory.directory))
+    (dormitory.directory / "single.db").write_bytes(b"no database" * 100)
+    expect_failure(run_program("serverS.py", "--port", "0", *arguments), "single.db", "not a database")
+    (dormitory.directory / "single.txt").unlink()
+    expect_failure(run_program("serverS.py", "--port", "0", *arguments), "single.txt", "No such file")
+    (dormitory.directory / "member.txt").unlink()
+    expect_failure(run_program("serverM.py", *arguments), "member.txt", "No such file")
+    expect_failure(run_program("serverM.py", "--data-dir", "/nowhere"), "/nowhere/member.txt", "No such file")
+
+
+def test_an_inventory_that_does_not_fit_a_datagram_is_refused(dormitory: Dormitory) -> None:
+    dormitory.write("single.txt", "".join(f"S{number:011}, 9999\n" for number in range(100)))
+    expect_failure(run_program("serverS.py", "--data-dir", str(dormitory.directory)), "single.txt", "1300 bytes")
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
+def test_a_key_that_others_may_read_is_refused(dormitory: Dormitory, mode: int) -> None:
+    key = dormitory.directory / "dorm.key"
+    key.write_text("00" * 32 + "\n")
+    key.chmod(mode)
+    for program in ("serverM.py", "serverS.py"):
+        expect_failure(run_program(program, "--data-dir", str(dormitory.directory)), "dorm.key", f"{mode:o}", "600")
+    key.chmod(0o600)
+    key.write_text("00" * 31)
+    expect_failure(run_program("serverU.py", "--data-dir", str(dormitory.directory)), "dorm.key", "64 hexadecimal")
+
+
+def test_whoever_starts_first_makes_the_key_and_all_read_the_same(tmp_path: Path) -> None:
+    for number in range(30):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        keys: list[bytes] = []
+        barrier = threading.Barrier(8)
+
+        def start(directory: Path = directory, keys: list[bytes] = keys, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            keys.append(load_key(directory))
+
+        starters = [threading.Thread(target=start) for _ in range(8)]
+        for starter in starters:
+            starter.start()
+        for starter in starters:
+            starter.join()
+        assert len(keys) == 8
+        assert len(set(keys)) == 1
+        assert [path.name for path in directory.iterdir()] == ["dorm.key"]
+        assert (directory / "dorm.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_member_that_was_added_can_log_in_and_no_password_is_in_clear(dormitory: Dormitory) -> None:
+    password = "with space, comma and \u00e9 "
+    path = dormitory.directory / "member.txt"
+    path.write_text(path.read_text().rstrip("\n"))  # an editor that ends no last line
+    arguments = ("--data-dir", str(dormitory.directory), "--add-member")
+    result = run_program("serverM.py", *arguments, "carol", input=f"{password}\n")
+    assert (result.returncode, result.stderr) == (0, "")
+    dormitory.start_main()
+    peer = dormitory.main.connect()
+    peer.send(f"LOGIN carol {password}", f"LOGIN carol {password.strip()}", f"LOGIN alice {PASSWORDS['alice']}")
+    peer.expect("MEMBER carol", "REFUSED Wrong username or password", "MEMBER alice")
+    texts = path.read_text() + "\n".join(dormitory.main.lines)
+    assert not any(word in texts for word in (password.strip(), *PASSWORDS.values()))
+    for name, word in (
+        ("carol", "x"),
+        ("", "x"),
+        ("a b", "x"),
+        ("a,b", "x"),
+        ("x" * 33, "x"),
+        ("\udcff", "x"),
+        ("dave", ""),
+        ("dave", "\x1b[2J"),
+    ):
+        before = path.read_text()
+        expect_failure(run_program("serverM.py", *arguments, name, input=f"{word}\n"))
+        assert path.read_text() == before
+
+
+def test_a_hash_reads_as_it_was_written_and_carries_salt_and_cost() -> None:
+    first, second = PasswordHash.of("secret"), PasswordHash.of("secret")
+    assert PasswordHash.parse(str(first)) == first
+    assert first.salt != second.salt
+    assert first.hash != second.hash
+    assert str(first).startswith("scrypt$16384$8$1$")
+    assert first.derive("secret") == first.hash != first.derive("Secret")
+
+
+def test_taken_ports_are_named(dormitory: Dormitory) -> None:
+    arguments = ("--data-dir", str(dormitory.directory))
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind(("127.0.0.1", 0))
+        tcp_port, udp_port = str(tcp.getsockname()[1]), str(udp.getsockname()[1])
+        expect_failure(run_program("serverM.py", "--tcp-port", tcp_port, "--udp-port", "0", *arguments), tcp_port)
+        expect_failure(run_program("serverM.py", "--tcp-port", "0", "--udp-port", udp_port, *arguments), udp_port)
+        expect_failure(run_program("serverS.py", "--port", udp_port, *arguments), udp_port)
+    expect_failure(run_program("serverS.py", "--port", "0", "--main-host", "a..b", *arguments), "a..b")
+
+
+def test_wrong_arguments_are_answered_with_the_usage() -> None:
+    for arguments in (
+        ("serverM.py", "--tcp-port", "65536"),
+        ("serverM.py", "extra"),
+        ("serverM.py", "--max-connections", "0"),
+        ("serverD.py", "--port", "x"),
+        ("client.py", "--port", "-1"),
+        ("client.py", "--user", "a b"),
+    ):
+        result = run_program(*arguments)
+        assert result.returncode == 2
+        assert result.stderr.startswith("usage: ")
+
+
+@pytest.mark.parametrize(
+    ("program", "line"),
+    [
+        ("serverM.py", "Listening on 127.0.0.1:25000"),
+        ("serverS.py", "Server S listening on 127.0.0.1:21000"),
+        ("serverD.py", "Server D listening on 127.0.0.1:22000"),
+        ("serverU.py", "Server U listening on 127.0.0.1:23000"),
+    ],
+)
+def test_the_default_ports_are_those_of_the_original(dormitory: Dormitory, program: str, line: str) -> None:
+    command = [sys.executable, str(ROOT / program), "--data-dir", str(dormitory.directory)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd="/") as process:
+        assert process.stdout
+        assert process.stdout.readline() == f"{line}\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(2) == 0
