@@ -19,8 +19,8 @@ from contextlib import closing, suppress
 
 import tcp
 from console import Console
-from conversation import LEAVE, Conversation
 from protocol import ROOM_NAME_RULE, RoomAction, RoomStatus, harmless, is_room_name, room_request
+from stay import LEAVE, Stay
 
 COMMANDS = """\
 CREATE name   create a room

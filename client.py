@@ -187,7 +187,7 @@ def explain(word: str, rest: str, room: str = "") -> str:
         "AVAILABLE": f"Room {room} is available: {field} left.",
         "FULL": f"Room {room} is not available: none left.",
         "UNKNOWN_ROOM": f"There is no room {room}.",
-        "RESERVED": f"Room {room} is yours: reservation {field}. {more.removesuffix('-left')} left.",
+        "RESERVED": f"Room {room} is yours: reservation {field}. {more} left.",
         "CANCELLED": f"Cancelled: room {field} is no longer yours.",
         "UNKNOWN_RESERVATION": "You have no such reservation.",
         "DENIED": f"Denied: {rest}.",

@@ -57,7 +57,7 @@ class Desk:
 
     def _reserve(self, room: str, member: str) -> str:
         reservation = self._reservations.reserve(room, member)
-        return f"RESERVED {reservation} {self._new_count(room)}-left"
+        return f"RESERVED {reservation} {self._new_count(room)}"
 
     def _cancel(self, reservation: str, member: str) -> str:
         if not (RESERVATION_ID.fullmatch(reservation) and reservation[0] == self._letter):

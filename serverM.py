@@ -25,10 +25,10 @@ from pathlib import Path
 import tcp
 from caller import Caller
 from connection import Connection
-from front_desk import Conversation
 from datafile import Malformed, add_data_dir, explain
 from directory import TICK_SECONDS, Directory
 from dorm_key import load_key
+from front_desk import Conversation
 from members import Members, add_member
 from status import LOG
 from udp import Dropped, TaggedSocket, bind

@@ -23,8 +23,8 @@ def test_a_member_reserves_looks_and_cancels(dormitory: Dormitory) -> None:
     dormitory.start()
     alice = dormitory.log_in("alice")
     assert ask(alice, "AVAILABILITY S12") == "AVAILABLE 6"
-    assert ask(alice, "RESERVE S12") == "RESERVED S1 5-left"
-    assert ask(alice, "RESERVE U1") == "RESERVED U1 2-left"
+    assert ask(alice, "RESERVE S12") == "RESERVED S1 5"
+    assert ask(alice, "RESERVE U1") == "RESERVED U1 2"
     assert ask(alice, "AVAILABILITY S12") == "AVAILABLE 5"
     assert ask(alice, "MINE") == "RESERVATIONS S1=S12 U1=U1"
     assert ask(alice, "LIST") == "ROOMS S1=9 S12=5 S123=0 D1=2 U1=2"
@@ -34,7 +34,7 @@ def test_a_member_reserves_looks_and_cancels(dormitory: Dormitory) -> None:
     assert ask(alice, "MINE") == "RESERVATIONS U1=U1"
     assert ask(alice, "RESERVE S123") == "FULL"
     assert ask(alice, "AVAILABILITY S123") == "FULL"
-    assert ask(alice, "RESERVE S12") == "RESERVED S2 5-left"  # an id is never given out again
+    assert ask(alice, "RESERVE S12") == "RESERVED S2 5"  # an id is never given out again
     alice.send("QUIT", "LIST")
     alice.expect_end()
 
@@ -47,12 +47,12 @@ def test_status_lines_tell_the_story_of_a_reservation(dormitory: Dormitory) -> N
     for line in (
         rf"RESERVE D1 from alice over TCP with port {dormitory.main.port}",
         "request sent to Server D",
-        r"response received from Server D over UDP with port \d+: RESERVED D1 1-left",
-        "room status of D1 updated: 1-left",
-        "result sent: RESERVED D1 1-left",
+        r"response received from Server D over UDP with port \d+: RESERVED D1 1",
+        "room status of D1 updated: 1",
+        "result sent: RESERVED D1 1",
     ):
         dormitory.main.wait_for_line(f"{client}: {line}")
-    for line in ("received RESERVE D1 alice", "has 1 of room D1 left", "sent RESERVED D1 1-left to the main server"):
+    for line in ("received RESERVE D1 alice", "has 1 of room D1 left", "sent RESERVED D1 1 to the main server"):
         dormitory.back_ends["D"].wait_for_line(f"Server D {line}")
     everything = "\n".join(dormitory.main.lines + dormitory.back_ends["D"].lines)
     assert PASSWORDS["alice"] not in everything
@@ -89,7 +89,7 @@ def test_a_failed_login_gives_no_rights_and_takes_those_of_before(dormitory: Dor
 def test_one_member_cannot_cancel_anothers_reservation(dormitory: Dormitory) -> None:
     dormitory.start("S")
     alice, bob = dormitory.log_in("alice"), dormitory.log_in("bob")
-    assert ask(alice, "RESERVE S1") == "RESERVED S1 8-left"
+    assert ask(alice, "RESERVE S1") == "RESERVED S1 8"
     for reservation in ("S1", "S2", "S01", "D1x", "1", "S99999999999999999999", "X1"):
         assert ask(bob, f"CANCEL {reservation}") == "UNKNOWN_RESERVATION"
     assert dormitory.rows("S") == [("S1", "S1", "alice")]
@@ -156,7 +156,7 @@ def test_long_lists_fit_a_line_and_mine_shows_the_latest_fifty(dormitory: Dormit
     lines = [f"RESERVE {letter}{number:011}" for number in range(60) for letter in "SDU"]
     alice.send(*lines)
     for _ in lines:
-        alice.expect_match(r"RESERVED [SDU]\d+ 9998-left")
+        alice.expect_match(r"RESERVED [SDU]\d+ 9998")
     mine = ask(alice, "MINE").split()[1:]
     assert mine == [f"{letter}{n}={letter}{n - 1:011}" for letter in "SDU" for n in range(11, 61)]
     rooms = [f"{letter}{n:011}={9998 if n < 60 else 9999}" for letter in "SDU" for n in range(70)]
@@ -170,15 +170,15 @@ def test_twelve_clients_after_two_rooms_two_get_one(dormitory: Dormitory) -> Non
         client.send("RESERVE D1")
     assert sorted(client.read_line() for client in clients) == [
         *["FULL"] * 10,
-        "RESERVED D1 1-left",
-        "RESERVED D2 0-left",
+        "RESERVED D1 1",
+        "RESERVED D2 0",
     ]
     assert len(dormitory.rows("D")) == 2
 
 
 def test_a_reservation_outlives_a_restart_of_everything_in_any_order(dormitory: Dormitory) -> None:
     dormitory.start()
-    assert ask(dormitory.log_in("alice"), "RESERVE S1") == "RESERVED S1 8-left"
+    assert ask(dormitory.log_in("alice"), "RESERVE S1") == "RESERVED S1 8"
     for program in (dormitory.main, *dormitory.back_ends.values()):
         program.kill()
     for letter in "UDS":
@@ -213,10 +213,10 @@ def test_a_gone_back_end_is_try_later_and_the_others_are_unharmed(dormitory: Dor
         assert time.monotonic() - asked < 1.0
     alice.expect("TRY_LATER Server S is not answering")
     assert 2.5 < time.monotonic() - began < 4.0
-    alice.expect("RESERVED D1 1-left")
+    alice.expect("RESERVED D1 1")
     lister.expect("TRY_LATER Server S is not answering")
     dormitory.start_back_end("S", port=0)  # it has moved
-    assert ask(alice, "RESERVE S1") == "RESERVED S1 8-left"
+    assert ask(alice, "RESERVE S1") == "RESERVED S1 8"
 
 
 def test_a_file_that_another_program_has_locked_delays_a_reservation(dormitory: Dormitory) -> None:
@@ -227,7 +227,7 @@ def test_a_file_that_another_program_has_locked_delays_a_reservation(dormitory: 
         alice.send("RESERVE S1")
         dormitory.back_ends["S"].wait_for_line("Server S cannot use its file of reservations: database is locked")
         other.execute("ROLLBACK")
-        alice.expect("RESERVED S1 8-left")
+        alice.expect("RESERVED S1 8")
     assert len(dormitory.rows("S")) == 1
 
 
@@ -242,7 +242,7 @@ def test_on_a_full_disk_nothing_is_confirmed(dormitory: Dormitory) -> None:
     assert ask(dormitory.log_in("eve"), "AVAILABILITY S1") == "AVAILABLE 9"
     assert dormitory.rows("S") == []
     resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
-    alice.expect("RESERVED S1 8-left")
+    alice.expect("RESERVED S1 8")
     assert len(dormitory.rows("S")) == 1
 
 

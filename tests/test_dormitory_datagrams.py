@@ -62,7 +62,7 @@ def test_outsiders_are_not_answered_and_their_datagrams_counted_in_one_line(
         )
     # A right tag alone is not enough: replies that nobody asked for, and what is nothing that is ever sent.
     for action in (Action.REPLY, Action.CONFIRM, Action.RESERVE, 99):
-        outsider.sendto(pack(key, action, b"caller..", 1, b"RESERVED S1 1-left"), ("127.0.0.1", dormitory.udp_port))
+        outsider.sendto(pack(key, action, b"caller..", 1, b"RESERVED S1 1"), ("127.0.0.1", dormitory.udp_port))
     outsider.sendto(pack(key, Action.CONFIRM, b"caller..", 1, bytes(8)), ("127.0.0.1", back_end.port))
     outsider.sendto(pack(key, Action.RESERVE, b"caller..", 1, session + b"S1 alice"), ("127.0.0.1", back_end.port))
     port = outsider.getsockname()[1]
@@ -82,7 +82,7 @@ def test_a_replayed_request_is_neither_carried_out_nor_answered(dormitory: Dormi
         dormitory.wait_until_found("S")
         alice = dormitory.log_in("alice")
         alice.send("RESERVE S1", "AVAILABILITY S1", "RESERVE S1")
-        alice.expect("RESERVED S1 8-left", "AVAILABLE 8", "RESERVED S2 7-left")
+        alice.expect("RESERVED S1 8", "AVAILABLE 8", "RESERVED S2 7")
         requests = [data for data in relay.to_back_end if data[16] != Action.CONFIRM]
         assert len(requests) == 3
         replay(outsider, requests, dormitory.back_ends["S"].port)
@@ -101,7 +101,7 @@ def test_a_replayed_request_is_neither_carried_out_nor_answered(dormitory: Dormi
         expect_no_answer(outsider)
         relay.blocked = False
         alice.send("RESERVE S1")
-        alice.expect("RESERVED S3 6-left")
+        alice.expect("RESERVED S3 6")
         assert len(dormitory.rows("S")) == 3
 
 
@@ -113,7 +113,7 @@ def test_a_doubled_request_gets_the_same_answer_and_does_nothing_again(dormitory
         dormitory.wait_until_found("S")
         alice, bob = dormitory.log_in("alice"), dormitory.log_in("bob")
         alice.send("RESERVE S1")
-        alice.expect("RESERVED S1 0-left")
+        alice.expect("RESERVED S1 0")
         bob.send("RESERVE S1")
         bob.expect("FULL")
         alice.send("CANCEL S1")
@@ -123,7 +123,7 @@ def test_a_doubled_request_gets_the_same_answer_and_does_nothing_again(dormitory
         alice.send("AVAILABILITY S1")
         alice.expect("AVAILABLE 1")
         assert replies(dormitory, relay) == [
-            b"RESERVED S1 0-left",
+            b"RESERVED S1 0",
             b"FULL",
             b"CANCELLED S1",
             b"FULL",  # alice's is older than her last
@@ -192,14 +192,14 @@ def test_replies_that_nobody_asked_for_do_not_reach_a_client(dormitory: Dormitor
         dormitory.wait_until_found("S")
         alice = dormitory.log_in("alice")
         alice.send("RESERVE S1", "RESERVE S1")
-        alice.expect("RESERVED S1 8-left", "RESERVED S2 7-left")
+        alice.expect("RESERVED S1 8", "RESERVED S2 7")
         replies = [data for data in relay.to_main if data[16] == Action.REPLY]
         pattern = r"Client .* received from Server S over UDP with port (\d+): .*"
         port = int(dormitory.main.wait_for_line(pattern)[1])
-        forged = pack(bytes(32), Action.REPLY, b"caller..", 3, b"RESERVED S9 9-left")
+        forged = pack(bytes(32), Action.REPLY, b"caller..", 3, b"RESERVED S9 9")
         replay(outsider, [*replies, forged], port)
         alice.send("RESERVE S1")
-        alice.expect("RESERVED S3 6-left")
+        alice.expect("RESERVED S3 6")
         dormitory.main.wait_for_line(
             DROPPED.format("2 that nobody asked for, 1 without a right tag", outsider.getsockname()[1])
         )
