@@ -37,8 +37,8 @@ class Screen:
     """Standard output, a line at a time from any thread, for those who watch."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stdout.isatty()
-        self._in_colour = self._terminal and not os.getenv("NO_COLOR") and os.getenv("TERM") != "dumb"
+        self._terminal = sys.stdout.isatty() and os.getenv("TERM") != "dumb"
+        self._in_colour = self._terminal and not os.getenv("NO_COLOR")
         self._stopping = threading.Event()
         self._names = 0
         self._lock = threading.Lock()  # one line after the other

@@ -69,7 +69,8 @@ class Actor:
         """Type a line; show something else in its place if it is a secret."""
         self._screen.pause()
         with self._changed:
-            prompt, self._unfinished = self._unfinished, ""
+            prompt = self._unfinished if self._at_prompt() else ""
+            self._unfinished = self._unfinished.removeprefix(prompt)
             self._echo = text if prompt else ""
         self._show(">", prompt + self._screen.painted(shown or text, BOLD))
         with suppress(OSError):  # who is gone says so, or sees nothing
@@ -116,13 +117,16 @@ class Actor:
                 self._seen += 1
                 if text in lines[-1]:
                     return True
-            if text and text in self._unfinished:
+            if text and self._at_prompt() and text in self._unfinished:
                 lines.append(self._unfinished)
                 return True
             return self._ended
 
         self._wait_until(look)
         return lines
+
+    def _at_prompt(self) -> bool:
+        return self._unfinished.endswith(" ")
 
     def _wait_until(self, condition: Callable[[], bool]) -> bool:
         end = time.monotonic() + WAIT_SECONDS
