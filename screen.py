@@ -39,7 +39,7 @@ class Screen:
     def __init__(self) -> None:
         self._terminal = sys.stdout.isatty() and os.getenv("TERM") != "dumb"
         self._in_colour = self._terminal and not os.getenv("NO_COLOR")
-        self._stopping = threading.Event()
+        self._stopping = False
         self._names = 0
         self._lock = threading.Lock()  # one line after the other
 
@@ -83,7 +83,7 @@ class Screen:
 
     def stop(self) -> None:
         """Have whatever is played end soon; a signal's handler may call this."""
-        self._stopping.set()
+        self._stopping = True
 
     def go_on(self) -> None:
         """Do nothing, unless the demo is to end.
@@ -91,7 +91,7 @@ class Screen:
         Raises:
             Stopped: it is.
         """
-        if self._stopping.is_set():
+        if self._stopping:
             raise Stopped
 
     def wait_for_stop(self) -> NoReturn:
@@ -101,7 +101,7 @@ class Screen:
             Stopped: it is.
         """
         while True:
-            self._stopping.wait(TICK_SECONDS)
+            time.sleep(TICK_SECONDS)
             self.go_on()
 
 

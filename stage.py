@@ -9,6 +9,7 @@ waits for what they are to see. Every wait has a limit; what does not come is Un
 """
 
 import os
+import re
 import shlex
 import signal
 import socket
@@ -95,6 +96,18 @@ class Actor:
             came = " / ".join(lines[-2:]) or NOTHING
             raise Unmet(f"{self.name} sees: {text}", came + (", and then the end" if self._ended else ""))
         return lines
+
+    def sees_number(self, before: str) -> int:
+        """Wait for a line that contains a text; return the number that follows it there.
+
+        Raises:
+            Unmet: none came.
+        """
+        line = self.sees(before)
+        number = re.match(r"\d+", line.partition(before)[2])
+        if not number:
+            raise Unmet(f"{self.name} sees: {before} and a number", line)
+        return int(number[0])
 
     def reply(self) -> str:
         """Return the next line that is not empty."""
@@ -185,18 +198,6 @@ class Program(Actor):
             start_new_session=True,  # Ctrl-C is the demo's alone, which then ends all
         )
         self._reader.start()
-
-    def listens(self) -> int:
-        """Wait until a server says that it listens; return its port."""
-        return self.port_in("istening on ")
-
-    def port_in(self, text: str) -> int:
-        """Wait for a line that contains a text and ends with a port; return the port.
-
-        Raises:
-            Unmet: it did not come.
-        """
-        return int(self.sees(text).rpartition(":")[2])
 
     def freeze(self) -> None:
         """Have it do nothing more, whatever comes."""

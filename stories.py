@@ -1,6 +1,5 @@
 """What demo.py plays: for each system its servers, a short story with several clients, and how to visit it oneself."""
 
-import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from stage import ROOT, Program, Stage
 
 Check = Callable[[str, str, str], None]  # the situation, what is expected, what happened
 
+HOST = "127.0.0.1"
 DORMITORY_FILES = ("single.txt", "double.txt", "suite.txt", "member.txt")
 PASSWORDS = {"alice": "correct horse, battery", "bob": "tr0ub4dor"}  # of the members in member.txt
 
@@ -48,8 +48,8 @@ class Dormitory(NamedTuple):
 
 def open_chat(stage: Stage, directory: Path, *options: str) -> Server:
     """Start a chat server."""
-    program = stage.program("chat_server", "chat_server.py", "0", "--host", "127.0.0.1", *options)
-    return Server(program, program.listens())
+    program = stage.program("chat_server", "chat_server.py", "0", "--host", HOST, *options)
+    return Server(program, program.sees_number(f"Listening on {HOST}:"))
 
 
 def play_chat(stage: Stage, directory: Path, check: Check) -> None:
@@ -90,9 +90,9 @@ def invite_to_chat(server: Server) -> list[str]:
 def open_cinema(stage: Stage, directory: Path) -> Server:
     """Start a ticket server with a copy of the hall."""
     shutil.copy(ROOT / "seats.txt", directory)
-    arguments = ("0", "--host", "127.0.0.1", "--seats-file", str(directory / "seats.txt"))
+    arguments = ("0", "--host", HOST, "--seats-file", str(directory / "seats.txt"))
     program = stage.program("ticket_server", "ticket_server.py", *arguments)
-    return Server(program, program.listens())
+    return Server(program, program.sees_number(f"Listening on {HOST}:"))
 
 
 def play_cinema(stage: Stage, directory: Path, check: Check) -> None:
@@ -131,8 +131,8 @@ def invite_to_cinema(server: Server) -> list[str]:
 
 def open_rooms(stage: Stage, directory: Path) -> Server:
     """Start a chat room server."""
-    program = stage.program("chatroom_server", "chatroom_server.py", "0", "--host", "127.0.0.1")
-    return Server(program, program.listens())
+    program = stage.program("chatroom_server", "chatroom_server.py", "0", "--host", HOST)
+    return Server(program, program.sees_number(f"Listening on {HOST}:"))
 
 
 def play_rooms(stage: Stage, directory: Path, check: Check) -> None:
@@ -150,8 +150,8 @@ def play_rooms(stage: Stage, directory: Path, check: Check) -> None:
     check("a room that is there", "Room tea already exists.", bob.reply())
     bob.types("LIST")
     check("the rooms", "Rooms: tea", bob.reply())
-    port = enter_room(server, alice, members=0)
-    enter_room(server, bob, members=1)
+    port = enter_room(server, alice)
+    enter_room(server, bob)
     carol = stage.telnet("carol", port)
     server.program.sees("entered room tea")
     carol.types("hello from telnet")
@@ -172,13 +172,13 @@ def play_rooms(stage: Stage, directory: Path, check: Check) -> None:
     check("the rooms then", "There are no rooms.", dave.reply())
 
 
-def enter_room(server: Server, client: Program, members: int) -> int:
+def enter_room(server: Server, client: Program) -> int:
     """Have a client go in; return the room's port."""
     client.sees("Command> ")
     client.types("JOIN tea")
-    line = client.sees(f"members before you: {members}.")
+    port = client.sees_number("You are in room tea on port ")
     server.program.sees("entered room tea")
-    return int(re.findall(r"on port (\d+)", line)[0])
+    return port
 
 
 def invite_to_rooms(server: Server) -> list[str]:
@@ -192,7 +192,11 @@ def open_dormitory(stage: Stage, directory: Path) -> Dormitory:
         shutil.copy(ROOT / name, directory)
     data = ("--data-dir", str(directory))
     main = stage.program("serverM", "serverM.py", "--tcp-port", "0", "--udp-port", "0", *data)
-    dormitory = Dormitory({"M": main}, {"M": main.listens(), "UDP": main.port_in("Waiting for back ends")}, directory)
+    dormitory = Dormitory(
+        {"M": main},
+        {"M": main.sees_number(f"Listening on {HOST}:"), "UDP": main.sees_number(f"over UDP on {HOST}:")},
+        directory,
+    )
     for letter in "SDU":
         open_back_end(stage, dormitory, letter)
     for _ in "SDU":
@@ -206,7 +210,7 @@ def open_back_end(stage: Stage, dormitory: Dormitory, letter: str) -> None:
     data = ("--data-dir", str(dormitory.directory))
     program = stage.program(f"server{letter}", f"server{letter}.py", *ports, *data)
     dormitory.programs[letter] = program
-    dormitory.ports[letter] = program.listens()
+    dormitory.ports[letter] = program.sees_number(f"listening on {HOST}:")
 
 
 def play_dormitory(stage: Stage, directory: Path, check: Check) -> None:
