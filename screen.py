@@ -12,7 +12,7 @@ TICK_SECONDS = 0.1
 CELL_WIDTH = 36
 
 BOLD, DIM, RED, GREEN, PLAIN = "\033[1m", "\033[2m", "\033[31m", "\033[32m", "\033[0m"
-NAME_COLOURS = [f"\033[{number}m" for number in (36, 33, 35, 34, 32, 96, 93, 95, 94)]
+NAME_COLOURS = [f"\033[{number}m" for number in (36, 33, 35, 34, 32, 96, 93, 95, 94, 92, 97)]
 
 
 class Stopped(Exception):
@@ -40,13 +40,12 @@ class Screen:
         self._terminal = sys.stdout.isatty() and os.getenv("TERM") != "dumb"
         self._in_colour = self._terminal and not os.getenv("NO_COLOR")
         self._stopping = False
-        self._names = 0
+        self._colours: dict[str, str] = {}  # by name
         self._lock = threading.Lock()  # one line after the other
 
-    def next_colour(self) -> str:
-        """Return the colour for the next name."""
-        self._names += 1
-        return NAME_COLOURS[(self._names - 1) % len(NAME_COLOURS)]
+    def colour_of(self, name: str) -> str:
+        """Return the colour for a name: always the same."""
+        return self._colours.setdefault(name, NAME_COLOURS[len(self._colours) % len(NAME_COLOURS)])
 
     def painted(self, text: str, *colours: str) -> str:
         """Return a text in colours, if the screen has any."""

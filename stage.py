@@ -57,7 +57,7 @@ class Actor:
     def __init__(self, screen: Screen, name: str) -> None:
         self.name = name
         self._screen = screen
-        self._colour = screen.next_colour()
+        self._colour = screen.colour_of(name)
         self._changed = threading.Condition()  # guards all below
         self._lines: list[str] = []
         self._seen = 0  # so many of the lines the story has looked at

@@ -216,7 +216,7 @@ def open_back_end(stage: Stage, dormitory: Dormitory, letter: str) -> None:
 def play_dormitory(stage: Stage, directory: Path, check: Check) -> None:
     """Tell of a guest, of the last room, and of a back end that is killed in the middle of a reservation."""
     dormitory = open_dormitory(stage, directory)
-    guest, alice, bob = (log_in(stage, dormitory, name) for name in ("eve", "alice", "bob"))
+    guest, alice, bob = (log_in(stage, dormitory, name) for name in ("dave", "alice", "bob"))
     guest.types("S410")
     guest.types("availability")
     check("a guest asks", "Room S410 is available: 1 left", guest.reply())

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
-from conftest import Program, wait_until
+from conftest import ROOT, Program, wait_until
 from readme import clone
 from terminal import Terminal
 
@@ -73,6 +74,15 @@ def test_all_four_stories_are_played_with_the_real_programs_and_nothing_is_left(
     assert done.stdout.endswith(f"\n{len(rows)} of {len(rows)} expectations were met.\n")
     assert "\033" not in done.stdout
     assert files(tree) == before
+    assert [row for row in drawn_rows() if row not in rows] == [], "docs/draw_demo.py draws the picture anew"
+
+
+def drawn_rows() -> list[list[str]]:
+    """Return the rows of the table in the picture of the demo."""
+    texts = ElementTree.parse(ROOT / "docs" / "demo.svg").iterfind("{*}text")
+    rows = [re.split(r" {2,}", "".join(text.itertext())) for text in texts]
+    assert any(row[0] == "ok" for row in rows)
+    return [row for row in rows if row[0] in ("ok", "NO")]
 
 
 def test_the_screen_shows_who_says_what_and_what_is_typed(tree: Path) -> None:
