@@ -9,6 +9,7 @@ import sys
 import termios
 import threading
 from pathlib import Path
+from typing import Any
 
 from conftest import ROOT, WAIT_SECONDS, wait_until
 
@@ -21,14 +22,15 @@ class Terminal:
 
     Args:
         command: a script of the project and its arguments, or any other program and its.
+        options: more for subprocess.Popen.
     """
 
-    def __init__(self, *command: str) -> None:
+    def __init__(self, *command: str, **options: Any) -> None:
         self._keyboard, self._tty = pty.openpty()
         fcntl.ioctl(self._tty, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         if Path(command[0]).suffix == ".py":
             command = (sys.executable, "-W", "error", str(ROOT / command[0]), *command[1:])
-        self.process = subprocess.Popen(command, stdin=self._tty, stdout=self._tty, stderr=self._tty)
+        self.process = subprocess.Popen(command, stdin=self._tty, stdout=self._tty, stderr=self._tty, **options)
         self._output = b""
         self._seen = 0  # so many rows have been expected
         self._reader = threading.Thread(target=self._read)

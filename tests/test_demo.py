@@ -1,0 +1,251 @@
+"""demo.py: plays all four systems, checks what they do, and leaves nothing behind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from conftest import ROOT, Program, wait_until
+from readme import clone
+from terminal import Terminal
+
+DEMO_SECONDS = 60.0
+TITLES = {"chat": "Chat", "cinema": "Cinema tickets", "rooms": "Chat rooms", "dormitory": "Dormitory"}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Path]:
+    """Give a clone to run the demo from; fail if a program of it runs afterwards."""
+    tree = clone(tmp_path / "socket-systems")
+    yield tree
+    assert running(tree) == []
+
+
+def running(tree: Path) -> list[str]:
+    """Return the command lines of programs of a clone (Linux only)."""
+    commands = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            commands.append(file.read_text().replace("\0", " "))
+    return [command for command in commands if str(tree) in command]
+
+
+def run_demo(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the demo to its end; fail if it wrote to standard error."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(tree / "demo.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=DEMO_SECONDS,
+    )
+    assert done.stderr == ""
+    return done
+
+
+def table(done: subprocess.CompletedProcess[str]) -> list[list[str]]:
+    """Return the rows of the table: a mark, the story, the situation, what was expected, and what happened."""
+    return [re.split(r" {2,}", line) for line in done.stdout.splitlines() if re.match(r"(ok|NO)  ", line)]
+
+
+def files(tree: Path) -> dict[Path, bytes]:
+    """Return what a clone holds, but for compiled modules."""
+    return {path: path.read_bytes() for path in tree.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+
+
+def test_all_four_stories_are_played_with_the_real_programs_and_nothing_is_left(tree: Path) -> None:
+    before = files(tree)
+    done = run_demo(tree)
+    assert done.returncode == 0
+    assert [line for line in done.stdout.splitlines() if line.startswith("[")] == [
+        "[1/4] Chat ... next: Cinema tickets, Chat rooms, Dormitory",
+        "[2/4] Cinema tickets ... next: Chat rooms, Dormitory",
+        "[3/4] Chat rooms ... next: Dormitory",
+        "[4/4] Dormitory ...",
+    ]
+    rows = table(done)
+    assert {story for _, story, *_ in rows} == set(TITLES.values())
+    assert {mark for mark, *_ in rows} == {"ok"}
+    assert done.stdout.endswith(f"\n{len(rows)} of {len(rows)} expectations were met.\n")
+    assert "\033" not in done.stdout
+    assert files(tree) == before
+    assert [row for row in drawn_rows() if row not in rows] == [], "docs/draw_demo.py draws the picture anew"
+
+
+def drawn_rows() -> list[list[str]]:
+    """Return the rows of the table in the picture of the demo."""
+    texts = ElementTree.parse(ROOT / "docs" / "demo.svg").iterfind("{*}text")
+    rows = [re.split(r" {2,}", "".join(text.itertext())) for text in texts]
+    assert any(row[0] == "ok" for row in rows)
+    return [row for row in rows if row[0] in ("ok", "NO")]
+
+
+def test_the_screen_shows_who_says_what_and_what_is_typed(tree: Path) -> None:
+    lines = run_demo(tree, "chat").stdout.splitlines()
+    assert lines[0] == "[1/1] Chat ..."
+    assert re.fullmatch(r"chat_server     \$ python3 chat_server.py 0 .*", lines[1])
+    assert re.fullmatch(r"chat_server     \| Listening on 127\.0\.0\.1:\d+", lines[2])
+    typed = lines.index("alice           > MESG dave are you there?")
+    assert "alice           | Unknown Recipient dave" in lines[typed:]
+
+
+@pytest.mark.parametrize(
+    ("story", "script", "text", "broken", "row"),
+    [
+        (
+            "chat",
+            "chat_server.py",
+            "Unknown Recipient",
+            "Unheard of",
+            ["a message to nobody", "Unknown Recipient dave", "Unheard of dave"],
+        ),
+        (
+            "cinema",
+            "theatre.py",
+            "is taken",
+            "is gone",
+            [
+                "the last seat, the other",
+                "Seat 3-3 is taken.",
+                "Seat 3-3 is gone. Order cancelled, nothing was booked.",
+            ],
+        ),
+        (
+            "rooms",
+            "chatroom_server.py",
+            "Warning: ",
+            "",
+            ["room deleted, at bob", "Warning: room tea is deleted", "room tea is deleted"],
+        ),
+        (
+            "dormitory",
+            "front_desk.py",
+            "Guests cannot",
+            "Guests may not",
+            ["a guest reserves", "Denied: Guests cannot reserve.", "Denied: Guests may not reserve."],
+        ),
+        (
+            "chat",
+            "chat_server.py",
+            "import tcp\n",
+            "import tcp\n\nraise SystemExit('no more')\n",
+            ["the story goes on", "chat_server sees: Listening on 127.0.0.1:", "no more, and then the end"],
+        ),
+        (
+            "rooms",
+            "chatroom_server.py",
+            "Listening on",
+            "Deaf on",
+            None,
+        ),
+    ],
+    ids=["other answer", "other refusal", "no warning", "other denial", "server that ends", "server that is silent"],
+)
+def test_what_was_expected_and_did_not_happen_is_in_the_table(
+    tree: Path, story: str, script: str, text: str, broken: str, row: list[str] | None
+) -> None:
+    replace_in(tree / script, text, broken)
+    replace_in(tree / "stage.py", "WAIT_SECONDS = 8.0", "WAIT_SECONDS = 1.0")
+    done = run_demo(tree, story)
+    assert done.returncode == 1
+    missed = [cells for mark, _, *cells in table(done) if mark == "NO"]
+    if row:
+        assert row in missed
+    else:
+        assert len(missed) == 1
+    assert not done.stdout.endswith(f"\n{len(table(done))} of {len(table(done))} expectations were met.\n")
+
+
+def replace_in(file: Path, text: str, by: str) -> None:
+    """Replace a text that must be there."""
+    before = file.read_text()
+    assert text in before
+    file.write_text(before.replace(text, by))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_a_story_ends_all(tree: Path, number: int) -> None:
+    demo = Program(str(tree / "demo.py"), "dormitory")
+    try:
+        demo.wait_for_line(r"alice +> S410")
+        assert len(running(tree)) > 5
+        demo.process.send_signal(number)
+        assert demo.wait() == 130
+        assert demo.errors == ""
+        assert not re.search("^ok ", "\n".join(demo.lines), re.MULTILINE)
+    finally:
+        demo.kill()
+
+
+def test_it_ends_when_nobody_reads_its_output(tree: Path) -> None:
+    command = f"{sys.executable} {tree / 'demo.py'} | head -n 3"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=DEMO_SECONDS)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 3
+    wait_until(lambda: not running(tree), "the end of all programs")
+
+
+# For each system: what is typed into the terminals, and what must be seen there then.
+VISITS = {
+    "chat": [("JOIN zoe{number}", "JOIN zoe{number} accepted")],
+    "cinema": [("0", "A number of 1 or more is expected.")],
+    "rooms": [("CREATE tea{number}", "Room tea{number} is created.")],
+    "dormitory": [
+        ("alice", "Password (Enter alone: as a guest): "),
+        ("correct horse, battery", "Welcome, member alice."),
+    ],
+}
+
+
+@pytest.mark.parametrize("story", VISITS)
+def test_the_lines_that_stay_prints_work_when_pasted_and_ctrl_c_stops_the_servers(tree: Path, story: str) -> None:
+    before = files(tree)
+    demo = Program(str(tree / "demo.py"), story, "--stay")
+    terminals = []
+    try:
+        demo.wait_for_line(r"Ctrl-C here stops the servers\.")
+        lines = [line for line in demo.lines if line.startswith("    ")]
+        for number, line in enumerate(lines, 1):
+            terminals.append(Terminal("bash", "-c", line, start_new_session=True))
+            for typed, seen in VISITS[story]:
+                terminals[-1].type(typed.format(number=number) + "\n")
+                wait_for_row(terminals[-1], seen.format(number=number))
+        assert len(lines) > 1
+        assert demo.stop(signal.SIGINT) == 0
+        assert demo.errors == ""
+    finally:
+        for terminal in terminals:
+            terminal.close()
+        demo.stop()
+    assert running(tree) == []
+    assert files(tree) == before
+
+
+def wait_for_row(terminal: Terminal, text: str) -> None:
+    """Wait until a row of a terminal ends with a text."""
+    wait_until(lambda: any(row.endswith(text) for row in terminal.rows()), f"{text!r} in {terminal.rows()}")
+
+
+def test_stay_needs_to_know_which_servers(tree: Path) -> None:
+    done = subprocess.run([sys.executable, str(tree / "demo.py"), "--stay"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "one of chat, cinema, rooms, dormitory is expected" in done.stderr
+
+
+@pytest.mark.parametrize("variable", [{}, {"NO_COLOR": "1"}])
+def test_names_have_colours_on_a_terminal_unless_somebody_wants_none(tree: Path, variable: dict[str, str]) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "NO_COLOR"} | {"TERM": "xterm", **variable}
+    terminal = Terminal(sys.executable, str(tree / "demo.py"), "chat", "--stay", env=environment)
+    try:
+        wait_until(lambda: any("Ctrl-C here" in row for row in terminal.rows()), "the lines to paste")
+        row = next(row for row in terminal.rows() if "Listening on" in row)
+        assert row.startswith("chat_server     | " if variable else "\033[36mchat_server     |\033[0m ")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.wait() == 0
+    finally:
+        terminal.close()

@@ -1,0 +1,112 @@
+"""The dormitory on five hosts, as README.md says to start it, where the links lose a fifth of what is sent."""
+
+import re
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from conftest import Program
+from hosts import Network
+from readme import clone, read_sections
+
+LOSS = 0.2
+ANSWER_SECONDS = 60.0
+COPY = re.compile(r"scp -p (\S+) (\d+\.\d+\.\d+\.\d+):\S+")
+ROOMS = ["S233", "D111", "U237"] * 3
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """Give a network without hosts."""
+    network = Network()
+    try:
+        yield network
+    finally:
+        network.close()
+
+
+class Hosts:
+    """The hosts of the README, each with a clone of its own; what is started there."""
+
+    def __init__(self, network: Network, lines: list[tuple[str, str]], directory: Path) -> None:
+        self.lines = lines
+        self.trees: dict[str, Path] = {}
+        self.programs: dict[str, Program] = {}  # by script
+        self._prefixes: dict[str, tuple[str, ...]] = {}
+        for address in dict.fromkeys(address for address, _ in lines):
+            self._prefixes[address] = network.add_host(address)
+            self.trees[address] = clone(directory / address)
+
+    def paste(self, address: str, line: str) -> None:
+        """Do what a line says on a host: start a program, or copy a file to another host."""
+        if copy := COPY.fullmatch(line):
+            shutil.copy(self.trees[address] / copy[1], self.trees[copy[2]])
+            return
+        python, script, *arguments = line.split()
+        assert python == "python3"
+        tree = self.trees[address]
+        self.programs[script] = Program(
+            str(tree / script), *arguments, prefix=self._prefixes[address], cwd=tree, stdin=subprocess.PIPE
+        )
+        if script != "client.py":
+            assert self.programs[script].port
+
+    def close(self) -> None:
+        """End all programs."""
+        for program in self.programs.values():
+            program.kill()
+
+
+@pytest.fixture
+def hosts(network: Network, tmp_path: Path) -> Iterator[Hosts]:
+    """Give the hosts of the README; nothing runs there yet."""
+    blocks = [block for section in read_sections() for block in section.blocks if block.on_hosts]
+    assert len(blocks) == 1, "README.md tells once how to start the dormitory on several hosts"
+    try:
+        hosts = Hosts(network, list(blocks[0].by_host()), tmp_path)
+    except OSError as error:
+        pytest.skip(f"no network of namespaces can be made here: {error}")
+    network.start()
+    try:
+        yield hosts
+    finally:
+        hosts.close()
+
+
+def test_the_lines_for_several_hosts_book_each_room_once_though_the_links_lose_a_fifth(
+    network: Network, hosts: Hosts
+) -> None:
+    network.loss = LOSS
+    for address, line in hosts.lines:
+        hosts.paste(address, line)
+    main, client = hosts.programs["serverM.py"], hosts.programs["client.py"]
+    for letter in "SDU":
+        main.wait_for_line(rf"Server {letter} at 192\.0\.2\.\d+:\d+ has sent its room status: .*", ANSWER_SECONDS)
+    answers = ["alice", "correct horse, battery", *(f"{room}\nreservation" for room in ROOMS), "mine", "quit"]
+    assert client.process.stdin
+    client.process.stdin.write("".join(f"{answer}\n" for answer in answers).encode())
+    client.process.stdin.flush()
+    assert client.wait(ANSWER_SECONDS) == 0
+    confirmed = re.findall(r"Room (\w+) is yours: reservation (\w+)\.", "\n".join(client.lines))
+    assert [room for room, _ in confirmed] == ROOMS
+    assert sorted(re.findall(r"^  (\w+) +(\w+)$", "\n".join(client.lines), re.MULTILINE)) == sorted(
+        (reservation, room) for room, reservation in confirmed
+    )
+    assert sum(rows_on_disk(tree) for tree in hosts.trees.values()) == len(ROOMS)
+    assert network.lost > len(ROOMS)
+    for script in ("serverM.py", "serverS.py", "serverD.py", "serverU.py"):
+        assert hosts.programs[script].stop() == 0
+        assert hosts.programs[script].errors == ""
+
+
+def rows_on_disk(tree: Path) -> int:
+    """Return how many reservations a host has."""
+    rows = 0
+    for file in tree.glob("*.db"):
+        with closing(sqlite3.connect(file)) as db:
+            rows += db.execute("SELECT count(*) FROM reservations").fetchone()[0]
+    return rows
