@@ -79,15 +79,16 @@ class Peer:
         return match
 
     def read_all(self) -> str:
-        """Return all that comes until the connection ends, also by a reset."""
+        """Return all that comes until the connection ends, also by a reset; then close it, as clients do."""
         with suppress(ConnectionError):
             while data := self._receive("the end of the connection"):
                 self.received += data
+        self.close()
         rest, self.received = self.received, b""
         return rest.decode()
 
     def expect_end(self) -> None:
-        """Fail if anything comes before the connection ends."""
+        """Fail if anything comes before the connection ends; then close it."""
         assert self.read_all() == ""
 
     def expect_nothing(self, seconds: float = 0.2) -> None:
