@@ -31,7 +31,7 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = WAIT_SE
     while not condition():
         if time.monotonic() > end:
             pytest.fail(f"not within {seconds} seconds: {what}")
-        time.sleep(0.01)
+        time.sleep(0.005)
 
 
 class Peer:
@@ -199,13 +199,10 @@ class Program:
         """Return the memory that it has resident (Linux only)."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    def remember_rest(self) -> None:
-        """Take the threads and sockets that it has now, once it has started, for those it must come back to."""
-        before = (0, 0)
-        while (now := self.threads_and_sockets()) != before:
-            before = now
-            time.sleep(0.02)
-        self._at_rest = now
+    def remember_rest(self, threads: int) -> None:
+        """Wait until it has started so many threads; take its sockets then for those it must come back to, too."""
+        wait_until(lambda: self.threads_and_sockets()[0] in (0, threads), f"{threads} threads")
+        self._at_rest = self.threads_and_sockets()
 
     def expect_rest(self, seconds: float = WAIT_SECONDS) -> None:
         """Fail unless it comes back to the threads and sockets that it began with, once its clients have left."""
@@ -216,7 +213,7 @@ class Program:
         while (now := self.threads_and_sockets())[0] > threads or now[1] > sockets:
             if time.monotonic() > end:
                 pytest.fail(f"{now} threads and sockets are left of its clients; at rest it has {self._at_rest}")
-            time.sleep(0.02)
+            time.sleep(0.005)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send it a signal; return its exit status, which must come within two seconds."""
@@ -258,14 +255,17 @@ Start = Callable[..., Program]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Give a function that runs a program with arguments, waits until it listens, and looks after it."""
+    """Give a function that runs a program with arguments, waits until it listens, and looks after it.
+
+    At rest it has so many threads: the main one, the one that accepts, the one that writes status lines.
+    """
     servers: list[Program] = []
 
-    def start_server(*arguments: str, **options: Any) -> Program:
+    def start_server(*arguments: str, threads: int = 3, **options: Any) -> Program:
         server = Program(*arguments, **options)
         servers.append(server)
         assert server.port
-        server.remember_rest()
+        server.remember_rest(threads)
         return server
 
     try:

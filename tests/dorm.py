@@ -9,16 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STOP_SECONDS, Peer, Program, wait_until
+from conftest import STOP_SECONDS, Peer, Program
 
 KINDS = {"S": "single", "D": "double", "U": "suite"}
 PASSWORDS = {"alice": "correct horse, battery", "bob": "secret"}
-
-
-def _remember_rest(program: Program, threads: int) -> None:
-    """Wait until a program that listens runs all its threads."""
-    wait_until(lambda: program.threads_and_sockets()[0] in (0, threads), f"{threads} threads")
-    program.remember_rest()
 
 
 def cheap_hash(password: str) -> str:
@@ -56,9 +50,8 @@ class Dormitory:
         tcp_port, udp_port = (str(self._ports.get(name, 0)) for name in ("tcp", "udp"))
         ports = ("--tcp-port", tcp_port, "--udp-port", udp_port)
         self.main = self._start_program(
-            "serverM.py", *ports, "--data-dir", str(self.directory), *arguments, prefix=prefix
+            "serverM.py", *ports, "--data-dir", str(self.directory), *arguments, prefix=prefix, threads=4
         )
-        _remember_rest(self.main, threads=4)
         self._ports["tcp"] = self.main.port
         self._ports["udp"] = int(self.main.wait_for_line(r"Waiting for back ends over UDP on 127\.0\.0\.1:(\d+)")[1])
 
@@ -73,7 +66,6 @@ class Dormitory:
         if main_port or "udp" in self._ports:
             arguments += ["--main-port", str(main_port or self.udp_port)]
         program = self._start_program(f"server{letter}.py", *arguments, "--data-dir", str(self.directory))
-        _remember_rest(program, threads=3)
         self.back_ends[letter] = program
         self._ports[letter] = program.port
 
