@@ -199,8 +199,12 @@ class Program:
         """Return the memory that it has resident (Linux only)."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    def remember_rest(self, threads: int) -> None:
-        """Wait until it has started so many threads; take its sockets then for those it must come back to, too."""
+    def wait_for_start(self, threads: int = 3) -> None:
+        """Wait until it listens and has started its threads; it must come back to these and to its sockets.
+
+        A TCP server has the main thread, the one that accepts, and the one that writes status lines.
+        """
+        assert self.port
         wait_until(lambda: self.threads_and_sockets()[0] in (0, threads), f"{threads} threads")
         self._at_rest = self.threads_and_sockets()
 
@@ -254,22 +258,16 @@ Start = Callable[..., Program]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
-    """Give a function that runs a program with arguments, waits until it listens, and looks after it.
-
-    At rest it has so many threads: the main one, the one that accepts, the one that writes status lines.
-    """
+def launch() -> Iterator[Start]:
+    """Give a function that runs a server with arguments and looks after it."""
     servers: list[Program] = []
 
-    def start_server(*arguments: str, threads: int = 3, **options: Any) -> Program:
-        server = Program(*arguments, **options)
-        servers.append(server)
-        assert server.port
-        server.remember_rest(threads)
-        return server
+    def launch_server(*arguments: str, **options: Any) -> Program:
+        servers.append(Program(*arguments, **options))
+        return servers[-1]
 
     try:
-        yield start_server
+        yield launch_server
         for server in servers:
             if server.process.poll() is None:
                 server.expect_rest()
@@ -281,6 +279,18 @@ def start() -> Iterator[Start]:
             for peer in server.peers:
                 peer.close()
             server.kill()
+
+
+@pytest.fixture
+def start(launch: Start) -> Start:
+    """Give a function that runs a server with arguments, waits until it listens, and looks after it."""
+
+    def start_server(*arguments: str, **options: Any) -> Program:
+        server = launch(*arguments, **options)
+        server.wait_for_start()
+        return server
+
+    return start_server
 
 
 def run_program(
