@@ -10,9 +10,11 @@ is deleted gives the prompt back at once.
 """
 
 import argparse
+import io
 import os
 import re
 import select
+import signal
 import socket
 import sys
 from contextlib import closing, suppress
@@ -211,8 +213,11 @@ def main() -> int:
     options = parser.parse_args()
     try:
         lobby = Lobby(options.host, options.port)
-    except OSError as error:
-        return tcp.fail(f"Cannot connect to {options.host}:{options.port}: {error.strerror or error}")
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host is like this
+        return tcp.fail(f"Cannot connect to {options.host}:{options.port}: {getattr(error, 'strerror', None) or error}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which leaves the terminal as it was
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with closing(lobby), Console() as console:
             Session(console, lobby, f"{options.name}: " if options.name else "").run()
@@ -220,9 +225,9 @@ def main() -> int:
         return tcp.fail(str(lost))
     except KeyboardInterrupt:
         return 0
-    except BrokenPipeError:  # nobody reads what is shown
+    except OSError as error:  # nobody can read what is shown
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1 if isinstance(error, BrokenPipeError) else tcp.fail(f"Cannot write: {error.strerror}")
     return 0
 
 

@@ -142,6 +142,13 @@ class Rooms:
         with self._lock:
             return list(self._by_name.values())
 
+    def take_all(self) -> list[Room]:
+        """Take all rooms out, and let none be created any more: each is then stopped by who took it out."""
+        with self._lock:
+            self._max_rooms = 0
+            rooms, self._by_name = list(self._by_name.values()), {}
+            return rooms
+
     def _find(self, name: str) -> Room:
         if name not in self._by_name:
             raise Refused(RoomStatus.DOES_NOT_EXIST, f"Room {name} does not exist")
@@ -176,9 +183,7 @@ def server(host: str, port: int, max_rooms: int, max_connections: int, login_sec
     LOG.write(f"Listening on {host}:{lobby.port}")
     lobby.start()
     tcp.wait_for_signal()
-    tcp.stop_all([lobby, *(room.server for room in rooms.all())])
-    LOG.flush(tcp.FLUSH_SECONDS)
-    return 0
+    return tcp.end_process([lobby, *(room.server for room in rooms.take_all())])
 
 
 def connection_handler(connection: Connection, rooms: Rooms) -> None:

@@ -52,6 +52,7 @@ class Connection:
         self.fd = sock.fileno()
         self.deadline = deadline
         self._sock = sock
+        sock.setblocking(False)  # who waits, waits in poll
         self._stop_fd = stop_fd
         self._input = select.poll()  # select.select() cannot take descriptors over 1023
         self._input.register(sock, select.POLLIN)
@@ -93,7 +94,7 @@ class Connection:
         """Wait for input and return it, or nothing at its end."""
         wait = None if self.deadline is None else max(0.0, self.deadline - time.monotonic()) * 1000
         ready = self._input.poll(wait)
-        if not ready:
+        if not ready or wait == 0.0:  # also for a client that never pauses
             raise DeadlinePassed
         if self._stop_fd in dict(ready):
             return b""
@@ -135,7 +136,7 @@ class Connection:
     def _offer(self, data: bytes | bytearray) -> int:
         """Return how many bytes the kernel took without waiting."""
         try:
-            return self._sock.send(data, socket.MSG_DONTWAIT)
+            return self._sock.send(data)
         except BlockingIOError:
             return 0
         except OSError:  # the owner's recv says what happened
@@ -197,7 +198,7 @@ class Connection:
             if seconds < PERIOD_SECONDS:
                 return False
             too_little = self._watched_bytes < LEAST_BYTES_PER_SECOND * seconds
-            self._watched_since = None
+            self._watched_since = None  # the next period begins
             self._watch()
             return too_little
 
@@ -241,7 +242,8 @@ class Connection:
                 self._sock.shutdown(socket.SHUT_WR)
                 self._discard_input()
         self.status(f"disconnected{reason}")  # before the number of the descriptor is free for another
-        self._sock.close()
+        with self._lock:  # nobody else is using it
+            self._sock.close()
 
     def refuse(self, text: str) -> None:
         """Tell the client why it is not served, and close without waiting."""
@@ -249,8 +251,10 @@ class Connection:
         self.say_farewell(f"{text}\n".encode())
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
-            self._sock.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
-        self._sock.close()
+            self._sock.recv(RECEIVE_BYTES)  # unread input would turn the close into a reset
+        with self._lock:
+            self._backlog.clear()
+            self._sock.close()
 
     def _discard_input(self) -> None:
         """Read until the client ends its side, but not for long; if the server stops, until it is quiet."""

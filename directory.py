@@ -17,7 +17,6 @@ from status import LOG
 from udp import Address, Dropped, TaggedSocket
 
 TICK_SECONDS = 0.1  # how long it may wait for announcements without looking at anything else
-STOP_SECONDS = 0.5
 
 
 class Place(NamedTuple):
@@ -37,25 +36,18 @@ class Directory:
         self._heard: dict[bytes, int] = {}  # the highest number from each run of a back end
         self._places: dict[str, Place] = {}  # written by the listening thread alone, each entry as a whole
         self._rooms_told: dict[str, tuple[Address, bytes]] = {}  # whose status lines were written
-        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._listen_for_ever, name="announcements", daemon=True)
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Begin to listen, until the process ends."""
         self._thread.start()
-
-    def stop(self) -> None:
-        """Stop listening."""
-        self._stopping.set()
-        self._thread.join(STOP_SECONDS)
-        self._sock.close()
 
     def find(self, letter: str) -> Place | None:
         """Return where a back end is, if it has announced itself."""
         return self._places.get(letter)
 
     def _listen_for_ever(self) -> None:
-        while not self._stopping.is_set():
+        while True:
             try:
                 if received := self._sock.receive():
                     self._take(*received)

@@ -76,7 +76,7 @@ class LineBuffer:
             if command["unfinished"] is not None:
                 self._telnet = command[0]
             if command[0] == _DO_TIMING_MARK:
-                self.answer += _WILL_TIMING_MARK
+                self.answer = _WILL_TIMING_MARK
             return _IAC if command[0] == _IAC + _IAC else b""
 
         return _TELNET.sub(replacement, data)

@@ -72,10 +72,7 @@ def serve(arguments: argparse.Namespace) -> int:
     directory.start()
     server.start()
     tcp.wait_for_signal()
-    server.stop()
-    directory.stop()
-    LOG.flush(tcp.FLUSH_SECONDS)
-    return 0
+    return tcp.end_process([server])
 
 
 def ask_and_add_member(path: Path, name: str) -> int:

@@ -6,6 +6,7 @@ but once it has taken nothing for a while, lines are counted instead of kept, un
 """
 
 import os
+import select
 import sys
 import threading
 import time
@@ -92,8 +93,13 @@ class StatusLog:
 
 
 def _write_all(fd: int, data: bytes) -> None:
+    writable = select.poll()
+    writable.register(fd, select.POLLOUT)
     while data:
-        data = data[os.write(fd, data) :]
+        try:
+            data = data[os.write(fd, data) :]
+        except BlockingIOError:  # another program has left the terminal so
+            writable.poll()
 
 
 def _standard_output() -> StatusLog:

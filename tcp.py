@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from connection import Connection, DeadlinePassed
 from protocol import LineTooLong
@@ -30,11 +30,13 @@ ORDERLY_STOP_SECONDS = 1.0
 CUT_OFF_SECONDS = 0.3
 FLUSH_SECONDS = 0.3
 ACCEPT_AGAIN_SECONDS = 0.1
+KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3}  # ... within two minutes, not two hours
 SERVER_DESCRIPTORS = 3  # of a server without connections: the listening socket and a pipe
 SPARE_DESCRIPTORS = 64
 STACK_BYTES = 1 << 19  # the usual 8 MiB each would cost 40 GB of address space for 5,000 connections
 
 SWITCH_SECONDS = 0.5  # each thread that waits for the interpreter wakes so often; at 5 ms, 5,000 would do only that
+STOPPING_SWITCH_SECONDS = 0.005  # the thread that stops the others must get its turn
 MOST = 1_000_000  # of anything that a command line asks for; in seconds, poll() takes no more than 24 days
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
@@ -101,13 +103,18 @@ class Server:
         """Stop as stop_all() does."""
         stop_all([self], farewell)
 
-    def stop_accepting(self) -> None:
-        """Accept no more, and close the listening socket."""
+    def begin_stop(self, farewell: bytes) -> None:
+        """Wake the accepting thread and every conversation to end; a farewell is the last that a client gets."""
         self._stopping.set()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread
+        if farewell:
+            for connection in self._snapshot():
+                connection.say_farewell(farewell)
+        os.close(self._stop_writer)
+
+    def close_listener(self, deadline: float) -> None:
+        """Close the listening socket when the accepting thread has ended, at the latest at a time.monotonic()."""
         if self._acceptor.ident:
-            self._acceptor.join(CUT_OFF_SECONDS)
+            self._acceptor.join(max(0.0, deadline - time.monotonic()))
         with self._ended:
             self._listener.close()
 
@@ -122,13 +129,6 @@ class Server:
         with suppress(OSError):  # the accepting thread meets the same, and says so
             self._accept_waiting()
         return self._snapshot()
-
-    def end_input(self, farewell: bytes) -> None:
-        """Have every conversation end as if its client had ended its input; a farewell is the last that it gets."""
-        if farewell:
-            for connection in self._snapshot():
-                connection.say_farewell(farewell)
-        os.close(self._stop_writer)
 
     def cut_off(self) -> None:
         """Give up the connections that are left."""
@@ -151,7 +151,7 @@ class Server:
     def _accept_for_ever(self) -> None:
         arrivals = select.poll()
         arrivals.register(self._listener, select.POLLIN)
-        arrivals.register(self._stop_fd, select.POLLIN)  # where shutdown() does not wake it
+        arrivals.register(self._stop_fd, select.POLLIN)
         complained = False
         while not self._stopping.is_set():
             arrivals.poll()
@@ -172,7 +172,6 @@ class Server:
                     sock, address = self._listener.accept()
                 except BlockingIOError:
                     return
-                sock.setblocking(True)
                 connection = Connection(sock, self._stop_fd, self._deadline())
                 self._connections.add(connection)
             self._begin(connection, address)
@@ -223,22 +222,35 @@ class Server:
 
 
 def stop_all(servers: Sequence[Server], farewell: bytes = b"") -> None:
-    """Stop servers together; takes at most 1.6 seconds.
-
-    They accept no more, and every conversation ends when it has handled what it received. Connections whose backlog has
-    not gone out after a second are cut off.
-    """
-    for server in servers:
-        server.stop_accepting()
-    for server in servers:
-        server.end_input(farewell)
-    if not _wait_for_end(servers, ORDERLY_STOP_SECONDS):
+    """Stop servers together, and cut off the connections whose backlog has not gone out after a second."""
+    if not _stop_orderly(servers, farewell):
         for server in servers:
             server.cut_off()
         if not _wait_for_end(servers, CUT_OFF_SECONDS):
             return  # a handler hangs, and the rest is for the end of the process
     for server in servers:
         server.close()
+
+
+def _stop_orderly(servers: Sequence[Server], farewell: bytes = b"") -> bool:
+    """Accept no more and let every conversation end; return whether all did so within a second."""
+    for server in servers:
+        server.begin_stop(farewell)
+    deadline = time.monotonic() + CUT_OFF_SECONDS
+    for server in servers:
+        server.close_listener(deadline)
+    return _wait_for_end(servers, ORDERLY_STOP_SECONDS)
+
+
+def end_process(servers: Sequence[Server]) -> NoReturn:
+    """Stop servers, write the last status lines, and exit with status 0; the kernel cuts off what has not ended.
+
+    The interpreter would wait for hundreds of busy threads, each in its turn, to end by itself.
+    """
+    sys.setswitchinterval(STOPPING_SWITCH_SECONDS)
+    _stop_orderly(servers)
+    LOG.flush(FLUSH_SECONDS)
+    os._exit(0)
 
 
 def _wait_for_end(servers: Sequence[Server], seconds: float) -> bool:
@@ -256,7 +268,10 @@ def listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # do not wait for the last run's connections
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # find out about vanished hosts
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # find out about vanished hosts ...
+        for name, value in KEEP_ALIVE.items():
+            if hasattr(socket, name):
+                listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(address)
         listener.listen(socket.SOMAXCONN)
@@ -282,7 +297,7 @@ def resolve(host: str, port: int, kind: int, family: int = 0) -> tuple[int, Any]
 def run(
     host: str, port: int, handler: Handler, max_connections: int = MAX_CONNECTIONS, login_seconds: int = LOGIN_SECONDS
 ) -> int:
-    """Serve until SIGINT or SIGTERM; return the exit status of the program."""
+    """Serve until SIGINT or SIGTERM, and exit; return the exit status of the program if it cannot begin."""
     prepare(max_connections)
     try:
         server = Server(host, port, handler, threading.Semaphore(max_connections), login_seconds)
@@ -291,9 +306,7 @@ def run(
     LOG.write(f"Listening on {host}:{server.port}")
     server.start()
     wait_for_signal()
-    server.stop()
-    LOG.flush(FLUSH_SECONDS)
-    return 0
+    return end_process([server])
 
 
 def prepare(descriptors: int) -> None:

@@ -122,6 +122,21 @@ class Peer:
             pytest.fail(f"expected {what} within {WAIT_SECONDS} seconds, got {self.received!r}")
 
 
+def server_has_read(peer: Peer) -> None:
+    """Wait until the server has taken what was sent, so that the next bytes come with another read (Linux only)."""
+    here, there = peer.sock.getsockname(), peer.sock.getpeername()
+
+    def waiting(line: str) -> bool:
+        fields = line.split()
+        ports = [int(field.rpartition(":")[2], 16) for field in fields[1:3]]
+        return ports == [there[1], here[1]] and not fields[4].endswith(":00000000")
+
+    if Path("/proc/net/tcp").exists():
+        wait_until(
+            lambda: not any(map(waiting, Path("/proc/net/tcp").read_text().splitlines()[1:])), "the server reads"
+        )
+
+
 class Program:
     """One of the project's programs as a process.
 

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, STOP_SECONDS, WAIT_SECONDS, Peer, Program, Start, run_program, wait_until
+from conftest import ROOT, STOP_SECONDS, WAIT_SECONDS, Peer, Program, Start, run_program, server_has_read, wait_until
 
 from chat_server import Users
+from status import StatusLog
 
 PERIOD_SECONDS = 5.0  # in which a client must take something
 SLACK_SECONDS = 2.5  # for a machine that is busy
@@ -349,21 +350,6 @@ def test_telnet_negotiation_is_removed_also_between_reads(server: Program) -> No
     peer.expect("JOIN alice accepted")
 
 
-def server_has_read(peer: Peer) -> None:
-    """Wait until the server has taken what was sent, so that the next bytes come with another read (Linux only)."""
-    here, there = peer.sock.getsockname(), peer.sock.getpeername()
-
-    def waiting(line: str) -> bool:
-        fields = line.split()
-        ports = [int(field.rpartition(":")[2], 16) for field in fields[1:3]]
-        return ports == [there[1], here[1]] and not fields[4].endswith(":00000000")
-
-    if Path("/proc/net/tcp").exists():
-        wait_until(
-            lambda: not any(map(waiting, Path("/proc/net/tcp").read_text().splitlines()[1:])), "the server reads"
-        )
-
-
 def test_escapes_and_invalid_bytes_reach_neither_another_terminal_nor_the_log(server: Program) -> None:
     alice, bob = join(server, "alice"), join(server, "bob")
     evil = b"\x1b]0;title\x07\x9b31m\xc2\x9b31m\x00\xc3"
@@ -599,6 +585,17 @@ def test_who_does_not_join_in_time_is_told_and_closed(start: Start) -> None:
     alice.expect("Registered users (1):", "alice")
 
 
+def test_who_never_pauses_has_no_longer_to_join(start: Start) -> None:
+    server = start("chat_server.py", "0", "--login-seconds", "1")
+    busy = server.connect()
+    end = time.monotonic() + 1 + SLACK_SECONDS
+    with contextlib.suppress(ConnectionError):
+        while time.monotonic() < end:
+            busy.send(*["x"] * 1000)
+            busy.sock.recv(1 << 20)
+    server.wait_for_line(C_CHAT + "disconnected: Timed out.*", seconds=1)
+
+
 # Starting and stopping
 
 
@@ -665,6 +662,27 @@ def test_every_status_line_is_there_in_the_end(start: Start) -> None:
     assert server.count_lines(C_CHAT + "BCST") == 50_000
 
 
+def test_hundreds_who_flood_do_not_hold_up_a_stop(start: Start) -> None:
+    server = start("chat_server.py", "0")
+    peers = [server.connect() for _ in range(150)]
+    stops = threading.Event()
+
+    def flood(peer: Peer) -> None:
+        with contextlib.suppress(OSError):
+            while not stops.is_set():
+                peer.send(*["LIST"] * 200)
+                peer.sock.recv(1 << 16)
+
+    threads = [threading.Thread(target=flood, args=(peer,)) for peer in peers]
+    for thread in threads:
+        thread.start()
+    server.wait_for_line(C_CHAT + "discarded a request: not registered")
+    assert server.stop() == 0  # within two seconds
+    stops.set()
+    for thread in threads:
+        thread.join()
+
+
 def test_the_last_status_lines_are_written_before_it_ends(server: Program) -> None:
     for i in range(10):
         join(server, f"user{i}")
@@ -700,6 +718,22 @@ def test_a_log_that_nobody_reads_stops_nobody() -> None:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def test_a_log_that_may_not_be_waited_for_is_written_all_the_same() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    log = StatusLog(writer, "utf-8")
+    for number in range(2000):
+        log.write(f"{number:099}")  # more than a pipe holds
+    data = b""
+    while len(data) < 200_000:
+        data += os.read(reader, 1 << 16)
+    assert data == b"".join(b"%099d\n" % number for number in range(2000))
+    os.close(reader)
+    log.write("which ends the thread: nobody can read it")
+    log.flush(WAIT_SECONDS)
+    os.close(writer)
 
 
 def test_it_runs_from_any_directory(start: Start, tmp_path: Path) -> None:

@@ -492,3 +492,11 @@ def test_an_evening(client: Callable[..., Terminal], open_terminal: Callable[...
         person.type("\x04")
         person.expect("Command> ")
         assert person.wait() == 0
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70])
+def test_a_host_whose_name_cannot_be_one_is_one_line(host: str) -> None:
+    done = run_program("chatroom_client.py", host, "5000")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Cannot connect to {host}:5000: ")
+    assert done.stderr.count("\n") == 1

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from conftest import Peer, Program, Start, run_program, wait_until
+from conftest import Peer, Program, Start, run_program, server_has_read, wait_until
 
 import chatroom_server
 from connection import BACKLOG_BYTES
@@ -213,9 +213,24 @@ def test_requests_may_come_byte_by_byte_and_many_at_once(server: Program) -> Non
     lobby = server.connect()
     for byte in (CREATE + "tea\n" + LIST + "\n").encode():
         lobby.send_bytes(bytes([byte]))
+        server_has_read(lobby)
     lobby.expect(SUCCESS, SUCCESS + "tea")
     lobby.send(*[CREATE + "soup", DELETE + "soup", LIST] * 300)
     lobby.expect(*[SUCCESS, SUCCESS, SUCCESS + "tea"] * 300)
+
+
+def test_a_signal_in_the_middle_of_deletions_stops_all_once(start: Start) -> None:
+    server = start("chatroom_server.py", "0")
+    lobbies = [server.connect() for _ in range(4)]
+    for number, lobby in enumerate(lobbies):
+        lobby.send(*(f"{CREATE}room{number}-{i}" for i in range(20)))
+        lobby.expect(*[SUCCESS] * 20)
+    for number, lobby in enumerate(lobbies):
+        lobby.send(*(f"{DELETE}room{number}-{i}" for i in range(20)))
+    lobbies[0].expect(SUCCESS)
+    assert server.stop() == 0
+    assert server.errors == ""
+    assert not server.count_lines(".*Bad file descriptor.*")
 
 
 @pytest.mark.skipif(not shutil.which("nc"), reason="nc is not installed")
