@@ -151,6 +151,7 @@ class Server:
     def _accept_for_ever(self) -> None:
         arrivals = select.poll()
         arrivals.register(self._listener, select.POLLIN)
+        arrivals.register(self._stop_fd, select.POLLIN)  # where shutdown() does not wake it
         complained = False
         while not self._stopping.is_set():
             arrivals.poll()
@@ -307,7 +308,8 @@ def prepare(descriptors: int) -> None:
     wanted = descriptors + SPARE_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        with suppress(OSError, ValueError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def wait_for_signal() -> None:

@@ -106,8 +106,15 @@ def idle(connections: int) -> None:
         lock_step(clients, LINE, size, rounds=500)
         each = (server.resident_bytes() - before) / connections / 1024
         among = lock_step(clients, LINE, size, rounds=3000)
-        close(clients + crowd)
+        threads = server.threads()
+        began = time.perf_counter()
+        close(crowd)
+        while server.threads() > threads - connections:
+            time.sleep(0.01)
+        seconds = time.perf_counter() - began
+        close(clients)
     print_row(f"{connections} idle: resident memory each", f"{each:.1f} KiB", "", "", "<= 32 KiB")
+    print_row("  all of them leave at once", f"{seconds:.2f} s")
     print_row(
         "  lock-step among them", f"{among * 1e6:.0f} us", f"{alone * 1e6:.0f} us", f"{among / alone:.2f}", "<= 1.50"
     )

@@ -35,8 +35,14 @@ class Measured:
 
     def resident_bytes(self) -> int:
         """Return the memory that it has resident (Linux only)."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+        return self._status("VmRSS") * 1024
+
+    def threads(self) -> int:
+        """Return how many threads it has (Linux only)."""
+        return self._status("Threads")
+
+    def _status(self, field: str) -> int:
+        return int(Path(f"/proc/{self.pid}/status").read_text().partition(f"{field}:")[2].split()[0])
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = WAIT_SE
     while not condition():
         if time.monotonic() > end:
             pytest.fail(f"not within {seconds} seconds: {what}")
-        time.sleep(0.01)
+        time.sleep(0.005)
 
 
 class Peer:
@@ -79,15 +79,16 @@ class Peer:
         return match
 
     def read_all(self) -> str:
-        """Return all that comes until the connection ends, also by a reset."""
+        """Return all that comes until the connection ends, also by a reset; then close it, as clients do."""
         with suppress(ConnectionError):
             while data := self._receive("the end of the connection"):
                 self.received += data
+        self.close()
         rest, self.received = self.received, b""
         return rest.decode()
 
     def expect_end(self) -> None:
-        """Fail if anything comes before the connection ends."""
+        """Fail if anything comes before the connection ends; then close it."""
         assert self.read_all() == ""
 
     def expect_nothing(self, seconds: float = 0.2) -> None:
@@ -198,13 +199,14 @@ class Program:
         """Return the memory that it has resident (Linux only)."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    def remember_rest(self) -> None:
-        """Take the threads and sockets that it has now, once it has started, for those it must come back to."""
-        before = (0, 0)
-        while (now := self.threads_and_sockets()) != before:
-            before = now
-            time.sleep(0.02)
-        self._at_rest = now
+    def wait_for_start(self, threads: int = 3) -> None:
+        """Wait until it listens and has started its threads; it must come back to these and to its sockets.
+
+        A TCP server has the main thread, the one that accepts, and the one that writes status lines.
+        """
+        assert self.port
+        wait_until(lambda: self.threads_and_sockets()[0] in (0, threads), f"{threads} threads")
+        self._at_rest = self.threads_and_sockets()
 
     def expect_rest(self, seconds: float = WAIT_SECONDS) -> None:
         """Fail unless it comes back to the threads and sockets that it began with, once its clients have left."""
@@ -215,7 +217,7 @@ class Program:
         while (now := self.threads_and_sockets())[0] > threads or now[1] > sockets:
             if time.monotonic() > end:
                 pytest.fail(f"{now} threads and sockets are left of its clients; at rest it has {self._at_rest}")
-            time.sleep(0.02)
+            time.sleep(0.005)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send it a signal; return its exit status, which must come within two seconds."""
@@ -256,19 +258,16 @@ Start = Callable[..., Program]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
-    """Give a function that runs a program with arguments, waits until it listens, and looks after it."""
+def launch() -> Iterator[Start]:
+    """Give a function that runs a server with arguments and looks after it."""
     servers: list[Program] = []
 
-    def start_server(*arguments: str, **options: Any) -> Program:
-        server = Program(*arguments, **options)
-        servers.append(server)
-        assert server.port
-        server.remember_rest()
-        return server
+    def launch_server(*arguments: str, **options: Any) -> Program:
+        servers.append(Program(*arguments, **options))
+        return servers[-1]
 
     try:
-        yield start_server
+        yield launch_server
         for server in servers:
             if server.process.poll() is None:
                 server.expect_rest()
@@ -280,6 +279,18 @@ def start() -> Iterator[Start]:
             for peer in server.peers:
                 peer.close()
             server.kill()
+
+
+@pytest.fixture
+def start(launch: Start) -> Start:
+    """Give a function that runs a server with arguments, waits until it listens, and looks after it."""
+
+    def start_server(*arguments: str, **options: Any) -> Program:
+        server = launch(*arguments, **options)
+        server.wait_for_start()
+        return server
+
+    return start_server
 
 
 def run_program(

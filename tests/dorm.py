@@ -9,16 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STOP_SECONDS, Peer, Program, wait_until
+from conftest import STOP_SECONDS, Peer, Program
 
 KINDS = {"S": "single", "D": "double", "U": "suite"}
 PASSWORDS = {"alice": "correct horse, battery", "bob": "secret"}
-
-
-def _remember_rest(program: Program, threads: int) -> None:
-    """Wait until a program that listens runs all its threads."""
-    wait_until(lambda: program.threads_and_sockets()[0] in (0, threads), f"{threads} threads")
-    program.remember_rest()
 
 
 def cheap_hash(password: str) -> str:
@@ -36,11 +30,11 @@ class Dormitory:
         back_ends: those that were started, by letter.
     """
 
-    def __init__(self, start: Callable[..., Program], directory: Path) -> None:
+    def __init__(self, launch: Callable[..., Program], directory: Path) -> None:
         self.directory = directory
         self.main: Program
         self.back_ends: dict[str, Program] = {}
-        self._start_program = start
+        self._launch_program = launch
         self._ports: dict[str, int] = {}
         self.write("single.txt", "S1, 9\nS12, 6\nS123, 0\n")
         self.write("double.txt", "D1, 2\n")
@@ -55,10 +49,10 @@ class Dormitory:
         """Start the main server; if it ran before, on the same ports."""
         tcp_port, udp_port = (str(self._ports.get(name, 0)) for name in ("tcp", "udp"))
         ports = ("--tcp-port", tcp_port, "--udp-port", udp_port)
-        self.main = self._start_program(
+        self.main = self._launch_program(
             "serverM.py", *ports, "--data-dir", str(self.directory), *arguments, prefix=prefix
         )
-        _remember_rest(self.main, threads=4)
+        self.main.wait_for_start(threads=4)
         self._ports["tcp"] = self.main.port
         self._ports["udp"] = int(self.main.wait_for_line(r"Waiting for back ends over UDP on 127\.0\.0\.1:(\d+)")[1])
 
@@ -69,19 +63,31 @@ class Dormitory:
 
     def start_back_end(self, letter: str, main_port: int = 0, port: int | None = None) -> None:
         """Start a back end; if it ran before, on the same port."""
+        self._launch_back_end(letter, main_port, port)
+        self._wait_for_back_end(letter)
+
+    def start_back_ends(self, letters: str) -> None:
+        """Start back ends, together."""
+        for letter in letters:
+            self._launch_back_end(letter)
+        for letter in letters:
+            self._wait_for_back_end(letter)
+
+    def _launch_back_end(self, letter: str, main_port: int = 0, port: int | None = None) -> None:
         arguments = ["--port", str(self._ports.get(letter, 0) if port is None else port)]
         if main_port or "udp" in self._ports:
             arguments += ["--main-port", str(main_port or self.udp_port)]
-        program = self._start_program(f"server{letter}.py", *arguments, "--data-dir", str(self.directory))
-        _remember_rest(program, threads=3)
-        self.back_ends[letter] = program
-        self._ports[letter] = program.port
+        arguments += ["--data-dir", str(self.directory)]
+        self.back_ends[letter] = self._launch_program(f"server{letter}.py", *arguments)
+
+    def _wait_for_back_end(self, letter: str) -> None:
+        self.back_ends[letter].wait_for_start()
+        self._ports[letter] = self.back_ends[letter].port
 
     def start(self, letters: str = "SDU") -> None:
         """Start the main server and back ends, and wait until they have found each other."""
         self.start_main()
-        for letter in letters:
-            self.start_back_end(letter)
+        self.start_back_ends(letters)
         self.wait_until_found(letters)
 
     def wait_until_found(self, letters: str, seconds: float = 10.0) -> None:
@@ -114,15 +120,15 @@ class Dormitory:
 
 
 @pytest.fixture(name="dormitory")
-def make_dormitory(start: Callable[..., Program], tmp_path: Path) -> Iterator[Dormitory]:
+def make_dormitory(launch: Callable[..., Program], tmp_path: Path) -> Iterator[Dormitory]:
     """Give a dormitory whose servers have not been started; at the end, stop them together."""
     programs: list[Program] = []
 
-    def start_program(*arguments: str, **options: Any) -> Program:
-        programs.append(start(*arguments, **options))
+    def launch_program(*arguments: str, **options: Any) -> Program:
+        programs.append(launch(*arguments, **options))
         return programs[-1]
 
-    yield Dormitory(start_program, tmp_path)
+    yield Dormitory(launch_program, tmp_path)
     running = [program for program in programs if program.process.poll() is None]
     for program in running:
         program.expect_rest()

@@ -181,8 +181,7 @@ def test_a_reservation_outlives_a_restart_of_everything_in_any_order(dormitory: 
     assert ask(dormitory.log_in("alice"), "RESERVE S1") == "RESERVED S1 8"
     for program in (dormitory.main, *dormitory.back_ends.values()):
         program.kill()
-    for letter in "UDS":
-        dormitory.start_back_end(letter)
+    dormitory.start_back_ends("UDS")
     dormitory.back_ends["S"].wait_for_line("Server S waits for the main server at .*")
     dormitory.start_main()
     dormitory.wait_until_found("SDU", seconds=3.0)
