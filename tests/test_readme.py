@@ -30,6 +30,7 @@ from readme import Block, Section, clone, read_sections
 from terminal import Terminal
 
 COMMAND_SECONDS = 60.0
+ANSWER_SECONDS = 15.0
 STOP_SECONDS = 5.0
 NOT_RUN = re.compile(r"\b(git clone|pip|pytest|ruff|mypy|apt-get|brew)\b|benchmarks/")
 LISTENS = re.compile(r"(Listening|Server \w listening) on .*:\d+|Ctrl-C here stops the servers\.")
@@ -54,7 +55,7 @@ class Session(Terminal):
         """Wait until it has ended well, or listens."""
         wait_until(
             lambda: self.process.poll() is not None or self._listens(),
-            f"the end of {self.command!r}, or that it is listening, or else a text block about it; {self.rows()}",
+            f"the end of {self.command!r}, or that it listens, or else a text block below it",
             COMMAND_SECONDS,
         )
         if any(row.endswith("Address already in use") for row in self.rows()):
@@ -67,11 +68,10 @@ class Session(Terminal):
             self.type(f"{line.removeprefix('> ')}\n")
             return
         found: list[re.Match[str] | str] = []
-        wait_until(
-            lambda: bool(found) or self._look_for(line, ports, found),
-            f"{line!r} after {self.command!r}; there are {self.rows()[self._next_row :]}",
-            COMMAND_SECONDS,
-        )
+        try:
+            wait_until(lambda: self._look_for(line, ports, found), "", ANSWER_SECONDS)
+        except pytest.fail.Exception:
+            pytest.fail(f"{line!r} does not come after {self.command!r}, but {self.rows()[self._next_row :]}")
         if isinstance(found[0], str):
             self.type(f"{line.removeprefix(found[0])}\n")
         else:
