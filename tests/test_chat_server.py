@@ -91,11 +91,14 @@ def test_join_is_needed_for_everything_but_join_and_quit(server: Program) -> Non
     peer.expect_end()
 
 
-@pytest.mark.parametrize("name", ["", "al ice", " alice", "alice ", "al-ice", "al\x07ice", "zoë", "a" * 33])
-def test_a_name_is_one_to_32_letters_and_digits(server: Program, name: str) -> None:
+def test_a_name_is_one_to_32_letters_and_digits(server: Program) -> None:
     peer = server.connect()
-    peer.send(f"JOIN {name}", "JOIN", "JOIN " + "a" * 32)
-    peer.expect("Invalid username", "Invalid username", f"JOIN {'a' * 32} accepted")
+    for name in ("", "al ice", " alice", "alice ", "al-ice", "al\x07ice", "zoë", "a" * 33):
+        peer.send(f"JOIN {name}")
+        peer.expect("Invalid username")
+    peer.send("JOIN", "JOIN " + "a" * 32)
+    peer.expect("Invalid username", f"JOIN {'a' * 32} accepted")
+    join(server, "Z9")
 
 
 def test_a_second_join_is_discarded(server: Program) -> None:
@@ -107,14 +110,11 @@ def test_a_second_join_is_discarded(server: Program) -> None:
     alice.expect("Registered users (2):", "alice", "bob")
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["MESG bob", "MESG bob ", "MESG", "MESG  bob hi", "BCST", "BCST ", "LIST all", "list", "QUIT now", " LIST", "?"],
-)
-def test_anything_else_is_unknown(server: Program, line: str) -> None:
+def test_anything_else_is_unknown(server: Program) -> None:
     alice, bob = join(server, "alice"), join(server, "bob")
-    alice.send(line, "LIST")
-    alice.expect("Unknown Message", "Registered users (2):", "alice", "bob")
+    for line in ("MESG bob", "MESG bob ", "MESG", "MESG  bob hi", "BCST", "BCST ", "LIST all", "list", "QUIT now", "?"):
+        alice.send(line, " LIST", "LIST")
+        alice.expect("Unknown Message", "Unknown Message", "Registered users (2):", "alice", "bob")
     bob.expect_nothing(0.05)
 
 
@@ -451,8 +451,8 @@ def test_who_stops_reading_is_dropped_and_delays_others_once(server: Program) ->
 
 
 def test_a_flood_reaches_a_healthy_slower_reader_whole_and_in_order(server: Program) -> None:
-    flooder, bob = join(server, "flooder"), join(server, "bob")
-    count, size = 60_000, 200
+    flooder, bob = join(server, "flooder"), join(server, "bob", receive_buffer=1 << 16)
+    count, size = 30_000, 200
     line = "BCST %05d" + "x" * (size - len("BCST 00000\n"))
 
     def flood() -> None:
