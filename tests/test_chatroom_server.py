@@ -429,7 +429,7 @@ def sent_is_stuck(server: Program) -> bool:
 def test_who_connects_while_a_room_is_deleted_is_told_or_turned_away(server: Program) -> None:
     lobby = server.connect()
     told = 0
-    for _ in range(30):
+    for _ in range(12):
         create(lobby, "tea")
         port = join(lobby, "tea", 0)
         members: list[Peer] = []
@@ -452,13 +452,13 @@ def test_who_connects_while_a_room_is_deleted_is_told_or_turned_away(server: Pro
             assert end in ("", WARNING + "\n")
             told += bool(end)
             member.close()
-    assert told >= 90  # those who were there before
+    assert told >= 36  # those who were there before
 
 
 def test_nothing_is_left_over_when_ten_sides_create_join_and_delete_the_same_names(server: Program) -> None:
     clients = [server.connect() for _ in range(10)]
     ports: set[int] = set()
-    end = time.monotonic() + 2.0
+    end = time.monotonic() + 1.0
 
     def storm(index: int) -> None:
         lobby = clients[index]
