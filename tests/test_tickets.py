@@ -313,27 +313,21 @@ def test_half_a_line_is_no_answer(cinema: OpenCinema) -> None:
     assert the.file.read_text() == HALL
 
 
-def test_a_silent_customers_hold_ends(cinema: OpenCinema) -> None:
-    the = cinema("--hold-seconds", "1")
-    alice = the.order(2)
-    choose(alice, 2, 3)
-    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
-    alice.send_bytes(b"2")  # half an answer is none
-    alice.expect("Timed out: nothing useful came in time")
-    alice.expect_end()
-    assert the.matrix() == ["00000"] * 5
-    the.server.wait_for_line(r"Client \(\d+\): cancelled: Timed out: .*")
-
-
-def test_a_customer_who_talks_keeps_the_hold(cinema: OpenCinema) -> None:
+def test_a_customer_who_talks_keeps_the_hold_and_that_of_a_silent_one_ends(cinema: OpenCinema) -> None:
     the = cinema("--hold-seconds", "2", "--login-seconds", "1")
-    alice = the.order(2)
-    choose(alice, 2, 3)
-    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
+    alice, bob = the.order(2), the.order(2)
+    for peer, number in (alice, 3), (bob, 5):
+        choose(peer, 2, number)
+        peer.expect("Ticket 1 reserved", "Row for ticket 2?")
+    bob.send_bytes(b"2")  # half an answer is none
     for _ in range(2):
         alice.expect_nothing(1.2)
         alice.send("well")
         alice.expect("A number from 1 to 5 is expected.", "Row for ticket 2?")
+    bob.expect("Timed out: nothing useful came in time")
+    bob.expect_end()
+    assert the.matrix()[1] == "00100"
+    the.server.wait_for_line(r"Client \(\d+\): cancelled: Timed out: .*")
     choose(alice, 2, 4, ticket=2)
     alice.expect("Ticket 2 reserved", "Booked: 2-3, 2-4")
 
