@@ -15,12 +15,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, STOP_SECONDS, WAIT_SECONDS, Peer, Program, Start, run_program, wait_until
+from conftest import ROOT, STOP_SECONDS, WAIT_SECONDS, Peer, Program, Start, looking_after, run_program, wait_until
 
 from chat_server import Users
 
@@ -30,9 +30,25 @@ UNREGISTERED = "Unregistered User. Use JOIN <username> to register."
 C_CHAT = "Client \\(\\d+\\): "
 
 
+@pytest.fixture(scope="module")
+def common_server() -> Iterator[Program]:
+    """Give the chat server of all tests that only talk."""
+    with looking_after() as launch:
+        server = launch("chat_server.py", "0")
+        server.wait_for_start()
+        yield server
+
+
 @pytest.fixture
-def server(start: Start) -> Program:
-    """Give a chat server."""
+def server(common_server: Program) -> Iterator[Program]:
+    """Give a chat server; a test must leave nothing there, for others talk to it too."""
+    yield common_server
+    common_server.expect_rest()
+
+
+@pytest.fixture
+def fresh_server(start: Start) -> Program:
+    """Give a chat server to one test alone."""
     return start("chat_server.py", "0")
 
 
@@ -131,18 +147,18 @@ def test_an_empty_line_is_ignored(server: Program) -> None:
     peer.expect_nothing(0.05)
 
 
-def test_the_eleventh_user_is_one_too_many_until_one_leaves(server: Program) -> None:
-    users = [join(server, f"user{i}") for i in range(10)]
-    eleventh = server.connect()
+def test_the_eleventh_user_is_one_too_many_until_one_leaves(fresh_server: Program) -> None:
+    users = [join(fresh_server, f"user{i}") for i in range(10)]
+    eleventh = fresh_server.connect()
     eleventh.send("JOIN late", "LIST")
     eleventh.expect("Too Many Users")
     eleventh.expect_end()
     users[3].send("QUIT")
     users[3].expect_end()
-    join(server, "late")
+    join(fresh_server, "late")
     users[4].close()
-    wait_until(lambda: server.count_lines(C_CHAT + "disconnected.*") == 3, "the third disconnects")
-    join(server, "later")
+    wait_until(lambda: fresh_server.count_lines(C_CHAT + "disconnected.*") == 3, "the third disconnects")
+    join(fresh_server, "later")
 
 
 def test_a_message_follows_the_broadcast_that_was_sent_before_it(server: Program) -> None:
@@ -216,15 +232,15 @@ needs_telnet = pytest.mark.skipif(not shutil.which("telnet"), reason="telnet is 
 
 
 @needs_nc
-def test_nc_gets_every_reply(server: Program) -> None:
+def test_nc_gets_every_reply(fresh_server: Program) -> None:
     nc = subprocess.run(
-        ["nc", "-N", "127.0.0.1", str(server.port)],
+        ["nc", "-N", "127.0.0.1", str(fresh_server.port)],
         input=b"LIST\nJOIN alice\nLIST\nhalf a line",
         capture_output=True,
         timeout=WAIT_SECONDS,
     )
     assert nc.stdout.decode().splitlines() == [UNREGISTERED, "JOIN alice accepted", "Registered users (1):", "alice"]
-    server.wait_for_line(C_CHAT + "discarded half a line: .*")
+    fresh_server.wait_for_line(C_CHAT + "discarded half a line: .*")
 
 
 class Terminal:
@@ -307,26 +323,26 @@ def test_half_a_line_and_silence_delay_nobody(server: Program) -> None:
     silent.expect("JOIN silent accepted")
 
 
-def test_half_a_line_and_a_reset_cost_one_status_line(server: Program) -> None:
-    alice, bob = join(server, "alice"), join(server, "bob")
+def test_half_a_line_and_a_reset_cost_one_status_line(fresh_server: Program) -> None:
+    alice, bob = join(fresh_server, "alice"), join(fresh_server, "bob")
     alice.send_bytes(b"BCST hal")
     alice.reset()
-    server.wait_for_line(C_CHAT + "disconnected: Connection reset by peer")
+    fresh_server.wait_for_line(C_CHAT + "disconnected: Connection reset by peer")
     bob.send("LIST")
     bob.expect("Registered users (1):", "bob")
 
 
-def test_a_line_without_an_end_is_told_and_closed(server: Program) -> None:
-    peer = server.connect()
+def test_a_line_without_an_end_is_told_and_closed(fresh_server: Program) -> None:
+    peer = fresh_server.connect()
     peer.send("JOIN alice")
     peer.send_bytes(b"BCST " + b"x" * 200_000)
     peer.expect("JOIN alice accepted", "Line too long: at most 4096 bytes are expected")
     peer.expect_end()
-    stubborn = server.connect()
+    stubborn = fresh_server.connect()
     stubborn.send_bytes(b"x" * 5_000_000)  # is not met with a reset, which might destroy the answer
     stubborn.expect("Line too long: at most 4096 bytes are expected")
-    server.wait_for_line(C_CHAT + "disconnected: Line too long.*")
-    join(server, "alice")
+    fresh_server.wait_for_line(C_CHAT + "disconnected: Line too long.*")
+    join(fresh_server, "alice")
 
 
 def test_the_longest_line_arrives(server: Program) -> None:
@@ -370,15 +386,15 @@ def server_has_read(peer: Peer) -> None:
         )
 
 
-def test_escapes_and_invalid_bytes_reach_neither_another_terminal_nor_the_log(server: Program) -> None:
-    alice, bob = join(server, "alice"), join(server, "bob")
+def test_escapes_and_invalid_bytes_reach_neither_another_terminal_nor_the_log(fresh_server: Program) -> None:
+    alice, bob = join(fresh_server, "alice"), join(fresh_server, "bob")
     evil = b"\x1b]0;title\x07\x9b31m\xc2\x9b31m\x00\xc3"
     alice.send_bytes(b"BCST " + evil + b"\nMESG bob " + evil + b"\nMESG " + evil + b" hi\nJOIN " + evil + b"\n")
     shown = "\ufffd]0;title\ufffd\ufffd31m\ufffd31m\ufffd\ufffd"
     bob.expect(f"FROM alice (all): {shown}", f"FROM alice: {shown}")
     alice.expect(f"Unknown Recipient {shown}", "Already registered as alice")
-    server.wait_for_line(C_CHAT + "JOIN \ufffd.*")
-    assert not [line for line in server.lines if re.search("[\x00-\x1f\x7f-\x9f]", line)]
+    fresh_server.wait_for_line(C_CHAT + "JOIN \ufffd.*")
+    assert not [line for line in fresh_server.lines if re.search("[\x00-\x1f\x7f-\x9f]", line)]
 
 
 # Races
@@ -465,8 +481,8 @@ def test_who_stops_reading_is_dropped_and_delays_others_once(start: Start, tmp_p
     assert max(memory) < 60 << 20
 
 
-def test_a_flood_reaches_a_healthy_slower_reader_whole_and_in_order(server: Program) -> None:
-    flooder, bob = join(server, "flooder"), join(server, "bob", receive_buffer=1 << 16)
+def test_a_flood_reaches_a_healthy_slower_reader_whole_and_in_order(fresh_server: Program) -> None:
+    flooder, bob = join(fresh_server, "flooder"), join(fresh_server, "bob", receive_buffer=1 << 16)
     count, size = 30_000, 200
     line = "BCST %05d" + "x" * (size - len("BCST 00000\n"))
 
@@ -484,7 +500,7 @@ def test_a_flood_reaches_a_healthy_slower_reader_whole_and_in_order(server: Prog
         time.sleep(max(0.0, began + len(received) / 4_000_000 - time.monotonic()))  # 4 MB a second
     thread.join()
     assert received == expected
-    assert server.count_lines(C_CHAT + "dropped.*") == 0
+    assert fresh_server.count_lines(C_CHAT + "dropped.*") == 0
 
 
 # Many connections
@@ -680,11 +696,11 @@ def test_every_status_line_is_there_in_the_end(start: Start) -> None:
     assert server.count_lines(C_CHAT + "BCST") == 50_000
 
 
-def test_the_last_status_lines_are_written_before_it_ends(server: Program) -> None:
+def test_the_last_status_lines_are_written_before_it_ends(fresh_server: Program) -> None:
     for i in range(10):
-        join(server, f"user{i}")
-    assert server.stop() == 0
-    assert server.count_lines(C_CHAT + "disconnected") == 10
+        join(fresh_server, f"user{i}")
+    assert fresh_server.stop() == 0
+    assert fresh_server.count_lines(C_CHAT + "disconnected") == 10
 
 
 def test_a_log_that_nobody_reads_stops_nobody() -> None:
