@@ -14,7 +14,7 @@ from collections import deque
 
 PENDING_BYTES = 1 << 20
 PIECE_BYTES = 1 << 16
-STALL_SECONDS = 2.0
+STALL_SECONDS = 1.0
 GATHER_SECONDS = 0.02  # a pause after each write, so that the next one takes many lines
 
 

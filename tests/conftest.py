@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -225,8 +225,8 @@ class Program:
 
     def expect_rest(self, seconds: float = WAIT_SECONDS) -> None:
         """Fail unless it comes back to the threads and sockets that it began with, once its clients have left."""
-        for peer in self.peers:
-            peer.close()
+        while self.peers:
+            self.peers.pop().close()
         end = time.monotonic() + seconds
         threads, sockets = self._at_rest
         while (now := self.threads_and_sockets())[0] > threads or now[1] > sockets:
@@ -272,9 +272,9 @@ class Program:
 Start = Callable[..., Program]
 
 
-@pytest.fixture
-def launch() -> Iterator[Start]:
-    """Give a function that runs a server with arguments and looks after it."""
+@contextmanager
+def looking_after() -> Iterator[Start]:
+    """Give a function that runs a server with arguments; in the end it must be at rest, and stop in order."""
     servers: list[Program] = []
 
     def launch_server(*arguments: str, **options: Any) -> Program:
@@ -294,6 +294,13 @@ def launch() -> Iterator[Start]:
             for peer in server.peers:
                 peer.close()
             server.kill()
+
+
+@pytest.fixture
+def launch() -> Iterator[Start]:
+    """Give a function that runs a server with arguments and looks after it."""
+    with looking_after() as launch_server:
+        yield launch_server
 
 
 @pytest.fixture

@@ -49,6 +49,12 @@ def ends(never: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Connecti
     served.close()
 
 
+def test_a_client_must_take_64_kib_a_second_over_five_seconds_while_one_mib_waits() -> None:
+    assert connection.PERIOD_SECONDS == 5.0
+    assert connection.LEAST_BYTES_PER_SECOND == 64 << 10
+    assert connection.BACKLOG_BYTES == 1 << 20
+
+
 def in_thread(work: object, *arguments: object) -> threading.Thread:
     """Run work in a thread."""
     assert callable(work)

@@ -134,14 +134,14 @@ def test_a_seat_that_the_hall_shows_as_taken_is_refused(cinema: OpenCinema) -> N
     assert the.file.read_text() == "0 0 1\n"
 
 
-@pytest.mark.parametrize("seats", ["1-1,1-4", "1-1,2-1", "0-1", "1-99999999999999999999999"])
-def test_a_seat_outside_the_hall_ends_the_order(cinema: OpenCinema, seats: str) -> None:
+def test_a_seat_outside_the_hall_ends_the_order(cinema: OpenCinema) -> None:
     the = cinema(hall="0 0 1\n")
-    run = client(the, "--seats", seats)
-    assert (run.returncode, run.stderr) == (1, "")
-    assert re.search(r"A number from 1 to \d is expected.\n", run.stdout)
-    assert run.stdout.endswith(f"No answer came. {END}\n")
-    assert the.file.read_text() == "0 0 1\n"
+    for seats in ("1-1,1-4", "1-1,2-1", "0-1", "1-99999999999999999999999"):
+        run = client(the, "--seats", seats)
+        assert (run.returncode, run.stderr) == (1, "")
+        assert re.search(r"A number from 1 to \d is expected.\n", run.stdout)
+        assert run.stdout.endswith(f"No answer came. {END}\n")
+        assert the.file.read_text() == "0 0 1\n"
 
 
 def test_more_seats_than_are_free_are_refused(cinema: OpenCinema) -> None:
