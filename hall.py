@@ -194,9 +194,14 @@ def _read(file: Path) -> bytes:
 
 
 def _write_beside(file: Path, beside: Path, text: bytes) -> None:
-    """Write another file with the owner and the permissions of the first, and flush it to disk."""
+    """Write another file with the owner and the permissions of the first, and flush it to disk.
+
+    What is there already is removed, not written to: who was killed may have left a file that is read-only, and others
+    may have put a link there.
+    """
     status = file.stat()
-    with beside.open("wb") as new:
+    beside.unlink(missing_ok=True)
+    with beside.open("xb") as new:
         with suppress(PermissionError):  # only root may give files away
             os.fchown(new.fileno(), status.st_uid, status.st_gid)
         os.fchmod(new.fileno(), stat.S_IMODE(status.st_mode))

@@ -35,6 +35,7 @@ from hall import HallError, Seat, replace_text
 from theatre import Order, SeatTaken, Theatre
 
 ROWS = 1000  # more orders of a row each than are booked until twenty kills
+NOBODY = 65534
 LEAVE: dict[str, Callable[[Peer], None]] = {"close": Peer.close, "end of input": Peer.end_input, "reset": Peer.reset}
 
 
@@ -770,3 +771,62 @@ def test_kill_9_twenty_times_under_load_loses_no_booking_and_tears_no_order(tmp_
         assert set(Counter(row for row, _ in taken).values()) <= {4}
     assert len(booked) > 40, "it was killed too early for anything to be at stake"
     assert len(file.read_text()) == ROWS * 8
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to], ids=["symbolic link", "read-only file"])
+def test_what_lies_beside_the_file_is_replaced_and_not_written_to(
+    cinema: OpenCinema, tmp_path: Path, link: Callable[[Path, Path], None]
+) -> None:
+    the = cinema()
+    other = tmp_path / "other"
+    other.write_text("other")
+    other.chmod(0o444)
+    link(tmp_path / "seats.txt.new", other)
+    assert the.buy((2, 3)) == "Booked: 2-3"
+    assert the.taken() == {(2, 3)}
+    assert not the.file.is_symlink()
+    assert other.read_text() == "other"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_read_only_file_is_sold_from_after_a_write_was_interrupted(tmp_path: Path) -> None:
+    file, beside = tmp_path / "seats.txt", tmp_path / "seats.txt.new"
+    for path in (file, beside):
+        path.write_text("0 0\n")
+        path.chmod(0o444)
+        os.chown(path, NOBODY, NOBODY)
+    os.chown(tmp_path, NOBODY, NOBODY)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    child = os.fork()
+    if not child:
+        os.fchdir(directory)  # the way there may be closed to nobody
+        os.setuid(NOBODY)
+        booked = False
+        with suppress(HallError):
+            booked = replace_text(Path(file.name), b"0 0\n", b"0 1\n")
+        os._exit(0 if booked else 1)
+    os.close(directory)
+    assert os.waitpid(child, 0)[1] == 0
+    assert file.read_text() == "0 1\n"
+
+
+def test_an_order_does_not_wait_for_ever_for_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "seats.txt"
+    file.write_text("0 0\n")
+    hall, order = Theatre(file), Order()
+    hall.hold(order, Seat(1, 1))
+    reasons: list[str] = []
+
+    def book() -> None:
+        try:
+            hall.book(order)
+        except HallError as error:  # a customer hears SORRY
+            reasons.append(str(error))
+
+    monkeypatch.setattr("hall.LOCK_SECONDS", 0.1)
+    booker = threading.Thread(target=book)
+    with another_writer(file):
+        booker.start()
+        booker.join(WAIT_SECONDS)
+        assert reasons == [f"{file}.lock: another program keeps it locked"]
+    assert file.read_text() == "0 0\n"
