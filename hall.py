@@ -8,10 +8,12 @@ for each seat, so that the file keeps the shape in which somebody wrote it.
 """
 
 import copy
+import errno
 import fcntl
 import os
 import stat
 import string
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import compress, count
@@ -21,6 +23,8 @@ from typing import NamedTuple
 FREE = b"0"
 TAKEN = b"1"
 ONE_LINE_ROWS = ONE_LINE_COLUMNS = 5
+LOCK_SECONDS = 5.0  # for another program that keeps the file locked
+LOCK_RETRY_SECONDS = 0.002  # about a flush to disk: longer, and a busy server beside would be hard to get in between
 SHOWN_CHARACTERS = 20  # of something wrong that may be long
 
 _IS_NUMBER = bytes(byte in FREE + TAKEN for byte in range(256))  # for bytes.translate()
@@ -131,7 +135,7 @@ def read_text(file: Path) -> bytes:
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Keep every other server from writing a file meanwhile; wait until none does.
+    """Keep every other server from writing a file meanwhile; wait until none does, but LOCK_SECONDS at most.
 
     The lock is on a second file beside it, since writing puts another file in the place of the first. It binds those
     alone who ask for it, so not the people who edit.
@@ -152,11 +156,24 @@ def locked(file: Path) -> Iterator[None]:
 def _open_locked(file: Path) -> int:
     fd = os.open(file, os.O_RDONLY | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        end = time.monotonic() + LOCK_SECONDS
+        while not _lock(fd):
+            if time.monotonic() > end:
+                raise TimeoutError(errno.ETIMEDOUT, "another program keeps it locked", file)
+            time.sleep(LOCK_RETRY_SECONDS)  # flock() can wait for ever, or not at all
     except OSError:
         os.close(fd)
         raise
     return fd
+
+
+def _lock(fd: int) -> bool:
+    """Return whether it could be locked now."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def replace_text(file: Path, old: bytes, new: bytes) -> bool:

@@ -205,7 +205,7 @@ def test_the_exit_status_tells_how_it_ended(sent: bytes, status: int) -> None:
         server = threading.Thread(target=serve)
         server.start()
         run = run_program("ticket_client.py", "127.0.0.1", str(listener.getsockname()[1]), "--seats", "1-1")
-        server.join()
+        server.join(WAIT_SECONDS)
     assert run.returncode == status
     assert bool(run.stderr) == (status == 3)
     assert "\033" not in run.stdout

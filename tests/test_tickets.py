@@ -35,6 +35,7 @@ from hall import HallError, Seat, replace_text
 from theatre import Order, SeatTaken, Theatre
 
 ROWS = 1000  # more orders of a row each than are booked until twenty kills
+LOAD_SECONDS = 30.0  # for all that a crowd of customers does
 NOBODY = 65534
 LEAVE: dict[str, Callable[[Peer], None]] = {"close": Peer.close, "end of input": Peer.end_input, "reset": Peer.reset}
 
@@ -49,11 +50,13 @@ def in_threads(work: Callable[[int], None], count: int) -> None:
         except BaseException as failure:
             failures.append(failure)
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
     for thread in threads:
         thread.start()
+    end = time.monotonic() + LOAD_SECONDS
     for thread in threads:
-        thread.join()
+        thread.join(max(0.0, end - time.monotonic()))
+        assert not thread.is_alive(), f"not within {LOAD_SECONDS} seconds: the end of {count} threads"
     for failure in failures:
         raise failure
 
@@ -364,8 +367,7 @@ def test_a_server_stops_while_an_order_waits_for_another_server(cinema: OpenCine
     with another_writer(the.file):
         the.connect().send("1", "2", "3")
         the.server.wait_for_line(".*: ticket 1 reserved: 2-3")
-        the.server.process.send_signal(signal.SIGTERM)
-        assert the.server.wait() == 0
+        assert the.server.stop() == 0
     assert the.file.read_text() == HALL
 
 
@@ -760,7 +762,7 @@ def test_kill_9_twenty_times_under_load_loses_no_booking_and_tears_no_order(tmp_
             killer = threading.Timer(dice.uniform(0.0, 0.05), server.process.send_signal, [signal.SIGKILL])
             killer.start()
             in_threads(partial(buy_until_it_dies, the), 4)
-            killer.join()
+            killer.join(WAIT_SECONDS)
         finally:
             server.kill()
             for peer in server.peers:
