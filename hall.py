@@ -34,6 +34,10 @@ class HallError(Exception):
     """The file cannot be read, is wrong or cannot be written; the text names it, and the line."""
 
 
+class NotFlushed(HallError):
+    """The file holds the new text, but if the machine stops now, it may hold the old one again."""
+
+
 class Seat(NamedTuple):
     """A seat's row and its number in the row, both from 1."""
 
@@ -183,7 +187,8 @@ def replace_text(file: Path, old: bytes, new: bytes) -> bool:
         Whether it did so: False if the file no longer held the old text, because somebody edited it.
 
     Raises:
-        HallError: it cannot be written. It holds the old text, unless only flushing the directory failed.
+        NotFlushed: all was done but flushing the directory.
+        HallError: it cannot be written; it holds the old text.
     """
     beside = _beside(file, ".new")
     try:
@@ -193,7 +198,7 @@ def replace_text(file: Path, old: bytes, new: bytes) -> bool:
             if _read(file) != old:
                 return False
             beside.replace(file)
-            os.fsync(directory)
+            _flush_directory(directory, file.parent)
         finally:
             os.close(directory)
     except OSError as error:
@@ -225,6 +230,13 @@ def _write_beside(file: Path, beside: Path, text: bytes) -> None:
         new.write(text)
         new.flush()
         os.fsync(new.fileno())
+
+
+def _flush_directory(fd: int, directory: Path) -> None:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise NotFlushed(f"{directory}: {error.strerror}") from error
 
 
 def _beside(file: Path, suffix: str) -> Path:

@@ -39,6 +39,16 @@ LOAD_SECONDS = 30.0  # for all that a crowd of customers does
 NOBODY = 65534
 LEAVE: dict[str, Callable[[Peer], None]] = {"close": Peer.close, "end of input": Peer.end_input, "reset": Peer.reset}
 
+DIRECTORIES_CANNOT_BE_FLUSHED = """
+import errno, os, stat
+flush = os.fsync
+def fsync(fd):
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    flush(fd)
+os.fsync = fsync
+"""
+
 
 def in_threads(work: Callable[[int], None], count: int) -> None:
     """Do work in many threads at once; fail if one fails."""
@@ -832,3 +842,21 @@ def test_an_order_does_not_wait_for_ever_for_another_program(tmp_path: Path, mon
         booker.join(WAIT_SECONDS)
         assert reasons == [f"{file}.lock: another program keeps it locked"]
     assert file.read_text() == "0 0\n"
+
+
+def test_who_is_in_the_file_and_perhaps_not_on_disk_hears_that_it_is_not_certain(
+    cinema: OpenCinema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(DIRECTORIES_CANNOT_BE_FLUSHED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    the = cinema(hall="0 0 0 0\n")
+    peers = [the.connect() for _ in range(4)]
+    with another_writer(the.file):
+        for number, peer in enumerate(peers, 1):
+            peer.send("1", "1", str(number))
+            the.server.wait_for_line(f".* reserved: 1-{number}")
+        the.file.write_text("0 0 0 1\n")
+    answers = [peer.read_all().splitlines()[-1] for peer in peers]
+    assert answers == ["Sorry, it is not certain whether the order is booked."] * 3 + [f"Seat 1-4 is taken. {END}"]
+    the.server.wait_for_line(rf"Client \(\d+\): perhaps booked: {tmp_path}: Input/output error")
+    assert the.file.read_text() == "1 1 1 1\n"
