@@ -8,10 +8,12 @@ for each seat, so that the file keeps the shape in which somebody wrote it.
 """
 
 import copy
+import errno
 import fcntl
 import os
 import stat
 import string
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import compress, count
@@ -21,6 +23,8 @@ from typing import NamedTuple
 FREE = b"0"
 TAKEN = b"1"
 ONE_LINE_ROWS = ONE_LINE_COLUMNS = 5
+LOCK_SECONDS = 5.0  # for another program that keeps the file locked
+LOCK_RETRY_SECONDS = 0.002  # about a flush to disk: longer, and a busy server beside would be hard to get in between
 SHOWN_CHARACTERS = 20  # of something wrong that may be long
 
 _IS_NUMBER = bytes(byte in FREE + TAKEN for byte in range(256))  # for bytes.translate()
@@ -28,6 +32,10 @@ _IS_NUMBER = bytes(byte in FREE + TAKEN for byte in range(256))  # for bytes.tra
 
 class HallError(Exception):
     """The file cannot be read, is wrong or cannot be written; the text names it, and the line."""
+
+
+class NotFlushed(HallError):
+    """The file holds the new text, but if the machine stops now, it may hold the old one again."""
 
 
 class Seat(NamedTuple):
@@ -131,7 +139,7 @@ def read_text(file: Path) -> bytes:
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Keep every other server from writing a file meanwhile; wait until none does.
+    """Keep every other server from writing a file meanwhile; wait until none does, but LOCK_SECONDS at most.
 
     The lock is on a second file beside it, since writing puts another file in the place of the first. It binds those
     alone who ask for it, so not the people who edit.
@@ -152,11 +160,24 @@ def locked(file: Path) -> Iterator[None]:
 def _open_locked(file: Path) -> int:
     fd = os.open(file, os.O_RDONLY | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        end = time.monotonic() + LOCK_SECONDS
+        while not _lock(fd):
+            if time.monotonic() > end:
+                raise TimeoutError(errno.ETIMEDOUT, "another program keeps it locked", file)
+            time.sleep(LOCK_RETRY_SECONDS)  # flock() can wait for ever, or not at all
     except OSError:
         os.close(fd)
         raise
     return fd
+
+
+def _lock(fd: int) -> bool:
+    """Return whether it could be locked now."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def replace_text(file: Path, old: bytes, new: bytes) -> bool:
@@ -166,7 +187,8 @@ def replace_text(file: Path, old: bytes, new: bytes) -> bool:
         Whether it did so: False if the file no longer held the old text, because somebody edited it.
 
     Raises:
-        HallError: it cannot be written. It holds the old text, unless only flushing the directory failed.
+        NotFlushed: all was done but flushing the directory.
+        HallError: it cannot be written; it holds the old text.
     """
     beside = _beside(file, ".new")
     try:
@@ -176,7 +198,7 @@ def replace_text(file: Path, old: bytes, new: bytes) -> bool:
             if _read(file) != old:
                 return False
             beside.replace(file)
-            os.fsync(directory)
+            _flush_directory(directory, file.parent)
         finally:
             os.close(directory)
     except OSError as error:
@@ -194,15 +216,27 @@ def _read(file: Path) -> bytes:
 
 
 def _write_beside(file: Path, beside: Path, text: bytes) -> None:
-    """Write another file with the owner and the permissions of the first, and flush it to disk."""
+    """Write another file with the owner and the permissions of the first, and flush it to disk.
+
+    What is there already is removed, not written to: who was killed may have left a file that is read-only, and others
+    may have put a link there.
+    """
     status = file.stat()
-    with beside.open("wb") as new:
+    beside.unlink(missing_ok=True)
+    with beside.open("xb") as new:
         with suppress(PermissionError):  # only root may give files away
             os.fchown(new.fileno(), status.st_uid, status.st_gid)
         os.fchmod(new.fileno(), stat.S_IMODE(status.st_mode))
         new.write(text)
         new.flush()
         os.fsync(new.fileno())
+
+
+def _flush_directory(fd: int, directory: Path) -> None:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise NotFlushed(f"{directory}: {error.strerror}") from error
 
 
 def _beside(file: Path, suffix: str) -> Path:

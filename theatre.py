@@ -83,6 +83,7 @@ class Theatre:
 
         Raises:
             SeatTaken: an edit or another server took one of the seats.
+            NotFlushed: the order is in the file, but not certain to be on disk.
             HallError: the file cannot be read or written, or is wrong.
         """
         with self._lock:
@@ -117,8 +118,13 @@ class Theatre:
             else:
                 sold = sold.with_taken(order.seats)
                 booked.append(order)
-        if booked and not replace_text(self._file, hall.text, sold.text):
-            return False
+        try:
+            if booked and not replace_text(self._file, hall.text, sold.text):
+                return False
+        except HallError as error:  # it does not concern those whose seats were taken
+            for order in booked:
+                order.failure = error
+            return True
         with self._lock:
             self._hall = sold
         for order in booked:

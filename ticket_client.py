@@ -27,6 +27,7 @@ CONNECT_SECONDS = 10.0
 BOOKED = 0  # exit statuses; argparse has 2
 NOT_BOOKED = 1
 CONNECTION_LOST = 3
+OUTPUT_LOST = 4
 
 HALL_LINE = re.compile(r" *Seat(?: +\d+)+|Row +(?P<row>\d+)(?P<cells>(?: +[01])+)")
 QUESTION = re.compile(r"(?P<what>How many|Row|Seat) .*\?")
@@ -36,6 +37,10 @@ SEAT = re.compile(r"\s*0*([0-9]+)(?:\s*-\s*|\s+)0*([0-9]+)\s*")  # 2-3 or 2 3
 FREE, TAKEN, YOURS = "0", "1", "*"
 COLOURS = {FREE: "\033[32m", TAKEN: "\033[31m", YOURS: "\033[1;36m"}  # green, red, bold cyan
 NO_COLOUR = "\033[0m"
+
+
+class OutputLost(Exception):
+    """Nothing more can be written to standard output; the text says why."""
 
 
 class Picture:
@@ -65,8 +70,8 @@ class Picture:
     def show(self) -> None:
         """Print it, and what its signs mean."""
         for line in self._lines:
-            print(self._painted_line(line))
-        print(f"({self._painted(FREE)} free, {self._painted(TAKEN)} taken, {self._painted(YOURS)} yours)", flush=True)
+            tell(self._painted_line(line))
+        tell(f"({self._painted(FREE)} free, {self._painted(TAKEN)} taken, {self._painted(YOURS)} yours)")
         self.shown = True
 
     def _painted_line(self, line: str) -> str:
@@ -106,7 +111,8 @@ class Customer:
         """Hold the dialogue to its end; return the exit status.
 
         Raises:
-            OSError: the connection is lost.
+            OSError: the connection is lost, or nobody reads what is printed (BrokenPipeError).
+            OutputLost: what is to be printed cannot be written.
         """
         with self._sock.makefile("rb") as received:
             for line in received:
@@ -122,7 +128,7 @@ class Customer:
             self._status = CONNECTION_LOST
             self._answer(line, question["what"])
         else:
-            print(line, flush=True)
+            tell(line)
             self._learn(line)
 
     def _learn(self, line: str) -> None:
@@ -147,7 +153,7 @@ class Customer:
         if question not in self._answers and self._asks_person:
             self._answers = self._ask(question)
         else:
-            print(question, self._answers.get(question, ""), flush=True)
+            tell(question, self._answers.get(question, ""))
         with suppress(OSError):  # reading says what happened
             if question in self._answers:
                 self._given[what] = self._answers.pop(question)
@@ -160,16 +166,32 @@ class Customer:
 
         There is no answer if the person has none, or if the server ends the order before it comes.
         """
-        print(question, end=" ", flush=True)
+        tell(question, end=" ")
         sock = self._sock.fileno()
         readable, _, _ = select.select([sock, self._stdin.fileno()], [], [])
         line = b"" if sock in readable else self._stdin.readline()
         answer = harmless(line).strip()
         if not line or not self._stdin.isatty():
-            print(answer, flush=True)
+            tell(answer)
         if question.startswith("Row ") and (seat := SEAT.fullmatch(answer)):
             return {question: seat[1], question.replace("Row", "Seat", 1): seat[2]}
         return {question: answer} if line else {}
+
+
+def tell(*words: str, end: str = "\n") -> None:
+    """Print words at once.
+
+    Raises:
+        BrokenPipeError: nobody reads them.
+        OutputLost: they cannot be written for another reason.
+    """
+    try:
+        print(*words, end=end, flush=True)
+    except OSError as error:
+        sys.stdout = None  # or it would be tried again at the exit
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise OutputLost(_reason(error)) from error
 
 
 def answers_for(seats: list[tuple[str, str]]) -> dict[str, str]:
@@ -199,7 +221,11 @@ def seat_list(text: str) -> list[tuple[str, str]]:
 
 
 def main() -> int:
-    """Run the client; return its exit status: 0 booked, 1 not booked, 2 usage, 3 no connection or a lost one."""
+    """Run the client; return its exit status.
+
+    It is 0 for booked, 1 for not booked, 2 for wrong arguments, 3 for no connection or a lost one, 4 for output that
+    cannot be written.
+    """
     parser = argparse.ArgumentParser(
         description="Buy cinema tickets. A row and a seat may be answered together, as in 2-3 or 2 3."
     )
@@ -214,25 +240,34 @@ def main() -> int:
     )
     options = parser.parse_args()
     try:
-        sock = socket.create_connection((options.host, options.port), CONNECT_SECONDS)
-    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host is like this
-        print(f"Cannot connect to {options.host}:{options.port}: {_reason(error)}", file=sys.stderr)
-        return CONNECTION_LOST
-    with sock:
-        sock.settimeout(None)
-        return buy(sock, options.seats)
-
-
-def buy(sock: socket.socket, seats: list[tuple[str, str]]) -> int:
-    """Hold the dialogue, whatever ends it; return the exit status."""
-    reason = "the server went away"
-    try:
-        status = Customer(sock, seats).converse()
+        return buy(options.host, options.port, options.seats)
     except KeyboardInterrupt:
         print()
         return NOT_BOOKED
+
+
+def buy(host: str, port: int, seats: list[tuple[str, str]]) -> int:
+    """Connect and hold the dialogue, whatever ends it; return the exit status."""
+    try:
+        sock = socket.create_connection((host, port), CONNECT_SECONDS)
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host is like this
+        print(f"Cannot connect to {host}:{port}: {_reason(error)}", file=sys.stderr)
+        return CONNECTION_LOST
+    with sock:
+        sock.settimeout(None)
+        return converse(sock, seats)
+
+
+def converse(sock: socket.socket, seats: list[tuple[str, str]]) -> int:
+    """Hold the dialogue, unless Ctrl-C ends it; return the exit status."""
+    reason = "the server went away"
+    try:
+        status = Customer(sock, seats).converse()
     except BrokenPipeError:  # nobody reads what we print
         return NOT_BOOKED
+    except OutputLost as lost:
+        print(f"The output cannot be written: {lost}", file=sys.stderr)
+        return OUTPUT_LOST
     except OSError as error:
         reason, status = _reason(error), CONNECTION_LOST
     if status == CONNECTION_LOST:

@@ -15,7 +15,8 @@
     Booked: 2-3
 
 A seat is held for its customer from `reserved` on, until the order is booked or cancelled. `Booked` is said when the
-order is in seats.txt, on disk.
+order is in seats.txt, on disk. If it is there, but flushing the directory failed, so that it might not outlive a power
+failure, the customer hears that it is not certain.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from collections import deque
 from pathlib import Path
 
 from connection import Connection, DeadlinePassed
-from hall import Hall, HallError, Seat
+from hall import Hall, HallError, NotFlushed, Seat
 from protocol import LineTooLong, harmless
 from tcp import add_options, fail, port_number, positive, run
 from theatre import Order, OrderCancelled, Theatre
@@ -67,6 +68,9 @@ class Sale:
             self._converse()
         except OrderCancelled as reason:
             self._cancel(str(reason), str(reason))
+        except NotFlushed as error:
+            self._connection.status(f"perhaps booked: {error}")
+            self._say("Sorry, it is not certain whether the order is booked.")
         except HallError as error:
             self._cancel("Sorry, no seat can be sold now", str(error))
         except (LineTooLong, DeadlinePassed, OSError) as error:  # the connection ends, and says so

@@ -5,7 +5,7 @@ import threading
 import time
 from collections import Counter
 
-from conftest import Peer
+from conftest import WAIT_SECONDS, Peer
 from dorm import Dormitory, make_dormitory  # noqa: F401
 from relay import relay_to
 
@@ -67,7 +67,8 @@ def test_confirmed_is_booked_once_whatever_is_lost_doubled_late_or_killed(dormit
         for booker in bookers:
             booker.stopping = True
         for booker in bookers:
-            booker.join()
+            booker.join(WAIT_SECONDS)
+            assert not booker.is_alive(), "a client has no answer"
         relay.lossy = False
         check(dormitory, bookers)
         confirmed = sum(len(booker.confirmed) for booker in bookers)

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from cinema import (
@@ -23,7 +24,7 @@ from cinema import (
     another_writer,
     cinema_fixture,  # noqa: F401 (the fixture called cinema)
 )
-from conftest import ROOT, WAIT_SECONDS, Program, run_program
+from conftest import ROOT, WAIT_SECONDS, Program, run_program, wait_until
 
 GREEN, RED, BOLD_CYAN, NORMAL = "\033[32m", "\033[31m", "\033[1;36m", "\033[0m"
 
@@ -204,7 +205,7 @@ def test_the_exit_status_tells_how_it_ended(sent: bytes, status: int) -> None:
         server = threading.Thread(target=serve)
         server.start()
         run = run_program("ticket_client.py", "127.0.0.1", str(listener.getsockname()[1]), "--seats", "1-1")
-        server.join()
+        server.join(WAIT_SECONDS)
     assert run.returncode == status
     assert bool(run.stderr) == (status == 3)
     assert "\033" not in run.stdout
@@ -319,3 +320,31 @@ def test_standard_streams_may_be_closed(cinema: OpenCinema) -> None:
         run = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=WAIT_SECONDS)
         assert (run.returncode, run.stderr) == (status, "")
     assert the.taken() == {(2, 3), (2, 4)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+def test_ctrl_c_while_it_connects_leaves_cleanly() -> None:
+    def has_socket(pid: int) -> bool:
+        return any(str(fd.readlink()).startswith("socket:") for fd in Path(f"/proc/{pid}/fd").iterdir())
+
+    with socket.socket() as listener, socket.socket() as first:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        first.connect(listener.getsockname())  # now the queue is full: who else connects waits
+        alice = Terminal(listener.getsockname()[1])
+        try:
+            wait_until(lambda: has_socket(alice.process.pid), "a client that connects")
+            alice.process.send_signal(signal.SIGINT)
+            assert alice.end() == 1
+        finally:
+            alice.close()
+    assert "KeyboardInterrupt" not in alice.seen  # -W error has create_connection() complain of a socket left open
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_output_that_cannot_be_written_is_told(cinema: OpenCinema) -> None:
+    the = cinema()
+    command = [sys.executable, str(ROOT / "ticket_client.py"), "127.0.0.1", str(the.server.port), "--seats", "2-3"]
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=WAIT_SECONDS)
+    assert (run.returncode, run.stderr) == (4, "The output cannot be written: No space left on device\n")

@@ -35,7 +35,19 @@ from hall import HallError, Seat, replace_text
 from theatre import Order, SeatTaken, Theatre
 
 ROWS = 1000  # more orders of a row each than are booked until twenty kills
+LOAD_SECONDS = 30.0  # for all that a crowd of customers does
+NOBODY = 65534
 LEAVE: dict[str, Callable[[Peer], None]] = {"close": Peer.close, "end of input": Peer.end_input, "reset": Peer.reset}
+
+DIRECTORIES_CANNOT_BE_FLUSHED = """
+import errno, os, stat
+flush = os.fsync
+def fsync(fd):
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    flush(fd)
+os.fsync = fsync
+"""
 
 
 def in_threads(work: Callable[[int], None], count: int) -> None:
@@ -48,11 +60,13 @@ def in_threads(work: Callable[[int], None], count: int) -> None:
         except BaseException as failure:
             failures.append(failure)
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
     for thread in threads:
         thread.start()
+    end = time.monotonic() + LOAD_SECONDS
     for thread in threads:
-        thread.join()
+        thread.join(max(0.0, end - time.monotonic()))
+        assert not thread.is_alive(), f"not within {LOAD_SECONDS} seconds: the end of {count} threads"
     for failure in failures:
         raise failure
 
@@ -356,8 +370,7 @@ def test_a_server_stops_while_an_order_waits_for_another_server(cinema: OpenCine
     with another_writer(the.file):
         the.connect().send("1", "2", "3")
         the.server.wait_for_line(".*: ticket 1 reserved: 2-3")
-        the.server.process.send_signal(signal.SIGTERM)
-        assert the.server.wait() == 0
+        assert the.server.stop() == 0
     assert the.file.read_text() == HALL
 
 
@@ -752,7 +765,7 @@ def test_kill_9_twenty_times_under_load_loses_no_booking_and_tears_no_order(tmp_
             killer = threading.Timer(dice.uniform(0.0, 0.05), server.process.send_signal, [signal.SIGKILL])
             killer.start()
             in_threads(partial(buy_until_it_dies, the), 4)
-            killer.join()
+            killer.join(WAIT_SECONDS)
         finally:
             server.kill()
             for peer in server.peers:
@@ -763,3 +776,80 @@ def test_kill_9_twenty_times_under_load_loses_no_booking_and_tears_no_order(tmp_
         assert set(Counter(row for row, _ in taken).values()) <= {4}
     assert len(booked) > 40, "it was killed too early for anything to be at stake"
     assert len(file.read_text()) == ROWS * 8
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to], ids=["symbolic link", "read-only file"])
+def test_what_lies_beside_the_file_is_replaced_and_not_written_to(
+    cinema: OpenCinema, tmp_path: Path, link: Callable[[Path, Path], None]
+) -> None:
+    the = cinema()
+    other = tmp_path / "other"
+    other.write_text("other")
+    other.chmod(0o444)
+    link(tmp_path / "seats.txt.new", other)
+    assert the.buy((2, 3)) == "Booked: 2-3"
+    assert the.taken() == {(2, 3)}
+    assert not the.file.is_symlink()
+    assert other.read_text() == "other"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_read_only_file_is_sold_from_after_a_write_was_interrupted(tmp_path: Path) -> None:
+    file, beside = tmp_path / "seats.txt", tmp_path / "seats.txt.new"
+    for path in (file, beside):
+        path.write_text("0 0\n")
+        path.chmod(0o444)
+        os.chown(path, NOBODY, NOBODY)
+    os.chown(tmp_path, NOBODY, NOBODY)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    child = os.fork()
+    if not child:
+        os.fchdir(directory)  # the way there may be closed to nobody
+        os.setuid(NOBODY)
+        booked = False
+        with suppress(HallError):
+            booked = replace_text(Path(file.name), b"0 0\n", b"0 1\n")
+        os._exit(0 if booked else 1)
+    os.close(directory)
+    assert os.waitpid(child, 0)[1] == 0
+    assert file.read_text() == "0 1\n"
+
+
+def test_an_order_does_not_wait_for_ever_for_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "seats.txt"
+    file.write_text("0 0\n")
+    hall, order = Theatre(file), Order()
+    hall.hold(order, Seat(1, 1))
+    reasons: list[str] = []
+
+    def book() -> None:
+        try:
+            hall.book(order)
+        except HallError as error:  # a customer hears SORRY
+            reasons.append(str(error))
+
+    monkeypatch.setattr("hall.LOCK_SECONDS", 0.1)
+    booker = threading.Thread(target=book)
+    with another_writer(file):
+        booker.start()
+        booker.join(WAIT_SECONDS)
+        assert reasons == [f"{file}.lock: another program keeps it locked"]
+    assert file.read_text() == "0 0\n"
+
+
+def test_who_is_in_the_file_and_perhaps_not_on_disk_hears_that_it_is_not_certain(
+    cinema: OpenCinema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(DIRECTORIES_CANNOT_BE_FLUSHED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    the = cinema(hall="0 0 0 0\n")
+    peers = [the.connect() for _ in range(4)]
+    with another_writer(the.file):
+        for number, peer in enumerate(peers, 1):
+            peer.send("1", "1", str(number))
+            the.server.wait_for_line(f".* reserved: 1-{number}")
+        the.file.write_text("0 0 0 1\n")
+    answers = [peer.read_all().splitlines()[-1] for peer in peers]
+    assert answers == ["Sorry, it is not certain whether the order is booked."] * 3 + [f"Seat 1-4 is taken. {END}"]
+    the.server.wait_for_line(rf"Client \(\d+\): perhaps booked: {tmp_path}: Input/output error")
+    assert the.file.read_text() == "1 1 1 1\n"
