@@ -81,10 +81,11 @@ class Connection:
             OSError: the connection is lost.
         """
         while data := self._receive():
-            if lines := self._buffer.feed(data):
-                yield lines
+            lines = self._buffer.feed(data)
             if self._buffer.answer:
-                self.send(self._buffer.answer)
+                self.send(self._buffer.answer)  # before what the lines cause: telnet shows nothing until then
+            if lines:
+                yield lines
             if self._buffer.too_long:
                 raise LineTooLong
         if self._buffer.in_line:

@@ -268,6 +268,7 @@ def listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # do not wait for the last run's connections
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # telnet may mark a byte as urgent
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # find out about vanished hosts ...
         for name, value in KEEP_ALIVE.items():
             if hasattr(socket, name):
