@@ -9,9 +9,9 @@ from conftest import WAIT_SECONDS, Peer
 from dorm import Dormitory, make_dormitory  # noqa: F401
 from relay import relay_to
 
-CLIENTS = 16
+CLIENTS = 8
 KILLS = 3
-ROUNDS_PER_KILL = 3
+ROUNDS_PER_KILL = 6
 
 
 class Booker(threading.Thread):
