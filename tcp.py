@@ -166,7 +166,9 @@ class Server:
 
     def _accept_waiting(self) -> None:
         """Accept those who have connected by now."""
-        for _ in range(socket.SOMAXCONN):
+        for _ in range(socket.SOMAXCONN):  # there may come more all the time
+            if self._stopping.is_set():
+                return
             with self._ended:  # to whoever has the lock, a client is either in the queue or in _connections
                 try:
                     sock, address = self._listener.accept()
