@@ -81,6 +81,7 @@ class BackEnd:
             self._reservations.forget_old_answers()
         if now >= self._announcer.due_at:
             self._announcer.announce(self._calls.session, rooms_text(self._reservations.left_of_all()))
+            self._reservations.see_changes()
         self._dropped.report()
 
     def _serve(self, datagram: Datagram, address: Address) -> None:

@@ -1,6 +1,7 @@
 """What a back end does for a request: text in, the reply's text out, status lines beside it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from datagram import RESERVATION_ID, Action, Datagram, malformed, rooms_text
 from reservations import Refused, Reservations
@@ -63,7 +64,8 @@ class Desk:
         if not (RESERVATION_ID.fullmatch(reservation) and reservation[0] == self._letter):
             raise Refused("UNKNOWN_RESERVATION")
         room = self._reservations.cancel(reservation, member)
-        self._new_count(room)
+        with suppress(Refused):  # no such room in the inventory any more
+            self._new_count(room)
         return f"CANCELLED {room}"
 
     def _new_count(self, room: str) -> int:

@@ -1,14 +1,14 @@
 """What one client of the dormitory's main server asks for, and what it gets: serverM.py shows the requests.
 
-The requests that came together are carried out one after the other; their replies go out together, or before a back end
-that is silent is waited for. Rights come from the last LOGIN on the connection, and from nothing else.
+The requests that came together are carried out one after the other; their replies go out together, or when they are many,
+or before a back end that is silent is waited for. Rights come from the last LOGIN on the connection, and from nothing else.
 """
 
 import time
 from collections.abc import Callable
 
 from caller import PATIENCE_SECONDS, Caller, NoAnswer
-from connection import Connection
+from connection import OUTBOX_BYTES, Connection
 from datagram import CODE, KINDS, RESERVATION_ID, Action
 from members import NAME, Members
 from protocol import harmless
@@ -46,6 +46,7 @@ class Conversation:
         self._ended = False
         self._replies: list[str] = []  # to be sent together
         self._story: list[str] = []  # status lines, to be written after that
+        self._gathered = 0  # characters of both
         self._name = f"Client ({connection.fd})"
 
     def run(self) -> None:
@@ -55,6 +56,8 @@ class Conversation:
                 self._handle(request)
                 if self._ended:
                     break
+                if self._gathered > OUTBOX_BYTES:
+                    self._send_gathered()
             self._send_gathered()
             if self._ended:
                 return
@@ -72,6 +75,7 @@ class Conversation:
             reply = f"TRY_LATER {no_answer}"
         if reply:
             self._replies.append(f"{reply}\n")
+            self._gathered += len(reply) + 1
             self._tell(f"result sent: {reply}")
 
     def _reply_to(self, word: str, rest: str) -> str:
@@ -89,9 +93,11 @@ class Conversation:
         if self._story:
             LOG.write(*self._story)
             self._story.clear()
+        self._gathered = 0
 
     def _tell(self, text: str) -> None:
         self._story.append(f"{self._name}: {text}")
+        self._gathered += len(text)
 
     def _tell_request(self, request: str) -> None:
         self._tell(f"{request} from {self._user} over TCP with port {self._port}")

@@ -50,7 +50,8 @@ class Reservations:
         self._inventory = inventory
         try:
             self._db = _open(path)
-            self._taken = self._count_rows()
+            self._seen = -1  # the file's version when its rows were counted
+            self.see_changes()
         except sqlite3.Error as error:
             raise Malformed(f"{path}: {error}") from error
 
@@ -66,14 +67,29 @@ class Reservations:
             sqlite3.Error: nothing was done.
         """
         self._db.execute("BEGIN IMMEDIATE")
+        before = self._taken
         try:
+            self.see_changes()
+            before, self._taken = self._taken, self._taken.copy()
             yield
             self._db.execute("COMMIT")
         except BaseException:
+            self._taken = before
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            self._taken = self._count_rows()
             raise
+
+    def see_changes(self) -> None:
+        """Count the rows anew if another program, or a person, has changed them.
+
+        Raises:
+            sqlite3.Error: the file cannot be read; the counts are those of before.
+        """
+        (version,) = self._db.execute("PRAGMA data_version").fetchone()  # only other connections change it
+        if version != self._seen:
+            rows = self._db.execute("SELECT room, count(*) FROM reservations GROUP BY room")
+            self._taken = Counter(dict(rows.fetchall()))
+            self._seen = version
 
     def left(self, room: str) -> int:
         """Return how many of a room can be reserved.
@@ -115,9 +131,6 @@ class Reservations:
         self._db.execute(f"DELETE {mine}", (number, member))
         self._taken[row[0]] -= 1
         return row[0]
-
-    def _count_rows(self) -> Counter[str]:
-        return Counter(dict(self._db.execute("SELECT room, count(*) FROM reservations GROUP BY room")))
 
     def of_member(self, member: str) -> dict[str, str]:
         """Return the room of each reservation of a member by its id: the latest MINE_LIMIT, in their order."""

@@ -9,7 +9,7 @@ from contextlib import closing
 from statistics import median
 
 import pytest
-from conftest import Peer
+from conftest import Peer, wait_until
 from dorm import PASSWORDS, Dormitory, make_dormitory  # noqa: F401
 
 
@@ -312,3 +312,26 @@ def test_a_server_stops_at_once_also_while_a_client_waits_for_a_back_end(dormito
     dormitory.main.wait_for_line(r"Client \(\d+\): request sent to Server S")
     assert dormitory.main.stop() == 0
     assert dormitory.back_ends["D"].stop(signal.SIGINT) == 0
+
+
+def test_who_sends_much_and_reads_nothing_costs_little_memory(dormitory: Dormitory) -> None:
+    dormitory.start_main()
+    guest = dormitory.main.connect(receive_buffer=4096)
+    guest.send("LOGIN eve")
+    guest.expect("GUEST eve")
+    before = dormitory.main.resident_bytes()
+    guest.send_bytes(b"\n" * (1 << 18))  # each gets a reply of a hundred bytes
+    wait_until(lambda: dormitory.main.count_lines("Client .* result sent: INVALID .*") > 5000, "replies")
+    assert dormitory.main.resident_bytes() - before < 12e6
+    guest.reset()
+
+
+def test_a_room_that_was_taken_out_of_the_inventory_can_be_cancelled(dormitory: Dormitory) -> None:
+    dormitory.start("D")
+    alice = dormitory.log_in("alice")
+    assert ask(alice, "RESERVE D1") == "RESERVED D1 1"
+    dormitory.back_ends["D"].kill()
+    dormitory.write("double.txt", "D2, 1\n")
+    dormitory.start_back_end("D")
+    assert ask(alice, "CANCEL D1") == "CANCELLED D1"
+    assert dormitory.rows("D") == []

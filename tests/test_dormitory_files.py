@@ -2,9 +2,12 @@
 
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from datafile import Malformed
 from dorm_key import load_key
 from inventory import read_inventory
 from members import PasswordHash, read_members
+from reservations import Refused, Reservations
 
 
 def expect_failure(result: "subprocess.CompletedProcess[str]", *texts: str) -> None:
@@ -212,3 +216,38 @@ def test_the_default_ports_are_those_of_the_original(dormitory: Dormitory, progr
         assert process.stdout.readline() == f"{line}\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(2) == 0
+
+
+def test_two_back_ends_on_one_file_do_not_sell_a_room_twice(tmp_path: Path) -> None:
+    with two_on_one_file(tmp_path, {"S1": 1}) as (first, second):
+        with first.transaction():
+            assert first.reserve("S1", "alice") == "S1"
+        with second.transaction(), pytest.raises(Refused, match="FULL"):
+            second.reserve("S1", "bob")
+        with second.transaction():
+            second.cancel("S1", "alice")
+        assert first.left("S1") == 0
+        first.see_changes()
+        assert first.left("S1") == 1
+
+
+def test_what_is_undone_leaves_the_counts_of_before(tmp_path: Path) -> None:
+    with two_on_one_file(tmp_path, {"S1": 9}) as (first, second):
+        with second.transaction():
+            second.reserve("S1", "bob")
+        with suppress(KeyError), first.transaction():
+            first.reserve("S1", "alice")
+            raise KeyError
+        assert first.left("S1") == 8
+        with suppress(sqlite3.Error), first.transaction():
+            first.reserve("S1", "alice")
+            first.close()  # from now on nothing can be counted
+        assert first.left("S1") == 8
+
+
+@contextmanager
+def two_on_one_file(directory: Path, inventory: dict[str, int]) -> Iterator[tuple[Reservations, Reservations]]:
+    """Give the reservations of two back ends that were started on the same directory."""
+    with closing(Reservations(directory / "single.db", "S", inventory)) as first:
+        with closing(Reservations(directory / "single.db", "S", inventory)) as second:
+            yield first, second
