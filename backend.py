@@ -64,8 +64,8 @@ class BackEnd:
             try:
                 if time.monotonic() >= self._look_up_at:
                     self._look_up()
-                if received := self._sock.receive():
-                    self._serve(*received)
+                if datagrams := self._receive():
+                    self._serve(datagrams)
             except sqlite3.Error as error:  # nothing was done or answered; the main server repeats its requests
                 LOG.write(f"{self._name} cannot use its file of reservations: {error}")
             except Exception:
@@ -84,13 +84,21 @@ class BackEnd:
             self._reservations.see_changes()
         self._dropped.report()
 
-    def _serve(self, datagram: Datagram, address: Address) -> None:
-        """Carry a request out and reply; with one that changes something, all that wait, in one transaction."""
+    def _receive(self) -> list[tuple[Datagram, Address]]:
+        """Wait a tick for a datagram; with one that changes something, return all that wait."""
+        received = self._sock.receive()
+        datagrams = [received] if received else []
+        if received and received[0].action in CHANGES:
+            datagrams += self._sock.receive_waiting()
+        if self._calls.receive():
+            self._announcer.due_at = self._look_up_at = 0.0
+        return datagrams
+
+    def _serve(self, datagrams: list[tuple[Datagram, Address]]) -> None:
+        """Carry requests out and reply; if they change something, in one transaction."""
         self._story.clear()
-        if datagram.action in CHANGES:
-            replies = self._replies_from_disk([(datagram, address), *self._sock.receive_waiting()])
-        else:
-            replies = self._replies([(datagram, address)])
+        carry_out = self._replies_from_disk if datagrams[0][0].action in CHANGES else self._replies
+        replies = carry_out(datagrams)
         self._calls.settle()
         self._send(replies)
         if self._story:

@@ -13,8 +13,7 @@ from datagram import WORD_BYTES, Action
 from directory import Directory
 from udp import Dropped, TaggedSocket
 
-PATIENCE_SECONDS = 3.0
-PAUSES_SECONDS = [0.05 * 1.5**n for n in range(9)]  # 3.7 seconds: the last is cut short
+PAUSES_SECONDS = [0.05 * 1.5**n for n in range(9)]  # 3.7 seconds: the last is cut short by PATIENCE_SECONDS
 
 
 class NoAnswer(Exception):

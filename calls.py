@@ -6,16 +6,19 @@ Implementing Remote Procedure Calls, 1984): the same number again is answered wi
 old. But a table of callers must not grow for ever, and a restart empties it. Hence sessions: a back end tells serverM
 a random word in each announcement, serverM repeats the latest that it knows in each request, and the back end takes the
 last two. What was recorded in an older session is void, so the calls of its time can be forgotten.
+
+The same makes void what waited too long. A back end that stood still, because it was stopped or the machine was busy,
+finds requests whose callers may have given up; it begins two sessions, and who still waits asks again in the new one.
 """
 
 import secrets
 import time
 
-from datagram import WORD_BYTES, BadDatagram
+from datagram import PATIENCE_SECONDS, WORD_BYTES, BadDatagram
 from udp import Address
 
 SESSION_SECONDS = 30.0
-
+STANDSTILL_SECONDS = PATIENCE_SECONDS - 0.5  # a request that waited for less still has a caller
 
 Call = tuple[int, Address, str]  # a request's number, where it came from, its reply
 
@@ -27,6 +30,7 @@ class Calls:
         self.session = secrets.token_bytes(WORD_BYTES)
         self._calls: dict[bytes, Call] = {}
         self._unsettled: dict[bytes, Call] = {}  # what they did is not on disk yet
+        self._received_at = time.monotonic()
         self.renew_session()
 
     def renew_session(self) -> None:
@@ -38,6 +42,15 @@ class Calls:
     def session_ended(self) -> bool:
         """Return whether it is time for a new session."""
         return time.monotonic() >= self._ends_at
+
+    def receive(self) -> bool:
+        """Take note that what waited was received; return whether it is void now, for it may have waited long."""
+        last, self._received_at = self._received_at, time.monotonic()
+        stood_still = self._received_at - last > STANDSTILL_SECONDS
+        if stood_still:
+            self.renew_session()
+            self.renew_session()
+        return stood_still
 
     def reply_to(self, session: bytes, caller: bytes, number: int, address: Address) -> str | None:
         """Return the reply that a request got when it came before, or None if it is to be carried out.

@@ -26,6 +26,8 @@ MAX_TEXT_BYTES = 1300
 TAG_BYTES = 16
 WORD_BYTES = 8
 
+PATIENCE_SECONDS = 3.0  # how long a request is repeated; then the client is told that there was no answer
+
 KINDS = {"S": "single", "D": "double", "U": "suite"}
 CODE = re.compile(r"[SDU][0-9A-Za-z]{1,11}")  # 50 reservations of such rooms, and three lists in a line, fit
 RESERVATION_ID = re.compile(r"[SDU][1-9][0-9]{0,8}")

@@ -1,15 +1,16 @@
 """What one client of the dormitory's main server asks for, and what it gets: serverM.py shows the requests.
 
-The requests that came together are carried out one after the other; their replies go out together, or when they are many,
-or before a back end that is silent is waited for. Rights come from the last LOGIN on the connection, and from nothing else.
+The requests that came together are carried out one after the other; their replies go out together, or when they are
+many, or before a back end that is silent is waited for. Rights come from the last LOGIN on the connection, and from
+nothing else.
 """
 
 import time
 from collections.abc import Callable
 
-from caller import PATIENCE_SECONDS, Caller, NoAnswer
+from caller import Caller, NoAnswer
 from connection import OUTBOX_BYTES, Connection
-from datagram import CODE, KINDS, RESERVATION_ID, Action
+from datagram import CODE, KINDS, PATIENCE_SECONDS, RESERVATION_ID, Action
 from members import NAME, Members
 from protocol import harmless
 from status import LOG

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from datafile import Malformed
+from datagram import PATIENCE_SECONDS
 
 MINE_LIMIT = 50
 BUSY_SECONDS = 0.2  # how long to wait for whoever else has the file locked
-KEEP_ANSWERS_SECONDS = 3600  # a request is repeated for 3 seconds
+KEEP_ANSWERS_SECONDS = 20 * PATIENCE_SECONDS  # longer than a request is repeated, also if a clock is set meanwhile
 
 SCHEMA = """
     CREATE TABLE IF NOT EXISTS reservations (
@@ -50,6 +51,7 @@ class Reservations:
         self._inventory = inventory
         try:
             self._db = _open(path)
+            self._taken: Counter[str] = Counter()
             self._seen = -1  # the file's version when its rows were counted
             self.see_changes()
         except sqlite3.Error as error:

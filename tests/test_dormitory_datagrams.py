@@ -2,15 +2,32 @@
 
 import select
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from conftest import WAIT_SECONDS, wait_until
 from dorm import Dormitory, make_dormitory  # noqa: F401
 from relay import Relay, relay_to
 
-from datagram import MAX_DATAGRAM_BYTES, Action, BadDatagram, Datagram, pack, pack_announcement, unpack
+import calls
+from backend import BackEnd
+from calls import Calls
+from datagram import (
+    MAX_DATAGRAM_BYTES,
+    Action,
+    BadDatagram,
+    Datagram,
+    pack,
+    pack_announcement,
+    unpack,
+    unpack_announcement,
+)
+from reservations import Reservations
+from udp import bind
 
 DROPPED = r"Dropped datagrams: {}; the latest from 127\.0\.0\.1:{}"
 KEY = bytes(range(32))
@@ -241,3 +258,69 @@ def test_requests_with_a_right_tag_that_are_malformed_harm_nothing(
         guest.send("AVAILABILITY S1")
         guest.expect("AVAILABLE 9")
         assert time.monotonic() - began < 1.0
+
+
+class SlowReservations(Reservations):
+    """Reservations of which nobody learns anything until `go_on` is set: a back end that stands still."""
+
+    go_on = threading.Event()
+
+    def left(self, room: str) -> int:
+        """Wait, then return what is left."""
+        assert self.go_on.wait(10.0)
+        return super().left(room)
+
+
+def test_requests_that_waited_while_a_back_end_stood_still_are_void(
+    tmp_path: Path, outsider: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "STANDSTILL_SECONDS", 0.3)  # three ticks of an idle back end
+    outsider.settimeout(10.0)  # this time it has the key: a main server
+    main = outsider.getsockname()
+    with (
+        closing(SlowReservations(tmp_path / "single.db", "S", {"S1": 9})) as reservations,
+        bind("127.0.0.1", 0) as sock,
+    ):
+        reservations.go_on.set()
+        back_end = BackEnd("S", sock, main, KEY, reservations)
+        back_end.start()
+        session = unpack_announcement(next_datagram(outsider, Action.ANNOUNCE).fields).session
+        reservations.go_on.clear()
+        for number, (action, fields) in enumerate([(Action.AVAILABILITY, b"S1"), (Action.RESERVE, b"S1 alice")], 1):
+            outsider.sendto(pack(KEY, action, b"caller..", number, session + fields), sock.getsockname())
+        assert not reservations.go_on.wait(0.4)
+        reservations.go_on.set()
+        assert next_datagram(outsider, Action.REPLY).fields == b"AVAILABLE 9"
+        new_session = unpack_announcement(next_datagram(outsider, Action.ANNOUNCE).fields).session
+        assert new_session != session
+        assert reservations.left("S1") == 9
+        outsider.sendto(pack(KEY, Action.RESERVE, b"caller..", 2, new_session + b"S1 alice"), sock.getsockname())
+        assert next_datagram(outsider, Action.REPLY).fields == b"RESERVED S1 8"
+        back_end.stop()
+
+
+def next_datagram(sock: socket.socket, action: Action) -> Datagram:
+    """Wait for a datagram with an action, among a few others; return it."""
+    datagrams = (unpack(KEY, sock.recv(2000)) for _ in range(10))
+    return next(datagram for datagram in datagrams if datagram.action == action)
+
+
+def test_sessions_end_and_what_was_remembered_in_them_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "SESSION_SECONDS", 0.0)
+    caller, address = b"caller..", ("127.0.0.1", 1)
+    table = Calls()
+    assert table.session_ended()
+    session = table.session
+    table.remember(caller, 1, address, "FULL")
+    table.settle()
+    table.renew_session()
+    assert table.reply_to(session, caller, 1, address) == "FULL"
+    with pytest.raises(BadDatagram, match="that had come before"):
+        table.reply_to(session, caller, 1, ("127.0.0.1", 2))
+    table.renew_session()
+    with pytest.raises(BadDatagram, match="of an old session"):
+        table.reply_to(session, caller, 1, address)
+    assert table.reply_to(table.session, caller, 1, address) is None
+    monkeypatch.setattr(calls, "SESSION_SECONDS", 10.0)
+    table.renew_session()
+    assert not table.session_ended()

@@ -14,11 +14,13 @@ import pytest
 from conftest import ROOT, run_program
 from dorm import PASSWORDS, Dormitory, cheap_hash, make_dormitory  # noqa: F401
 
+import reservations
 from datafile import Malformed
+from datagram import PATIENCE_SECONDS
 from dorm_key import load_key
 from inventory import read_inventory
 from members import PasswordHash, read_members
-from reservations import Refused, Reservations
+from reservations import KEEP_ANSWERS_SECONDS, Refused, Reservations
 
 
 def expect_failure(result: "subprocess.CompletedProcess[str]", *texts: str) -> None:
@@ -248,6 +250,20 @@ def test_what_is_undone_leaves_the_counts_of_before(tmp_path: Path) -> None:
 @contextmanager
 def two_on_one_file(directory: Path, inventory: dict[str, int]) -> Iterator[tuple[Reservations, Reservations]]:
     """Give the reservations of two back ends that were started on the same directory."""
-    with closing(Reservations(directory / "single.db", "S", inventory)) as first:
-        with closing(Reservations(directory / "single.db", "S", inventory)) as second:
-            yield first, second
+    first, second = (Reservations(directory / "single.db", "S", inventory) for _ in range(2))
+    with closing(first), closing(second):
+        yield first, second
+
+
+def test_answers_on_disk_outlive_the_callers_patience_and_are_then_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert PATIENCE_SECONDS * 2 < KEEP_ANSWERS_SECONDS <= 60
+    with closing(Reservations(tmp_path / "single.db", "S", {"S1": 9})) as kept:
+        with kept.transaction():
+            kept.record_answer(b"request", "RESERVED S1 8")
+        kept.forget_old_answers()
+        assert kept.answer_to(b"request") == "RESERVED S1 8"
+        monkeypatch.setattr(reservations, "KEEP_ANSWERS_SECONDS", -1)
+        kept.forget_old_answers()
+        assert kept.answer_to(b"request") is None
