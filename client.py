@@ -43,10 +43,7 @@ class Lost(Exception):
 
 
 class LoginRefused(Exception):
-    """No login was accepted, and there are no more answers to try."""
-
-    def __str__(self) -> str:
-        return "Wrong user name or password."
+    """No login was accepted, and there are no more answers to try; the text says what the server said."""
 
 
 class Server:
@@ -112,7 +109,7 @@ def log_in(server: Server, user: str | None, password: str | None) -> None:
         LoginRefused: it did not accept what was given, or what was answered last.
         EOFError: the answers ended before there was a login.
     """
-    refused = False
+    refused = ""  # what the server said last
     while True:
         try:
             name = user or ask_line("User name: ")
@@ -120,18 +117,21 @@ def log_in(server: Server, user: str | None, password: str | None) -> None:
                 print("A user name is one word.")
                 continue
             secret = ask_password() if password is None else password
+        except UnicodeDecodeError:
+            print("A password in UTF-8 is expected.")
+            continue
         except EOFError:
             if refused:
-                raise LoginRefused from None
+                raise LoginRefused(refused) from None
             raise
         word, rest = server.ask(f"LOGIN {name} {secret}" if secret else f"LOGIN {name}")
         if word in ("MEMBER", "GUEST"):
             print(f"Welcome, {word.lower()} {rest}.")
             return
         if password is not None:
-            raise LoginRefused
-        refused = True
-        print(explain(word, rest))
+            raise LoginRefused(explain(word, rest))
+        refused = explain(word, rest)
+        print(refused)
 
 
 def converse(server: Server) -> None:
@@ -205,6 +205,8 @@ def run(arguments: argparse.Namespace) -> int:
             password = arguments.password_file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
         except OSError as error:
             return fail(f"{error.filename}: {error.strerror}")
+        if not password:
+            return fail(f"{arguments.password_file}:1: expected a password")
     try:
         with closing(Server(arguments.host, arguments.port)) as server:
             log_in(server, arguments.user, password)
@@ -230,6 +232,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.user is not None and len(arguments.user.split()) != 1:
         parser.error(f"argument --user: {arguments.user!r} is not one word")
+    sys.stdin = sys.stdin or io.StringIO()  # None if it was closed before the program began
+    sys.stdout = sys.stdout or io.StringIO()
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -35,7 +35,7 @@ def read_fields(path: Path, expected: str) -> Iterator[tuple[str, str, str]]:
         Malformed: a line has not two fields; the text says what is expected.
         OSError: the file cannot be read.
     """
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").split("\n"), 1):
         if not line.strip():
             continue
         first, comma, second = (part.strip() for part in line.partition(","))

@@ -48,11 +48,13 @@ class Conversation:
         self._replies: list[str] = []  # to be sent together
         self._story: list[str] = []  # status lines, to be written after that
         self._gathered = 0  # characters of both
+        self._silent: set[str] = set()  # the back ends that did not answer one of the requests that came together
         self._name = f"Client ({connection.fd})"
 
     def run(self) -> None:
         """Answer requests until the client leaves."""
         for lines in self._connection.batches():
+            self._silent.clear()
             for request in harmless(lines).split("\n")[:-1]:
                 self._handle(request)
                 if self._ended:
@@ -170,8 +172,14 @@ class Conversation:
         return " ".join(filter(None, answers))
 
     def _ask(self, letter: str, action: Action, fields: str, deadline: float) -> str:
+        if letter in self._silent:  # who sent a thousand requests at once does not wait for each
+            raise NoAnswer(letter)
         self._tell(f"request sent to Server {letter}")
-        answer = self._caller.ask(letter, action, fields, deadline, self._send_gathered)
+        try:
+            answer = self._caller.ask(letter, action, fields, deadline, self._send_gathered)
+        except NoAnswer:
+            self._silent.add(letter)
+            raise
         self._tell(f"response received from Server {letter} over UDP with port {self._caller.port}: {answer}")
         return answer
 

@@ -1,11 +1,13 @@
 """The dormitory's client: driven by a script, and by a person at a terminal."""
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import run_program
+from conftest import ROOT, run_program
 from dorm import PASSWORDS, Dormitory, make_dormitory  # noqa: F401
 from terminal import Terminal
 
@@ -97,6 +99,26 @@ def test_a_server_that_is_not_there_or_is_lost_is_one_line(dormitory: Dormitory)
     dormitory.main.kill()
     result = run_program("client.py", "--port", str(port))
     assert (result.returncode, result.stderr) == (1, f"Cannot connect to 127.0.0.1:{port}: Connection refused\n")
+
+
+def test_a_password_file_must_hold_a_password_and_what_the_server_says_is_told(
+    dormitory: Dormitory, tmp_path: Path
+) -> None:
+    dormitory.start("")
+    (tmp_path / "password").write_text("\n")
+    status, _, errors = play(dormitory, options=("--user", "alice", "--password-file", str(tmp_path / "password")))
+    assert (status, errors) == (1, f"{tmp_path / 'password'}:1: expected a password\n")
+    (tmp_path / "password").write_text("secret\n")
+    status, _, errors = play(dormitory, options=("--user", "x" * 40, "--password-file", str(tmp_path / "password")))
+    assert (status, errors[:14]) == (1, "Not understood")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-"])
+def test_closed_input_or_output_is_no_traceback(dormitory: Dormitory, closed: str) -> None:
+    dormitory.start("")
+    command = f'"{sys.executable}" "{ROOT}/client.py" --port {dormitory.main.port} {closed}'
+    done = subprocess.run(["bash", "-c", command], input="eve\n", capture_output=True, text=True, timeout=10)
+    assert done.stderr == ""
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from conftest import ROOT, run_program
 from dorm import PASSWORDS, Dormitory, cheap_hash, make_dormitory  # noqa: F401
 
 import reservations
-from datafile import Malformed
+from datafile import Malformed, read_fields
 from datagram import PATIENCE_SECONDS
 from dorm_key import load_key
 from inventory import read_inventory
@@ -267,3 +267,8 @@ def test_answers_on_disk_outlive_the_callers_patience_and_are_then_forgotten(
         monkeypatch.setattr(reservations, "KEEP_ANSWERS_SECONDS", -1)
         kept.forget_old_answers()
         assert kept.answer_to(b"request") is None
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    (tmp_path / "file.txt").write_text("\ufeffalice, 1\n", encoding="utf-8")
+    assert [fields[1:] for fields in read_fields(tmp_path / "file.txt", "name, number")] == [("alice", "1")]
