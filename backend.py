@@ -15,6 +15,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import program
 import tcp
 from announcer import Announcer
 from calls import Calls
@@ -152,25 +153,25 @@ class BackEnd:
 def main(letter: str, port: int) -> int:
     """Be the back end of a letter until SIGINT or SIGTERM; return the exit status of the program."""
     arguments = _parse_arguments(letter, port)
-    tcp.prepare(0)
+    program.prepare(0)
     inventory_file: Path = arguments.data_dir / f"{KINDS[letter]}.txt"
     try:
         inventory = read_inventory(inventory_file, letter)
         key = load_key(arguments.data_dir)
     except (Malformed, OSError) as error:
-        return tcp.fail(explain(error))
+        return program.fail(explain(error))
     try:
         sock = bind(arguments.host, arguments.port)
     except OSError as error:
-        return tcp.fail(f"Cannot listen on {arguments.host}:{arguments.port}: {error.strerror}")
+        return program.fail(f"Cannot listen on {arguments.host}:{arguments.port}: {error.strerror}")
     with sock:
         try:
             _, main_address = tcp.resolve(arguments.main_host, arguments.main_port, socket.SOCK_DGRAM, sock.family)
             reservations = Reservations(inventory_file.with_suffix(".db"), letter, inventory)
         except OSError as error:
-            return tcp.fail(f"Cannot find the main server's host {arguments.main_host}: {error.strerror}")
+            return program.fail(f"Cannot find the main server's host {arguments.main_host}: {error.strerror}")
         except Malformed as error:
-            return tcp.fail(str(error))
+            return program.fail(str(error))
         with closing(reservations):
             _serve(letter, BackEnd(letter, sock, main_address, key, reservations), sock)
     return 0
@@ -180,22 +181,26 @@ def _serve(letter: str, back_end: BackEnd, sock: socket.socket) -> None:
     host, port = sock.getsockname()[:2]
     LOG.write(f"Server {letter} listening on {host}:{port}")
     back_end.start()
-    tcp.wait_for_signal()
+    program.wait_for_signal()
     back_end.stop()
-    LOG.flush(tcp.FLUSH_SECONDS)
+    LOG.flush(program.FLUSH_SECONDS)
 
 
 def _parse_arguments(letter: str, port: int) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=f"The dormitory's Server {letter}: its {KINDS[letter]} rooms.")
     parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: %(default)s)")
     parser.add_argument(
-        "--port", type=tcp.port_number, default=port, metavar="P", help="UDP port (default: %(default)s)"
+        "--port", type=program.port_number, default=port, metavar="P", help="UDP port (default: %(default)s)"
     )
     parser.add_argument(
         "--main-host", default="127.0.0.1", metavar="H", help="host of the main server (default: %(default)s)"
     )
     parser.add_argument(
-        "--main-port", type=tcp.port_number, default=MAIN_PORT, metavar="P", help="its UDP port (default: %(default)s)"
+        "--main-port",
+        type=program.port_number,
+        default=MAIN_PORT,
+        metavar="P",
+        help="its UDP port (default: %(default)s)",
     )
     add_data_dir(parser)
     return parser.parse_args()

@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-import tcp
+import program
 from connection import Connection, Outbox
 from protocol import harmless
 from status import LOG
@@ -213,18 +213,18 @@ HANDLERS: dict[str, Callable[[Conversation, re.Match[str]], None]] = {
 def main() -> int:
     """Serve until a signal comes; return the exit status."""
     parser = argparse.ArgumentParser(description="A chat server; its clients use telnet.")
-    parser.add_argument("port", type=tcp.port_number, metavar="PORT", help="port to listen on; 0 is any free one")
+    parser.add_argument("port", type=program.port_number, metavar="PORT", help="port to listen on; 0 is any free one")
     parser.add_argument(
         "--max-users",
-        type=tcp.positive,
+        type=program.positive,
         default=MAX_USERS,
         metavar="N",
         help="registered at once (default: %(default)s)",
     )
-    tcp.add_options(parser)
+    program.add_options(parser)
     options = parser.parse_args()
     users = Users(options.max_users)
-    return tcp.run(
+    return program.run(
         options.host,
         options.port,
         lambda connection: Conversation(connection, users).hold(),

@@ -19,7 +19,7 @@ import socket
 import sys
 from contextlib import closing, suppress
 
-import tcp
+import program
 from console import Console
 from protocol import ROOM_NAME_RULE, RoomAction, RoomStatus, harmless, is_room_name, room_request
 from stay import LEAVE, Stay
@@ -208,13 +208,15 @@ def main() -> int:
     """Take the parameters; let the user chat; return the exit status."""
     parser = argparse.ArgumentParser(description="A client of the chat room server.")
     parser.add_argument("host", metavar="HOST", help="where the server is")
-    parser.add_argument("port", type=tcp.port_number, metavar="PORT", help="port of its lobby")
+    parser.add_argument("port", type=program.port_number, metavar="PORT", help="port of its lobby")
     parser.add_argument("--name", type=user_name, metavar="NAME", help="put NAME: before each line that goes to a room")
     options = parser.parse_args()
     try:
         lobby = Lobby(options.host, options.port)
     except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host is like this
-        return tcp.fail(f"Cannot connect to {options.host}:{options.port}: {getattr(error, 'strerror', None) or error}")
+        return program.fail(
+            f"Cannot connect to {options.host}:{options.port}: {getattr(error, 'strerror', None) or error}"
+        )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which leaves the terminal as it was
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -222,12 +224,12 @@ def main() -> int:
         with closing(lobby), Console() as console:
             Session(console, lobby, f"{options.name}: " if options.name else "").run()
     except ServerLost as lost:
-        return tcp.fail(str(lost))
+        return program.fail(str(lost))
     except KeyboardInterrupt:
         return 0
     except OSError as error:  # nobody can read what is shown
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1 if isinstance(error, BrokenPipeError) else tcp.fail(f"Cannot write: {error.strerror}")
+        return 1 if isinstance(error, BrokenPipeError) else program.fail(f"Cannot write: {error.strerror}")
     return 0
 
 

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+import program
 import tcp
 from connection import Connection, DeadlinePassed, Outbox
 from protocol import (
@@ -158,32 +159,32 @@ class Rooms:
 def main() -> int:
     """Take the parameters; serve; return the exit status."""
     parser = argparse.ArgumentParser(description="A server of chat rooms.")
-    parser.add_argument("port", type=tcp.port_number, metavar="PORT", help="port of the lobby; 0 is any free one")
+    parser.add_argument("port", type=program.port_number, metavar="PORT", help="port of the lobby; 0 is any free one")
     parser.add_argument(
         "--max-rooms",
-        type=tcp.positive,
+        type=program.positive,
         default=MAX_ROOMS,
         metavar="N",
         help="how many rooms there may be at once (default: %(default)s)",
     )
-    tcp.add_options(parser)
+    program.add_options(parser)
     options = parser.parse_args()
     return server(options.host, options.port, options.max_rooms, options.max_connections, options.login_seconds)
 
 
 def server(host: str, port: int, max_rooms: int, max_connections: int, login_seconds: int) -> int:
     """Set up the master socket and accept until SIGINT or SIGTERM; then stop it and all rooms together."""
-    tcp.prepare(max_connections + max_rooms * tcp.SERVER_DESCRIPTORS)
+    program.prepare(max_connections + max_rooms * tcp.SERVER_DESCRIPTORS)
     places = threading.Semaphore(max_connections)
     rooms = Rooms(host, places, max_rooms)
     try:
         lobby = tcp.Server(host, port, lambda connection: connection_handler(connection, rooms), places, login_seconds)
     except OSError as error:
-        return tcp.fail(f"Cannot listen on {host}:{port}: {error.strerror}")
+        return program.fail(f"Cannot listen on {host}:{port}: {error.strerror}")
     LOG.write(f"Listening on {host}:{lobby.port}")
     lobby.start()
-    tcp.wait_for_signal()
-    return tcp.end_process([lobby, *(room.server for room in rooms.take_all())])
+    program.wait_for_signal()
+    return program.end_process([lobby, *(room.server for room in rooms.take_all())])
 
 
 def connection_handler(connection: Connection, rooms: Rooms) -> None:

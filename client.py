@@ -17,8 +17,8 @@ import sys
 from contextlib import closing, suppress
 from pathlib import Path
 
+from program import fail, port_number
 from protocol import MAX_LINE_BYTES, harmless
-from tcp import fail, port_number
 
 with suppress(ImportError):  # not every Python is built with it
     import readline  # noqa: F401  gives input() line editing and a history

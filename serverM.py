@@ -22,6 +22,7 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import program
 import tcp
 from caller import Caller
 from connection import Connection
@@ -41,16 +42,16 @@ DESCRIPTORS_PER_CLIENT = 2  # its TCP connection and its UDP socket
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; return the exit status of the program."""
-    tcp.prepare(DESCRIPTORS_PER_CLIENT * arguments.max_connections)
+    program.prepare(DESCRIPTORS_PER_CLIENT * arguments.max_connections)
     try:
         members = Members(arguments.data_dir / MEMBER_FILE)
         key = load_key(arguments.data_dir)
     except (Malformed, OSError) as error:
-        return tcp.fail(explain(error))
+        return program.fail(explain(error))
     try:
         sock = bind(arguments.host, arguments.udp_port)
     except OSError as error:
-        return tcp.fail(f"Cannot listen on {arguments.host}:{arguments.udp_port} for back ends: {error.strerror}")
+        return program.fail(f"Cannot listen on {arguments.host}:{arguments.udp_port} for back ends: {error.strerror}")
     dropped = Dropped()
     announcements = TaggedSocket(sock, key, dropped, TICK_SECONDS)
     directory = Directory(announcements, dropped)
@@ -64,15 +65,15 @@ def serve(arguments: argparse.Namespace) -> int:
         server = tcp.Server(arguments.host, arguments.tcp_port, converse, places, arguments.login_seconds)
     except OSError as error:
         announcements.close()
-        return tcp.fail(f"Cannot listen on {arguments.host}:{arguments.tcp_port}: {error.strerror}")
+        return program.fail(f"Cannot listen on {arguments.host}:{arguments.tcp_port}: {error.strerror}")
     LOG.write(
         f"Listening on {arguments.host}:{server.port}",
         f"Waiting for back ends over UDP on {arguments.host}:{announcements.port}",
     )
     directory.start()
     server.start()
-    tcp.wait_for_signal()
-    return tcp.end_process([server])
+    program.wait_for_signal()
+    return program.end_process([server])
 
 
 def ask_and_add_member(path: Path, name: str) -> int:
@@ -81,16 +82,16 @@ def ask_and_add_member(path: Path, name: str) -> int:
         if sys.stdin.isatty():
             password = getpass.getpass(f"Password for {name}: ")
             if getpass.getpass("The same again: ") != password:
-                return tcp.fail("The passwords differ; nothing was written")
+                return program.fail("The passwords differ; nothing was written")
         else:
             password = sys.stdin.readline().rstrip("\n")
         add_member(path, name, password)
     except (EOFError, KeyboardInterrupt):
-        return tcp.fail("Nothing was written")
+        return program.fail("Nothing was written")
     except UnicodeDecodeError:
-        return tcp.fail("Expected a password in UTF-8; nothing was written")
+        return program.fail("Expected a password in UTF-8; nothing was written")
     except (Malformed, OSError) as error:
-        return tcp.fail(explain(error))
+        return program.fail(explain(error))
     print(f"{name} is a member; a main server that runs learns it when it is restarted")
     return 0
 
@@ -98,12 +99,12 @@ def ask_and_add_member(path: Path, name: str) -> int:
 def main() -> int:
     """Read the command line; serve, or add a member."""
     parser = argparse.ArgumentParser(description="The dormitory's main server.")
-    tcp.add_options(parser, host="127.0.0.1")
+    program.add_options(parser, host="127.0.0.1")
     parser.add_argument(
-        "--tcp-port", type=tcp.port_number, default=TCP_PORT, metavar="P", help="(default: %(default)s)"
+        "--tcp-port", type=program.port_number, default=TCP_PORT, metavar="P", help="(default: %(default)s)"
     )
     parser.add_argument(
-        "--udp-port", type=tcp.port_number, default=UDP_PORT, metavar="P", help="(default: %(default)s)"
+        "--udp-port", type=program.port_number, default=UDP_PORT, metavar="P", help="(default: %(default)s)"
     )
     parser.add_argument("--add-member", metavar="NAME", help=f"ask for a password, write {MEMBER_FILE}, and exit")
     add_data_dir(parser)

@@ -6,39 +6,26 @@ The listening thread does nothing but accept. A server stops in order: it accept
 its client had ended its input, what is queued goes out; only what has not ended by then is cut off.
 """
 
-import argparse
 import logging
 import os
-import resource
 import select
-import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any
 
 from connection import Connection, DeadlinePassed
 from protocol import LineTooLong
 from status import LOG
 
-MAX_CONNECTIONS = 2000
-LOGIN_SECONDS = 120
 ORDERLY_STOP_SECONDS = 1.0
 CUT_OFF_SECONDS = 0.3
-FLUSH_SECONDS = 0.3
 ACCEPT_AGAIN_SECONDS = 0.1
 KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3}  # ... within two minutes, not two hours
 SERVER_DESCRIPTORS = 3  # of a server without connections: the listening socket and a pipe
-SPARE_DESCRIPTORS = 64
-STACK_BYTES = 1 << 19  # the usual 8 MiB each would cost 40 GB of address space for 5,000 connections
 
-SWITCH_SECONDS = 0.5  # each thread that waits for the interpreter wakes so often; at 5 ms, 5,000 would do only that
-STOPPING_SWITCH_SECONDS = 0.005  # the thread that stops the others must get its turn
-MOST = 1_000_000  # of anything that a command line asks for; in seconds, poll() takes no more than 24 days
-STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 Handler = Callable[[Connection], None]
 
@@ -225,7 +212,7 @@ class Server:
 
 def stop_all(servers: Sequence[Server], farewell: bytes = b"") -> None:
     """Stop servers together, and cut off the connections whose backlog has not gone out after a second."""
-    if not _stop_orderly(servers, farewell):
+    if not stop_orderly(servers, farewell):
         for server in servers:
             server.cut_off()
         if not _wait_for_end(servers, CUT_OFF_SECONDS):
@@ -234,7 +221,7 @@ def stop_all(servers: Sequence[Server], farewell: bytes = b"") -> None:
         server.close()
 
 
-def _stop_orderly(servers: Sequence[Server], farewell: bytes = b"") -> bool:
+def stop_orderly(servers: Sequence[Server], farewell: bytes = b"") -> bool:
     """Accept no more and let every conversation end; return whether all did so within a second."""
     for server in servers:
         server.begin_stop(farewell)
@@ -242,17 +229,6 @@ def _stop_orderly(servers: Sequence[Server], farewell: bytes = b"") -> bool:
     for server in servers:
         server.close_listener(deadline)
     return _wait_for_end(servers, ORDERLY_STOP_SECONDS)
-
-
-def end_process(servers: Sequence[Server]) -> NoReturn:
-    """Stop servers, write the last status lines, and exit with status 0; the kernel cuts off what has not ended.
-
-    The interpreter would wait for hundreds of busy threads, each in its turn, to end by itself.
-    """
-    sys.setswitchinterval(STOPPING_SWITCH_SECONDS)
-    _stop_orderly(servers)
-    LOG.flush(FLUSH_SECONDS)
-    os._exit(0)
 
 
 def _wait_for_end(servers: Sequence[Server], seconds: float) -> bool:
@@ -295,86 +271,3 @@ def resolve(host: str, port: int, kind: int, family: int = 0) -> tuple[int, Any]
     except UnicodeError as error:  # a name that cannot be one, such as a..b
         raise socket.gaierror(socket.EAI_NONAME, f"{host!r} is no name of a host") from error
     return family, address
-
-
-def run(
-    host: str, port: int, handler: Handler, max_connections: int = MAX_CONNECTIONS, login_seconds: int = LOGIN_SECONDS
-) -> int:
-    """Serve until SIGINT or SIGTERM, and exit; return the exit status of the program if it cannot begin."""
-    prepare(max_connections)
-    try:
-        server = Server(host, port, handler, threading.Semaphore(max_connections), login_seconds)
-    except OSError as error:
-        return fail(f"Cannot listen on {host}:{port}: {error.strerror}")
-    LOG.write(f"Listening on {host}:{server.port}")
-    server.start()
-    wait_for_signal()
-    return end_process([server])
-
-
-def prepare(descriptors: int) -> None:
-    """Ready the process for so many descriptors and as many threads, which SIGINT and SIGTERM do not reach.
-
-    The signals wait for wait_for_signal(): no handler runs in the middle of something.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    threading.stack_size(STACK_BYTES)
-    sys.setswitchinterval(SWITCH_SECONDS)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = descriptors + SPARE_DESCRIPTORS
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with suppress(OSError, ValueError):  # some systems allow less than they say
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def wait_for_signal() -> None:
-    """Wait for SIGINT or SIGTERM."""
-    signal.sigwait(STOP_SIGNALS)
-
-
-def fail(message: str) -> int:
-    """Say in one line why the program cannot go on; return its exit status."""
-    print(message, file=sys.stderr)
-    return 1
-
-
-def add_options(parser: argparse.ArgumentParser, host: str = "0.0.0.0") -> None:
-    """Add the options that every server takes."""
-    parser.add_argument("--host", default=host, help="address to listen on (default: %(default)s)")
-    parser.add_argument(
-        "--max-connections",
-        type=positive,
-        default=MAX_CONNECTIONS,
-        metavar="N",
-        help="how many at once (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--login-seconds",
-        type=positive,
-        default=LOGIN_SECONDS,
-        metavar="N",
-        help="how long a connection may take to do its first useful thing (default: %(default)s)",
-    )
-
-
-def port_number(text: str) -> int:
-    """Return a port given on a command line.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    if text.isascii() and text.isdigit() and int(text) < 65536:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no port: a number from 0 to 65535 is expected")
-
-
-def positive(text: str) -> int:
-    """Return a number given on a command line, from 1 to a million.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    if text.isascii() and text.isdigit() and 1 <= int(text) <= MOST:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST}")

@@ -19,8 +19,8 @@ import socket
 import sys
 from contextlib import suppress
 
+from program import port_number
 from protocol import harmless
-from tcp import port_number
 
 CONNECT_SECONDS = 10.0
 

@@ -27,8 +27,8 @@ from pathlib import Path
 
 from connection import Connection, DeadlinePassed
 from hall import Hall, HallError, NotFlushed, Seat
+from program import add_options, fail, port_number, positive, run
 from protocol import LineTooLong, harmless
-from tcp import add_options, fail, port_number, positive, run
 from theatre import Order, OrderCancelled, Theatre
 
 SEATS_FILE = Path(__file__).resolve().with_name("seats.txt")
