@@ -132,8 +132,8 @@ def test_the_screen_shows_who_says_what_and_what_is_typed(tree: Path) -> None:
         (
             "chat",
             "chat_server.py",
-            "import tcp\n",
-            "import tcp\n\nraise SystemExit('no more')\n",
+            "import program\n",
+            "import program\n\nraise SystemExit('no more')\n",
             ["the story goes on", "chat_server sees: Listening on 127.0.0.1:", "no more, and then the end"],
         ),
         (
