@@ -30,15 +30,15 @@ def load_key(directory: Path) -> bytes:
 def _create(path: Path) -> None:
     """Make a key, unless another server is faster: written beside and linked, so nobody reads half of one."""
     beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_hex(KEY_BYTES) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
     try:
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(KEY_BYTES) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         with suppress(FileExistsError):
             os.link(beside, path)
     finally:
-        beside.unlink()
+        beside.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> bytes:

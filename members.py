@@ -4,13 +4,14 @@ A hash reads scrypt$N$r$p$SALT$HASH, the last two in hexadecimal (RFC 7914): eac
 cost may be raised for new members without touching the old ones.
 """
 
+import fcntl
 import hashlib
 import hmac
+import io
 import os
 import re
 import secrets
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,11 +128,21 @@ def add_member(path: Path, name: str, password: str) -> None:
         raise Malformed(f"Expected a name of 1 to 32 characters without space and comma, got {name!r}")
     if not password.isprintable() or not 1 <= len(password.encode()) <= MAX_PASSWORD_BYTES:
         raise Malformed(f"Expected a password of 1 to {MAX_PASSWORD_BYTES} bytes that can be printed")
-    with suppress(FileNotFoundError):
+    line = f"{name}, {PasswordHash.of(password)}\n".encode()
+    with path.open("a+b", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # somebody else may be adding the same name
         if name in read_members(path):
             raise Malformed(f"{path}: {name} is a member already; delete that line to give a new password")
-    with path.open("a+", encoding="utf-8") as file:
-        file.seek(0)
-        text = file.read()
-        file.write("\n" if text and not text.endswith("\n") else "")
-        file.write(f"{name}, {PasswordHash.of(password)}\n")
+        text = path.read_bytes()
+        _append_whole(file, len(text), line if text.endswith(b"\n") or not text else b"\n" + line)
+
+
+def _append_whole(file: io.FileIO, size: int, line: bytes) -> None:
+    """Add a line to a file of so many bytes, or leave it as it is."""
+    try:
+        while line:
+            line = line[file.write(line) :]
+        os.fsync(file.fileno())
+    except OSError as error:
+        file.truncate(size)
+        raise OSError(error.errno, error.strerror, file.name) from error

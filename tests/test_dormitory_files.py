@@ -272,3 +272,22 @@ def test_answers_on_disk_outlive_the_callers_patience_and_are_then_forgotten(
 def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("\ufeffalice, 1\n", encoding="utf-8")
     assert [fields[1:] for fields in read_fields(tmp_path / "file.txt", "name, number")] == [("alice", "1")]
+
+
+def test_a_full_disk_leaves_the_member_file_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "member.txt").write_text(f"alice, {cheap_hash('secret')}\n")
+    before = (tmp_path / "member.txt").read_text()
+    command = ["prlimit", f"--fsize={len(before) + 20}", sys.executable, str(ROOT / "serverM.py")]
+    command += ["--data-dir", str(tmp_path), "--add-member", "carol"]
+    done = subprocess.run(command, input="secret\n", capture_output=True, text=True, timeout=10)
+    assert (done.returncode, done.stderr) == (1, f"{tmp_path}/member.txt: File too large\n")
+    assert (tmp_path / "member.txt").read_text() == before
+
+
+def test_of_three_who_add_the_same_name_one_does(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "serverM.py"), "--data-dir", str(tmp_path), "--add-member", "carol"]
+    adding = [subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True) for _ in range(3)]
+    for process in adding:
+        process.communicate("secret\n", timeout=10)
+    assert sorted(process.returncode for process in adding) == [0, 1, 1]
+    assert (tmp_path / "member.txt").read_text().count("carol, ") == 1
