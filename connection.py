@@ -38,6 +38,10 @@ class DeadlinePassed(Exception):
 class Connection:
     """A client's socket: one thread owns it, reads from it and closes it; any thread may send to it.
 
+    To send: send() waits while the backlog is full, send_if_room() says so instead, post() neither waits nor refuses,
+    say_farewell() is a post() after which nothing is sent. To end: the owner calls close(), which lets the backlog go
+    out; whoever gives the client up calls abort(), and the owner finds its input ended.
+
     Args:
         sock: the socket.
         stop_fd: a descriptor that becomes readable when input is to be taken as ended.
