@@ -2,9 +2,11 @@
 
     listen -> accept for ever -> (a thread) converse -> the program's handler
 
-The listening thread does nothing but accept; if it is kept from that by busy threads, who must know all clients, such
-as a room that counts its members, accepts those who wait first: Server.connections(). A server stops in order: it accepts no more, every conversation ends as if
-its client had ended its input, what is queued goes out; only what has not ended by then is cut off.
+The listening thread does nothing but accept. Where busy threads keep it from that, who must know all clients, such as a
+room that counts its members, accepts first those who wait: Server.connections().
+
+A server stops in order: it accepts no more, every conversation ends as if its client had ended its input, what is
+queued goes out; only what has not ended by then is cut off.
 """
 
 import logging
