@@ -17,7 +17,8 @@ import threading
 from collections.abc import Callable
 
 import program
-from connection import Connection, Outbox
+from connection import Connection
+from outbox import Outbox
 from protocol import harmless
 from status import LOG
 

@@ -18,7 +18,8 @@ from collections.abc import Callable
 
 import program
 import tcp
-from connection import Connection, DeadlinePassed, Outbox
+from connection import Connection, DeadlinePassed
+from outbox import Outbox
 from protocol import (
     ROOM_NAME_RULE,
     LineTooLong,

@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 
 from protocol import LineBuffer, LineTooLong
@@ -19,7 +19,7 @@ from status import LOG
 
 RECEIVE_BYTES = 1 << 18
 BACKLOG_BYTES = 1 << 20
-OUTBOX_BYTES = BACKLOG_BYTES // 4
+PIECE_BYTES = 1 << 18  # of the backlog, that is offered to the kernel at once
 LEAST_BYTES_PER_SECOND = 1 << 16
 PERIOD_SECONDS = 5.0
 RETRY_SECONDS = 0.25  # poll finds a socket writable only when a third of its buffer is free, which may take long
@@ -184,7 +184,7 @@ class Connection:
     def _send_some(self) -> bool:
         """Send what the kernel takes of the backlog; return whether there is more to do."""
         with self._lock:
-            sent = self._offer(self._backlog[:OUTBOX_BYTES])
+            sent = self._offer(self._backlog[:PIECE_BYTES])
             del self._backlog[:sent]
             self._watched_bytes += sent
             if self._open and len(self._backlog) <= BACKLOG_BYTES // 2:
@@ -272,33 +272,3 @@ class Connection:
                 patience = QUIET_SECONDS
             if not ready or (self.fd in ready and not self._sock.recv(RECEIVE_BYTES)):
                 return
-
-
-class Outbox:
-    """What the requests of one batch cause, gathered so that each recipient gets it with one send."""
-
-    def __init__(self) -> None:
-        self._runs: list[tuple[Sequence[Connection], list[str]]] = []  # recipients, and lines for all of them
-        self._size = 0
-
-    def put(self, recipients: Sequence[Connection], lines: str) -> None:
-        """Have lines, each with its newline, sent to each recipient, after those put before."""
-        if not self._runs or self._runs[-1][0] is not recipients:
-            self._runs.append((recipients, []))
-        self._runs[-1][1].append(lines)
-        self._size += len(lines)
-        if self._size > OUTBOX_BYTES:
-            self.send()
-
-    def send(self) -> None:
-        """Send all that was put: first to those who have room for it, so that nobody waits for another."""
-        blocks: dict[Connection, list[bytes]] = {}
-        for recipients, lines in self._runs:
-            block = "".join(lines).encode()
-            for recipient in recipients:
-                blocks.setdefault(recipient, []).append(block)
-        self._runs.clear()
-        self._size = 0
-        data = {recipient: b"".join(parts) for recipient, parts in blocks.items()}
-        for recipient in [recipient for recipient in data if not recipient.send_if_room(data[recipient])]:
-            recipient.send(data[recipient])

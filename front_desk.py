@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 
 from caller import Caller, NoAnswer
-from connection import OUTBOX_BYTES, Connection
+from connection import Connection
 from datagram import CODE, KINDS, PATIENCE_SECONDS, RESERVATION_ID, Action
 from members import NAME, Members
+from outbox import OUTBOX_BYTES
 from protocol import harmless
 from status import LOG
 

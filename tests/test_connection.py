@@ -11,7 +11,8 @@ import pytest
 from conftest import WAIT_SECONDS, wait_until
 
 import connection
-from connection import BACKLOG_BYTES, Connection, Outbox
+from connection import BACKLOG_BYTES, Connection
+from outbox import Outbox
 
 PERIOD_SECONDS = 0.25
 LEAST_BYTES_PER_SECOND = 1 << 19
