@@ -18,6 +18,7 @@ from protocol import LineBuffer, LineTooLong
 from status import LOG
 
 RECEIVE_BYTES = 1 << 18
+LEAST_RECEIVE_BYTES = 1 << 16  # for more, malloc asks the system for pages each time
 BACKLOG_BYTES = 1 << 20
 PIECE_BYTES = 1 << 18  # of the backlog, that is offered to the kernel at once
 LEAST_BYTES_PER_SECOND = 1 << 16
@@ -61,6 +62,7 @@ class Connection:
         self._input = select.poll()  # select.select() cannot take descriptors over 1023
         self._input.register(sock, select.POLLIN)
         self._input.register(stop_fd, select.POLLIN)
+        self._receive_bytes = LEAST_RECEIVE_BYTES
         self._buffer = LineBuffer()
         self._input_ended = False
         self._lock = threading.Lock()  # guards all below and the order of what is sent; held for no wait
@@ -103,7 +105,8 @@ class Connection:
             raise DeadlinePassed
         if self._stop_fd in dict(ready):
             return b""
-        data = self._sock.recv(RECEIVE_BYTES)
+        data = self._sock.recv(self._receive_bytes)
+        self._receive_bytes = min(max(4 * len(data), LEAST_RECEIVE_BYTES), RECEIVE_BYTES)
         self._input_ended = not data
         return data
 
