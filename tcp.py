@@ -1,6 +1,6 @@
 """A TCP server: one thread that accepts, and a thread for each connection.
 
-    listen -> accept for ever -> (a thread) converse -> the program's handler
+    listen -> accept for ever -> (a worker) converse -> the program's handler
 
 The listening thread does nothing but accept. Where busy threads keep it from that, who must know all clients, such as a
 room that counts its members, accepts first those who wait: Server.connections().
@@ -17,11 +17,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from connection import Connection, DeadlinePassed
 from protocol import LineTooLong
 from status import LOG
+from workers import WORKERS
 
 ORDERLY_STOP_SECONDS = 1.0
 CUT_OFF_SECONDS = 0.3
@@ -177,9 +179,8 @@ class Server:
         if not self._places.acquire(blocking=False):
             self._refuse(connection, "Too many connections")
             return
-        name = f"client {connection.fd}"
         try:
-            threading.Thread(target=self._converse, args=(connection,), name=name, daemon=True).start()
+            WORKERS.run(partial(self._converse, connection))
         except RuntimeError:  # out of threads
             self._refuse(connection, "Too many threads")
             self._places.release()
