@@ -153,7 +153,7 @@ class BackEnd:
 def main(letter: str, port: int) -> int:
     """Be the back end of a letter until SIGINT or SIGTERM; return the exit status of the program."""
     arguments = _parse_arguments(letter, port)
-    program.prepare(0)
+    program.prepare(0, 1 + list(KINDS).index(letter))  # the main server is the one before them
     inventory_file: Path = arguments.data_dir / f"{KINDS[letter]}.txt"
     try:
         inventory = read_inventory(inventory_file, letter)

@@ -175,7 +175,7 @@ def main() -> int:
 
 def server(host: str, port: int, max_rooms: int, max_connections: int, login_seconds: int) -> int:
     """Set up the master socket and accept until SIGINT or SIGTERM; then stop it and all rooms together."""
-    program.prepare(max_connections + max_rooms * tcp.SERVER_DESCRIPTORS)
+    program.prepare(max_connections + max_rooms * tcp.SERVER_DESCRIPTORS, port)
     places = threading.Semaphore(max_connections)
     rooms = Rooms(host, places, max_rooms)
     try:

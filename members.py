@@ -87,8 +87,7 @@ class Members:
     def __init__(self, path: Path) -> None:
         self._hashes = read_members(path)  # never changes
         self._nobody = PasswordHash(COST, BLOCK_SIZE, PARALLELISM, secrets.token_bytes(SALT_BYTES), bytes(HASH_BYTES))
-        # All but one of the cores may hash at once: whatever comes in, one is left for everything else.
-        self._hashing = threading.Semaphore(max(1, (os.cpu_count() or 1) - 1))
+        self._hashing = threading.Lock()  # many who hash at once would leave nothing of the processor to others
 
     def verify(self, name: str, password: str) -> bool:
         """Return whether this is a member and his password; takes the same time when it is not."""
