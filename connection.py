@@ -113,11 +113,11 @@ class Connection:
     def send(self, data: bytes) -> None:
         """Send data whole and in order, waiting while there is no room for it; do nothing if the client is gone."""
         with self._lock:
-            rest = self._offer_first(data)
-            while self._lacks_room(rest):
-                self._watch()
-                self._room.wait()
-            self._append(rest)
+            if rest := self._offer_first(data):
+                while self._lacks_room(rest):
+                    self._watch()
+                    self._room.wait()
+                self._append(rest)
 
     def send_if_room(self, data: bytes) -> bool:
         """Send data as send() does, unless that would have to wait; return whether it was sent.
@@ -125,11 +125,11 @@ class Connection:
         Who does not read is watched from now on.
         """
         with self._lock:
-            rest = self._offer_first(data)
-            if self._lacks_room(rest):
-                self._watch()
-                return False
-            self._append(rest)
+            if rest := self._offer_first(data):
+                if self._lacks_room(rest):
+                    self._watch()
+                    return False
+                self._append(rest)
             return True
 
     def post(self, data: bytes) -> None:

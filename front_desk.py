@@ -50,7 +50,7 @@ class Conversation:
         self._story: list[str] = []  # status lines, to be written after that
         self._gathered = 0  # characters of both
         self._silent: set[str] = set()  # the back ends that did not answer one of the requests that came together
-        self._name = f"Client ({connection.fd})"
+        self._prefix = f"Client ({connection.fd}): "
 
     def run(self) -> None:
         """Answer requests until the client leaves."""
@@ -95,12 +95,12 @@ class Conversation:
             self._connection.send("".join(self._replies).encode())
             self._replies.clear()
         if self._story:
-            LOG.write(*self._story)
+            LOG.write(self._prefix + f"\n{self._prefix}".join(self._story))
             self._story.clear()
         self._gathered = 0
 
     def _tell(self, text: str) -> None:
-        self._story.append(f"{self._name}: {text}")
+        self._story.append(text)
         self._gathered += len(text)
 
     def _tell_request(self, request: str) -> None:

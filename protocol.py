@@ -6,6 +6,7 @@ dropped. LineBuffer is fed what was received and gives whole lines; harmless() m
 
 import re
 from enum import IntEnum
+from unicodedata import category
 
 MAX_LINE_BYTES = 4096
 
@@ -23,8 +24,12 @@ _TELNET = re.compile(
 _DO_TIMING_MARK = b"\xff\xfd\x06"
 _WILL_TIMING_MARK = b"\xff\xfb\x06"
 
-# Unicode's control characters (category Cc), but for tab and the newline that ends a line.
-_CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {ord("\t"), ord("\n")}, "\N{REPLACEMENT CHARACTER}")
+# Unicode's control characters (category Cc) are all below 160. Here is what is shown for each character up to there:
+# itself, or U+FFFD for a control character that is neither tab nor the newline that ends a line.
+_SHOWN = "".join(
+    character if character in "\t\n" or category(character) != "Cc" else "\N{REPLACEMENT CHARACTER}"
+    for character in map(chr, range(160))
+)
 
 
 class LineTooLong(Exception):
@@ -65,7 +70,7 @@ class LineBuffer:
         while (newline := data.rfind(b"\n", end, end + MAX_LINE_BYTES + 1)) >= 0:
             end = newline + 1
         self._line = data[end:]
-        self.too_long = max(len(self._line.removesuffix(b"\r")), len(self._telnet)) > MAX_LINE_BYTES
+        self.too_long = len(self._line.removesuffix(b"\r")) > MAX_LINE_BYTES or len(self._telnet) > MAX_LINE_BYTES
         return data[:end]
 
     def _remove_telnet(self, data: bytes) -> bytes:
@@ -84,7 +89,7 @@ class LineBuffer:
 
 def harmless(data: bytes) -> str:
     """Decode UTF-8; bytes that are none, and control characters but tab and newline, become U+FFFD."""
-    return data.decode(errors="replace").translate(_CONTROLS)
+    return data.decode(errors="replace").translate(_SHOWN)
 
 
 class RoomAction(IntEnum):

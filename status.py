@@ -40,7 +40,7 @@ class StatusLog:
             while self._pending_bytes > PENDING_BYTES and not self._stalled:
                 self._stalled = not self._taken.wait(STALL_SECONDS)
             if self._stalled:
-                self._lost_lines += len(lines)
+                self._lost_lines += block.count(b"\n")
                 return
             if not self._writer:
                 self._writer = threading.Thread(target=self._write_blocks, name="status", daemon=True)
