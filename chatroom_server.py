@@ -71,10 +71,10 @@ class Room:
         outbox = Outbox()
         member.status(f"entered room {self.name}")
         for lines in member.batches():
-            member.status(f"lines to room {self.name}: {lines.count(LINE_END)}")
             others = [other for other in self.server.connections() if other is not member]
             outbox.put(others, harmless(lines))
             outbox.send()
+            member.status(f"lines to room {self.name}: {lines.count(LINE_END)}")
         member.status(f"left room {self.name}")
 
 

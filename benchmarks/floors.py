@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-RECEIVE_BYTES = 1 << 18  # as much as ours
+RECEIVE_BYTES = 1 << 16
 GREETING = b"welcome\n"  # tells a client that it is among those who are relayed to
 
 
