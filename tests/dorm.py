@@ -52,7 +52,7 @@ class Dormitory:
         self.main = self._launch_program(
             "serverM.py", *ports, "--data-dir", str(self.directory), *arguments, prefix=prefix
         )
-        self.main.wait_for_start(threads=4)
+        self.main.wait_for_start(threads=5)  # also those for announcements and passwords
         self._ports["tcp"] = self.main.port
         self._ports["udp"] = int(self.main.wait_for_line(r"Waiting for back ends over UDP on 127\.0\.0\.1:(\d+)")[1])
 
