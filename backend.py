@@ -30,6 +30,9 @@ from udp import Address, Dropped, TaggedSocket, bind
 
 MAIN_PORT = 24000
 TICK_SECONDS = 0.1  # how long it may wait for datagrams without looking at anything else
+LOOK_SECONDS = (
+    100e-6  # the next request may come before it would be asleep, and to be woken takes longer than to answer
+)
 STOP_SECONDS = 1.0
 
 
@@ -41,7 +44,8 @@ class BackEnd:
     ) -> None:
         self._name = f"Server {letter}"
         self._dropped = Dropped()
-        self._sock = TaggedSocket(sock, key, self._dropped, TICK_SECONDS)
+        look_seconds = LOOK_SECONDS if len(program.PROCESSORS) > 1 else 0.0
+        self._sock = TaggedSocket(sock, key, self._dropped, TICK_SECONDS, look_seconds)
         self._announcer = Announcer(letter, self._sock, main_address)
         self._reservations = reservations
         self._desk = Desk(letter, reservations)
@@ -153,7 +157,7 @@ class BackEnd:
 def main(letter: str, port: int) -> int:
     """Be the back end of a letter until SIGINT or SIGTERM; return the exit status of the program."""
     arguments = _parse_arguments(letter, port)
-    program.prepare(0, 1 + list(KINDS).index(letter))  # the main server is the one before them
+    program.prepare(0, 1 + list(KINDS).index(letter))
     inventory_file: Path = arguments.data_dir / f"{KINDS[letter]}.txt"
     try:
         inventory = read_inventory(inventory_file, letter)

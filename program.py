@@ -21,6 +21,7 @@ STACK_BYTES = 1 << 19  # the usual 8 MiB each would cost 40 GB of address space 
 SWITCH_SECONDS = 0.5  # each thread that waits for the interpreter wakes so often; at 5 ms, 5,000 would do only that
 STOPPING_SWITCH_SECONDS = 0.005  # the thread that stops the others must get its turn
 MOST = 1_000_000  # of anything that a command line asks for; in seconds, poll() takes no more than 24 days
+PROCESSORS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
@@ -46,7 +47,7 @@ def prepare(descriptors: int, number: int) -> None:
 
     Args:
         descriptors: how many it may need.
-        number: tells it from the programs that run beside it; it chooses the processor.
+        number: chooses the processor; 0 has one that no other number has, if there are several.
     """
     _use_one_processor(number)
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -61,15 +62,15 @@ def prepare(descriptors: int, number: int) -> None:
 
 
 def _use_one_processor(number: int) -> None:
-    """Keep the process on one processor, where the system lets a program choose; counted from the last one.
+    """Keep the process on one processor, where the system lets a program choose.
 
     The interpreter runs one thread at a time. Spread over processors, its threads interrupt each other at every system
     call to hand that right over, often in vain (David Beazley, Understanding the Python GIL, 2010).
     """
     if hasattr(os, "sched_setaffinity"):
-        processors = sorted(os.sched_getaffinity(0))
+        *others, last = PROCESSORS
         with suppress(OSError):
-            os.sched_setaffinity(0, {processors[~number % len(processors)]})
+            os.sched_setaffinity(0, {others[number % len(others)] if number and others else last})
 
 
 def wait_for_signal() -> None:

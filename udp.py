@@ -54,12 +54,17 @@ class TaggedSocket:
         key: for the tags.
         dropped: counts what comes without a right tag.
         tick_seconds: how long a wait for a datagram lasts at most.
+        look_seconds: how long after sending it looks again and again for a datagram, before it sleeps.
     """
 
-    def __init__(self, sock: socket.socket, key: bytes, dropped: Dropped, tick_seconds: float) -> None:
+    def __init__(
+        self, sock: socket.socket, key: bytes, dropped: Dropped, tick_seconds: float, look_seconds: float = 0.0
+    ) -> None:
         self._sock = sock
         self._key = key
         self._dropped = dropped
+        self._look_seconds = look_seconds
+        self._look_until = 0.0
         timeval = struct.pack("ll", int(tick_seconds), int(tick_seconds % 1 * 1e6))
         sock.setsockopt(
             socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval
@@ -78,9 +83,24 @@ class TaggedSocket:
             OSError: it cannot be sent there; for who repeats what is not answered, this is as good as lost.
         """
         self._sock.sendto(pack(self._key, action, sender, number, fields), address)
+        self._look_until = time.monotonic() + self._look_seconds
 
-    def receive(self, flags: int = 0) -> tuple[Datagram, Address] | None:
+    def receive(self) -> tuple[Datagram, Address] | None:
         """Wait a tick for a datagram; return it and where it came from."""
+        while time.monotonic() < self._look_until:
+            if received := self._receive(socket.MSG_DONTWAIT):
+                return received
+        return self._receive()
+
+    def receive_waiting(self) -> Iterator[tuple[Datagram, Address]]:
+        """Give the datagrams that are there, up to a bound, without waiting."""
+        for _ in range(MAX_BATCH):
+            received = self._receive(socket.MSG_DONTWAIT)
+            if received is None:
+                return
+            yield received
+
+    def _receive(self, flags: int = 0) -> tuple[Datagram, Address] | None:
         try:
             data, address = self._sock.recvfrom(MAX_DATAGRAM_BYTES + 1, flags)
         except OSError:  # there is none, or the kernel tells of one that was sent and did not arrive
@@ -90,14 +110,6 @@ class TaggedSocket:
         except BadDatagram as bad:
             self._dropped.count(str(bad), address)
             return None
-
-    def receive_waiting(self) -> Iterator[tuple[Datagram, Address]]:
-        """Give the datagrams that are there, up to a bound, without waiting."""
-        for _ in range(MAX_BATCH):
-            received = self.receive(socket.MSG_DONTWAIT)
-            if received is None:
-                return
-            yield received
 
     def close(self) -> None:
         """Close the socket."""

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -29,7 +29,7 @@ from members import add_member  # noqa: E402
 TURNS = 7
 LATENCY_REQUESTS = 3000
 RATE_REQUESTS = 8000
-RESERVATIONS = 1500
+RESERVATIONS = 3000
 WAIT_SECONDS = 20.0
 REQUEST = b"AVAILABILITY S1\n"
 
@@ -132,46 +132,72 @@ def report(workload: str, unit: str, turns: list[tuple[float, float]], goal: str
 def write_data(directory: Path) -> None:
     """Write a dormitory that does not fill up."""
     for kind, letter in (("single", "S"), ("double", "D"), ("suite", "U")):
-        rooms = "".join(f"{letter}{number}, 9999\n" for number in range(1, 7))
+        rooms = "".join(f"{letter}{number}, 9999\n" for number in range(1, TURNS + 1))
         (directory / f"{kind}.txt").write_text(rooms)
     add_member(directory / "member.txt", "alice", "secret")
 
 
+@contextmanager
+def floor(directory: Path) -> Iterator[int]:
+    """Run the bare processes; give the port of the front one."""
+    script = str(HERE / "dormitory_floor.py")
+    with running(directory, script, "back") as back, running(directory, script, "front", str(back)) as front:
+        yield front
+
+
+@contextmanager
+def dormitory(directory: Path) -> Iterator[int]:
+    """Run the main server and a back end until they know each other; give the TCP port."""
+    data = ("--data-dir", str(directory))
+    with running(directory, "serverM.py", "--tcp-port", "0", "--udp-port", "0", *data) as port:
+        log = max(directory.glob("*.log"), key=lambda log: log.stat().st_ctime_ns)
+        udp_port = find_in(log, r"UDP on .*:(\d+)\n")
+        with running(directory, "serverS.py", "--port", "0", "--main-port", udp_port, *data):
+            find_in(log, "(Server S) at")
+            yield port
+
+
+def availability(port: int, hello: bytes = b"") -> tuple[float, float]:
+    """Return the microseconds a request of one client takes, and how many requests a second four have answered."""
+    clients = connect(port, 4, hello)
+    figures = microseconds_a_request(clients[0]), requests_a_second(clients, REQUEST, RATE_REQUESTS)
+    close(clients)
+    return figures
+
+
+def reservations_a_second(port: int, room: int) -> float:
+    """Return the rate at which sixteen clients reserve."""
+    clients = connect(port, 16, b"LOGIN alice secret\n")
+    rate = requests_a_second(clients, b"RESERVE S%d\n" % room, RESERVATIONS)
+    close(clients)
+    return rate
+
+
+def close(clients: list[socket.socket]) -> None:
+    """Close the connections."""
+    for client in clients:
+        client.close()
+
+
 def main() -> None:
-    """Start both, measure in turns, print the table."""
-    with tempfile.TemporaryDirectory(dir=HERE) as name, ExitStack() as stack:
+    """Measure ours and the floors in turns, print the table."""
+    latencies, rates, reservations = [], [], []
+    with tempfile.TemporaryDirectory(dir=HERE) as name:
         directory = Path(name)
         write_data(directory)
-        back = stack.enter_context(running(directory, str(HERE / "dormitory_floor.py"), "back"))
-        floor = stack.enter_context(running(directory, str(HERE / "dormitory_floor.py"), "front", str(back)))
-        data = ("--data-dir", name)
-        ours = stack.enter_context(running(directory, "serverM.py", "--tcp-port", "0", "--udp-port", "0", *data))
-        main_log = max(directory.glob("*.log"), key=lambda log: int(log.stem))
-        main_port = find_in(main_log, r"UDP on .*:(\d+)\n")
-        stack.enter_context(running(directory, "serverS.py", "--port", "0", "--main-port", main_port, *data))
-        find_in(main_log, "(Server S) at")
-        measure(directory, ours, floor)
-
-
-def measure(directory: Path, ours: int, floor: int) -> None:
-    """Measure everything in turns, and print the table."""
-    guests, bare = connect(ours, 4, b"LOGIN guest\n"), connect(floor, 4)
-    members = connect(ours, 16, b"LOGIN alice secret\n")
+        for turn in range(TURNS):
+            with dormitory(directory) as port:
+                latency, rate = availability(port, b"LOGIN guest\n")
+                reservation_rate = reservations_a_second(port, 1 + turn)
+            with floor(directory) as port:
+                floor_latency, floor_rate = availability(port)
+            latencies.append((latency, floor_latency))
+            rates.append((rate, floor_rate))
+            reservations.append((reservation_rate, commits_a_second(directory)))
     print(f"{'workload':<28} {'ours':>10} {'floor':>10} {'':<10} {'ratio':>6}  goal")
-    turns = [(microseconds_a_request(guests[0]), microseconds_a_request(bare[0])) for _ in range(TURNS)]
-    report("AVAILABILITY, 1 client", "us", turns, "at most 1.35")
-    turns = [
-        (requests_a_second(guests, REQUEST, RATE_REQUESTS), requests_a_second(bare, REQUEST, RATE_REQUESTS))
-        for _ in range(TURNS)
-    ]
-    report("AVAILABILITY, 4 clients", "requests/s", turns, "at least 0.5")
-    turns = [
-        (requests_a_second(members, f"RESERVE S{room}\n".encode(), RESERVATIONS), commits_a_second(directory))
-        for room in range(1, 7)
-    ]
-    report("RESERVE, 16 clients", "rows/s", turns, "at least 2")
-    for sock in (*guests, *bare, *members):
-        sock.close()
+    report("AVAILABILITY, 1 client", "us", latencies, "at most 1.35")
+    report("AVAILABILITY, 4 clients", "requests/s", rates, "at least 0.5")
+    report("RESERVE, 16 clients", "rows/s", reservations, "at least 2")
 
 
 if __name__ == "__main__":
