@@ -30,9 +30,7 @@ from udp import Address, Dropped, TaggedSocket, bind
 
 MAIN_PORT = 24000
 TICK_SECONDS = 0.1  # how long it may wait for datagrams without looking at anything else
-LOOK_SECONDS = (
-    100e-6  # the next request may come before it would be asleep, and to be woken takes longer than to answer
-)
+LOOK_SECONDS = 100e-6  # the next request may be near, and to wake who sleeps takes longer than to answer
 STOP_SECONDS = 1.0
 
 
