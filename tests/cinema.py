@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Peer, Program, Start, wait_until
+from conftest import Peer, Program, Start, looking_after, wait_until
 
 HALL = "0 0 0 0 0\n" * 5
 HOW_MANY = "How many tickets do you want?"
@@ -100,13 +100,38 @@ def another_writer(file: Path) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(name="common_cinema", scope="module")
+def common_cinema_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cinema]:
+    """Give the cinema of all tests that only buy."""
+    with looking_after() as launch:
+        cinema = open_on(launch, tmp_path_factory.mktemp("cinema") / "seats.txt")
+        cinema.server.wait_for_start()
+        yield cinema
+
+
 @pytest.fixture(name="cinema")
-def cinema_fixture(start: Start, tmp_path: Path) -> OpenCinema:
-    """Give a function that opens a cinema, with a hall and with options."""
+def cinema_fixture(common_cinema: Cinema) -> Iterator[OpenCinema]:
+    """Give a function that opens the common cinema with a hall; a test must leave nothing held there."""
+
+    def open_cinema(hall: str = HALL) -> Cinema:
+        common_cinema.file.write_bytes(hall.encode())
+        return common_cinema
+
+    yield open_cinema
+    common_cinema.server.expect_rest()
+
+
+@pytest.fixture(name="fresh_cinema")
+def fresh_cinema_fixture(start: Start, tmp_path: Path) -> OpenCinema:
+    """Give a function that opens a cinema for one test alone, with a hall and with options."""
 
     def open_cinema(*options: str, hall: str = HALL, **how: tuple[str, ...]) -> Cinema:
-        file = tmp_path / "seats.txt"
-        file.write_bytes(hall.encode())
-        return Cinema(start("ticket_server.py", "0", "--seats-file", str(file), *options, **how), file)
+        return open_on(start, tmp_path / "seats.txt", *options, hall=hall, **how)
 
     return open_cinema
+
+
+def open_on(start: Start, file: Path, *options: str, hall: str = HALL, **how: tuple[str, ...]) -> Cinema:
+    """Write a hall to a file, and start a server on it."""
+    file.write_bytes(hall.encode())
+    return Cinema(start("ticket_server.py", "0", "--seats-file", str(file), *options, **how), file)

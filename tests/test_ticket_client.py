@@ -23,7 +23,9 @@ from cinema import (
     Cinema,
     OpenCinema,
     another_writer,
-    cinema_fixture,  # noqa: F401 (the fixture called cinema)
+    cinema_fixture,  # noqa: F401 (the fixture called cinema, and so on)
+    common_cinema_fixture,  # noqa: F401
+    fresh_cinema_fixture,  # noqa: F401
 )
 from conftest import ROOT, WAIT_SECONDS, Program, run_program, wait_until
 
@@ -169,8 +171,8 @@ def test_a_server_that_is_not_there_is_named() -> None:
     assert run.stderr.startswith("Cannot connect to xxx")
 
 
-def test_a_server_killed_before_it_says_booked_is_a_lost_connection(cinema: OpenCinema) -> None:
-    the = cinema()
+def test_a_server_killed_before_it_says_booked_is_a_lost_connection(fresh_cinema: OpenCinema) -> None:
+    the = fresh_cinema()
     with another_writer(the.file):
         command = Program("ticket_client.py", "127.0.0.1", str(the.server.port), "--seats", "2-3")
         the.server.wait_for_line(".*: ticket 1 reserved: 2-3")
@@ -270,9 +272,9 @@ def test_an_empty_no_color_counts_as_none(cinema: OpenCinema, terminal: Callable
 
 @pytest.mark.parametrize("answers", [[], ["2\n"], ["2\n", "1\n"], ["2\n", "1-1\n"]], ids=str)
 def test_ctrl_c_and_ctrl_d_leave_cleanly(
-    cinema: OpenCinema, terminal: Callable[..., Terminal], answers: list[str]
+    fresh_cinema: OpenCinema, terminal: Callable[..., Terminal], answers: list[str]
 ) -> None:
-    the = cinema(hall="0 0 0\n")
+    the = fresh_cinema(hall="0 0 0\n")
     alice, bob = terminal(the), terminal(the)
     for each in (alice, bob):
         each.expect("? ")
@@ -292,9 +294,9 @@ def test_ctrl_c_and_ctrl_d_leave_cleanly(
 
 
 def test_the_end_of_the_patience_is_told_while_a_person_thinks(
-    cinema: OpenCinema, terminal: Callable[..., Terminal]
+    fresh_cinema: OpenCinema, terminal: Callable[..., Terminal]
 ) -> None:
-    alice = terminal(cinema("--hold-seconds", "1"))
+    alice = terminal(fresh_cinema("--hold-seconds", "1"))
     alice.expect(HOW_MANY)
     alice.type("1\n")
     alice.expect("Row for ticket 1? ")
