@@ -95,31 +95,34 @@ def test_outsiders_are_not_answered_and_their_datagrams_counted_in_one_line(
 def test_a_replayed_request_is_neither_carried_out_nor_answered(dormitory: Dormitory, outsider: socket.socket) -> None:
     dormitory.start_main()
     with relay_to(dormitory.udp_port) as relay:
-        dormitory.start_back_end("S", main_port=relay.port)
-        dormitory.wait_until_found("S")
+        for letter in "SD":
+            dormitory.start_back_end(letter, main_port=relay.port)
+        dormitory.wait_until_found("SD")
         alice = dormitory.log_in("alice")
         alice.send("RESERVE S1", "AVAILABILITY S1", "RESERVE S1")
         alice.expect("RESERVED S1 8", "AVAILABLE 8", "RESERVED S2 7")
+        alice.send("RESERVE D1", "AVAILABILITY D1", "RESERVE D1")
+        alice.expect("RESERVED D1 1", "AVAILABLE 1", "RESERVED D2 0")
         requests = [data for data in relay.to_back_end if data[16] != Action.CONFIRM]
-        assert len(requests) == 3
-        replay(outsider, requests, dormitory.back_ends["S"].port)
+        assert len(requests) == 6
+        replay(outsider, requests[:3], dormitory.back_ends["S"].port)
         replay(outsider, relay.to_main, dormitory.udp_port)  # replies, as if they were announcements
-        dormitory.back_ends["S"].wait_for_line(DROPPED.format("3 that had come before", r"\d+"))
-        dormitory.main.wait_for_line(DROPPED.format(r"\d+ that had come before, 3 that nobody asked for", r"\d+"))
-        expect_no_answer(outsider)
-        dormitory.back_ends["S"].kill()  # and with it goes what is not on disk
+        dormitory.back_ends["D"].kill()  # and with it goes what is not on disk
         relay.blocked = True
-        dormitory.start_back_end("S", main_port=relay.port)
-        back_end = dormitory.back_ends["S"]
-        replay(outsider, requests, back_end.port)
+        dormitory.start_back_end("D", main_port=relay.port)
+        back_end = dormitory.back_ends["D"]
+        replay(outsider, requests[3:], back_end.port)
         replay(outsider, [data for data in relay.to_back_end if data[16] == Action.CONFIRM], back_end.port)
+        dormitory.back_ends["S"].wait_for_line(DROPPED.format("3 that had come before", r"\d+"))
+        dormitory.main.wait_for_line(DROPPED.format(r"\d+ that had come before, 6 that nobody asked for", r"\d+"))
         dropped = back_end.wait_for_line(DROPPED.format(r"3 of an old session, (\d+) that nobody asked for", r"\d+"))
         assert int(dropped[1]) == len(relay.to_back_end) - len(requests) >= 2
-        assert back_end.count_lines("Server S has sent its room status.*") == 0
+        assert back_end.count_lines("Server D has sent its room status.*") == 0
         expect_no_answer(outsider)
         relay.blocked = False
-        alice.send("RESERVE S1")
-        alice.expect("RESERVED S3 6")
+        alice.send("CANCEL D1", "RESERVE S1")
+        alice.expect("CANCELLED D1", "RESERVED S3 6")
+        assert dormitory.rows("D") == [("D2", "D1", "alice")]
         assert len(dormitory.rows("S")) == 3
 
 
@@ -171,23 +174,23 @@ def test_a_replayed_announcement_from_another_address_changes_nothing(
         key = dormitory.key
         announcements = list(relay.to_main)
         assert {data[16] for data in announcements} == {Action.ANNOUNCE}
-        replay(outsider, announcements, dormitory.udp_port)
-        dormitory.main.wait_for_line(
-            DROPPED.format(f"{len(announcements)} that had come before", outsider.getsockname()[1])
-        )
+        # One that the main server never heard is answered, but only the real back end can make use of the answer.
+        relay.blocked = True
+        dormitory.back_ends["S"].kill()
+        dormitory.start_back_end("S", main_port=relay.port)
+        wait_until(lambda: len(relay.to_main) > len(announcements), "another announcement")
+        unheard = relay.to_main[len(announcements)]
+        replay(outsider, [*announcements, unheard], dormitory.udp_port)
+        answer = unpack(key, outsider.recv(2000))
+        assert answer[:3] == (Action.CONFIRM, *unpack(key, unheard)[1:3])
         expect_no_answer(outsider)
+        relay.blocked = False
         guest = dormitory.log_in("eve")
         guest.send("AVAILABILITY S1")
         guest.expect("AVAILABLE 9")
-        # One that the main server never heard is answered, but only the real back end can make use of the answer.
-        relay.blocked = True
-        heard = len(relay.to_main)
-        wait_until(lambda: len(relay.to_main) > heard, "another announcement")
-        replay(outsider, relay.to_main[heard:], dormitory.udp_port)
-        assert unpack(key, outsider.recv(2000)).action == Action.CONFIRM
-        relay.blocked = False
-        guest.send("AVAILABILITY S1")
-        guest.expect("AVAILABLE 9")
+        port = outsider.getsockname()[1]
+        dormitory.main.wait_for_line(DROPPED.format(f"{len(announcements)} that had come before", port))
+        assert dormitory.main.count_lines(rf"Server S at 127\.0\.0\.1:{port} .*") == 0
         # A main server that was restarted does not know them. The same holds.
         dormitory.main.kill()
         dormitory.back_ends["S"].kill()
@@ -203,7 +206,9 @@ def test_a_replayed_announcement_from_another_address_changes_nothing(
         guest.expect("AVAILABLE 9")
 
 
-def test_replies_that_nobody_asked_for_do_not_reach_a_client(dormitory: Dormitory, outsider: socket.socket) -> None:
+def test_replies_that_nobody_asked_for_and_malformed_requests_harm_nothing(
+    dormitory: Dormitory, outsider: socket.socket
+) -> None:
     dormitory.start_main()
     with relay_to(dormitory.udp_port) as relay:
         dormitory.start_back_end("S", main_port=relay.port)
@@ -216,25 +221,8 @@ def test_replies_that_nobody_asked_for_do_not_reach_a_client(dormitory: Dormitor
         port = int(dormitory.main.wait_for_line(pattern)[1])
         forged = pack(bytes(32), Action.REPLY, b"caller..", 3, b"RESERVED S9 9")
         replay(outsider, [*replies, forged], port)
-        alice.send("RESERVE S1")
-        alice.expect("RESERVED S3 6")
-        dormitory.main.wait_for_line(
-            DROPPED.format("2 that nobody asked for, 1 without a right tag", outsider.getsockname()[1])
-        )
-
-
-def test_requests_with_a_right_tag_that_are_malformed_harm_nothing(
-    dormitory: Dormitory, outsider: socket.socket
-) -> None:
-    dormitory.start_main()
-    with relay_to(dormitory.udp_port) as relay:
-        dormitory.start_back_end("S", main_port=relay.port)
-        dormitory.wait_until_found("S")
-        guest = dormitory.log_in("eve")
-        guest.send("AVAILABILITY S1")
-        guest.expect("AVAILABLE 9")
         key = dormitory.key
-        request = next(unpack(key, data) for data in relay.to_back_end if data[16] == Action.AVAILABILITY)
+        request = next(unpack(key, data) for data in relay.to_back_end if data[16] == Action.RESERVE)
         session = request.fields[:8]
         bad = [
             pack(key, action, b"caller..", number, fields)
@@ -251,13 +239,18 @@ def test_requests_with_a_right_tag_that_are_malformed_harm_nothing(
         ]
         replay(outsider, [*bad, b"", bytes(MAX_DATAGRAM_BYTES + 1)], dormitory.back_ends["S"].port)
         replay(outsider, [pack(key, Action.ANNOUNCE, b"run.....", 1, b"S")], dormitory.udp_port)
-        for program in dormitory.back_ends["S"], dormitory.main:
-            program.wait_for_line("Dropped datagrams: .*with a right tag but malformed.*")
-        expect_no_answer(outsider)
         began = time.monotonic()
-        guest.send("AVAILABILITY S1")
-        guest.expect("AVAILABLE 9")
+        alice.send("RESERVE S1")
+        alice.expect("RESERVED S3 6")
         assert time.monotonic() - began < 1.0
+        dormitory.back_ends["S"].wait_for_line("Dropped datagrams: .*with a right tag but malformed.*")
+        dropped = dormitory.main.wait_for_line(DROPPED.format("(.*)", outsider.getsockname()[1]))[1]
+        assert sorted(dropped.split(", ")) == [
+            "1 with a right tag but malformed",
+            "1 without a right tag",
+            "2 that nobody asked for",
+        ]
+        expect_no_answer(outsider)
 
 
 class SlowReservations(Reservations):
