@@ -5,6 +5,7 @@ address on one side has a socket of its own on the other.
 """
 
 import heapq
+import math
 import random
 import selectors
 import socket
@@ -26,14 +27,14 @@ class Relay:
     Attributes:
         port: where back ends find what looks like the main server.
         lossy: whether datagrams are lost, doubled and delayed.
-        blocked: whether all are lost.
+        lets_through: how many go on before all the others are lost.
         to_main: every datagram that came from a back end.
         to_back_end: every datagram that came from the main server.
     """
 
     def __init__(self, main_port: int, seed: int = 4) -> None:
         self.lossy = False
-        self.blocked = False
+        self.lets_through = math.inf
         self.to_main: list[bytes] = []
         self.to_back_end: list[bytes] = []
         self._main = ("127.0.0.1", main_port)
@@ -102,8 +103,9 @@ class Relay:
         return self._twins[source, beside]
 
     def _send(self, data: bytes, sock: socket.socket, target: Address) -> None:
-        if self.blocked:
+        if not self.lets_through:
             return
+        self.lets_through -= 1
         for _ in range(1 + (self.lossy and self._random.random() < DOUBLED)):
             if not self.lossy:
                 sock.sendto(data, target)

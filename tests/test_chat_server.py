@@ -36,7 +36,7 @@ from conftest import (
 from chat_server import Users
 from status import StatusLog
 
-PERIOD_SECONDS = 2.0  # in which a client must take something, instead of five
+PERIOD_SECONDS = 1.5  # in which a client must take something, instead of five
 SLACK_SECONDS = 2.5  # for a machine that is busy
 UNREGISTERED = "Unregistered User. Use JOIN <username> to register."
 C_CHAT = "Client \\(\\d+\\): "
@@ -480,7 +480,7 @@ def test_who_stops_reading_is_dropped_and_delays_others_once(start: Start, tmp_p
 
 def test_a_flood_reaches_a_healthy_slower_reader_whole_and_in_order(fresh_server: Program) -> None:
     flooder, bob = join(fresh_server, "flooder"), join(fresh_server, "bob", receive_buffer=1 << 16)
-    count, size = 60_000, 200
+    count, size = 30_000, 200
     line = "BCST %05d" + "x" * (size - len("BCST 00000\n"))
 
     def flood() -> None:
@@ -494,7 +494,7 @@ def test_a_flood_reaches_a_healthy_slower_reader_whole_and_in_order(fresh_server
     began = time.monotonic()
     while len(received) < len(expected):
         received += bob.sock.recv(65_536) or pytest.fail(f"dropped after {len(received)} bytes")
-        time.sleep(max(0.0, began + len(received) / 4_000_000 - time.monotonic()))  # 4 MB a second
+        time.sleep(max(0.0, began + len(received) / 6_000_000 - time.monotonic()))  # 6 MB a second
     thread.join()
     assert received == expected
     assert fresh_server.count_lines(C_CHAT + "dropped.*") == 0
@@ -547,7 +547,7 @@ def test_without_descriptors_it_says_so_once_and_serves_on(start: Start) -> None
     alice = join(server, "alice")
     crowd = [server.connect() for _ in range(80)]
     server.wait_for_line("Cannot accept for now: Too many open files")
-    end = time.monotonic() + 0.5  # long enough to try several times
+    end = time.monotonic() + 0.3  # long enough to try several times
     while time.monotonic() < end:
         alice.send("LIST")
         alice.expect("Registered users (1):", "alice")
@@ -612,25 +612,11 @@ def test_a_bug_costs_its_own_connection_alone(tmp_path: Path) -> None:
             peer.close()
 
 
-def test_who_does_not_join_in_time_is_told_and_closed(start: Start) -> None:
+def test_who_does_not_join_in_time_is_told_and_closed_also_who_never_pauses(start: Start) -> None:
     server = start("chat_server.py", "0", "--login-seconds", "1")
-    alice, slow = join(server, "alice"), server.connect()
+    alice, slow, busy = join(server, "alice"), server.connect(), server.connect()
     began = time.monotonic()
-    while time.monotonic() < began + 0.8:
-        slow.send("LIST")  # busy, but nothing useful
-        slow.expect(UNREGISTERED)
-        time.sleep(0.1)
-    slow.expect("Timed out: nothing useful came in time")
-    slow.expect_end()
-    assert time.monotonic() - began < 1 + SLACK_SECONDS
-    alice.send("LIST")
-    alice.expect("Registered users (1):", "alice")
-
-
-def test_who_never_pauses_has_no_longer_to_join(start: Start) -> None:
-    server = start("chat_server.py", "0", "--login-seconds", "1")
-    busy = server.connect()
-    end = time.monotonic() + 1 + SLACK_SECONDS
+    end = began + 1 + SLACK_SECONDS
 
     def flood() -> None:
         with contextlib.suppress(OSError):
@@ -639,9 +625,17 @@ def test_who_never_pauses_has_no_longer_to_join(start: Start) -> None:
 
     thread = threading.Thread(target=flood)
     thread.start()
-    assert busy.read_all().endswith("Timed out: nothing useful came in time\n")
+    while time.monotonic() < began + 0.8:
+        slow.send("LIST")  # busy, but nothing useful
+        slow.expect(UNREGISTERED)
+        time.sleep(0.1)
+    slow.expect("Timed out: nothing useful came in time")
+    slow.expect_end()
+    assert busy.read_all() == "Timed out: nothing useful came in time\n"
     assert time.monotonic() < end
     thread.join()
+    alice.send("LIST")
+    alice.expect("Registered users (1):", "alice")
 
 
 # Starting and stopping
@@ -668,30 +662,6 @@ def test_a_signal_lets_the_queue_go_out_and_frees_the_port(start: Start, number:
     join(again, "alice")
 
 
-def test_a_signal_does_not_wait_for_who_does_not_read(start: Start) -> None:
-    server = start("chat_server.py", "0")
-    alice = join(server, "alice")
-    join(server, "sleeper", receive_buffer=4096)
-    over = threading.Event()
-
-    def flood() -> None:
-        try:
-            while not over.is_set():
-                alice.send(*["BCST " + "x" * 994] * 100)
-        except ConnectionError:
-            pass
-
-    thread = threading.Thread(target=flood)
-    thread.start()
-    server.wait_for_line(C_CHAT + "BCST")
-    assert server.stop() == 0  # within two seconds
-    thread.join(STOP_SECONDS)
-    assert not thread.is_alive()  # alice is told too, in the middle of her flood
-    over.set()
-    thread.join()
-    assert server.errors == ""
-
-
 def test_every_status_line_is_there_in_the_end(start: Start) -> None:
     server = start("chat_server.py", "0")
     alice, bob = join(server, "alice"), join(server, "bob")
@@ -710,10 +680,21 @@ def test_every_status_line_is_there_in_the_end(start: Start) -> None:
     assert server.count_lines(C_CHAT + "BCST") == 50_000
 
 
-def test_hundreds_who_flood_do_not_hold_up_a_stop(start: Start) -> None:
+def test_a_signal_waits_neither_for_who_does_not_read_nor_for_hundreds_who_flood(start: Start) -> None:
     server = start("chat_server.py", "0")
-    peers = [server.connect() for _ in range(150)]
+    alice = join(server, "alice")
+    join(server, "sleeper", receive_buffer=4096)
     stops = threading.Event()
+
+    def shout() -> None:
+        with contextlib.suppress(ConnectionError):
+            while not stops.is_set():
+                alice.send(*["BCST " + "x" * 994] * 100)
+
+    shouter = threading.Thread(target=shout)
+    shouter.start()
+    server.wait_for_line(C_CHAT + "BCST")
+    peers = [server.connect() for _ in range(150)]
 
     def flood(peer: Peer) -> None:
         with contextlib.suppress(OSError):
@@ -726,9 +707,12 @@ def test_hundreds_who_flood_do_not_hold_up_a_stop(start: Start) -> None:
         thread.start()
     server.wait_for_line(C_CHAT + "discarded a request: not registered")
     assert server.stop() == 0  # within two seconds
+    shouter.join(STOP_SECONDS)
+    assert not shouter.is_alive()  # alice is told too, in the middle of her flood
     stops.set()
-    for thread in threads:
+    for thread in (shouter, *threads):
         thread.join()
+    assert server.errors == ""
 
 
 def test_the_last_status_lines_are_written_before_it_ends(fresh_server: Program) -> None:

@@ -460,14 +460,14 @@ def test_a_member_that_does_not_read_delays_a_deletion_for_less_than_two_seconds
 def sent_is_stuck(server: Program) -> bool:
     """Return whether no line was relayed for a moment."""
     before = server.count_lines(r".*: lines to room tea: .*")
-    time.sleep(0.3)
+    time.sleep(0.2)
     return 0 < before == server.count_lines(r".*: lines to room tea: .*")
 
 
 def test_who_connects_while_a_room_is_deleted_is_told_or_turned_away(server: Program) -> None:
     lobby = server.connect()
     told = 0
-    for _ in range(12):
+    for _ in range(8):
         create(lobby, "tea")
         port = join(lobby, "tea", 0)
         members: list[Peer] = []
@@ -490,13 +490,13 @@ def test_who_connects_while_a_room_is_deleted_is_told_or_turned_away(server: Pro
             assert end in ("", WARNING + "\n")
             told += bool(end)
             member.close()
-    assert told >= 36  # those who were there before
+    assert told >= 24  # those who were there before
 
 
 def test_nothing_is_left_over_when_ten_sides_create_join_and_delete_the_same_names(fresh_server: Program) -> None:
     clients = [fresh_server.connect() for _ in range(10)]
     ports: set[int] = set()
-    end = time.monotonic() + 1.0
+    end = time.monotonic() + 0.7
 
     def storm(index: int) -> None:
         lobby = clients[index]
@@ -573,7 +573,7 @@ def test_a_member_slower_than_the_flood_gets_every_line_in_order(server: Program
 
 def test_who_does_not_read_the_replies_fills_no_memory(fresh_server: Program) -> None:
     lobby = fresh_server.connect()
-    for number in range(100):
+    for number in range(40):
         create(lobby, f"{number:032}")
     before = fresh_server.resident_bytes()
     lobby.sock.settimeout(0.5)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
@@ -94,71 +95,73 @@ def test_the_screen_shows_who_says_what_and_what_is_typed(tree: Path) -> None:
     assert "alice           | Unknown Recipient dave" in lines[typed:]
 
 
-@pytest.mark.parametrize(
-    ("story", "script", "text", "broken", "row"),
-    [
-        (
-            "chat",
-            "chat_server.py",
-            "Unknown Recipient",
-            "Unheard of",
-            ["a message to nobody", "Unknown Recipient dave", "Unheard of dave"],
-        ),
-        (
-            "cinema",
-            "theatre.py",
-            "is taken",
-            "is gone",
-            [
-                "the last seat, the other",
-                "Seat 3-3 is taken.",
-                "Seat 3-3 is gone. Order cancelled, nothing was booked.",
-            ],
-        ),
-        (
-            "rooms",
-            "chatroom_server.py",
-            "Warning: ",
-            "",
-            ["room deleted, at bob", "Warning: room tea is deleted", "room tea is deleted"],
-        ),
-        (
-            "dormitory",
-            "front_desk.py",
-            "Guests cannot",
-            "Guests may not",
-            ["a guest reserves", "Denied: Guests cannot reserve.", "Denied: Guests may not reserve."],
-        ),
-        (
-            "chat",
-            "chat_server.py",
-            "import program\n",
-            "import program\n\nraise SystemExit('no more')\n",
-            ["the story goes on", "chat_server sees: Listening on 127.0.0.1:", "no more, and then the end"],
-        ),
-        (
-            "rooms",
-            "chatroom_server.py",
-            "Listening on",
-            "Deaf on",
-            None,
-        ),
-    ],
-    ids=["other answer", "other refusal", "no warning", "other denial", "server that ends", "server that is silent"],
-)
-def test_what_was_expected_and_did_not_happen_is_in_the_table(
-    tree: Path, story: str, script: str, text: str, broken: str, row: list[str] | None
-) -> None:
-    replace_in(tree / script, text, broken)
-    replace_in(tree / "stage.py", "WAIT_SECONDS = 8.0", "WAIT_SECONDS = 1.0")
-    done = run_demo(tree, story)
-    assert done.returncode == 1
-    missed = [cells for mark, _, *cells in table(done) if mark == "NO"]
-    if row:
-        assert row in missed
-    else:
-        assert len(missed) == 1
-    assert not done.stdout.endswith(f"\n{len(table(done))} of {len(table(done))} expectations were met.\n")
+# A story, what is changed in a script, and a row that is in the table then; or none, for a server that says nothing.
+BROKEN: list[tuple[str, str, str, str, list[str] | None]] = [
+    (
+        "dormitory",
+        "front_desk.py",
+        "Guests cannot",
+        "Guests may not",
+        ["a guest reserves", "Denied: Guests cannot reserve.", "Denied: Guests may not reserve."],
+    ),
+    (
+        "chat",
+        "chat_server.py",
+        "Unknown Recipient",
+        "Unheard of",
+        ["a message to nobody", "Unknown Recipient dave", "Unheard of dave"],
+    ),
+    (
+        "cinema",
+        "theatre.py",
+        "is taken",
+        "is gone",
+        [
+            "the last seat, the other",
+            "Seat 3-3 is taken.",
+            "Seat 3-3 is gone. Order cancelled, nothing was booked.",
+        ],
+    ),
+    (
+        "rooms",
+        "chatroom_server.py",
+        "Warning: ",
+        "",
+        ["room deleted, at bob", "Warning: room tea is deleted", "room tea is deleted"],
+    ),
+    (
+        "chat",
+        "chat_server.py",
+        "import program\n",
+        "import program\n\nraise SystemExit('no more')\n",
+        ["the story goes on", "chat_server sees: Listening on 127.0.0.1:", "no more, and then the end"],
+    ),
+    (
+        "rooms",
+        "chatroom_server.py",
+        "Listening on",
+        "Deaf on",
+        None,
+    ),
+]
+
+
+def test_what_was_expected_and_did_not_happen_is_in_the_table(tmp_path: Path) -> None:
+    trees = [clone(tmp_path / str(number)) for number in range(len(BROKEN))]
+    for tree, (_, script, text, broken, _) in zip(trees, BROKEN, strict=True):
+        replace_in(tree / script, text, broken)
+        replace_in(tree / "stage.py", "WAIT_SECONDS = 8.0", "WAIT_SECONDS = 1.0")
+    with ThreadPoolExecutor(2) as pool:
+        plays = list(pool.map(run_demo, trees, [story for story, *_ in BROKEN]))
+    for done, (*_, row) in zip(plays, BROKEN, strict=True):
+        assert done.returncode == 1
+        missed = [cells for mark, _, *cells in table(done) if mark == "NO"]
+        if row:
+            assert row in missed
+        else:
+            assert len(missed) == 1
+        assert not done.stdout.endswith(f"\n{len(table(done))} of {len(table(done))} expectations were met.\n")
+    assert running(tmp_path) == []
 
 
 def replace_in(file: Path, text: str, by: str) -> None:
@@ -168,18 +171,23 @@ def replace_in(file: Path, text: str, by: str) -> None:
     file.write_text(before.replace(text, by))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_the_middle_of_a_story_ends_all(tree: Path, number: int) -> None:
-    demo = Program(str(tree / "demo.py"), "dormitory")
-    try:
-        demo.wait_for_line(r"alice +> S410")
-        assert len(running(tree)) > 5
-        demo.process.send_signal(number)
-        assert demo.wait() == 130
-        assert demo.errors == ""
-        assert not re.search("^ok ", "\n".join(demo.lines), re.MULTILINE)
-    finally:
-        demo.kill()
+def test_a_signal_in_the_middle_of_a_story_ends_all(tmp_path: Path) -> None:
+    def interrupt(number: int) -> None:
+        tree = clone(tmp_path / str(number))
+        demo = Program(str(tree / "demo.py"), "dormitory")
+        try:
+            demo.wait_for_line(r"alice +> S410")
+            assert len(running(tree)) > 5
+            demo.process.send_signal(number)
+            assert demo.wait() == 130
+            assert demo.errors == ""
+            assert not re.search("^ok ", "\n".join(demo.lines), re.MULTILINE)
+        finally:
+            demo.kill()
+        assert running(tree) == []
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(interrupt, [signal.SIGINT, signal.SIGTERM]))
 
 
 def test_it_ends_when_nobody_reads_its_output(tree: Path) -> None:

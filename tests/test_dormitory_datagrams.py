@@ -1,5 +1,6 @@
 """Who speaks to the dormitory's servers over UDP without being one of them: nothing changes, and nobody answers."""
 
+import math
 import select
 import socket
 import threading
@@ -108,7 +109,7 @@ def test_a_replayed_request_is_neither_carried_out_nor_answered(dormitory: Dormi
         replay(outsider, requests[:3], dormitory.back_ends["S"].port)
         replay(outsider, relay.to_main, dormitory.udp_port)  # replies, as if they were announcements
         dormitory.back_ends["D"].kill()  # and with it goes what is not on disk
-        relay.blocked = True
+        relay.lets_through = 0
         dormitory.start_back_end("D", main_port=relay.port)
         back_end = dormitory.back_ends["D"]
         replay(outsider, requests[3:], back_end.port)
@@ -119,7 +120,7 @@ def test_a_replayed_request_is_neither_carried_out_nor_answered(dormitory: Dormi
         assert int(dropped[1]) == len(relay.to_back_end) - len(requests) >= 2
         assert back_end.count_lines("Server D has sent its room status.*") == 0
         expect_no_answer(outsider)
-        relay.blocked = False
+        relay.lets_through = math.inf
         alice.send("CANCEL D1", "RESERVE S1")
         alice.expect("CANCELLED D1", "RESERVED S3 6")
         assert dormitory.rows("D") == [("D2", "D1", "alice")]
@@ -175,21 +176,22 @@ def test_a_replayed_announcement_from_another_address_changes_nothing(
         announcements = list(relay.to_main)
         assert {data[16] for data in announcements} == {Action.ANNOUNCE}
         # One that the main server never heard is answered, but only the real back end can make use of the answer.
-        relay.blocked = True
         dormitory.back_ends["S"].kill()
+        relay.lets_through = 2  # an announcement, and the answer that says what the next one must repeat
         dormitory.start_back_end("S", main_port=relay.port)
-        wait_until(lambda: len(relay.to_main) > len(announcements), "another announcement")
-        unheard = relay.to_main[len(announcements)]
-        replay(outsider, [*announcements, unheard], dormitory.udp_port)
+        first = len(announcements)
+        wait_until(lambda: len(relay.to_main) > first + 1, "two announcements")
+        unheard = relay.to_main[first + 1]
+        replay(outsider, relay.to_main[: first + 2], dormitory.udp_port)
         answer = unpack(key, outsider.recv(2000))
         assert answer[:3] == (Action.CONFIRM, *unpack(key, unheard)[1:3])
         expect_no_answer(outsider)
-        relay.blocked = False
+        relay.lets_through = math.inf
         guest = dormitory.log_in("eve")
         guest.send("AVAILABILITY S1")
         guest.expect("AVAILABLE 9")
         port = outsider.getsockname()[1]
-        dormitory.main.wait_for_line(DROPPED.format(f"{len(announcements)} that had come before", port))
+        dormitory.main.wait_for_line(DROPPED.format(f"{first + 1} that had come before", port))
         assert dormitory.main.count_lines(rf"Server S at 127\.0\.0\.1:{port} .*") == 0
         # A main server that was restarted does not know them. The same holds.
         dormitory.main.kill()

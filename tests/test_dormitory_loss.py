@@ -11,7 +11,7 @@ from relay import relay_to
 
 CLIENTS = 8
 KILLS = 3
-ROUNDS_PER_KILL = 6
+ROUNDS_PER_KILL = 4
 
 
 class Booker(threading.Thread):
