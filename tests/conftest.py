@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -328,3 +329,9 @@ def run_program(
         cwd=cwd,
         timeout=seconds,
     )
+
+
+def run_programs(*commands: tuple[str, ...]) -> list[subprocess.CompletedProcess[str]]:
+    """Run programs to their ends, two at a time; return what came of each, in order."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda command: run_program(*command), commands))

@@ -29,6 +29,7 @@ from conftest import (
     Start,
     looking_after,
     run_program,
+    run_programs,
     server_has_read,
     wait_until,
 )
@@ -774,15 +775,12 @@ def test_it_runs_from_any_directory(start: Start, tmp_path: Path) -> None:
     join(start("chat_server.py", "0", cwd=tmp_path), "alice")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [[], ["x"], ["-1"], ["65536"], ["5000", "6000"], ["0", "--max-users", "0"], ["0", "--max-users", "many"]],
-)
-def test_wrong_arguments_get_a_usage_text(arguments: list[str]) -> None:
-    done = run_program("chat_server.py", *arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith("usage: chat_server.py ")
-    assert done.stdout == ""
+def test_wrong_arguments_get_a_usage_text() -> None:
+    wrong = ["", "x", "-1", "65536", "5000 6000", "0 --max-users 0", "0 --max-users many"]
+    for done in run_programs(*(("chat_server.py", *arguments.split()) for arguments in wrong)):
+        assert done.returncode == 2
+        assert done.stderr.startswith("usage: chat_server.py ")
+        assert done.stdout == ""
 
 
 def test_a_taken_port_is_named(server: Program) -> None:

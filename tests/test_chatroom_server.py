@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from conftest import Peer, Program, Start, looking_after, run_program, server_has_read, wait_until
+from conftest import Peer, Program, Start, looking_after, run_program, run_programs, server_has_read, wait_until
 
 import chatroom_server
 from connection import BACKLOG_BYTES
@@ -159,13 +159,11 @@ def test_has_the_functions_of_the_original_design() -> None:
         assert callable(getattr(chatroom_server, name))
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["tea"], ["70000"], ["0", "--max-rooms", "0"], ["0", "--max-connections", "x"], ["0", "1"]]
-)
-def test_wrong_arguments_are_told_with_the_usage(arguments: list[str]) -> None:
-    done = run_program("chatroom_server.py", *arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith("usage: chatroom_server.py")
+def test_wrong_arguments_are_told_with_the_usage() -> None:
+    wrong = ["", "tea", "70000", "0 --max-rooms 0", "0 --max-connections x", "0 1"]
+    for done in run_programs(*(("chatroom_server.py", *arguments.split()) for arguments in wrong)):
+        assert done.returncode == 2
+        assert done.stderr.startswith("usage: chatroom_server.py")
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(server: Program) -> None:

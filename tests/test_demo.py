@@ -200,38 +200,42 @@ def test_it_ends_when_nobody_reads_its_output(tree: Path) -> None:
 
 # For each system: what is typed into the terminals, and what must be seen there then.
 VISITS = {
-    "chat": [("JOIN zoe{number}", "JOIN zoe{number} accepted")],
-    "cinema": [("0", "A number of 1 or more is expected.")],
-    "rooms": [("CREATE tea{number}", "Room tea{number} is created.")],
     "dormitory": [
         ("alice", "Password (Enter alone: as a guest): "),
         ("correct horse, battery", "Welcome, member alice."),
     ],
+    "chat": [("JOIN zoe{number}", "JOIN zoe{number} accepted")],
+    "cinema": [("0", "A number of 1 or more is expected.")],
+    "rooms": [("CREATE tea{number}", "Room tea{number} is created.")],
 }
 
 
-@pytest.mark.parametrize("story", VISITS)
-def test_the_lines_that_stay_prints_work_when_pasted_and_ctrl_c_stops_the_servers(tree: Path, story: str) -> None:
-    before = files(tree)
-    demo = Program(str(tree / "demo.py"), story, "--stay")
-    terminals = []
-    try:
-        demo.wait_for_line(r"Ctrl-C here stops the servers\.")
-        lines = [line for line in demo.lines if line.startswith("    ")]
-        for number, line in enumerate(lines, 1):
-            terminals.append(Terminal("bash", "-c", line, start_new_session=True))
-            for typed, seen in VISITS[story]:
-                terminals[-1].type(typed.format(number=number) + "\n")
-                wait_for_row(terminals[-1], seen.format(number=number))
-        assert len(lines) > 1
-        assert demo.stop(signal.SIGINT) == 0
-        assert demo.errors == ""
-    finally:
-        for terminal in terminals:
-            terminal.close()
-        demo.stop()
-    assert running(tree) == []
-    assert files(tree) == before
+def test_the_lines_that_stay_prints_work_when_pasted_and_ctrl_c_stops_the_servers(tmp_path: Path) -> None:
+    def visit(story: str) -> None:
+        tree = clone(tmp_path / story)
+        before = files(tree)
+        demo = Program(str(tree / "demo.py"), story, "--stay")
+        terminals = []
+        try:
+            demo.wait_for_line(r"Ctrl-C here stops the servers\.")
+            lines = [line for line in demo.lines if line.startswith("    ")]
+            for number, line in enumerate(lines, 1):
+                terminals.append(Terminal("bash", "-c", line, start_new_session=True))
+                for typed, seen in VISITS[story]:
+                    terminals[-1].type(typed.format(number=number) + "\n")
+                    wait_for_row(terminals[-1], seen.format(number=number))
+            assert len(lines) > 1
+            assert demo.stop(signal.SIGINT) == 0
+            assert demo.errors == ""
+        finally:
+            for terminal in terminals:
+                terminal.close()
+            demo.stop()
+        assert running(tree) == []
+        assert files(tree) == before
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(visit, VISITS))
 
 
 def wait_for_row(terminal: Terminal, text: str) -> None:

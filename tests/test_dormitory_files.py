@@ -11,8 +11,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_program
-from dorm import PASSWORDS, Dormitory, cheap_hash, make_dormitory  # noqa: F401
+from conftest import ROOT, STOP_SECONDS, Program, run_program, run_programs
+from dorm import KINDS, PASSWORDS, Dormitory, cheap_hash, make_dormitory  # noqa: F401
 
 import reservations
 from datafile import Malformed, read_fields
@@ -84,10 +84,12 @@ def test_a_malformed_member_file_is_refused_with_its_line(tmp_path: Path, member
 def test_a_program_says_in_one_line_which_file_and_line_is_malformed(dormitory: Dormitory) -> None:
     arguments = ("--data-dir", str(dormitory.directory))
     dormitory.write("member.txt", "alice, secret\n")
-    expect_failure(run_program("serverM.py", *arguments), "member.txt:1: expected")
-    for kind, letter in (("single", "S"), ("double", "D"), ("suite", "U")):
+    for letter, kind in KINDS.items():
         dormitory.write(f"{kind}.txt", f"{letter}1, 1\n{letter}2\n")
-        expect_failure(run_program(f"server{letter}.py", *arguments), f"{kind}.txt:2: expected")
+    where = ["member.txt:1", "single.txt:2", "double.txt:2", "suite.txt:2"]
+    results = run_programs(*((f"server{letter}.py", *arguments) for letter in "MSDU"))
+    for line, result in zip(where, results, strict=True):
+        expect_failure(result, f"{line}: expected")
 
 
 def test_files_that_are_missing_or_no_database_are_named(dormitory: Dormitory) -> None:
@@ -106,16 +108,17 @@ def test_an_inventory_that_does_not_fit_a_datagram_is_refused(dormitory: Dormito
     expect_failure(run_program("serverS.py", "--data-dir", str(dormitory.directory)), "single.txt", "1300 bytes")
 
 
-@pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
-def test_a_key_that_others_may_read_is_refused(dormitory: Dormitory, mode: int) -> None:
+def test_a_key_that_others_may_read_is_refused(dormitory: Dormitory) -> None:
+    arguments = ("--data-dir", str(dormitory.directory))
     key = dormitory.directory / "dorm.key"
     key.write_text("00" * 32 + "\n")
-    key.chmod(mode)
-    for program in ("serverM.py", "serverS.py"):
-        expect_failure(run_program(program, "--data-dir", str(dormitory.directory)), "dorm.key", f"{mode:o}", "600")
+    for mode in (0o644, 0o640, 0o602):
+        key.chmod(mode)
+        for result in run_programs(("serverM.py", *arguments), ("serverS.py", *arguments)):
+            expect_failure(result, "dorm.key", f"{mode:o}", "600")
     key.chmod(0o600)
     key.write_text("00" * 31)
-    expect_failure(run_program("serverU.py", "--data-dir", str(dormitory.directory)), "dorm.key", "64 hexadecimal")
+    expect_failure(run_program("serverU.py", *arguments), "dorm.key", "64 hexadecimal")
 
 
 def test_whoever_starts_first_makes_the_key_and_all_read_the_same(tmp_path: Path) -> None:
@@ -189,7 +192,7 @@ def test_taken_ports_are_named(dormitory: Dormitory) -> None:
 
 
 def test_wrong_arguments_are_answered_with_the_usage() -> None:
-    for arguments in (
+    for result in run_programs(
         ("serverM.py", "--tcp-port", "65536"),
         ("serverM.py", "extra"),
         ("serverM.py", "--max-connections", "0"),
@@ -197,27 +200,32 @@ def test_wrong_arguments_are_answered_with_the_usage() -> None:
         ("client.py", "--port", "-1"),
         ("client.py", "--user", "a b"),
     ):
-        result = run_program(*arguments)
         assert result.returncode == 2
         assert result.stderr.startswith("usage: ")
 
 
-@pytest.mark.parametrize(
-    ("program", "line"),
-    [
-        ("serverM.py", "Listening on 127.0.0.1:25000"),
-        ("serverS.py", "Server S listening on 127.0.0.1:21000"),
-        ("serverD.py", "Server D listening on 127.0.0.1:22000"),
-        ("serverU.py", "Server U listening on 127.0.0.1:23000"),
-    ],
-)
-def test_the_default_ports_are_those_of_the_original(dormitory: Dormitory, program: str, line: str) -> None:
-    command = [sys.executable, str(ROOT / program), "--data-dir", str(dormitory.directory)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd="/") as process:
-        assert process.stdout
-        assert process.stdout.readline() == f"{line}\n"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(2) == 0
+FIRST_LINES = {
+    "serverM.py": "Listening on 127.0.0.1:25000",
+    "serverS.py": "Server S listening on 127.0.0.1:21000",
+    "serverD.py": "Server D listening on 127.0.0.1:22000",
+    "serverU.py": "Server U listening on 127.0.0.1:23000",
+}
+
+
+def test_the_default_ports_are_those_of_the_original(dormitory: Dormitory) -> None:
+    arguments = ("--data-dir", str(dormitory.directory))
+    servers = [Program(script, *arguments, cwd=Path("/")) for script in FIRST_LINES]
+    try:
+        for server, line in zip(servers, FIRST_LINES.values(), strict=True):
+            assert server.port
+            assert server.lines[0] == line
+        for server in servers:
+            server.process.send_signal(signal.SIGINT)
+        for server in servers:
+            assert server.wait(STOP_SECONDS) == 0
+    finally:
+        for server in servers:
+            server.kill()
 
 
 def test_two_back_ends_on_one_file_do_not_sell_a_room_twice(tmp_path: Path) -> None:

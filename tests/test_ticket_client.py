@@ -27,7 +27,7 @@ from cinema import (
     common_cinema_fixture,  # noqa: F401
     fresh_cinema_fixture,  # noqa: F401
 )
-from conftest import ROOT, WAIT_SECONDS, Program, run_program, wait_until
+from conftest import ROOT, WAIT_SECONDS, Program, run_program, run_programs, wait_until
 
 GREEN, RED, BOLD_CYAN, NORMAL = "\033[32m", "\033[31m", "\033[1;36m", "\033[0m"
 
@@ -154,11 +154,11 @@ def test_more_seats_than_are_free_are_refused(cinema: OpenCinema) -> None:
     assert run.stdout.endswith(f"Only 1 seat is free. {END}\n")
 
 
-@pytest.mark.parametrize("seats", ["", "2", "2-", "2-3,", "a-b", "2-3-4", "-2-3", "2-3,02-03", "٢-٣"])
-def test_wrong_seats_are_a_usage_error(seats: str) -> None:
-    run = run_program("ticket_client.py", "127.0.0.1", "1", "--seats", seats)
-    assert run.returncode == 2
-    assert run.stderr.startswith("usage: ticket_client.py")
+def test_wrong_seats_are_a_usage_error() -> None:
+    wrong = ["", "2", "2-", "2-3,", "a-b", "2-3-4", "-2-3", "2-3,02-03", "٢-٣"]
+    for run in run_programs(*(("ticket_client.py", "127.0.0.1", "1", "--seats", seats) for seats in wrong)):
+        assert run.returncode == 2
+        assert run.stderr.startswith("usage: ticket_client.py")
 
 
 def test_a_server_that_is_not_there_is_named() -> None:

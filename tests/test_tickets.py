@@ -30,7 +30,7 @@ from cinema import (
     fresh_cinema_fixture,  # noqa: F401
     seats_in,
 )
-from conftest import WAIT_SECONDS, Peer, Program, Start, run_program, wait_until
+from conftest import WAIT_SECONDS, Peer, Program, Start, run_program, run_programs, wait_until
 
 import theatre
 from hall import HallError, Seat, replace_text
@@ -464,24 +464,25 @@ def test_an_edit_at_the_moment_of_writing_is_not_overwritten(tmp_path: Path) -> 
     assert file.read_text() == "0 1\n"
 
 
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        (b"", "line 1: no seats; zeros and ones separated by spaces are expected"),
-        (b" \n\n", "line 1: no seats; zeros and ones separated by spaces are expected"),
-        (b"0 0\n0 0 0\n", "line 2: the row has another number of seats than the first; 2 are expected, not 3"),
-        (b"0 0\n\n0\n", "line 3: the row has another number of seats than the first; 2 are expected, not 1"),
-        (b"0 0\n0 2\n", "line 2: '2' is no seat; 0 or 1 is expected"),
-        (b"0 0\n0 00\n", "line 2: '00' is no seat; 0 or 1 is expected"),
-        (b"\xff\x1b[31m\n", r"line 1: '\ufffd\x1b[31m' is no seat; 0 or 1 is expected"),
-        (b"x" * 100000, "line 1: 'xxxxxxxxxxxxxxxxxxxx' is no seat; 0 or 1 is expected"),
-    ],
-)
-def test_a_wrong_file_is_named_with_its_line(tmp_path: Path, text: bytes, fault: str) -> None:
-    file = tmp_path / "seats.txt"
-    file.write_bytes(text)
-    run = run_program("ticket_server.py", "0", "--seats-file", str(file))
-    assert (run.returncode, run.stdout, run.stderr) == (1, "", f"{file}, {fault}\n")
+WRONG_HALLS = {
+    b"": "line 1: no seats; zeros and ones separated by spaces are expected",
+    b" \n\n": "line 1: no seats; zeros and ones separated by spaces are expected",
+    b"0 0\n0 0 0\n": "line 2: the row has another number of seats than the first; 2 are expected, not 3",
+    b"0 0\n\n0\n": "line 3: the row has another number of seats than the first; 2 are expected, not 1",
+    b"0 0\n0 2\n": "line 2: '2' is no seat; 0 or 1 is expected",
+    b"0 0\n0 00\n": "line 2: '00' is no seat; 0 or 1 is expected",
+    b"\xff\x1b[31m\n": r"line 1: '\ufffd\x1b[31m' is no seat; 0 or 1 is expected",
+    b"x" * 100000: "line 1: 'xxxxxxxxxxxxxxxxxxxx' is no seat; 0 or 1 is expected",
+}
+
+
+def test_a_wrong_file_is_named_with_its_line(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.txt" for number in range(len(WRONG_HALLS))]
+    for file, text in zip(files, WRONG_HALLS, strict=True):
+        file.write_bytes(text)
+    runs = run_programs(*(("ticket_server.py", "0", "--seats-file", str(file)) for file in files))
+    for file, fault, run in zip(files, WRONG_HALLS.values(), runs, strict=True):
+        assert (run.returncode, run.stdout, run.stderr) == (1, "", f"{file}, {fault}\n")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -496,8 +497,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_wrong_arguments_are_a_usage_error() -> None:
-    for arguments in ([], ["x"], ["65536"], ["0", "--hold-seconds", "0"], ["0", "--hold-seconds", "soon"]):
-        run = run_program("ticket_server.py", *arguments)
+    wrong = ["", "x", "65536", "0 --hold-seconds 0", "0 --hold-seconds soon"]
+    for run in run_programs(*(("ticket_server.py", *arguments.split()) for arguments in wrong)):
         assert run.returncode == 2
         assert run.stderr.startswith("usage: ticket_server.py")
 
