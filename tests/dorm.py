@@ -3,13 +3,13 @@
 import hashlib
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STOP_SECONDS, Peer, Program
+from conftest import STOP_SECONDS, Peer, Program, Start, looking_after
 
 KINDS = {"S": "single", "D": "double", "U": "suite"}
 PASSWORDS = {"alice": "correct horse, battery", "bob": "secret"}
@@ -30,7 +30,7 @@ class Dormitory:
         back_ends: those that were started, by letter.
     """
 
-    def __init__(self, launch: Callable[..., Program], directory: Path) -> None:
+    def __init__(self, launch: Start, directory: Path) -> None:
         self.directory = directory
         self.main: Program
         self.back_ends: dict[str, Program] = {}
@@ -120,15 +120,30 @@ class Dormitory:
 
 
 @pytest.fixture(name="dormitory")
-def make_dormitory(launch: Callable[..., Program], tmp_path: Path) -> Iterator[Dormitory]:
+def make_dormitory(launch: Start, tmp_path: Path) -> Iterator[Dormitory]:
     """Give a dormitory whose servers have not been started; at the end, stop them together."""
+    with caring_for(launch, tmp_path) as dormitory:
+        yield dormitory
+
+
+@pytest.fixture(name="common_dormitory", scope="module")
+def make_common_dormitory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dormitory]:
+    """Give the dormitory, all of whose servers run, of all tests that reserve nothing."""
+    with looking_after() as launch, caring_for(launch, tmp_path_factory.mktemp("dormitory")) as dormitory:
+        dormitory.start()
+        yield dormitory
+
+
+@contextmanager
+def caring_for(launch: Start, directory: Path) -> Iterator[Dormitory]:
+    """Give a dormitory in a directory; at the end, its servers must be at rest, and stop together."""
     programs: list[Program] = []
 
     def launch_program(*arguments: str, **options: Any) -> Program:
         programs.append(launch(*arguments, **options))
         return programs[-1]
 
-    yield Dormitory(launch_program, tmp_path)
+    yield Dormitory(launch_program, directory)
     running = [program for program in programs if program.process.poll() is None]
     for program in running:
         program.expect_rest()

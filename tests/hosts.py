@@ -4,6 +4,7 @@ What is made here is gone when the Network is closed, or, but for the namespaces
 """
 
 import fcntl
+import itertools
 import os
 import random
 import select
@@ -18,6 +19,7 @@ IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
 FRAME_BYTES = 1 << 16
 IPV4 = b"\x08\x00"  # where a frame says what it holds
 TICK_SECONDS = 0.1
+NUMBERS = itertools.count()  # for the hosts of all networks
 
 
 def ip(*arguments: str) -> None:
@@ -58,7 +60,7 @@ class Network:
         Raises:
             OSError: this may not be done here.
         """
-        name = f"dorm{os.getpid()}-{len(self._hosts)}"
+        name = f"dorm{os.getpid()}-{next(NUMBERS)}"
         ip("netns", "add", name)
         self._hosts.append(name)
         ip("-n", name, "link", "set", "lo", "up")

@@ -10,7 +10,7 @@ from statistics import median
 
 import pytest
 from conftest import Peer, wait_until
-from dorm import PASSWORDS, Dormitory, make_dormitory  # noqa: F401
+from dorm import PASSWORDS, Dormitory, make_common_dormitory, make_dormitory  # noqa: F401
 
 
 def ask(peer: Peer, request: str) -> str:
@@ -73,9 +73,8 @@ def test_nothing_is_done_before_login_and_guests_only_look(dormitory: Dormitory)
     assert ask(alice, "MINE") == "RESERVATIONS S1=S1"
 
 
-def test_a_failed_login_gives_no_rights_and_takes_those_of_before(dormitory: Dormitory) -> None:
-    dormitory.start_main()
-    peer = dormitory.log_in("alice")
+def test_a_failed_login_gives_no_rights_and_takes_those_of_before(common_dormitory: Dormitory) -> None:
+    peer = common_dormitory.log_in("alice")
     for login in ("LOGIN alice secret", "LOGIN nobody secret", "LOGIN bob secret "):
         assert ask(peer, login) == "REFUSED Wrong username or password"
         assert ask(peer, "MINE") == "DENIED Log in first"
@@ -95,22 +94,21 @@ def test_one_member_cannot_cancel_anothers_reservation(dormitory: Dormitory) -> 
     assert dormitory.rows("S") == [("S1", "S1", "alice")]
 
 
-def test_codes_match_exactly_and_no_back_end_is_asked_for_other_letters(dormitory: Dormitory) -> None:
-    dormitory.start("S")
-    alice = dormitory.log_in("alice")
+def test_codes_match_exactly_and_no_back_end_is_asked_for_other_letters(common_dormitory: Dormitory) -> None:
+    alice = common_dormitory.log_in("alice")
     for code in ("S", "S2", "S1234", "s1", "S12345678901234", "X1", "12", "Ś1", "S1\u00a0x", "*"):
         assert ask(alice, f"AVAILABILITY {code}") in ("UNKNOWN_ROOM", "INVALID Expected AVAILABILITY code"), code
         assert ask(alice, f"RESERVE {code}") in ("UNKNOWN_ROOM", "INVALID Expected RESERVE code"), code
     assert ask(alice, "AVAILABILITY S1") == "AVAILABLE 9"
     assert ask(alice, "AVAILABILITY S12") == "AVAILABLE 6"
-    back_end = dormitory.back_ends["S"]
-    back_end.wait_for_line("Server S received AVAILABILITY S12")
+    assert ask(alice, "AVAILABILITY S123") == "FULL"
+    back_end = common_dormitory.back_ends["S"]
+    back_end.wait_for_line("Server S received AVAILABILITY S123")
     assert back_end.count_lines(r"Server S received .* (X1|12|s1|\*)( .*)?") == 0
 
 
-def test_anything_else_is_invalid_and_says_what_was_expected(dormitory: Dormitory) -> None:
-    dormitory.start_main()
-    guest = dormitory.log_in("eve")
+def test_anything_else_is_invalid_and_says_what_was_expected(common_dormitory: Dormitory) -> None:
+    guest = common_dormitory.log_in("eve")
     for request, expected in {
         "AVAILABILITY": "AVAILABILITY code",
         "RESERVE S1 S2": "RESERVE code",
@@ -128,9 +126,8 @@ def test_anything_else_is_invalid_and_says_what_was_expected(dormitory: Dormitor
     assert guest.read_all().startswith("Line too long")
 
 
-def test_requests_byte_by_byte_and_many_at_once_are_answered_in_order(dormitory: Dormitory) -> None:
-    dormitory.start()
-    guest = dormitory.main.connect()
+def test_requests_byte_by_byte_and_many_at_once_are_answered_in_order(common_dormitory: Dormitory) -> None:
+    guest = common_dormitory.main.connect()
     for byte in b"LOGIN eve\r\nAVAILABILITY S1\r\n":
         guest.send_bytes(bytes([byte]))
     guest.expect("GUEST eve", "AVAILABLE 9")
@@ -141,10 +138,10 @@ def test_requests_byte_by_byte_and_many_at_once_are_answered_in_order(dormitory:
     guest.send("LIST", "AVAILABILITY U1")
     guest.end_input()
     assert guest.read_all() == "ROOMS S1=9 S12=6 S123=0 D1=2 U1=3\nAVAILABLE 3\n"
-    dormitory.log_in("alice").send_bytes(b"RESERVE S")  # gone in the middle of a request
-    dormitory.main.peers[-1].close()
-    dormitory.log_in("alice").reset()
-    assert ask(dormitory.log_in("bob"), "MINE") == "RESERVATIONS"
+    common_dormitory.log_in("alice").send_bytes(b"RESERVE S")  # gone in the middle of a request
+    common_dormitory.main.peers[-1].close()
+    common_dormitory.log_in("alice").reset()
+    assert ask(common_dormitory.log_in("bob"), "MINE") == "RESERVATIONS"
 
 
 def test_long_lists_fit_a_line_and_mine_shows_the_latest_fifty(dormitory: Dormitory) -> None:
@@ -267,10 +264,10 @@ def test_on_a_full_disk_nothing_is_confirmed(dormitory: Dormitory) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="here nobody chooses a processor")
-def test_servers_that_wait_for_each_other_are_on_different_processors(dormitory: Dormitory) -> None:
-    dormitory.start("S")
+def test_servers_that_wait_for_each_other_are_on_different_processors(common_dormitory: Dormitory) -> None:
     ours = os.sched_getaffinity(0)
-    main, back_end = (os.sched_getaffinity(server.pid) for server in (dormitory.main, dormitory.back_ends["S"]))
+    servers = common_dormitory.main, common_dormitory.back_ends["S"]
+    main, back_end = (os.sched_getaffinity(server.pid) for server in servers)
     assert len(main) == len(back_end) == 1
     assert len(main | back_end) == min(2, len(ours))
     assert main | back_end <= ours

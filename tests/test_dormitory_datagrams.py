@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import WAIT_SECONDS, wait_until
+from conftest import WAIT_SECONDS, Program, wait_until
 from dorm import Dormitory, make_dormitory  # noqa: F401
 from relay import Relay, relay_to
 
@@ -66,31 +66,74 @@ def test_a_datagram_that_was_changed_anywhere_has_no_right_tag() -> None:
 def test_outsiders_are_not_answered_and_their_datagrams_counted_in_one_line(
     dormitory: Dormitory, outsider: socket.socket
 ) -> None:
-    dormitory.start("S")
-    main, back_end = dormitory.main, dormitory.back_ends["S"]
-    key = dormitory.key
-    wrong_key = bytes(32)
-    session = bytes(8)
-    for number in range(1, 101):
-        reserve = pack(wrong_key, Action.RESERVE, b"caller..", number, session + b"S1 alice")
-        outsider.sendto(reserve, ("127.0.0.1", back_end.port))
-        announcement = pack_announcement("S", session, bytes(8), "S1=9")
-        outsider.sendto(
-            pack(wrong_key, Action.ANNOUNCE, b"run.....", number, announcement), ("127.0.0.1", dormitory.udp_port)
+    dormitory.start_main()
+    with relay_to(dormitory.udp_port) as relay:
+        dormitory.start_back_end("S", main_port=relay.port)
+        dormitory.wait_until_found("S")
+        alice = dormitory.log_in("alice")
+        alice.send("RESERVE S1", "RESERVE S1")
+        alice.expect("RESERVED S1 8", "RESERVED S2 7")
+        main, back_end = dormitory.main, dormitory.back_ends["S"]
+        key, wrong_key = dormitory.key, bytes(32)
+        old_session = bytes(8)
+        announcement = pack_announcement("S", old_session, bytes(8), "S1=9")
+        reserve = old_session + b"S1 alice"
+        for number in range(1, 101):
+            replay(outsider, [pack(wrong_key, Action.RESERVE, b"caller..", number, reserve)], back_end.port)
+            replay(outsider, [pack(wrong_key, Action.ANNOUNCE, b"run.....", number, announcement)], dormitory.udp_port)
+        # A right tag alone is not enough: replies that nobody asked for, and what is nothing that is ever sent.
+        for action in (Action.REPLY, Action.CONFIRM, Action.RESERVE, 99):
+            replay(outsider, [pack(key, action, b"caller..", 1, b"RESERVED S1 1")], dormitory.udp_port)
+        replay(outsider, [pack(key, Action.ANNOUNCE, b"run.....", 1, b"S")], dormitory.udp_port)
+        replay(outsider, [pack(key, Action.CONFIRM, b"caller..", 1, bytes(8))], back_end.port)
+        replay(outsider, [pack(key, Action.RESERVE, b"caller..", 1, reserve)], back_end.port)
+        request = next(unpack(key, data) for data in relay.to_back_end if data[16] == Action.RESERVE)
+        replay(
+            outsider, [*malformed_requests(key, request.fields[:8]), b"", bytes(MAX_DATAGRAM_BYTES + 1)], back_end.port
         )
-    # A right tag alone is not enough: replies that nobody asked for, and what is nothing that is ever sent.
-    for action in (Action.REPLY, Action.CONFIRM, Action.RESERVE, 99):
-        outsider.sendto(pack(key, action, b"caller..", 1, b"RESERVED S1 1"), ("127.0.0.1", dormitory.udp_port))
-    outsider.sendto(pack(key, Action.CONFIRM, b"caller..", 1, bytes(8)), ("127.0.0.1", back_end.port))
-    outsider.sendto(pack(key, Action.RESERVE, b"caller..", 1, session + b"S1 alice"), ("127.0.0.1", back_end.port))
-    port = outsider.getsockname()[1]
-    back_end.wait_for_line(
-        DROPPED.format("100 without a right tag, 1 that nobody asked for, 1 of an old session", port)
-    )
-    main.wait_for_line(DROPPED.format("100 without a right tag, 4 that nobody asked for", port))
-    expect_no_answer(outsider)
-    assert main.count_lines("Dropped.*") == back_end.count_lines("Dropped.*") == 1
-    assert dormitory.rows("S") == []
+        replies = [data for data in relay.to_main if data[16] == Action.REPLY]
+        forged = pack(wrong_key, Action.REPLY, b"caller..", 3, b"RESERVED S9 9")
+        pattern = r"Client .* received from Server S over UDP with port (\d+): .*"
+        replay(outsider, [*replies, forged], int(main.wait_for_line(pattern)[1]))
+        began = time.monotonic()
+        alice.send("RESERVE S1")
+        alice.expect("RESERVED S3 6")
+        assert time.monotonic() - began < 1.0
+        assert dropped(back_end, outsider) == {
+            "without a right tag": 102,
+            "that nobody asked for": 1,
+            "of an old session": 1,
+            "with a right tag but malformed": 6,
+        }
+        assert dropped(main, outsider) == {
+            "without a right tag": 101,
+            "that nobody asked for": 6,
+            "with a right tag but malformed": 1,
+        }
+        expect_no_answer(outsider)
+        assert main.count_lines("Dropped.*") == back_end.count_lines("Dropped.*") == 1
+        assert len(dormitory.rows("S")) == 3
+
+
+def malformed_requests(key: bytes, session: bytes) -> list[bytes]:
+    """Return requests of a session that have a right tag, but are none that the main server sends."""
+    requests = [
+        (Action.RESERVE, b"S1"),
+        (Action.RESERVE, b"S1 alice bob"),
+        (Action.CANCEL, b"\xff\xfe alice"),
+        (Action.REPLY, b"x"),
+        (200, b""),
+        (Action.MINE, b""),
+    ]
+    return [
+        pack(key, action, b"caller..", number, session + fields) for number, (action, fields) in enumerate(requests)
+    ]
+
+
+def dropped(program: Program, outsider: socket.socket) -> dict[str, int]:
+    """Wait until a server tells of datagrams that it dropped; return how many there were for each reason."""
+    told = program.wait_for_line(DROPPED.format("(.*)", outsider.getsockname()[1]))[1]
+    return {reason: int(number) for number, reason in (part.split(" ", 1) for part in told.split(", "))}
 
 
 def test_a_replayed_request_is_neither_carried_out_nor_answered(dormitory: Dormitory, outsider: socket.socket) -> None:
@@ -206,53 +249,6 @@ def test_a_replayed_announcement_from_another_address_changes_nothing(
         guest = dormitory.log_in("eve")
         guest.send("AVAILABILITY S1")
         guest.expect("AVAILABLE 9")
-
-
-def test_replies_that_nobody_asked_for_and_malformed_requests_harm_nothing(
-    dormitory: Dormitory, outsider: socket.socket
-) -> None:
-    dormitory.start_main()
-    with relay_to(dormitory.udp_port) as relay:
-        dormitory.start_back_end("S", main_port=relay.port)
-        dormitory.wait_until_found("S")
-        alice = dormitory.log_in("alice")
-        alice.send("RESERVE S1", "RESERVE S1")
-        alice.expect("RESERVED S1 8", "RESERVED S2 7")
-        replies = [data for data in relay.to_main if data[16] == Action.REPLY]
-        pattern = r"Client .* received from Server S over UDP with port (\d+): .*"
-        port = int(dormitory.main.wait_for_line(pattern)[1])
-        forged = pack(bytes(32), Action.REPLY, b"caller..", 3, b"RESERVED S9 9")
-        replay(outsider, [*replies, forged], port)
-        key = dormitory.key
-        request = next(unpack(key, data) for data in relay.to_back_end if data[16] == Action.RESERVE)
-        session = request.fields[:8]
-        bad = [
-            pack(key, action, b"caller..", number, fields)
-            for number, (action, fields) in enumerate(
-                [
-                    (Action.RESERVE, session + b"S1"),
-                    (Action.RESERVE, session + b"S1 alice bob"),
-                    (Action.CANCEL, session + b"\xff\xfe alice"),
-                    (Action.REPLY, session + b"x"),
-                    (200, session),
-                    (Action.MINE, session),
-                ]
-            )
-        ]
-        replay(outsider, [*bad, b"", bytes(MAX_DATAGRAM_BYTES + 1)], dormitory.back_ends["S"].port)
-        replay(outsider, [pack(key, Action.ANNOUNCE, b"run.....", 1, b"S")], dormitory.udp_port)
-        began = time.monotonic()
-        alice.send("RESERVE S1")
-        alice.expect("RESERVED S3 6")
-        assert time.monotonic() - began < 1.0
-        dormitory.back_ends["S"].wait_for_line("Dropped datagrams: .*with a right tag but malformed.*")
-        dropped = dormitory.main.wait_for_line(DROPPED.format("(.*)", outsider.getsockname()[1]))[1]
-        assert sorted(dropped.split(", ")) == [
-            "1 with a right tag but malformed",
-            "1 without a right tag",
-            "2 that nobody asked for",
-        ]
-        expect_no_answer(outsider)
 
 
 class SlowReservations(Reservations):
