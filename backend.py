@@ -155,7 +155,8 @@ class BackEnd:
 def main(letter: str, port: int) -> int:
     """Be the back end of a letter until SIGINT or SIGTERM; return the exit status of the program."""
     arguments = _parse_arguments(letter, port)
-    program.prepare(0, 1 + list(KINDS).index(letter))
+    others = max(1, len(program.PROCESSORS) - 1)  # than the main server's
+    program.prepare(0, processor=1 + list(KINDS).index(letter) % others)
     inventory_file: Path = arguments.data_dir / f"{KINDS[letter]}.txt"
     try:
         inventory = read_inventory(inventory_file, letter)

@@ -12,6 +12,7 @@ port is a member until he closes; each line that he sends goes to all other memb
 """
 
 import argparse
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -175,7 +176,7 @@ def main() -> int:
 
 def server(host: str, port: int, max_rooms: int, max_connections: int, login_seconds: int) -> int:
     """Set up the master socket and accept until SIGINT or SIGTERM; then stop it and all rooms together."""
-    program.prepare(max_connections + max_rooms * tcp.SERVER_DESCRIPTORS, port)
+    program.prepare(max_connections + max_rooms * tcp.SERVER_DESCRIPTORS, os.getpid())
     places = threading.Semaphore(max_connections)
     rooms = Rooms(host, places, max_rooms)
     try:

@@ -88,7 +88,7 @@ class Members:
         self._hashes = read_members(path)  # never changes
         self._nobody = PasswordHash(COST, BLOCK_SIZE, PARALLELISM, secrets.token_bytes(SALT_BYTES), bytes(HASH_BYTES))
         self._checker = ThreadPoolExecutor(1)  # many at once would leave no memory and no processor to others
-        self._checker.submit(int)  # begins its thread
+        self._checker.submit(int)  # begins its thread now, while there are threads to be had
 
     def verify(self, name: str, password: str) -> bool:
         """Return whether this is a member and his password; takes the same time when it is not."""

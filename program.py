@@ -29,7 +29,7 @@ def run(
     host: str, port: int, handler: Handler, max_connections: int = MAX_CONNECTIONS, login_seconds: int = LOGIN_SECONDS
 ) -> int:
     """Serve until SIGINT or SIGTERM, and exit; return the exit status of the program if it cannot begin."""
-    prepare(max_connections, port)
+    prepare(max_connections, os.getpid())
     try:
         server = Server(host, port, handler, threading.Semaphore(max_connections), login_seconds)
     except OSError as error:
@@ -40,16 +40,17 @@ def run(
     return end_process([server])
 
 
-def prepare(descriptors: int, number: int) -> None:
+def prepare(descriptors: int, processor: int) -> None:
     """Ready the process for so many descriptors and as many threads, which SIGINT and SIGTERM do not reach.
 
-    The signals wait for wait_for_signal(): no handler runs in the middle of something.
+    The signals wait for wait_for_signal(): no handler runs in the middle of something. To be called before any thread
+    is started: threads inherit all this.
 
     Args:
         descriptors: how many it may need.
-        number: chooses the processor; 0 has one that no other number has, if there are several.
+        processor: on which processor it stays, counted round from the last one; any number will do.
     """
-    _use_one_processor(number)
+    _stay_on(processor)
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     threading.stack_size(STACK_BYTES)
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -61,16 +62,15 @@ def prepare(descriptors: int, number: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def _use_one_processor(number: int) -> None:
-    """Keep the process on one processor, where the system lets a program choose.
+def _stay_on(processor: int) -> None:
+    """Keep this thread, and those that it starts, on one processor, where the system lets a program choose.
 
     The interpreter runs one thread at a time. Spread over processors, its threads interrupt each other at every system
     call to hand that right over, often in vain (David Beazley, Understanding the Python GIL, 2010).
     """
     if hasattr(os, "sched_setaffinity"):
-        *others, last = PROCESSORS
         with suppress(OSError):
-            os.sched_setaffinity(0, {others[number % len(others)] if number and others else last})
+            os.sched_setaffinity(0, {PROCESSORS[~processor % len(PROCESSORS)]})
 
 
 def wait_for_signal() -> None:

@@ -25,7 +25,8 @@ _DO_TIMING_MARK = b"\xff\xfd\x06"
 _WILL_TIMING_MARK = b"\xff\xfb\x06"
 
 # Unicode's control characters (category Cc) are all below 160. Here is what is shown for each character up to there:
-# itself, or U+FFFD for a control character that is neither tab nor the newline that ends a line.
+# itself, or U+FFFD for a control character that is neither tab nor the newline that ends a line. translate() looks each
+# character up by its number, and leaves those beyond the end as they are.
 _SHOWN = "".join(
     character if character in "\t\n" or category(character) != "Cc" else "\N{REPLACEMENT CHARACTER}"
     for character in map(chr, range(160))

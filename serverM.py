@@ -42,7 +42,7 @@ DESCRIPTORS_PER_CLIENT = 2  # its TCP connection and its UDP socket
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; return the exit status of the program."""
-    program.prepare(DESCRIPTORS_PER_CLIENT * arguments.max_connections, number=0)
+    program.prepare(DESCRIPTORS_PER_CLIENT * arguments.max_connections, processor=0)
     try:
         members = Members(arguments.data_dir / MEMBER_FILE)
         key = load_key(arguments.data_dir)

@@ -113,7 +113,7 @@ class Server:
     def connections(self) -> list[Connection]:
         """Return the connections of all who have connected, also of those whom the busy accepting thread left waiting.
 
-        A client that knows itself connected can expect to be counted, and to be sent what others say from then on.
+        A client that knows itself connected expects to be counted, and to be sent what others say from then on.
         """
         with self._ended:
             if not self._queue.poll(0):  # asks ten times faster than accept() does
