@@ -215,13 +215,7 @@ def main() -> int:
     """Serve until a signal comes; return the exit status."""
     parser = argparse.ArgumentParser(description="A chat server; its clients use telnet.")
     parser.add_argument("port", type=program.port_number, metavar="PORT", help="port to listen on; 0 is any free one")
-    parser.add_argument(
-        "--max-users",
-        type=program.positive,
-        default=MAX_USERS,
-        metavar="N",
-        help="registered at once (default: %(default)s)",
-    )
+    program.add_number(parser, "--max-users", MAX_USERS, "registered at once")
     program.add_options(parser)
     options = parser.parse_args()
     users = Users(options.max_users)

@@ -162,13 +162,7 @@ def main() -> int:
     """Take the parameters; serve; return the exit status."""
     parser = argparse.ArgumentParser(description="A server of chat rooms.")
     parser.add_argument("port", type=program.port_number, metavar="PORT", help="port of the lobby; 0 is any free one")
-    parser.add_argument(
-        "--max-rooms",
-        type=program.positive,
-        default=MAX_ROOMS,
-        metavar="N",
-        help="how many rooms there may be at once (default: %(default)s)",
-    )
+    program.add_number(parser, "--max-rooms", MAX_ROOMS, "how many rooms there may be at once")
     program.add_options(parser)
     options = parser.parse_args()
     return server(options.host, options.port, options.max_rooms, options.max_connections, options.login_seconds)

@@ -98,20 +98,13 @@ def fail(message: str) -> int:
 def add_options(parser: argparse.ArgumentParser, host: str = "0.0.0.0") -> None:
     """Add the options that every server takes."""
     parser.add_argument("--host", default=host, help="address to listen on (default: %(default)s)")
-    parser.add_argument(
-        "--max-connections",
-        type=positive,
-        default=MAX_CONNECTIONS,
-        metavar="N",
-        help="how many at once (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--login-seconds",
-        type=positive,
-        default=LOGIN_SECONDS,
-        metavar="N",
-        help="how long a connection may take to do its first useful thing (default: %(default)s)",
-    )
+    add_number(parser, "--max-connections", MAX_CONNECTIONS, "how many at once")
+    add_number(parser, "--login-seconds", LOGIN_SECONDS, "how long a connection may take to do its first useful thing")
+
+
+def add_number(parser: argparse.ArgumentParser, option: str, default: int, meaning: str) -> None:
+    """Add an option whose value is a number from 1 to a million."""
+    parser.add_argument(option, type=positive, default=default, metavar="N", help=f"{meaning} (default: %(default)s)")
 
 
 def port_number(text: str) -> int:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from connection import Connection, DeadlinePassed
 from hall import Hall, HallError, NotFlushed, Seat
-from program import add_options, fail, port_number, positive, run
+from program import add_number, add_options, fail, port_number, run
 from protocol import LineTooLong, harmless
 from theatre import Order, OrderCancelled, Theatre
 
@@ -173,13 +173,7 @@ def main() -> int:
         metavar="FILE",
         help="the hall: zeros and ones (default: seats.txt beside this script)",
     )
-    parser.add_argument(
-        "--hold-seconds",
-        type=positive,
-        default=HOLD_SECONDS,
-        metavar="N",
-        help="how long a customer who orders may be silent (default: %(default)s)",
-    )
+    add_number(parser, "--hold-seconds", HOLD_SECONDS, "how long a customer who orders may be silent")
     options = parser.parse_args()
     try:
         theatre = Theatre(options.seats_file)
