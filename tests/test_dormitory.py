@@ -6,11 +6,14 @@ import signal
 import sqlite3
 import time
 from contextlib import closing
+from pathlib import Path
 from statistics import median
 
 import pytest
 from conftest import Peer, wait_until
 from dorm import PASSWORDS, Dormitory, make_common_dormitory, make_dormitory  # noqa: F401
+
+from reservations import Refused, Reservations
 
 
 def ask(peer: Peer, request: str) -> str:
@@ -105,6 +108,13 @@ def test_codes_match_exactly_and_no_back_end_is_asked_for_other_letters(common_d
     back_end = common_dormitory.back_ends["S"]
     back_end.wait_for_line("Server S received AVAILABILITY S123")
     assert back_end.count_lines(r"Server S received .* (X1|12|s1|\*)( .*)?") == 0
+
+
+def test_the_beginning_of_a_code_is_no_code(tmp_path: Path) -> None:
+    with closing(Reservations(tmp_path / "single.db", "S", {"S900": 1})) as reservations:
+        assert reservations.left("S900") == 1
+        with pytest.raises(Refused, match="UNKNOWN_ROOM"):
+            reservations.left("S90")
 
 
 def test_anything_else_is_invalid_and_says_what_was_expected(common_dormitory: Dormitory) -> None:
