@@ -16,11 +16,11 @@ import sys
 import threading
 from collections.abc import Callable
 
-import program
-from connection import Connection
-from outbox import Outbox
+from net import process as program
+from net.connection import Connection
+from net.log import LOG
+from net.outbox import Outbox
 from protocol import harmless
-from status import LOG
 
 MAX_USERS = 10
 

@@ -19,10 +19,10 @@ import socket
 import sys
 from contextlib import closing, suppress
 
-import program
-from console import Console
+from net import process as program
 from protocol import ROOM_NAME_RULE, RoomAction, RoomStatus, harmless, is_room_name, room_request
-from stay import LEAVE, Stay
+from terminal.console import Console
+from terminal.room_session import LEAVE, Stay
 
 COMMANDS = """\
 CREATE name   create a room

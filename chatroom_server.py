@@ -17,10 +17,11 @@ import sys
 import threading
 from collections.abc import Callable
 
-import program
-import tcp
-from connection import Connection, DeadlinePassed
-from outbox import Outbox
+from net import process as program
+from net import server as tcp
+from net.connection import Connection, DeadlinePassed
+from net.log import LOG
+from net.outbox import Outbox
 from protocol import (
     ROOM_NAME_RULE,
     LineTooLong,
@@ -30,7 +31,6 @@ from protocol import (
     is_room_name,
     room_reply,
 )
-from status import LOG
 
 MAX_ROOMS = 100
 LINE_END = b"\n"

@@ -17,7 +17,7 @@ import sys
 from contextlib import closing, suppress
 from pathlib import Path
 
-from program import fail, port_number
+from net.process import fail, port_number
 from protocol import MAX_LINE_BYTES, harmless
 
 with suppress(ImportError):  # not every Python is built with it

@@ -15,9 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from screen import BOLD, DIM, Check, Screen, Stopped
-from stage import Stage, Unmet
-from stories import SYSTEMS, System
+from scenarios.harness import Stage, Unmet
+from scenarios.report import BOLD, DIM, Check, Screen, Stopped
+from scenarios.scenarios import SYSTEMS, System
 
 INTERRUPTED = 130  # as a shell says it of a program that Ctrl-C ended
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -3,7 +3,7 @@
 
 import sys
 
-import backend
+from dormitory import backend
 
 LETTER = "D"
 PORT = 22000

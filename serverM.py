@@ -22,17 +22,17 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
-import program
-import tcp
-from caller import Caller
-from connection import Connection
-from datafile import Malformed, add_data_dir, explain
-from directory import TICK_SECONDS, Directory
-from dorm_key import load_key
-from front_desk import Conversation
-from members import Members, add_member
-from status import LOG
-from udp import Dropped, TaggedSocket, bind
+from dormitory.backend_client import Caller
+from dormitory.directory import TICK_SECONDS, Directory
+from dormitory.members import Members, add_member
+from dormitory.session import Conversation
+from dormitory.shared_key import load_key
+from dormitory.textfiles import Malformed, add_data_dir, explain
+from dormitory.udp import Dropped, TaggedSocket, bind
+from net import process as program
+from net import server as tcp
+from net.connection import Connection
+from net.log import LOG
 
 TCP_PORT = 25000
 UDP_PORT = 24000

@@ -19,7 +19,7 @@ import socket
 import sys
 from contextlib import suppress
 
-from program import port_number
+from net.process import port_number
 from protocol import harmless
 
 CONNECT_SECONDS = 10.0

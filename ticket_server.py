@@ -25,11 +25,11 @@ import time
 from collections import deque
 from pathlib import Path
 
-from connection import Connection, DeadlinePassed
-from hall import Hall, HallError, NotFlushed, Seat
-from program import add_number, add_options, fail, port_number, run
+from cinema.booking import Order, OrderCancelled, Theatre
+from cinema.seatmap import Hall, HallError, NotFlushed, Seat
+from net.connection import Connection, DeadlinePassed
+from net.process import add_number, add_options, fail, port_number, run
 from protocol import LineTooLong, harmless
-from theatre import Order, OrderCancelled, Theatre
 
 SEATS_FILE = Path(__file__).resolve().with_name("seats.txt")
 HOLD_SECONDS = 120

@@ -35,7 +35,7 @@ from conftest import (
 )
 
 from chat_server import Users
-from status import StatusLog
+from net.log import StatusLog
 
 PERIOD_SECONDS = 1.5  # in which a client must take something, instead of five
 SLACK_SECONDS = 2.5  # for a machine that is busy
@@ -426,7 +426,7 @@ def test_who_stops_reading_is_dropped_and_delays_others_once(start: Start, tmp_p
     script.write_text(
         "import sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "import chat_server, connection\n"
+        "import chat_server; from net import connection\n"
         f"connection.PERIOD_SECONDS = {PERIOD_SECONDS}\n"
         "sys.exit(chat_server.main())\n"
     )

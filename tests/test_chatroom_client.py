@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Program, Start, run_program, run_programs
-from terminal import Terminal
+from pseudo_terminal import Terminal
 
 HELP = [
     "CREATE name   create a room",

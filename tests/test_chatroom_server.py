@@ -15,7 +15,7 @@ import pytest
 from conftest import Peer, Program, Start, looking_after, run_program, run_programs, server_has_read, wait_until
 
 import chatroom_server
-from connection import BACKLOG_BYTES
+from net.connection import BACKLOG_BYTES
 
 CREATE, JOIN, LIST, DELETE = "\1", "\2", "\3", "\4"
 SUCCESS, ALREADY_EXISTS, DOES_NOT_EXIST, INVALID, UNKNOWN_FAILURE = "\0", "\1", "\2", "\3", "\4"

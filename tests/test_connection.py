@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 from conftest import WAIT_SECONDS, wait_until
 
-import connection
-from connection import BACKLOG_BYTES, Connection
-from outbox import Outbox
+from net import connection
+from net.connection import BACKLOG_BYTES, Connection
+from net.outbox import Outbox
 
 PERIOD_SECONDS = 0.25
 LEAST_BYTES_PER_SECOND = 1 << 19

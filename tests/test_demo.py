@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 
 import pytest
 from conftest import ROOT, Program, wait_until
+from pseudo_terminal import Terminal
 from readme import clone
-from terminal import Terminal
 
 DEMO_SECONDS = 60.0
 TITLES = {"chat": "Chat", "cinema": "Cinema tickets", "rooms": "Chat rooms", "dormitory": "Dormitory"}
@@ -77,7 +77,7 @@ BROKEN: dict[str, tuple[str, str, str, str, list[str] | None]] = {
     ),
     "other refusal": (
         "cinema",
-        "theatre.py",
+        "cinema/booking.py",
         "is taken",
         "is gone",
         [
@@ -95,7 +95,7 @@ BROKEN: dict[str, tuple[str, str, str, str, list[str] | None]] = {
     ),
     "other denial": (
         "dormitory",
-        "front_desk.py",
+        "dormitory/session.py",
         "Guests cannot",
         "Guests may not",
         ["a guest reserves", "Denied: Guests cannot reserve.", "Denied: Guests may not reserve."],
@@ -103,8 +103,8 @@ BROKEN: dict[str, tuple[str, str, str, str, list[str] | None]] = {
     "server that ends": (
         "chat",
         "chat_server.py",
-        "import program\n",
-        "import program\n\nraise SystemExit('no more')\n",
+        "from net import process as program\n",
+        "from net import process as program\n\nraise SystemExit('no more')\n",
         ["the story goes on", "chat_server sees: Listening on 127.0.0.1:", "no more, and then the end"],
     ),
     "server that is silent": (
@@ -129,7 +129,7 @@ def plays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plays]:
         if name in BROKEN:
             story, script, text, broken, _ = BROKEN[name]
             replace_in(tree / script, text, broken)
-            replace_in(tree / "stage.py", "WAIT_SECONDS = 8.0", "WAIT_SECONDS = 1.0")
+            replace_in(tree / "scenarios/harness.py", "WAIT_SECONDS = 8.0", "WAIT_SECONDS = 1.0")
             stories = [story]
         before = files(tree)
         done = run_demo(tree, *stories)

@@ -13,7 +13,7 @@ import pytest
 from conftest import Peer, wait_until
 from dorm import PASSWORDS, Dormitory, make_common_dormitory, make_dormitory  # noqa: F401
 
-from reservations import Refused, Reservations
+from dormitory.reservations import Refused, Reservations
 
 
 def ask(peer: Peer, request: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run_program
 from dorm import PASSWORDS, Dormitory, make_dormitory  # noqa: F401
-from terminal import Terminal
+from pseudo_terminal import Terminal
 
 PROMPT = "Room code (or list, mine, cancel ID, help, quit): "
 

@@ -14,10 +14,12 @@ from conftest import WAIT_SECONDS, Program, wait_until
 from dorm import Dormitory, make_dormitory  # noqa: F401
 from relay import Relay, relay_to
 
-import calls
-from backend import BackEnd
-from calls import Calls
-from datagram import (
+from dormitory import calls
+from dormitory.backend import BackEnd
+from dormitory.calls import Calls
+from dormitory.reservations import Reservations
+from dormitory.udp import bind
+from dormitory.wire import (
     MAX_DATAGRAM_BYTES,
     Action,
     BadDatagram,
@@ -27,8 +29,6 @@ from datagram import (
     unpack,
     unpack_announcement,
 )
-from reservations import Reservations
-from udp import bind
 
 DROPPED = r"Dropped datagrams: {}; the latest from 127\.0\.0\.1:{}"
 KEY = bytes(range(32))

@@ -15,13 +15,13 @@ import pytest
 from conftest import ROOT, STOP_SECONDS, Program, run_program, run_programs
 from dorm import KINDS, PASSWORDS, Dormitory, cheap_hash, make_dormitory  # noqa: F401
 
-import reservations
-from datafile import Malformed, read_fields
-from datagram import PATIENCE_SECONDS
-from dorm_key import load_key
-from inventory import read_inventory
-from members import PasswordHash, read_members
-from reservations import KEEP_ANSWERS_SECONDS, Refused, Reservations
+from dormitory import reservations
+from dormitory.inventory import read_inventory
+from dormitory.members import PasswordHash, read_members
+from dormitory.reservations import KEEP_ANSWERS_SECONDS, Refused, Reservations
+from dormitory.shared_key import load_key
+from dormitory.textfiles import Malformed, read_fields
+from dormitory.wire import PATIENCE_SECONDS
 
 
 def expect_failure(result: "subprocess.CompletedProcess[str]", *texts: str) -> None:

@@ -28,8 +28,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, wait_until
 from hosts import Network
+from pseudo_terminal import Terminal
 from readme import Block, Section, clone, read_sections
-from terminal import Terminal
 
 COMMAND_SECONDS = 60.0
 ANSWER_SECONDS = 15.0

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from cinema import (
+from box_office import (
     END,
     HALL,
     HOW_MANY,

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from cinema import (
+from box_office import (
     END,
     HALL,
     HOW_MANY,
@@ -32,9 +32,9 @@ from cinema import (
 )
 from conftest import WAIT_SECONDS, Peer, Program, Start, run_program, run_programs, wait_until
 
-import theatre
-from hall import HallError, Seat, replace_text
-from theatre import Order, SeatTaken, Theatre
+from cinema import booking as theatre
+from cinema.booking import Order, SeatTaken, Theatre
+from cinema.seatmap import HallError, Seat, replace_text
 
 ROWS = 1000  # more orders of a row each than are booked until twenty kills
 LOAD_SECONDS = 30.0  # for all that a crowd of customers does
@@ -830,7 +830,7 @@ def test_an_order_does_not_wait_for_ever_for_another_program(tmp_path: Path, mon
         except HallError as error:  # a customer hears SORRY
             reasons.append(str(error))
 
-    monkeypatch.setattr("hall.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("cinema.seatmap.LOCK_SECONDS", 0.1)
     booker = threading.Thread(target=book)
     with another_writer(file):
         booker.start()

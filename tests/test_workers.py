@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from conftest import wait_until
 
-import workers
-from workers import Workers
+from net import workers
+from net.workers import Workers
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Measure the dormitory against floors in the same run.
 
-    python3 benchmarks/dormitory.py
+    python3 benchmarks/bench_dormitory.py
 
 The floor of a request is dormitory_floor.py; that of a reservation is a loop of single SQLite commits, synchronised in
 full, on the same disk. Each is measured in turn with ours, several times; the table shows medians, and the median of
@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
-from members import add_member  # noqa: E402
+from dormitory.members import add_member  # noqa: E402
 
 TURNS = 7
 LATENCY_REQUESTS = 3000

@@ -7,9 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
-import tcp
-from datagram import MAX_DATAGRAM_BYTES, BadDatagram, Datagram, pack, unpack
-from status import LOG
+from dormitory.wire import MAX_DATAGRAM_BYTES, BadDatagram, Datagram, pack, unpack
+from net import server as tcp
+from net.log import LOG
 
 MAX_BATCH = 256
 RECEIVE_BUFFER_BYTES = 1 << 20

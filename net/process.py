@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from status import LOG
-from tcp import Handler, Server, stop_orderly
+from net.log import LOG
+from net.server import Handler, Server, stop_orderly
 
 MAX_CONNECTIONS = 2000
 LOGIN_SECONDS = 120

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stage import ROOT, Program, Stage
+from scenarios.harness import ROOT, Program, Stage
 
 Check = Callable[[str, str, str], None]  # the situation, what is expected, what happened
 

@@ -8,13 +8,13 @@ nothing else.
 import time
 from collections.abc import Callable
 
-from caller import Caller, NoAnswer
-from connection import Connection
-from datagram import CODE, KINDS, PATIENCE_SECONDS, RESERVATION_ID, Action
-from members import NAME, Members
-from outbox import OUTBOX_BYTES
+from dormitory.backend_client import Caller, NoAnswer
+from dormitory.members import NAME, Members
+from dormitory.wire import CODE, KINDS, PATIENCE_SECONDS, RESERVATION_ID, Action
+from net.connection import Connection
+from net.log import LOG
+from net.outbox import OUTBOX_BYTES
 from protocol import harmless
-from status import LOG
 
 MAX_FAILED_LOGINS = 5
 

@@ -1,6 +1,6 @@
 """How fast a chat room is, beside servers that do nothing but move the bytes; and a hundred rooms beside one.
 
-    python3 benchmarks/chatrooms.py
+    python3 benchmarks/bench_chatrooms.py
 
 The workloads and floors are the chat server's: (a) a relay that forwards each chunk as it came; (b) the same with a
 send per line; (c) the chat server's protocol on asyncio streams; (d) a thread per connection that echoes.
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from chat import (
+from bench_chat import (
     BLOCK_LINES,
     CHUNKS,
     LINES,

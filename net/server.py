@@ -20,10 +20,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from connection import Connection, DeadlinePassed
+from net.connection import Connection, DeadlinePassed
+from net.log import LOG
+from net.workers import WORKERS
 from protocol import LineTooLong
-from status import LOG
-from workers import WORKERS
 
 ORDERLY_STOP_SECONDS = 1.0
 CUT_OFF_SECONDS = 0.3

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from contextlib import suppress
 
-from datagram import RESERVATION_ID, Action, Datagram, malformed, rooms_text
-from reservations import Refused, Reservations
+from dormitory.reservations import Refused, Reservations
+from dormitory.wire import RESERVATION_ID, Action, Datagram, malformed, rooms_text
 
 CHANGES = {Action.RESERVE, Action.CANCEL}
 

@@ -12,9 +12,9 @@ import secrets
 import threading
 from typing import NamedTuple
 
-from datagram import WORD_BYTES, Action, Announcement, BadDatagram, Datagram, unpack_announcement
-from status import LOG
-from udp import Address, Dropped, TaggedSocket
+from dormitory.udp import Address, Dropped, TaggedSocket
+from dormitory.wire import WORD_BYTES, Action, Announcement, BadDatagram, Datagram, unpack_announcement
+from net.log import LOG
 
 TICK_SECONDS = 0.1  # how long it may wait for announcements without looking at anything else
 

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from screen import BOLD, DIM, RED, Screen
+from scenarios.report import BOLD, DIM, RED, Screen
 
-ROOT = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent
 WAIT_SECONDS = 8.0
 TICK_SECONDS = 0.1
 STOP_SECONDS = 3.0

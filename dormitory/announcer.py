@@ -8,9 +8,9 @@ again at once. directory.py says what the token is for.
 import secrets
 import time
 
-from datagram import WORD_BYTES, Action, BadDatagram, Datagram, pack_announcement
-from status import LOG
-from udp import Address, TaggedSocket
+from dormitory.udp import Address, TaggedSocket
+from dormitory.wire import WORD_BYTES, Action, BadDatagram, Datagram, pack_announcement
+from net.log import LOG
 
 AGAIN_SECONDS = 0.5
 CONFIRMED_AGAIN_SECONDS = 2.0

@@ -8,7 +8,7 @@ import os
 import threading
 from pathlib import Path
 
-from hall import Hall, HallError, Seat, locked, read_text, replace_text
+from cinema.seatmap import Hall, HallError, Seat, locked, read_text, replace_text
 
 
 class OrderCancelled(Exception):

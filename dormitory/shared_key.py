@@ -8,7 +8,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from datafile import Malformed
+from dormitory.textfiles import Malformed
 
 KEY_FILE = "dorm.key"
 KEY_BYTES = 32

@@ -15,18 +15,18 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-import program
-import tcp
-from announcer import Announcer
-from calls import Calls
-from datafile import Malformed, add_data_dir, explain
-from datagram import KINDS, WORD_BYTES, Action, BadDatagram, Datagram, rooms_text
-from desk import CHANGES, Desk
-from dorm_key import load_key
-from inventory import read_inventory
-from reservations import Reservations
-from status import LOG
-from udp import Address, Dropped, TaggedSocket, bind
+from dormitory.announcer import Announcer
+from dormitory.calls import Calls
+from dormitory.inventory import read_inventory
+from dormitory.requests import CHANGES, Desk
+from dormitory.reservations import Reservations
+from dormitory.shared_key import load_key
+from dormitory.textfiles import Malformed, add_data_dir, explain
+from dormitory.udp import Address, Dropped, TaggedSocket, bind
+from dormitory.wire import KINDS, WORD_BYTES, Action, BadDatagram, Datagram, rooms_text
+from net import process as program
+from net import server as tcp
+from net.log import LOG
 
 MAIN_PORT = 24000
 TICK_SECONDS = 0.1  # how long it may wait for datagrams without looking at anything else

@@ -14,8 +14,8 @@ finds requests whose callers may have given up; it begins two sessions, and who 
 import secrets
 import time
 
-from datagram import PATIENCE_SECONDS, WORD_BYTES, BadDatagram
-from udp import Address
+from dormitory.udp import Address
+from dormitory.wire import PATIENCE_SECONDS, WORD_BYTES, BadDatagram
 
 SESSION_SECONDS = 30.0
 STANDSTILL_SECONDS = PATIENCE_SECONDS - 0.5  # a request that waited for less still has a caller

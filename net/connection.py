@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
+from net.log import LOG
 from protocol import LineBuffer, LineTooLong
-from status import LOG
 
 RECEIVE_BYTES = 1 << 18
 LEAST_RECEIVE_BYTES = 1 << 16  # for more, malloc asks the system for pages each time

@@ -1,6 +1,6 @@
 """How fast the chat server is, beside servers that do nothing but move the bytes.
 
-    python3 benchmarks/chat.py
+    python3 benchmarks/bench_chat.py
 
 Floors: (a) a relay that forwards each chunk as it came; (b) the same with a send per line; (c) the chat server's
 protocol on asyncio streams; (d) a thread per connection that echoes.

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from datafile import Malformed, read_fields
-from datagram import CODE, MAX_TEXT_BYTES, rooms_text
+from dormitory.textfiles import Malformed, read_fields
+from dormitory.wire import CODE, MAX_TEXT_BYTES, rooms_text
 
 MAX_COUNT = 9999
 

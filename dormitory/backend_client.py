@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from datagram import WORD_BYTES, Action
-from directory import Directory
-from udp import Dropped, TaggedSocket
+from dormitory.directory import Directory
+from dormitory.udp import Dropped, TaggedSocket
+from dormitory.wire import WORD_BYTES, Action
 
 PAUSES_SECONDS = [0.05 * 1.5**n for n in range(9)]  # 3.7 seconds: the last is cut short by PATIENCE_SECONDS
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from datafile import Malformed, read_fields
+from dormitory.textfiles import Malformed, read_fields
 
 NAME = re.compile(r"[^\s,]{1,32}")
 MAX_PASSWORD_BYTES = 1000

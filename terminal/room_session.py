@@ -4,8 +4,8 @@ import select
 import socket
 from contextlib import suppress
 
-from console import Console
 from protocol import MAX_LINE_BYTES, LineTooLong, harmless
+from terminal.console import Console
 
 LEAVE = "/leave"
 LEAVE_SECONDS = 2.0

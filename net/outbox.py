@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from connection import BACKLOG_BYTES, Connection
+from net.connection import BACKLOG_BYTES, Connection
 
 OUTBOX_BYTES = BACKLOG_BYTES // 4  # a batch that causes more is sent in parts
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from datafile import Malformed
-from datagram import PATIENCE_SECONDS
+from dormitory.textfiles import Malformed
+from dormitory.wire import PATIENCE_SECONDS
 
 MINE_LIMIT = 50
 BUSY_SECONDS = 0.2  # how long to wait for whoever else has the file locked

@@ -1,0 +1,1 @@
+"""The dormitory: its wire format, its back ends, and what its main server does for a client."""

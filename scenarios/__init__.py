@@ -1,0 +1,1 @@
+"""What demo.py plays: the harness that runs programs, the scenarios, and the report."""
