@@ -1,231 +1,218 @@
+#!/usr/bin/env python3
 """A chat server; its clients use telnet.
 
     JOIN name         register; everything but this and QUIT needs it
     LIST              ask who is registered
     MESG name text    send a text to one user
-    BCST text         send a text to all others
+    BCST text         send a text to all other users
     QUIT              leave
 
-Any number of clients may connect; ten may be registered at once. What one recv brought is handled as a batch: the lines
-that it causes are gathered, and each recipient gets its own with one send.
+Any number of clients may connect; ten may be registered at once.
 """
+
+import os
+import sys
+
+if sys.version_info < (3, 10):
+    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 import argparse
 import re
-import sys
 import threading
-from collections.abc import Callable
 
-from net import process as program
+from net import process
+from net.command_line import add_number, port_number
 from net.connection import Connection
-from net.log import LOG
-from net.outbox import Outbox
-from protocol import harmless
+from net.conversation import Conversation
 
 MAX_USERS = 10
+LEAVING_SECONDS = 5.0  # how long JOIN waits for a user whose connection has ended, but whose thread is still busy
 
-# One request. Broadcasts that follow each other are one, so that relaying a thousand costs little more than ten.
-REQUEST = re.compile(
-    r"""(?P<broadcast> (?: BCST[ ].+\n ){1,4096} )
-      | (?P<message>   MESG[ ](?P<recipient>[^ \n]+)[ ](?P<text>.+)\n )
-      | (?P<join>      JOIN(?:[ ](?P<name>.*))?\n )
-      | (?P<list>      LIST\n )
-      | (?P<quit>      QUIT\n )
-      | (?P<nothing>   \n )
-      | (?P<unknown>   .*\n )""",
-    re.VERBOSE,
-)
 NAME = re.compile(r"[A-Za-z0-9]{1,32}")
-NEEDS_NO_NAME = {"join", "quit", "nothing"}
+UNKNOWN_MESSAGE = "Unknown Message. Use JOIN, LIST, MESG, BCST or QUIT."
 
 
-class NameTaken(Exception):
-    """Another user has the name."""
+class Refused(Exception):
+    """A request is not carried out; the text is the reply."""
 
 
-class TooManyUsers(Exception):
-    """As many users are registered as may be."""
+class TooManyUsers(Refused):
+    """No place is left; the connection closes."""
 
 
 class Users:
-    """The registered users, in order of joining."""
+    """The registered users, in order of joining.
+
+    Args:
+        max_users: how many may be registered at once.
+    """
 
     def __init__(self, max_users: int) -> None:
         self._max_users = max_users
-        self._lock = threading.Lock()  # guards _connections
+        self._left = threading.Condition()  # guards all below; notified when a user leaves
         self._connections: dict[str, Connection] = {}  # by name
+        self._everybody: tuple[Connection, ...] = ()  # a snapshot, replaced at every change
 
-    def join(self, name: str, connection: Connection, answer: str) -> None:
-        """Register a user, and answer so before anybody's message can come to the connection.
+    def join(self, name: str, connection: Connection) -> None:
+        """Register a user, and say so before any message can reach the connection.
 
         Raises:
             TooManyUsers: there is no place.
-            NameTaken: there is a user of that name.
+            Refused: another user has the name.
         """
-        with self._lock:
+        with self._left:
+            self._left.wait_for(lambda: not self._is_in_the_way(name), LEAVING_SECONDS)
             if len(self._connections) >= self._max_users:
-                raise TooManyUsers
+                raise TooManyUsers("Too Many Users")
             if name in self._connections:
-                raise NameTaken
+                raise Refused(f"Username {name} is taken")
             self._connections[name] = connection
-            connection.post(answer.encode())  # never waits, so the lock may be held
+            self._everybody = tuple(self._connections.values())
+            connection.post(f"JOIN {name} accepted\n".encode())  # post() does not block, so the lock may be held
+
+    def _is_in_the_way(self, name: str) -> bool:
+        """Return whether a user who is about to leave, because the connection has ended, still has what is wanted."""
+        if name in self._connections:
+            return self._connections[name].has_left()
+        is_full = len(self._connections) >= self._max_users
+        return is_full and any(connection.has_left() for connection in self._everybody)
 
     def leave(self, name: str) -> None:
-        """Remove a user; there is room for another."""
-        with self._lock:
+        """Remove a user; the name is free."""
+        with self._left:
             del self._connections[name]
+            self._everybody = tuple(self._connections.values())
+            self._left.notify_all()
 
     def names(self) -> list[str]:
         """Return the names of all users."""
-        with self._lock:
+        with self._left:
             return list(self._connections)
 
     def find(self, name: str) -> Connection | None:
         """Return a user's connection, or None if there is no such user."""
-        with self._lock:
+        with self._left:
             return self._connections.get(name)
 
-    def others(self, name: str) -> list[Connection]:
-        """Return the connections of all users but one."""
-        with self._lock:
-            return [connection for user, connection in self._connections.items() if user != name]
+    def everybody(self) -> tuple[Connection, ...]:
+        """Return the connections of all users: the same object until somebody joins or leaves."""
+        return self._everybody
 
 
-class Conversation:
-    """What one client asks, and what comes of it. Only the connection's thread uses it."""
+class ChatSession:
+    """What one client asks for, and what comes of it."""
 
-    def __init__(self, connection: Connection, users: Users) -> None:
-        self._connection = connection
+    def __init__(self, client: Conversation, users: Users) -> None:
+        self._client = client
         self._users = users
         self._name = ""  # until JOIN
-        self._over = False
-        self._outbox = Outbox()
-        self._log: list[str] = []  # the status lines of this batch
-        self._myself = [connection]
-        self._others: list[Connection] | None = None  # whom this batch broadcasts to, once it does
 
-    def hold(self) -> None:
-        """Handle batch after batch until the client quits or is gone."""
+    def run(self) -> None:
+        """Handle requests until the client quits or is gone."""
         try:
-            for lines in self._connection.batches():
-                self._handle_batch(harmless(lines))
-                if self._over:
-                    break
+            for line in self._client.lines():
+                command, _, rest = line.lstrip(" ").partition(" ")
+                if command == "QUIT" and not rest.strip():
+                    self._client.log("QUIT")
+                    return
+                try:
+                    self._handle(command.strip(), rest)
+                except Refused as refusal:
+                    self._client.log(f"{line}, refused: {refusal}")
+                    self._client.reply(str(refusal))
+                    if isinstance(refusal, TooManyUsers):
+                        return
         finally:
             if self._name:
                 self._users.leave(self._name)
 
-    def _handle_batch(self, lines: str) -> None:
-        self._others = None
-        for request in REQUEST.finditer(lines):
-            self._handle(request)
-            if self._over:
-                break
-        self._outbox.send()
-        if self._log:
-            LOG.write(*self._log)
-            self._log.clear()
+    def _handle(self, command: str, rest: str) -> None:
+        """Carry out a request.
 
-    def _handle(self, request: re.Match[str]) -> None:
-        kind = request.lastgroup or ""
-        if self._name or kind in NEEDS_NO_NAME:
-            HANDLERS[kind](self, request)
-        else:
-            self._status("discarded a request: not registered")
-            self._reply("Unregistered User. Use JOIN <username> to register.")
+        Args:
+            command: its first word; an empty line has none.
+            rest: what follows the blank after that word.
 
-    def _join(self, request: re.Match[str]) -> None:
-        name = request["name"] or ""
-        self._status(f"JOIN {name}")
+        Raises:
+            Refused: the request cannot be carried out.
+        """
+        if not command:
+            return
+        if not self._name and command != "JOIN":
+            raise Refused("Unregistered User. Use JOIN <username> to register.")
+        handler = COMMANDS.get(command)
+        if handler is None:
+            raise Refused(UNKNOWN_MESSAGE)
+        handler(self, rest)
+
+    def join(self, name: str) -> None:
+        """JOIN name: register."""
+        name = name.strip()
         if self._name:
-            self._refuse(f"Already registered as {self._name}")
-        elif not NAME.fullmatch(name):
-            self._refuse("Invalid username")
-        else:
-            self._register(name)
+            raise Refused(f"Already registered as {self._name}")
+        if not NAME.fullmatch(name):
+            raise Refused("Invalid username: 1 to 32 letters and digits are expected")
+        self._client.flush()  # join() sends the reply by itself
+        self._users.join(name, self._client.connection)
+        self._name = name
+        self._client.allow(None)
+        self._client.log(f"JOIN {name}")
 
-    def _register(self, name: str) -> None:
-        self._outbox.send()  # join() answers by itself
-        try:
-            self._users.join(name, self._connection, f"JOIN {name} accepted\n")
-        except NameTaken:
-            self._refuse(f"Username {name} is taken")
-        except TooManyUsers:
-            self._refuse("Too Many Users")
-            self._over = True
-        else:
-            self._name = name
-            self._connection.deadline = None
-
-    def _list(self, _: re.Match[str]) -> None:
-        self._status("LIST")
+    def list(self, rest: str) -> None:
+        """LIST: tell who is registered."""
+        if rest.strip():
+            raise Refused(UNKNOWN_MESSAGE)
         names = self._users.names()
-        self._reply("\n".join([f"Registered users ({len(names)}):", *names]))
+        self._client.log("LIST")
+        self._client.reply("\n".join([f"Registered users ({len(names)}):", *names]))
 
-    def _message(self, request: re.Match[str]) -> None:
-        recipient = request["recipient"]
-        self._status(f"MESG {recipient}")
-        if connection := self._users.find(recipient):
-            self._outbox.put([connection], f"FROM {self._name}: {request['text']}\n")
-        else:
-            self._refuse(f"Unknown Recipient {recipient}")
+    def message(self, rest: str) -> None:
+        """MESG name text: send a text to one user."""
+        name, _, text = rest.lstrip(" ").partition(" ")
+        if not text:
+            raise Refused("Unknown Message. Use MESG <username> <text>.")
+        recipient = self._users.find(name)
+        if recipient is None:
+            raise Refused(f"Unknown Recipient {name}")
+        self._client.log(f"MESG {name}, sent to client ({recipient.fd})")
+        self._client.send((recipient,), f"FROM {self._name}: {text}")
 
-    def _broadcast(self, request: re.Match[str]) -> None:
-        texts = request["broadcast"].removeprefix("BCST ").split("\nBCST ")
-        self._status(*["BCST"] * len(texts))
-        if self._others is None:
-            self._others = self._users.others(self._name)
-        sender = f"FROM {self._name} (all): "
-        self._outbox.put(self._others, sender + f"\n{sender}".join(texts))
-
-    def _quit(self, _: re.Match[str]) -> None:
-        self._status("QUIT")
-        self._over = True
-
-    def _ignore(self, _: re.Match[str]) -> None:
-        """Do nothing for an empty line."""
-
-    def _unknown(self, _: re.Match[str]) -> None:
-        self._refuse("Unknown Message")
-
-    def _refuse(self, reason: str) -> None:
-        self._status(f"discarded a request: {reason}")
-        self._reply(reason)
-
-    def _reply(self, line: str) -> None:
-        self._outbox.put(self._myself, line + "\n")
-
-    def _status(self, *events: str) -> None:
-        prefix = f"Client ({self._connection.fd}): "
-        self._log.append(prefix + f"\n{prefix}".join(events))
+    def broadcast(self, text: str) -> None:
+        """BCST text: send a text to all other users."""
+        if not text:
+            raise Refused("Unknown Message. Use BCST <text>.")
+        everybody = self._users.everybody()
+        others = len(everybody) - 1
+        self._client.log(f"BCST, sent to {others} client{'s' * (others != 1)}")
+        self._client.broadcast(everybody, f"FROM {self._name} (all): {text}")
 
 
-HANDLERS: dict[str, Callable[[Conversation, re.Match[str]], None]] = {
-    "join": Conversation._join,
-    "list": Conversation._list,
-    "message": Conversation._message,
-    "broadcast": Conversation._broadcast,
-    "quit": Conversation._quit,
-    "nothing": Conversation._ignore,
-    "unknown": Conversation._unknown,
+COMMANDS = {
+    "JOIN": ChatSession.join,
+    "LIST": ChatSession.list,
+    "MESG": ChatSession.message,
+    "BCST": ChatSession.broadcast,
 }
 
 
 def main() -> int:
     """Serve until a signal comes; return the exit status."""
-    parser = argparse.ArgumentParser(description="A chat server; its clients use telnet.")
-    parser.add_argument("port", type=program.port_number, metavar="PORT", help="port to listen on; 0 is any free one")
-    program.add_number(parser, "--max-users", MAX_USERS, "registered at once")
-    program.add_options(parser)
+    parser = argparse.ArgumentParser(
+        description="A chat server; its clients use telnet.",
+        epilog="Example: python3 chat_server.py 5050, then in other terminals: telnet localhost 5050",
+    )
+    parser.add_argument("port", type=port_number, metavar="PORT", help="TCP port to listen on; 0 means any free port")
+    add_number(parser, "--max-users", MAX_USERS, "how many users may be registered at once")
+    process.add_server_options(parser)
     options = parser.parse_args()
     users = Users(options.max_users)
-    return program.run(
-        options.host,
-        options.port,
-        lambda connection: Conversation(connection, users).hold(),
-        options.max_connections,
-        options.login_seconds,
-    )
+
+    def converse(client: Conversation) -> None:
+        client.allow(options.login_seconds, f"No JOIN within {options.login_seconds} seconds")
+        ChatSession(client, users).run()
+
+    return process.serve(options, options.port, converse)
 
 
 if __name__ == "__main__":

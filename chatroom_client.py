@@ -1,44 +1,53 @@
-"""A client of the chat room server: commands at a prompt, and in a room what one types goes to all others.
+#!/usr/bin/env python3
+"""A client of the chat room server: commands at a prompt, and in a room each line goes to all others.
 
     Command> CREATE tea
     Room tea is created.
     Command> JOIN tea
-    You are in room tea on port 40123; members before you: 1. /leave or Ctrl-D leaves it.
+    You are in room tea on port 40123.
+    Members before you: 1. Leave with /leave or Ctrl-D.
 
-One thread waits for the user, the lobby and the room at once; so what comes is shown while one types, and a room that
-is deleted gives the prompt back at once.
+A request to the lobby is an action byte, a room's name and a newline; a reply is a status byte, information and a
+newline. A room is a connection to a port of its own. One thread waits for the user, the lobby and the room at once, so
+lines are shown while the user types, and a room that is deleted gives the prompt back at once.
 """
+
+import os
+import sys
+
+if sys.version_info < (3, 10):
+    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 import argparse
 import io
-import os
 import re
-import select
 import signal
 import socket
-import sys
 from contextlib import closing, suppress
 
-from net import process as program
+from net.command_line import MAX_PORT, discard_output, fail, port_number, reason
+from net.connect import WOULD_BLOCK, CannotConnect, add_tls_options, connect
 from protocol import ROOM_NAME_RULE, RoomAction, RoomStatus, harmless, is_room_name, room_request
 from terminal.console import Console
-from terminal.room_session import LEAVE, Stay
+from terminal.room_session import RoomSession
 
-COMMANDS = """\
+HELP = """\
 CREATE name   create a room
-JOIN name     enter a room; /leave or Ctrl-D leaves it
+JOIN name     enter a room: each line you type then goes to all others in it
 LIST          show the names of all rooms
 DELETE name   delete a room
-Ctrl-D        end
+HELP or ?     show this help
+QUIT or EXIT  end, as Ctrl-D does
 """
 PROMPT = "Command> "
 ANSWER_SECONDS = 30.0
+RECEIVE_BYTES = 1 << 16
 MAX_NAME_LENGTH = 32
-MAX_PORT = 65535
 
 
 class Refused(Exception):
-    """The server did not carry a request out; the text says why."""
+    """What the user asked for was not done; the text is a sentence that says why."""
 
 
 class ServerLost(Exception):
@@ -51,111 +60,120 @@ class ServerLost(Exception):
 class Lobby:
     """The connection that takes requests.
 
-    Attributes:
-        host: the server's address, which is that of its rooms.
-
-    Raises:
-        OSError: there is no server there.
+    Args:
+        sock: the connection; between requests only the end of the server brings input.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self._sock = socket.create_connection((host, port), ANSWER_SECONDS)
-        self._replies = self._sock.makefile("rb")
-        self.host: str = self._sock.getpeername()[0]
-
-    def fileno(self) -> int:
-        """Return the descriptor for select.select(): without a request, only the end of the server brings input."""
-        return self._sock.fileno()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._replies.close()
-        self._sock.close()
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._received = b""
 
     def request(self, action: RoomAction, name: str = "") -> str:
-        """Have a request carried out; return the information that it brings.
+        """Send a request; return the information in the reply.
 
         Raises:
-            Refused: the server says no.
-            ServerLost: it does not answer, or not with a reply.
+            Refused: the server refused the request.
+            ServerLost: the server did not send a reply.
         """
-        with suppress(OSError):  # what has happened is found out by reading
-            self._sock.sendall(room_request(action, name))
-        status, information = self.read_reply()
+        with suppress(OSError):  # reading shows what has happened
+            self.sock.sendall(room_request(action, name))
+        status, information = self._read_reply()
         if status is not RoomStatus.SUCCESS:
-            raise Refused(information)
+            raise Refused(f"{information}.")
         return information
 
-    def read_reply(self) -> tuple[RoomStatus, str]:
-        """Return the status and the information of the next reply.
+    def check(self) -> None:
+        """Read what has come without a request, if anything has.
 
         Raises:
-            ServerLost: none comes; what came instead is the reason.
+            ServerLost: the server has closed the connection, or said why it is going to.
         """
+        self.sock.setblocking(False)
         try:
-            line = self._replies.readline()
-        except OSError as error:
-            raise ServerLost(error.strerror or str(error)) from None
-        if not line.endswith(b"\n"):
-            raise ServerLost("it closed the connection")
-        text = harmless(line.rstrip(b"\r\n"))
+            self._receive()
+        except WOULD_BLOCK:  # TLS received something for itself
+            return
+        finally:
+            self.sock.settimeout(ANSWER_SECONDS)
+        raise ServerLost(self._read_reply()[1])
+
+    def _read_reply(self) -> tuple[RoomStatus, str]:
+        while b"\n" not in self._received:
+            self._receive()
+        line, _, self._received = self._received.partition(b"\n")
+        text = harmless(line.rstrip(b"\r"))
         try:
             return RoomStatus(line[0]), text[1:]
-        except ValueError:  # a server says without a request that it has no place
+        except (IndexError, ValueError):  # not a chat room server, or one that says why it closes the connection
             raise ServerLost(text) from None
 
+    def _receive(self) -> None:
+        try:
+            data = self.sock.recv(RECEIVE_BYTES)
+        except WOULD_BLOCK:
+            raise
+        except OSError as error:
+            raise ServerLost(reason(error)) from None
+        if not data:
+            raise ServerLost("it closed the connection")
+        self._received += data
 
-class Session:
+
+class Prompt:
     """What a user does at the prompt.
 
     Args:
-        prefix: stands before each line that goes to a room.
+        options: the command line, which says where rooms are reached and how.
     """
 
-    def __init__(self, console: Console, lobby: Lobby, prefix: str) -> None:
+    def __init__(self, console: Console, lobby: Lobby, options: argparse.Namespace) -> None:
         self._console = console
         self._lobby = lobby
-        self._prefix = prefix
+        self._options = options
 
     def run(self) -> None:
-        """Carry out commands until the input ends.
+        """Carry out commands until the user quits or the input ends.
+
+        The first LIST shows the server that this is a client, which may then be idle for as long as it likes.
 
         Raises:
             ServerLost: the server is gone.
         """
-        self._console.show(COMMANDS)
+        self._console.show(HELP + self._list() + "\n")
         with suppress(EOFError):
             while True:
-                self._carry_out(self._read_command())
+                command, _, name = self._read_line().strip().partition(" ")
+                if command.upper() in ("QUIT", "EXIT"):
+                    return
+                if command:
+                    self._carry_out(command.upper(), name.strip())
 
-    def _read_command(self) -> str:
+    def _read_line(self) -> str:
         self._console.begin_line(PROMPT)
-        while (line := self._console.next_line()) is None:
-            inputs: list[Console | Lobby] = [self._console, self._lobby]
-            readable, _, _ = select.select(inputs, [], [])
-            if self._lobby in readable:
-                raise ServerLost(self._lobby.read_reply()[1])
-            self._console.read()
-        return line
+        while True:
+            line = self._console.next_line()
+            if line is not None:
+                return line
+            _, readable, _ = self._console.wait([self._lobby.sock])
+            if readable:
+                self._lobby.check()
 
-    def _carry_out(self, line: str) -> None:
-        command, _, name = line.strip().partition(" ")
-        name = name.strip()
-        if not command:
-            return
+    def _carry_out(self, command: str, name: str) -> None:
         try:
-            self._console.show(self._answer(command.upper(), name) + "\n")
-        except Refused as refusal:
-            self._console.show(f"{refusal}.\n")
+            self._console.show(self._answer(command, name) + "\n")
+        except Refused as refused:
+            self._console.refuse(str(refused))
 
     def _answer(self, command: str, name: str) -> str:
         """Do what a command says; return what to tell the user."""
-        if command == "LIST" and not name:
-            return self._list()
+        if command in ("LIST", "HELP", "?"):
+            if name:
+                raise Refused(f"{command} takes no name.")
+            return self._list() if command == "LIST" else HELP.rstrip()
         if command not in ("CREATE", "JOIN", "DELETE"):
-            raise Refused("Unknown command: CREATE name, JOIN name, LIST or DELETE name is expected")
+            raise Refused("Unknown command: CREATE, JOIN, LIST, DELETE, HELP or QUIT is expected.")
         if not is_room_name(name):
-            raise Refused(f"{command} needs a name: {ROOM_NAME_RULE}")
+            raise Refused(f"{command} needs a name: {ROOM_NAME_RULE}.")
         if command == "JOIN":
             return self._join(name)
         self._lobby.request(RoomAction[command], name)
@@ -166,26 +184,26 @@ class Session:
         return f"Rooms: {names.replace(',', ', ')}" if names else "There are no rooms."
 
     def _join(self, name: str) -> str:
-        information = self._lobby.request(RoomAction.JOIN, name)
-        port, members = parse_join(information)
+        port, members = parse_join(self._lobby.request(RoomAction.JOIN, name))
         try:
-            room = socket.create_connection((self._lobby.host, port), ANSWER_SECONDS)
-        except OSError:
-            return f"Room {name} is gone."
+            room = connect(self._options.host, port, self._options)
+        except CannotConnect as error:
+            raise Refused(f"{error}. Perhaps room {name} was deleted.") from None
         with room:
             self._console.show(
-                f"You are in room {name} on port {port}; members before you: {members}. {LEAVE} or Ctrl-D leaves it.\n"
+                f"You are in room {name} on port {port}.\nMembers before you: {members}. Leave with /leave or Ctrl-D.\n"
             )
             self._console.begin_line()
-            left = Stay(self._console, room, self._prefix).run()
+            prefix = f"{self._options.name}: " if self._options.name else ""
+            left = RoomSession(self._console, room, prefix).run()
         return f"You have left room {name}." if left else f"Room {name} is closed."
 
 
 def parse_join(information: str) -> tuple[int, int]:
-    """Return the port and the number of members that a reply to JOIN names.
+    """Return the port and the number of members in a reply to JOIN.
 
     Raises:
-        ServerLost: it names none: this is no chat room server.
+        ServerLost: the reply has another form, so this is not a chat room server.
     """
     match = re.fullmatch(r"([0-9]{1,5}) ([0-9]+)", information)
     if not match or int(match[1]) > MAX_PORT:
@@ -194,43 +212,55 @@ def parse_join(information: str) -> tuple[int, int]:
 
 
 def user_name(text: str) -> str:
-    """Return a user's name given on the command line.
+    """Return the user's name that a command line gives.
 
     Raises:
-        argparse.ArgumentTypeError: it is empty, too long or not printable.
+        argparse.ArgumentTypeError: the text is empty, too long or not printable.
     """
     if text.isprintable() and 0 < len(text) <= MAX_NAME_LENGTH:
         return text
-    raise argparse.ArgumentTypeError(f"{text!r} is no name: 1 to {MAX_NAME_LENGTH} printable characters are expected")
+    raise argparse.ArgumentTypeError(f"{text!r} is not valid: 1 to {MAX_NAME_LENGTH} printable characters are expected")
 
 
 def main() -> int:
-    """Take the parameters; let the user chat; return the exit status."""
-    parser = argparse.ArgumentParser(description="A client of the chat room server.")
-    parser.add_argument("host", metavar="HOST", help="where the server is")
-    parser.add_argument("port", type=program.port_number, metavar="PORT", help="port of its lobby")
-    parser.add_argument("--name", type=user_name, metavar="NAME", help="put NAME: before each line that goes to a room")
-    options = parser.parse_args()
-    try:
-        lobby = Lobby(options.host, options.port)
-    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host is like this
-        return program.fail(
-            f"Cannot connect to {options.host}:{options.port}: {getattr(error, 'strerror', None) or error}"
-        )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which leaves the terminal as it was
+    """Parse the command line; let the user chat; return the exit status."""
+    options = parse_command_line()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leaving Console restores the terminal's mode
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with closing(lobby), Console() as console:
-            Session(console, lobby, f"{options.name}: " if options.name else "").run()
-    except ServerLost as lost:
-        return program.fail(str(lost))
+        return chat(options)
+    except (CannotConnect, ServerLost) as error:
+        return fail(str(error))
     except KeyboardInterrupt:
         return 0
-    except OSError as error:  # nobody can read what is shown
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1 if isinstance(error, BrokenPipeError) else program.fail(f"Cannot write: {error.strerror}")
-    return 0
+    except OSError as error:  # what is shown cannot be written
+        discard_output()
+        return 1 if isinstance(error, BrokenPipeError) else fail(f"Cannot write: {reason(error)}")
+
+
+def parse_command_line() -> argparse.Namespace:
+    """Return the options; end the program with its usage if they are wrong."""
+    parser = argparse.ArgumentParser(
+        description="Talk in the chat rooms of chatroom_server.py. HELP at the prompt lists the commands.",
+        epilog="Example: chatroom_client.py localhost 5050 --name alice",
+    )
+    parser.add_argument("host", metavar="HOST", help="name or address of the machine where the server runs")
+    parser.add_argument("port", type=port_number, metavar="PORT", help="port that the server was started with")
+    parser.add_argument("--name", type=user_name, metavar="NAME", help="put NAME: before each line you send to a room")
+    add_tls_options(parser)
+    return parser.parse_args()
+
+
+def chat(options: argparse.Namespace) -> int:
+    """Connect, and carry out what the user types; return the exit status.
+
+    It is 1 if something in a script was refused. A user at a terminal has seen it.
+    """
+    with closing(connect(options.host, options.port, options)) as sock, Console() as console:
+        sock.settimeout(ANSWER_SECONDS)
+        Prompt(console, Lobby(sock), options).run()
+        return int(console.refusals > 0 and not console.interactive)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,38 @@
-r"""A server of chat rooms; its clients are chatroom_client.py and, in a room, telnet.
+#!/usr/bin/env python3
+r"""A server of chat rooms; its clients are chatroom_client.py and telnet.
 
 A request is an action byte, a room's name and \n; a reply is a status byte, information and \n:
 
     CREATE (1) name    open a room
-    JOIN   (2) name    which port the room has, and how many members
-    LIST   (3)         the names of all rooms, in order of creation
+    JOIN   (2) name    ask which port the room has, and how many members
+    LIST   (3)         ask for the names of all rooms, in order of creation
     DELETE (4) name    warn the members of a room, close their connections and the room
 
-A room has a listening socket of its own, a thread that accepts, and a thread for each member. Whoever connects to its
-port is a member until he closes; each line that he sends goes to all other members.
+An action may be written as a digit, as telnet sends it; the reply then begins with a digit too.
+
+A room has a listening socket of its own, a thread that accepts, and a thread for each member. A client that connects to
+its port is a member until it closes or sends the line /leave; every other line goes to all other members.
 """
 
-import argparse
 import os
 import sys
-import threading
-from collections.abc import Callable
 
-from net import process as program
-from net import server as tcp
-from net.connection import Connection, DeadlinePassed
+if sys.version_info < (3, 10):
+    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
+
+import argparse
+import errno
+import threading
+from collections.abc import Callable, Iterable
+
+from net import process
+from net.command_line import MAX_PORT, add_number, fail, port_number, reason, shown_address
+from net.connection import TimeLimitPassed
+from net.conversation import Conversation
 from net.log import LOG
-from net.outbox import Outbox
+from net.server import SERVER_DESCRIPTORS, Places, Server, stop_all
+from net.tls import BadCertificate, Certificate
 from protocol import (
     ROOM_NAME_RULE,
     LineTooLong,
@@ -33,10 +44,11 @@ from protocol import (
 )
 
 MAX_ROOMS = 100
-LINE_END = b"\n"
+LEAVE = "/leave"
+ANY_FREE_PORT = range(1)
 
 
-class Refused(Exception):
+class RequestFailed(Exception):
     """A request is not carried out.
 
     Args:
@@ -52,70 +64,114 @@ class Refused(Exception):
 class Room:
     """A chat room: a TCP server, whose connections are the members.
 
-    Attributes:
+    Args:
         name: what the room is called.
-        port: where it listens.
+        site: what all rooms have in common.
+
+    Attributes:
+        name: as given.
+        server: the server.
 
     Raises:
         OSError: there is no descriptor or port for it.
         RuntimeError: there is no thread for it.
     """
 
-    def __init__(self, name: str, host: str, places: threading.Semaphore) -> None:
+    def __init__(self, name: str, site: "Site") -> None:
         self.name = name
-        self.server = tcp.Server(host, 0, self._relay, places)
-        self.port = self.server.port
+        self.server = site.open_server(self._relay)
         self.server.start()
 
-    def _relay(self, member: Connection) -> None:
-        """Send the lines of a member to all others: those that came together with one send to each."""
-        outbox = Outbox()
-        member.status(f"entered room {self.name}")
-        for lines in member.batches():
-            others = [other for other in self.server.connections() if other is not member]
-            outbox.put(others, harmless(lines))
-            outbox.send()
-            member.status(f"lines to room {self.name}: {lines.count(LINE_END)}")
-        member.status(f"left room {self.name}")
+    def _relay(self, member: Conversation) -> None:
+        """Send the lines of a member to all others, until it leaves."""
+        member.allow(None)
+        member.log(f"entered room {self.name}")
+        member.flush()
+        try:
+            for line in member.lines(before_turn=self.server.accept_pending):
+                if line.strip() == LEAVE:
+                    break
+                members = self.server.connections()
+                others = len(members) - 1
+                member.broadcast(members, line)
+                member.log(f"line to room {self.name}, sent to {others} client{'s' * (others != 1)}")
+        finally:
+            member.log(f"left room {self.name}")
+
+
+class Site:
+    """Where and how rooms listen.
+
+    Args:
+        host: the name or address.
+        ports: the ports that rooms may use; ANY_FREE_PORT leaves the choice to the system.
+        places: one for each connection, to a room or to the lobby.
+        login_seconds: how long a TLS handshake may take.
+        certificate: what the server proves itself with, if it speaks TLS.
+    """
+
+    def __init__(
+        self, host: str, ports: range, places: Places, login_seconds: int, certificate: Certificate | None
+    ) -> None:
+        self._host = host
+        self._ports = ports
+        self._places = places
+        self._login_seconds = login_seconds
+        self._certificate = certificate
+
+    def open_server(self, handler: Callable[[Conversation], None]) -> Server:
+        """Return a server that listens on the first free port.
+
+        Raises:
+            OSError: no port is free, or there is no descriptor.
+        """
+        for port in self._ports:
+            try:
+                return Server(self._host, port, handler, self._places, self._login_seconds, self._certificate)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+        first, last = self._ports[0], self._ports[-1]
+        raise OSError(errno.EADDRINUSE, f"all ports from {first} to {last} are in use")
 
 
 class Rooms:
     """The database of all rooms, in order of creation.
 
     Args:
-        host: where rooms listen.
-        places: one for each connection, to a room or to the lobby.
+        site: where rooms listen.
         max_rooms: how many there may be.
     """
 
-    def __init__(self, host: str, places: threading.Semaphore, max_rooms: int) -> None:
-        self.host = host
-        self.places = places
+    def __init__(self, site: Site, max_rooms: int) -> None:
+        self.site = site
         self._max_rooms = max_rooms
-        self._lock = threading.Lock()  # guards both below
+        self._lock = threading.Lock()  # guards all below and _max_rooms
         self._by_name: dict[str, Room] = {}
         self._reserved: set[str] = set()  # names of rooms that are being created
 
     def reserve(self, name: str) -> None:
-        """Keep a name and a place for a room; add() or release() must follow.
+        """Reserve a name and a place for a room; add() or release() must follow.
 
         Raises:
-            Refused: there is or will be a room of that name, or there are too many rooms.
+            RequestFailed: a room of that name exists or is being created, or there are too many rooms.
         """
         with self._lock:
             if name in self._by_name or name in self._reserved:
-                raise Refused(RoomStatus.ALREADY_EXISTS, f"Room {name} already exists")
+                raise RequestFailed(RoomStatus.ALREADY_EXISTS, f"Room {name} already exists")
             if len(self._by_name) + len(self._reserved) >= self._max_rooms:
-                raise Refused(RoomStatus.UNKNOWN_FAILURE, f"Too many rooms: at most {self._max_rooms} are allowed")
+                raise RequestFailed(
+                    RoomStatus.UNKNOWN_FAILURE, f"Too many rooms: at most {self._max_rooms} are allowed"
+                )
             self._reserved.add(name)
 
     def release(self, name: str) -> None:
-        """Give a reserved name free."""
+        """Release a reserved name."""
         with self._lock:
             self._reserved.remove(name)
 
     def add(self, room: Room) -> None:
-        """Have a room, whose name is reserved, found from now on."""
+        """Add a room, whose name is reserved."""
         with self._lock:
             self._reserved.remove(room.name)
             self._by_name[room.name] = room
@@ -124,29 +180,29 @@ class Rooms:
         """Return a room.
 
         Raises:
-            Refused: there is none of that name.
+            RequestFailed: there is no room of that name.
         """
         with self._lock:
             return self._find(name)
 
     def remove(self, name: str) -> Room:
-        """Take a room out, so that nobody finds it any more and its name is free; return it.
+        """Remove a room, so that its name is free; return it, for the caller to stop.
 
         Raises:
-            Refused: there is none of that name.
+            RequestFailed: there is no room of that name.
         """
         with self._lock:
             room = self._find(name)
             del self._by_name[name]
             return room
 
-    def all(self) -> list[Room]:
-        """Return all rooms, in order of creation."""
+    def names(self) -> Iterable[str]:
+        """Return the names of all rooms, in order of creation."""
         with self._lock:
-            return list(self._by_name.values())
+            return list(self._by_name)
 
-    def take_all(self) -> list[Room]:
-        """Take all rooms out, and let none be created any more: each is then stopped by who took it out."""
+    def close(self) -> list[Room]:
+        """Remove all rooms, and let none be created any more; return them, for the caller to stop."""
         with self._lock:
             self._max_rooms = 0
             rooms, self._by_name = list(self._by_name.values()), {}
@@ -154,95 +210,128 @@ class Rooms:
 
     def _find(self, name: str) -> Room:
         if name not in self._by_name:
-            raise Refused(RoomStatus.DOES_NOT_EXIST, f"Room {name} does not exist")
+            raise RequestFailed(RoomStatus.DOES_NOT_EXIST, f"Room {name} does not exist")
         return self._by_name[name]
 
 
 def main() -> int:
     """Take the parameters; serve; return the exit status."""
-    parser = argparse.ArgumentParser(description="A server of chat rooms.")
-    parser.add_argument("port", type=program.port_number, metavar="PORT", help="port of the lobby; 0 is any free one")
-    program.add_number(parser, "--max-rooms", MAX_ROOMS, "how many rooms there may be at once")
-    program.add_options(parser)
-    options = parser.parse_args()
-    return server(options.host, options.port, options.max_rooms, options.max_connections, options.login_seconds)
+    parser = argparse.ArgumentParser(
+        description="A server of chat rooms: a lobby, and a port for each room.",
+        epilog="Example: python3 chatroom_server.py 5060, then in other terminals: "
+        "python3 chatroom_client.py localhost 5060",
+    )
+    parser.add_argument("port", type=port_number, metavar="PORT", help="TCP port of the lobby; 0 means any free port")
+    add_number(parser, "--max-rooms", MAX_ROOMS, "how many rooms there may be at once")
+    parser.add_argument(
+        "--room-ports",
+        type=port_range,
+        default=ANY_FREE_PORT,
+        metavar="FIRST-LAST",
+        help="which ports rooms may use, for instance those that a firewall lets through (default: any free port)",
+    )
+    process.add_server_options(parser)
+    return server(parser.parse_args())
 
 
-def server(host: str, port: int, max_rooms: int, max_connections: int, login_seconds: int) -> int:
+def port_range(text: str) -> range:
+    """Return the ports that FIRST-LAST names.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not of this form.
+    """
+    first, dash, last = text.partition("-")
+    if dash:
+        ports = range(port_number(first), port_number(last) + 1)
+        if ports and ports[0]:
+            return ports
+    raise argparse.ArgumentTypeError(f"{text!r} is not valid: FIRST-LAST, two ports from 1 to {MAX_PORT}, is expected")
+
+
+def server(options: argparse.Namespace) -> int:
     """Set up the master socket and accept until SIGINT or SIGTERM; then stop it and all rooms together."""
-    program.prepare(max_connections + max_rooms * tcp.SERVER_DESCRIPTORS, os.getpid())
-    places = threading.Semaphore(max_connections)
-    rooms = Rooms(host, places, max_rooms)
+    process.prepare(options.max_connections + options.max_rooms * SERVER_DESCRIPTORS, os.getpid())
+    places = process.places(options)
     try:
-        lobby = tcp.Server(host, port, lambda connection: connection_handler(connection, rooms), places, login_seconds)
+        certificate = process.certificate(options)
+        site = Site(options.host, options.room_ports, places, options.login_seconds, certificate)
+        rooms = Rooms(site, options.max_rooms)
+
+        def converse(client: Conversation) -> None:
+            client.allow(options.login_seconds, f"No request within {options.login_seconds} seconds")
+            connection_handler(client, rooms)
+
+        lobby = Server(options.host, options.port, converse, places, options.login_seconds, certificate)
+    except BadCertificate as error:
+        return fail(str(error))
     except OSError as error:
-        return program.fail(f"Cannot listen on {host}:{port}: {error.strerror}")
-    LOG.write(f"Listening on {host}:{lobby.port}")
+        return process.cannot_listen(options.host, options.port, error)
+    LOG.write(f"Listening on {shown_address(options.host, lobby.port)}")
     lobby.start()
-    program.wait_for_signal()
-    return program.end_process([lobby, *(room.server for room in rooms.take_all())])
+    process.wait_for_stop(certificate)
+    return process.end_process([lobby, *(room.server for room in rooms.close())])
 
 
-def connection_handler(connection: Connection, rooms: Rooms) -> None:
+def connection_handler(client: Conversation, rooms: Rooms) -> None:
     """Answer the requests of one client of the lobby; its own thread runs this."""
-    me = (connection,)
-    outbox = Outbox()
+    in_digits = False
     try:
-        for lines in connection.batches():
-            for request in lines.split(LINE_END)[:-1]:
-                outbox.put(me, answer(connection, rooms, request))
-            outbox.send()
-    except (LineTooLong, DeadlinePassed) as error:
-        connection.status(str(error))
+        for request in client.raw_lines():
+            client.allow(None)
+            in_digits = request[:1].isdigit()
+            status, information = answer(client, rooms, request)
+            client.reply(room_reply(status, information, in_digits))
+    except (LineTooLong, TimeLimitPassed) as error:
+        client.log(str(error))
         status = RoomStatus.INVALID if isinstance(error, LineTooLong) else RoomStatus.UNKNOWN_FAILURE
-        connection.send(room_reply(status, str(error)).encode())
+        client.reply(room_reply(status, str(error), in_digits))
 
 
-def answer(connection: Connection, rooms: Rooms, request: bytes) -> str:
-    """Carry out a request; return the reply."""
+def answer(client: Conversation, rooms: Rooms, request: bytes) -> tuple[RoomStatus, str]:
+    """Carry out a request; return the status and the information of the reply."""
     try:
         action = requested_action(request)
-        name = harmless(request[1:])
-        connection.status(f"{action.name} {name}".rstrip())
+        name = harmless(request[1:]).strip()
+        client.log(f"{action.name} {name}".rstrip())
         if action is not RoomAction.LIST and not is_room_name(name):
-            raise Refused(RoomStatus.INVALID, f"Invalid name: {ROOM_NAME_RULE}")
-        information = HANDLERS[action](rooms, name)
-    except Refused as refusal:
-        connection.status(f"refused: {refusal}")
-        return room_reply(refusal.status, str(refusal))
-    connection.deadline = None
-    return room_reply(RoomStatus.SUCCESS, information)
+            raise RequestFailed(RoomStatus.INVALID, f"Invalid name: {ROOM_NAME_RULE}")
+        if action in (RoomAction.CREATE, RoomAction.DELETE):
+            client.flush()  # their handlers write status lines, and a deletion takes a moment
+        return RoomStatus.SUCCESS, HANDLERS[action](rooms, name)
+    except RequestFailed as failure:
+        client.log(f"refused: {failure}")
+        return failure.status, str(failure)
 
 
 def requested_action(request: bytes) -> RoomAction:
-    """Return the action that the first byte of a request names.
+    """Return the action that the first byte of a request names, as a number or as a digit.
 
     Raises:
-        Refused: it names none.
+        RequestFailed: it names none.
     """
     if not request:
-        raise Refused(RoomStatus.INVALID, "Empty request: an action byte, 1 to 4, is expected")
+        raise RequestFailed(RoomStatus.INVALID, "Empty request: an action byte, 1 to 4, is expected")
+    code = int(request[:1]) if request[:1].isdigit() else request[0]
     try:
-        return RoomAction(request[0])
+        return RoomAction(code)
     except ValueError:
-        raise Refused(RoomStatus.INVALID, f"Unknown action {request[0]}: 1 to 4 are expected") from None
+        raise RequestFailed(RoomStatus.INVALID, f"Unknown action {code}: 1 to 4 are expected") from None
 
 
 def room_creation_handler(rooms: Rooms, name: str) -> str:
     """Create a room: its name, its own listening socket, its thread.
 
     Raises:
-        Refused: the name is taken, there are too many rooms, or no descriptors or threads for one more.
+        RequestFailed: the name is taken, there are too many rooms, or there is no port, descriptor or thread for it.
     """
     rooms.reserve(name)
     try:
-        room = Room(name, rooms.host, rooms.places)
+        room = Room(name, rooms.site)
     except (OSError, RuntimeError) as error:
         rooms.release(name)
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise Refused(RoomStatus.UNKNOWN_FAILURE, f"Room {name} cannot be opened: {reason}") from None
+        raise RequestFailed(RoomStatus.UNKNOWN_FAILURE, f"Room {name} cannot be opened: {reason(error)}") from None
     rooms.add(room)
-    LOG.write(f"Room {name}: listening on port {room.port}")
+    LOG.write(f"Room {name}: listening on port {room.server.port}")
     return ""
 
 
@@ -250,25 +339,26 @@ def room_join_handler(rooms: Rooms, name: str) -> str:
     """Return the port of a room, and how many members it has before this one.
 
     Raises:
-        Refused: there is no such room.
+        RequestFailed: there is no such room.
     """
     room = rooms.find(name)
-    return f"{room.port} {len(room.server.connections())}"
+    room.server.accept_pending()
+    return f"{room.server.port} {len(room.server.connections())}"
 
 
 def room_list_handler(rooms: Rooms, _: str) -> str:
     """Return the names of all rooms."""
-    return ",".join(room.name for room in rooms.all())
+    return ",".join(rooms.names())
 
 
 def room_deletion_handler(rooms: Rooms, name: str) -> str:
-    """Take a room away, warn its members and close their connections.
+    """Remove a room, warn its members and close their connections.
 
     Raises:
-        Refused: there is no such room.
+        RequestFailed: there is no such room.
     """
     room = rooms.remove(name)
-    room.server.stop(f"Warning: room {name} is deleted\n".encode())
+    stop_all([room.server], f"Warning: room {name} is deleted\n".encode())
     LOG.write(f"Room {name}: deleted")
     return ""
 

@@ -1,248 +1,393 @@
 #!/usr/bin/env python3
 """The dormitory's client: asks a person what to ask the main server, and says the answer in a sentence.
 
-    user name, password (Enter alone: a guest), then again and again a room's code and availability or reservation;
-    at the same prompt also list, mine, cancel ID, help and quit
+    user name, password (Enter alone: a guest), then again and again a room's code and availability or reservation, or
+    both at once (`S233 r`, `reserve S233`); at the same prompt also list, list S, mine, cancel ID, help and quit
 
-When standard input is no terminal, the same answers are read from it, a line each, and nothing is asked; the password
-too is a line. The exit status is 0 if all went well, 1 if the server was lost or the login was refused.
+Commands may be typed in upper or lower case; help and quit are understood at every question.
+
+When standard input is not a terminal, the same answers are read from it, a line each, and nothing is asked; the
+password is a line, too. The exit status is 0 if all went well, 1 if the server was lost or the login was refused.
 """
+
+import os
+import sys
+
+if sys.version_info < (3, 10):
+    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 import argparse
 import getpass
 import io
-import os
-import socket
-import sys
+import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import NoReturn
 
-from net.process import fail, port_number
-from protocol import MAX_LINE_BYTES, harmless
+from net.command_line import discard_output, fail, port_number, reason
+from net.connect import CannotConnect, add_tls_options, connect
+from protocol import harmless
 
 with suppress(ImportError):  # not every Python is built with it
     import readline  # noqa: F401  gives input() line editing and a history
 
 PORT = 25000
-PATIENCE_SECONDS = 10.0  # the server answers within four, but passwords are checked one after the other
+REPLY_SECONDS = 10.0  # the server answers within about five
+MAX_REPLY_BYTES = 1 << 24  # three inventories of 10,000 codes take half a megabyte
+MAX_SHOWN_CHARACTERS = 200  # of a reply, with --verbose
+MAX_REFUSED_LOGINS = 5  # then the server closes the connection
+LOGIN_RETRIES = 2
+RETRY_SECONDS = 2
 
-INTERRUPTED = 130  # as a shell says it of a program that Ctrl-C ended
+INTERRUPTED = 130  # the exit status that a shell reports for a program that Ctrl-C ended
 
 PROMPT = "\nRoom code (or list, mine, cancel ID, help, quit): "
+LOGIN_HELP = """\
+Log in with your user name and your password, which is not shown. Enter alone as the password logs you in as a guest:
+guests may ask for rooms, but not reserve them. quit leaves."""
 HELP = """\
-S233           a room's code: asks whether you want its availability or a reservation
-list           all rooms, and how many of each are left
-mine           your reservations
-cancel S17     cancel one of them
-help           this text
-quit           leave"""
+S233             a room's code: asks whether you want its availability or a reservation
+S233 a, S233 r   its availability, or a reservation, without a question (reserve S233 works, too)
+list, list S     all rooms, or those of one kind, and how many of each are left
+mine             your reservations
+cancel S17       cancel one of them
+help             this text
+quit             leave"""
+ACTIONS = {"availability": "AVAILABILITY", "reservation": "RESERVE", "reserve": "RESERVE"}  # words: requests
+TITLES = {"ROOMS": "Rooms, and how many are left:", "RESERVATIONS": "Your reservations:"}
+ADVICE = {  # by request, after TRY_LATER
+    "RESERVE": "Try later, but first see with mine whether the room was reserved.",
+    "CANCEL": "Try later, but first see with mine whether the reservation was cancelled.",
+}
 
 
 class Lost(Exception):
-    """The conversation with the server cannot go on; the text says why."""
+    """The connection to the main server has ended; the text says why."""
 
 
 class LoginRefused(Exception):
-    """No login was accepted, and there are no more answers to try; the text says what the server said."""
+    """There is no login, and there are no more answers to try; the text says why."""
 
 
-class Server:
+class Quit(EOFError):
+    """The user has typed quit: like the end of the answers."""
+
+
+class MainServer:
     """The connection to the main server.
 
+    Args:
+        options: the command line: where the server is, whether to use TLS, and whether to narrate.
+
     Raises:
-        Lost: it cannot be reached.
+        CannotConnect: the server cannot be reached.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        try:
-            self._sock = socket.create_connection((host, port), PATIENCE_SECONDS)
-        except (OSError, UnicodeError) as error:
-            raise Lost(f"Cannot connect to {host}:{port}: {getattr(error, 'strerror', None) or error}") from error
-        self._replies = self._sock.makefile("rb")
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._verbose = options.verbose
+        self._narrate("The client is up and running")
+        self._sock = connect(options.host, options.port, options)
+        self._sock.settimeout(REPLY_SECONDS)
+        self._port = self._sock.getsockname()[1]
+        self._lines = self._sock.makefile("rb")
 
     def ask(self, request: str) -> tuple[str, str]:
-        """Return the status word of the reply to a request, and the rest of it.
+        """Send a request; return the status word of the reply, and the rest of the reply.
 
         Raises:
-            Lost: there is none.
+            Lost: there is no reply.
+        """
+        word, _, rest = request.partition(" ")
+        is_login = word == "LOGIN"
+        sent = f"Authentication request of {rest.split()[0]} sent" if is_login else f"Request sent: {request}"
+        with suppress(OSError):  # reading says what happened, and may find the server's last line
+            self._sock.sendall(request.encode(errors="replace") + b"\n")
+        self._narrate(sent)
+        line = self.read_line()
+        if not line:
+            raise Lost(closed(line))
+        received = "Result of the authentication" if is_login else "Response"
+        self._narrate(f"{received} received over TCP with port {self._port}: {line[:MAX_SHOWN_CHARACTERS]}")
+        word, _, rest = line.partition(" ")
+        if not word.isupper():  # not a reply, but why the server closes the connection
+            raise Lost(closed(line))
+        return word, rest
+
+    def read_line(self) -> str:
+        """Return the next line from the server; "" at the end of the connection.
+
+        Raises:
+            Lost: the connection is lost.
         """
         try:
-            self._sock.sendall(request.encode(errors="replace") + b"\n")
-            line = self._replies.readline(MAX_LINE_BYTES + 1)
+            line = self._lines.readline(MAX_REPLY_BYTES)
         except TimeoutError:
             raise Lost("The main server does not answer.") from None
         except OSError as error:
-            raise Lost(f"The connection to the main server is lost: {error.strerror}") from error
-        if not line.endswith(b"\n"):
-            raise Lost("The main server closed the connection.")
-        word, _, rest = harmless(line).rstrip("\n").partition(" ")
-        if not word.isupper():  # not an answer but a last word, such as that it took too long
-            raise Lost(f"The main server closed the connection: {word} {rest}")
-        return word, rest
+            raise Lost(f"The connection to the main server is lost: {reason(error)}.") from error
+        return harmless(line).rstrip("\n") if line.endswith(b"\n") else ""
+
+    def _narrate(self, text: str) -> None:
+        if self._verbose:
+            print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Close the connection."""
-        self._replies.close()
+        self._lines.close()
         self._sock.close()
 
 
-def ask_line(prompt: str) -> str:
-    """Return the next answer without the space around it. Prompts are shown on a terminal only.
+def closed(sentence: str) -> str:
+    """Return that the server closed the connection, and the sentence that it sent last, if there is one."""
+    return f"The main server closed the connection{': ' + sentence if sentence else '.'}"
+
+
+def ask(question: str, help_text: str, read: Callable[[str], str] = input) -> str:
+    """Return the answer to a question. The question is shown only on a terminal.
+
+    Args:
+        question: the question.
+        help_text: what is shown for the answer help, after which the question comes again.
+        read: reads from the terminal.
 
     Raises:
-        EOFError: there is none.
+        Quit: the answer is quit.
+        EOFError: there is no answer.
     """
-    return input(prompt if sys.stdin.isatty() else "").strip()
-
-
-def ask_password() -> str:
-    """Return the password that is typed and not shown; without a terminal, the next line."""
-    if sys.stdin.isatty():
-        return getpass.getpass("Password (Enter alone: as a guest): ")
-    return input()
-
-
-def log_in(server: Server, user: str | None, password: str | None) -> None:
-    """Log in, asking for what is not given, again and again until the server accepts.
-
-    Raises:
-        LoginRefused: it did not accept what was given, or what was answered last.
-        EOFError: the answers ended before there was a login.
-    """
-    refused = ""  # what the server said last
     while True:
+        answer = read(question) if sys.stdin.isatty() else input()
+        command = answer.strip().lower()
+        if command == "quit":
+            raise Quit
+        if command != "help":
+            return answer
+        print(help_text)
+
+
+def log_in(server: MainServer, user: str | None, password: str | None) -> None:
+    """Log in; ask for what is not given, and ask again until the server accepts it.
+
+    Raises:
+        LoginRefused: the server did not accept what was given, or what was answered last.
+        EOFError: the answers ended before the first attempt.
+    """
+    refusals = 0
+    sentence = ""  # about the last attempt
+    while refusals < MAX_REFUSED_LOGINS:
         try:
-            name = user or ask_line("User name: ")
-            if len(name.split()) != 1:
-                print("A user name is one word.")
-                continue
+            name = user or ask_user_name()
             secret = ask_password() if password is None else password
-        except UnicodeDecodeError:
-            print("A password in UTF-8 is expected.")
-            continue
         except EOFError:
-            if refused:
-                raise LoginRefused(refused) from None
+            if sentence:
+                raise LoginRefused(sentence) from None
             raise
-        word, rest = server.ask(f"LOGIN {name} {secret}" if secret else f"LOGIN {name}")
+        word, rest = send_login(server, name, secret)
         if word in ("MEMBER", "GUEST"):
             print(f"Welcome, {word.lower()} {rest}.")
             return
-        if password is not None:
-            raise LoginRefused(explain(word, rest))
-        refused = explain(word, rest)
-        print(refused)
+        sentence = explain(word, rest)
+        if password is not None or word == "TRY_LATER":
+            raise LoginRefused(sentence)
+        print(sentence)
+        refusals += word == "REFUSED"
+    raise LoginRefused(f"The fifth login was refused. {closed(server.read_line())}")
 
 
-def converse(server: Server) -> None:
+def ask_user_name() -> str:
+    """Return the user name that is typed: one word."""
+    while True:
+        words = ask("User name: ", LOGIN_HELP).split()
+        if len(words) == 1:
+            return words[0]
+        print("A user name is one word.")
+
+
+def ask_password() -> str:
+    """Return the password that is typed without being shown; without a terminal, the next line."""
+    while True:
+        try:
+            return ask("Password (Enter alone: as a guest): ", LOGIN_HELP, getpass.getpass)
+        except UnicodeDecodeError:
+            print("A password in UTF-8 is expected.")
+
+
+def send_login(server: MainServer, name: str, password: str) -> tuple[str, str]:
+    """Return the reply to a login; if the server has no time for it, try again."""
+    request = f"LOGIN {name} {password}" if password else f"LOGIN {name}"
+    for _ in range(LOGIN_RETRIES):
+        word, rest = server.ask(request)
+        if word != "TRY_LATER":
+            return word, rest
+        print(f"{rest}. Trying again in {RETRY_SECONDS} seconds.", flush=True)
+        time.sleep(RETRY_SECONDS)
+    return server.ask(request)
+
+
+def converse(server: MainServer) -> NoReturn:
     """Carry out one request after the other.
 
     Raises:
-        EOFError: there are no more.
+        Quit: the user has typed quit.
+        EOFError: there are no more requests.
     """
-    while (request := ask_line(PROMPT)) != "quit":
-        if request:
-            print(answer(server, request))
-
-
-def answer(server: Server, request: str) -> str:
-    """Return what is to be said to a request."""
-    command, _, argument = request.partition(" ")
-    if command == "help":
-        return HELP
-    if command == "list":
-        return show(*server.ask("LIST"), title="Rooms, and how many are left:")
-    if command == "mine":
-        return show(*server.ask("MINE"), title="Your reservations:")
-    if command == "cancel":
-        return explain(*server.ask(f"CANCEL {argument}"))
-    word = "AVAILABILITY" if wants_availability() else "RESERVE"
-    return explain(*server.ask(f"{word} {request}"), room=request)
-
-
-def wants_availability() -> bool:
-    """Return whether availability is asked for, not a reservation; the first letter is enough of an answer."""
     while True:
-        choice = ask_line("Availability or reservation? ").lower()
-        if choice and "availability".startswith(choice):
-            return True
-        if choice and "reservation".startswith(choice):
-            return False
+        words = ask(PROMPT, HELP).split()
+        if words:
+            print(carry_out(server, words))
+
+
+def carry_out(server: MainServer, words: list[str]) -> str:
+    """Carry out what a user typed; return what to tell the user."""
+    command = words[0].upper()
+    if command in ("LIST", "MINE", "CANCEL"):
+        return explain(*server.ask(" ".join(words).upper()), request=command)
+    actions = [action_of(word) for word in words if action_of(word)]
+    codes = [word for word in words if not action_of(word)]
+    if len(codes) != 1 or len(actions) > 1:
+        return "Please type a room's code, such as S233, or help."
+    return ask_about_room(server, actions[0] if actions else ask_action(), codes[0])
+
+
+def action_of(word: str) -> str:
+    """Return AVAILABILITY or RESERVE for a word that means it, or for its beginning; "" for another word."""
+    for name, action in ACTIONS.items():
+        if name.startswith(word.lower()):
+            return action
+    return ""
+
+
+def ask_action() -> str:
+    """Ask what to do with a room; return AVAILABILITY or RESERVE."""
+    while True:
+        answer = ask("Availability or reservation? ", HELP).strip()
+        if answer and action_of(answer):
+            return action_of(answer)
         print("Please answer availability or reservation.")
 
 
-def show(word: str, rest: str, title: str) -> str:
-    """Return the pairs of a reply, such as S233=6, each on a line of its own."""
-    if word not in ("ROOMS", "RESERVATIONS"):
-        return explain(word, rest)
-    pairs = (pair.partition("=") for pair in rest.split())
-    return "\n".join([title, *(f"  {first:<12}{second}" for first, _, second in pairs)]) if rest else f"{title} none."
+def ask_about_room(server: MainServer, action: str, code: str) -> str:
+    """Request something for a room; return what to tell the user. The code may be typed in lower case."""
+    for spelling in dict.fromkeys((code[0].upper() + code[1:], code.upper())):
+        word, rest = server.ask(f"{action} {spelling}")
+        if word != "UNKNOWN_ROOM":
+            return explain(word, rest, action, spelling)
+    return f"There is no room {code}."
 
 
-def explain(word: str, rest: str, room: str = "") -> str:
-    """Return the sentence that a reply means."""
+def explain(word: str, rest: str, request: str = "", room: str = "") -> str:
+    """Return what a reply means, in sentences or as a table.
+
+    Args:
+        word: the reply's status word.
+        rest: the rest of the reply.
+        request: the first word of the request.
+        room: the room that the request was about.
+    """
+    if word in TITLES:
+        return table(TITLES[word], rest)
     field, _, more = rest.partition(" ")
     sentences = {
         "REFUSED": "Wrong user name or password.",
         "AVAILABLE": f"Room {room} is available: {field} left.",
         "FULL": f"Room {room} is not available: none left.",
-        "UNKNOWN_ROOM": f"There is no room {room}.",
         "RESERVED": f"Room {room} is yours: reservation {field}. {more} left.",
         "CANCELLED": f"Cancelled: room {field} is no longer yours.",
         "UNKNOWN_RESERVATION": "You have no such reservation.",
         "DENIED": f"Denied: {rest}.",
-        "TRY_LATER": f"{rest}. Try later; if it was a change, see first whether it was made: mine.",
+        "TRY_LATER": f"{rest}. {ADVICE.get(request, 'Try later.')}",
         "INVALID": f"Not understood: {rest}.",
     }
     return sentences.get(word, f"{word} {rest}")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def table(title: str, pairs: str) -> str:
+    """Return pairs such as S233=6 as a table; S=? means that Server S does not answer."""
+    fields = [pair.partition("=") for pair in pairs.split()]
+    rows = [f"  {first:<12}{second}" for first, _, second in fields if second != "?"]
+    silent = [f"Server {first} does not answer." for first, _, second in fields if second == "?"]
+    if not rows and not silent:
+        return f"{title} none."
+    return "\n".join([title] * bool(rows) + rows + silent)
+
+
+def read_password(file: Path) -> str:
+    """Return the password in a file, its first line.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+
+
+def run(options: argparse.Namespace) -> int:
     """Talk to the server until the answers end; return the exit status of the program."""
     password = None
-    if arguments.password_file:
+    if options.password_file:
         try:
-            password = arguments.password_file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+            password = read_password(options.password_file)
         except OSError as error:
             return fail(f"{error.filename}: {error.strerror}")
         if not password:
-            return fail(f"{arguments.password_file}:1: expected a password")
+            return fail(f"{options.password_file}:1: expected a password")
     try:
-        with closing(Server(arguments.host, arguments.port)) as server:
-            log_in(server, arguments.user, password)
+        with closing(MainServer(options)) as server:
+            log_in(server, options.user, password)
             converse(server)
-    except (Lost, LoginRefused) as error:
+    except (CannotConnect, Lost, LoginRefused) as error:
         return fail(str(error))
+    except Quit:
+        return 0
     except (EOFError, KeyboardInterrupt) as end:
         if sys.stdin.isatty():
             print()
         return 0 if isinstance(end, EOFError) else INTERRUPTED
-    return 0
+
+
+def parse_options() -> argparse.Namespace:
+    """Return what the command line says."""
+    parser = argparse.ArgumentParser(
+        description="Ask the dormitory for rooms, and reserve them.",
+        epilog="Example: python3 client.py --host 192.0.2.1 --user alice",
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="H", help="the main server's name or address (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--port", type=port_number, default=PORT, metavar="P", help="the main server's TCP port (default: %(default)s)"
+    )
+    parser.add_argument("--user", metavar="U", help="the user name to log in with (default: asks)")
+    parser.add_argument(
+        "--password-file", type=Path, metavar="F", help="a file whose first line is the password (default: asks)"
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="tell on standard error what is sent and received, step by step"
+    )
+    add_tls_options(parser)
+    options = parser.parse_args()
+    if options.user is not None and len(options.user.split()) != 1:
+        parser.error(f"argument --user: {options.user!r} is not one word")
+    return options
 
 
 def main() -> int:
-    """Read the command line and run; a reader of the output that goes away ends it too."""
-    parser = argparse.ArgumentParser(description="Ask the dormitory for rooms.")
-    parser.add_argument("--host", default="127.0.0.1", metavar="H", help="(default: %(default)s)")
-    parser.add_argument("--port", type=port_number, default=PORT, metavar="P", help="(default: %(default)s)")
-    parser.add_argument("--user", metavar="U", help="who logs in (default: asks)")
-    parser.add_argument(
-        "--password-file", type=Path, metavar="F", help="its first line is the password (default: asks)"
-    )
-    arguments = parser.parse_args()
-    if arguments.user is not None and len(arguments.user.split()) != 1:
-        parser.error(f"argument --user: {arguments.user!r} is not one word")
+    """Run the client; return its exit status."""
+    options = parse_options()
     sys.stdin = sys.stdin or io.StringIO()  # None if it was closed before the program began
     sys.stdout = sys.stdout or io.StringIO()
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        status = run(arguments)
+        status = run(options)
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # nobody reads the output any more
+        discard_output()
         return 1
+    except OSError as error:
+        discard_output()
+        return fail(f"The output cannot be written: {reason(error)}")
     return status
 
 

@@ -1,99 +1,143 @@
 #!/usr/bin/env python3
-"""Play all four systems with the real programs, and check what they do.
+"""Play all systems with the real programs, and check what they do.
 
-    demo.py                  all four stories, one after the other; the exit status is 0 if all happened as expected
-    demo.py cinema           one of them: chat, cinema, rooms or dormitory
-    demo.py cinema --stay    only the servers, for you to play; Ctrl-C stops them
+    demo.py                  all scenarios, one after the other; the exit status is 0 if all happened as expected
+    demo.py cinema           one of them: chat, cinema, rooms, dormitory or tls
+    demo.py cinema --stay    only the servers, for you to play with; Ctrl-C stops them
+    demo.py --stay           the servers of all systems, and the front end for browsers
 
 The programs run as processes, on free ports of 127.0.0.1 and on copies of the data files in a temporary directory.
-stage.py runs them and shows who says what; stories.py tells what is played.
+scenarios/harness.py runs them and shows what they write; scenarios/scenarios.py holds what is played.
 """
+
+import os
+import sys
+
+if sys.version_info < (3, 10):
+    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 import argparse
 import signal
-import sys
 import tempfile
 from pathlib import Path
 
-from scenarios.harness import Stage, Unmet
-from scenarios.report import BOLD, DIM, Check, Screen, Stopped
-from scenarios.scenarios import SYSTEMS, System
+from net.command_line import fail
+from scenarios.harness import HOST, ROOT, Harness, Unmet
+from scenarios.report import BOLD, DIM, Outcome, Report, Stopped
+from scenarios.scenarios import LISTENING, OTHER_NAMES, SCENARIOS, NotPlayed, OpenServer, Scenario
 
-INTERRUPTED = 130  # as a shell says it of a program that Ctrl-C ended
+INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def play_all(systems: list[System], screen: Screen) -> int:
-    """Play stories and show the table; return the exit status."""
-    checks: list[Check] = []
-    for number, system in enumerate(systems, 1):
-        following = ", ".join(other.title for other in systems[number:])
-        progress = f"[{number}/{len(systems)}] {system.title} ..."
-        screen.show(screen.painted(progress, BOLD) + (f" next: {following}" if following else ""))
-        checks += play(system, screen)
-        screen.show()
-    screen.show_table(checks)
-    met = sum(check.met for check in checks)
-    screen.show(screen.painted(f"{met} of {len(checks)} expectations were met.", BOLD))
-    return 0 if met == len(checks) else 1
-
-
-def play(system: System, screen: Screen) -> list[Check]:
-    """Play one story; return what was checked, and what ended it early if anything did."""
-    checks: list[Check] = []
-
-    def check(situation: str, expected: str, happened: str) -> None:
-        checks.append(Check(system.title, situation, expected, happened))
-
-    with tempfile.TemporaryDirectory() as scratch, Stage(screen) as stage:
-        try:
-            system.play(stage, Path(scratch), check)
-        except Unmet as unmet:
-            check("the story goes on", unmet.expected, unmet.happened)
-        except OSError as error:
-            check("the story goes on", "its files are there", str(error))
-    return checks
-
-
-def stay(system: System, screen: Screen) -> int:
-    """Start the servers of a system and say how to reach them, until a signal comes; return the exit status."""
-    with tempfile.TemporaryDirectory() as scratch, Stage(screen) as stage:
-        try:
-            lines = system.invite(system.open(stage, Path(scratch)))
-            screen.show()
-            screen.show(screen.painted("Paste into other terminals:", BOLD))
-            for line in lines:
-                screen.show(f"    {line}")
-            screen.show(screen.painted("Ctrl-C here stops the servers.", DIM))
-            screen.wait_for_stop()
-        except Stopped:
-            return 0
-        except (Unmet, OSError) as error:
-            print(error, file=sys.stderr)
-            return 1
+FRONT_END = "front_end.py"
 
 
 def main() -> int:
-    """Read the command line; play or stay; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description="Play the four systems with the real programs, and check what they do."
-    )
-    parser.add_argument("story", nargs="?", choices=list(SYSTEMS), help="which one (default: all)")
-    parser.add_argument(
-        "--stay", action="store_true", help="start the servers of this one only, and say how to use them"
-    )
-    arguments = parser.parse_args()
-    if arguments.stay and not arguments.story:
-        parser.error(f"--stay needs a story: one of {', '.join(SYSTEMS)} is expected")
-    screen = Screen()
+    """Parse the command line; play scenarios or keep servers running; return the exit status."""
+    options = parse_command_line()
+    report = Report()
     for number in STOP_SIGNALS:
-        signal.signal(number, lambda *_: screen.stop())
-    if arguments.stay:
-        return stay(SYSTEMS[arguments.story], screen)
+        signal.signal(number, lambda *_: report.stop())
+    chosen = [SCENARIOS[OTHER_NAMES.get(options.name, options.name)]] if options.name else list(SCENARIOS.values())
     try:
-        return play_all([SYSTEMS[arguments.story]] if arguments.story else list(SYSTEMS.values()), screen)
+        if options.stay:
+            return stay(chosen if options.name else [each for each in chosen if each.front_end_option], report)
+        return play_all(chosen, report)
     except Stopped:
-        return INTERRUPTED
+        return 0 if options.stay else INTERRUPTED
+
+
+def parse_command_line() -> argparse.Namespace:
+    """Return the options; end the program with its usage if they are wrong."""
+    parser = argparse.ArgumentParser(
+        description="Play the systems with the real programs, and check what they do.",
+        epilog="Example: demo.py chat --stay",
+    )
+    parser.add_argument(
+        "name",
+        nargs="?",
+        choices=[*SCENARIOS, *OTHER_NAMES],
+        metavar="NAME",
+        help=f"which scenario to play: {', '.join(SCENARIOS)} (default: all)",
+    )
+    parser.add_argument(
+        "--stay",
+        action="store_true",
+        help="start the servers only, show lines to paste into other terminals, and wait for Ctrl-C",
+    )
+    return parser.parse_args()
+
+
+def play_all(scenarios: list[Scenario], report: Report) -> int:
+    """Play scenarios and show the table; return the exit status."""
+    outcomes: list[Outcome] = []
+    for number, scenario in enumerate(scenarios, 1):
+        following = ", ".join(other.title for other in scenarios[number:])
+        progress = f"[{number}/{len(scenarios)}] {scenario.title} ..."
+        report.show(report.painted(progress, BOLD) + (f" next: {following}" if following else ""))
+        outcomes += play(scenario, report)
+        report.show()
+    report.show_table(outcomes)
+    met = sum(outcome.met for outcome in outcomes)
+    report.show(report.painted(f"{met} of {len(outcomes)} expectations were met.", BOLD))
+    return 0 if met == len(outcomes) else 1
+
+
+def play(scenario: Scenario, report: Report) -> list[Outcome]:
+    """Play one scenario; return what was expected and what happened, and what ended it early if anything did."""
+    outcomes: list[Outcome] = []
+
+    def check(situation: str, expected: str, happened: str) -> None:
+        outcomes.append(Outcome(scenario.title, situation, expected, happened))
+
+    with tempfile.TemporaryDirectory() as directory, Harness(report) as harness:
+        try:
+            scenario.play(harness, Path(directory), check)
+        except NotPlayed as reason:
+            report.show(f"Not played: {reason}.")
+        except Unmet as unmet:
+            check("the scenario goes on", unmet.expected, unmet.happened)
+        except OSError as error:
+            check("the scenario goes on", "its files are there", str(error))
+    return outcomes
+
+
+def stay(scenarios: list[Scenario], report: Report) -> int:
+    """Start servers, say how to reach them, and wait for a signal to stop them; return the exit status."""
+    with tempfile.TemporaryDirectory() as scratch, Harness(report, live=True) as harness:
+        try:
+            servers = [open_in(scenario, harness, Path(scratch, str(n))) for n, scenario in enumerate(scenarios)]
+            url = start_front_end(scenarios, servers, harness)
+        except (NotPlayed, Unmet, OSError) as error:
+            return fail(str(error))
+        report.show()
+        report.show(report.painted("Paste into other terminals:", BOLD))
+        for scenario, server in zip(scenarios, servers, strict=True):
+            for line in scenario.invite(server):
+                report.show(f"    {line}")
+        if url:
+            report.show(report.painted("Open in a browser:", BOLD))
+            report.show(f"    {url}")
+        report.show(report.painted("Ctrl-C here stops the servers.", DIM))
+        report.wait_for_stop()
+    return 0
+
+
+def open_in(scenario: Scenario, harness: Harness, directory: Path) -> OpenServer:
+    """Start the servers of a scenario with files in a directory of their own."""
+    directory.mkdir()
+    return scenario.open(harness, directory)
+
+
+def start_front_end(scenarios: list[Scenario], servers: list[OpenServer], harness: Harness) -> str:
+    """Start the front end for several systems; return the address of its page, or an empty text for a single one."""
+    if len(scenarios) == 1 or not (ROOT / FRONT_END).exists():
+        return ""
+    where = []
+    for scenario, server in zip(scenarios, servers, strict=True):
+        where += [scenario.front_end_option, f"{HOST}:{server.port}"]
+    front_end = harness.start("front_end", FRONT_END, "0", *where)
+    return f"http://{HOST}:{front_end.expect_number(LISTENING)}/"
 
 
 if __name__ == "__main__":

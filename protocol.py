@@ -6,16 +6,15 @@ dropped. LineBuffer is fed what was received and gives whole lines; harmless() m
 
 import re
 from enum import IntEnum
-from unicodedata import category
 
 MAX_LINE_BYTES = 4096
 
 # RFC 854: IAC introduces a command: SB ... IAC SE (a subnegotiation, in which IAC IAC is a byte 255), WILL, WONT, DO or
-# DONT with an option, or one of two bytes; IAC IAC is a byte 255 of data. IAC before anything else is left as it is.
-# What the data end in the middle of is "unfinished".
+# DONT with an option, or one of two bytes, down to EOF, SUSP and ABORT (RFC 1184). IAC IAC is a byte 255 of data. IAC
+# before anything else is left as it is. A command whose end has not arrived is "unfinished".
 _IAC = b"\xff"
 _TELNET = re.compile(
-    rb"\xff(?:\xff|[\xf0-\xf9]|[\xfb-\xfe].|\xfa(?:[^\xff]|\xff[^\xf0])*\xff\xf0"
+    rb"\xff(?:\xff|[\xec-\xf9]|[\xfb-\xfe].|\xfa(?:[^\xff]|\xff[^\xf0])*\xff\xf0"
     rb"|(?P<unfinished>\xfa(?:[^\xff]|\xff[^\xf0])*\xff?\Z|[\xfb-\xfe]?\Z))",
     re.DOTALL,
 )
@@ -24,13 +23,17 @@ _TELNET = re.compile(
 _DO_TIMING_MARK = b"\xff\xfd\x06"
 _WILL_TIMING_MARK = b"\xff\xfb\x06"
 
-# Unicode's control characters (category Cc) are all below 160. Here is what is shown for each character up to there:
-# itself, or U+FFFD for a control character that is neither tab nor the newline that ends a line. translate() looks each
-# character up by its number, and leaves those beyond the end as they are.
-_SHOWN = "".join(
-    character if character in "\t\n" or category(character) != "Cc" else "\N{REPLACEMENT CHARACTER}"
-    for character in map(chr, range(160))
-)
+_EOT = b"\x04"  # Ctrl-D
+_BACKSPACE, _DELETE = b"\b", b"\x7f"  # the two bytes that a backspace key may send
+
+# Characters that could forge or hide text on a terminal: control characters but tab and newline; and invisible ones,
+# such as bidirectional overrides (Unicode Technical Report 36, 3.1). The joiners U+200C and U+200D are left, because
+# Persian and emoji need them.
+_HARMFUL = [
+    *(*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), 0xAD, 0x061C, 0x180E, 0x200B, 0x200E, 0x200F),
+    *(*range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080)),
+]
+_SHOWN = dict.fromkeys(_HARMFUL, "\N{REPLACEMENT CHARACTER}")
 
 
 class LineTooLong(Exception):
@@ -41,23 +44,22 @@ class LineTooLong(Exception):
 
 
 class LineBuffer:
-    """Turn what was received, in pieces of any size, into whole lines without telnet's negotiation.
+    """Turn what was received, in pieces of any size, into whole lines without telnet's commands.
 
     Attributes:
+        eot_ends_input: whether Ctrl-D (byte 4) at the start of a line ends the input; otherwise it is data.
+        ended: whether it did; nothing that follows it is given.
         too_long: whether a line of more than MAX_LINE_BYTES came; nothing that follows it is given.
         answer: what is to be sent to the client's telnet for what the last feed brought.
     """
 
     def __init__(self) -> None:
+        self.eot_ends_input = True
+        self.ended = False
         self.too_long = False
         self.answer = b""
         self._line = b""  # a line whose end has not come
         self._telnet = b""  # a telnet command whose end has not come
-
-    @property
-    def in_line(self) -> bool:
-        """Whether a line has begun and not ended."""
-        return bool(self._line or self._telnet)
 
     def feed(self, data: bytes) -> bytes:
         """Take what was received; return the lines that it completes, each with its newline."""
@@ -65,14 +67,29 @@ class LineBuffer:
         if self._telnet or _IAC in data:
             data = self._remove_telnet(self._telnet + data)
         data = self._line + data
-        if b"\r" in data:
-            data = data.replace(b"\r\n", b"\n")
+        if b"\r" in data:  # RFC 854: a line ends with CR LF, and CR NUL stands for CR alone, here the Enter key
+            data = data.replace(b"\r\n", b"\n").replace(b"\r\0", b"\n")
+        if _EOT in data and self.eot_ends_input:
+            data = self._up_to_eot(data)
         end = 0
         while (newline := data.rfind(b"\n", end, end + MAX_LINE_BYTES + 1)) >= 0:
             end = newline + 1
         self._line = data[end:]
-        self.too_long = len(self._line.removesuffix(b"\r")) > MAX_LINE_BYTES or len(self._telnet) > MAX_LINE_BYTES
-        return data[:end]
+        if self._line or self._telnet:
+            self.too_long = max(len(self._line.removesuffix(b"\r")), len(self._telnet)) > MAX_LINE_BYTES
+        return _erased(data[:end])
+
+    def end(self) -> bytes:
+        """Take the end of the input; return the last line, if it had no newline, with one."""
+        self.answer = b""
+        last, self._line = self._line.removesuffix(b"\r"), b""
+        return _erased(last + b"\n") if last and not self.too_long else b""
+
+    def _up_to_eot(self, data: bytes) -> bytes:
+        """Return the data before a Ctrl-D at the start of a line, if there is one."""
+        before, eot, _ = (b"\n" + data).partition(b"\n" + _EOT)
+        self.ended = bool(eot)
+        return before[1:] + b"\n" * (self.ended and len(before) > 0)
 
     def _remove_telnet(self, data: bytes) -> bytes:
         """Return the data without telnet commands; keep an unfinished one for the next feed."""
@@ -88,8 +105,25 @@ class LineBuffer:
         return _TELNET.sub(replacement, data)
 
 
+def _erased(lines: bytes) -> bytes:
+    """Carry out the backspaces of a client that sends each key as it is pressed."""
+    if _BACKSPACE in lines or _DELETE in lines:
+        return b"".join(map(_line_erased, lines.splitlines(keepends=True)))
+    return lines
+
+
+def _line_erased(line: bytes) -> bytes:
+    kept: list[str] = []
+    for character in line.decode(errors="surrogateescape"):
+        if character in "\b\x7f":
+            del kept[-1:]
+        else:
+            kept.append(character)
+    return "".join(kept).encode(errors="surrogateescape")
+
+
 def harmless(data: bytes) -> str:
-    """Decode UTF-8; bytes that are none, and control characters but tab and newline, become U+FFFD."""
+    """Decode UTF-8; replace invalid bytes, and characters that could forge a line on a terminal, by U+FFFD."""
     return data.decode(errors="replace").translate(_SHOWN)
 
 
@@ -126,6 +160,12 @@ def room_request(action: RoomAction, name: str) -> bytes:
     return bytes([action]) + name.encode() + b"\n"
 
 
-def room_reply(status: RoomStatus, information: str) -> str:
-    """Return a reply of the chat room server as it is sent, once encoded."""
-    return f"{chr(status)}{information}\n"
+def room_reply(status: RoomStatus, information: str, in_digits: bool) -> str:
+    """Return a reply of the chat room server as it is sent, but for its newline.
+
+    Args:
+        status: what became of the request.
+        information: what follows the status.
+        in_digits: whether the request began with a digit; then the reply does too.
+    """
+    return f"{int(status) if in_digits else chr(status)}{information}"

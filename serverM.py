@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The dormitory's main server: clients over TCP, lines; the three back ends over UDP, datagrams.
+"""The dormitory's main server: clients over TCP, in lines; the three back ends over UDP, in datagrams.
 
     LOGIN user password   MEMBER user | REFUSED Wrong username or password
     LOGIN user            GUEST user
@@ -7,111 +7,143 @@
     RESERVE S233          RESERVED id n-left | FULL | UNKNOWN_ROOM | DENIED Guests cannot reserve
     CANCEL id             CANCELLED room | UNKNOWN_RESERVATION
     MINE                  RESERVATIONS id=room id=room ...
-    LIST                  ROOMS S233=6 S301=8 ...
+    LIST, or LIST S       ROOMS S233=6 S301=8 ...
     QUIT
 
-Before LOGIN all is DENIED; what a back end does not answer within three seconds is TRY_LATER; anything else is INVALID.
-The first letter of a room's code, or of a reservation's id, says which back end has it. front_desk.py answers
-clients, caller.py asks back ends, directory.py knows where they are, members.py who may log in.
+Before LOGIN every request is DENIED. A request that a back end does not answer is answered TRY_LATER; in MINE and LIST
+that kind of room is S=?. Anything else is INVALID. The first letter of a room's code, or of a reservation's id, names
+the back end. dormitory/session.py answers clients, backend_client.py asks back ends, members.py knows the passwords.
 """
+
+import os
+import sys
+
+if sys.version_info < (3, 10):
+    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 import argparse
 import getpass
-import sys
-import threading
-from contextlib import closing
+import socket
 from pathlib import Path
+from typing import Any
 
-from dormitory.backend_client import Caller
-from dormitory.directory import TICK_SECONDS, Directory
-from dormitory.members import Members, add_member
-from dormitory.session import Conversation
+from dormitory.backend_client import BackEnds
+from dormitory.members import MIN_PASSWORD_CHARACTERS, Members, add_member
+from dormitory.session import Session
 from dormitory.shared_key import load_key
 from dormitory.textfiles import Malformed, add_data_dir, explain
-from dormitory.udp import Dropped, TaggedSocket, bind
-from net import process as program
-from net import server as tcp
-from net.connection import Connection
+from net import process
+from net.command_line import add_number, fail, host_and_port, port_number, reason, shown_address
+from net.conversation import Conversation
 from net.log import LOG
+from net.server import Server, resolve
+from net.tls import BadCertificate
 
 TCP_PORT = 25000
-UDP_PORT = 24000
+BACK_END_PORTS = {"S": 21000, "D": 22000, "U": 23000}
 MEMBER_FILE = "member.txt"
-DESCRIPTORS_PER_CLIENT = 2  # its TCP connection and its UDP socket
+IDLE_SECONDS = 900
+DESCRIPTORS_PER_CLIENT = 1 + len(BACK_END_PORTS)  # its TCP connection, and a UDP socket for each back end
 
 
-def serve(arguments: argparse.Namespace) -> int:
+def serve(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; return the exit status of the program."""
-    program.prepare(DESCRIPTORS_PER_CLIENT * arguments.max_connections, processor=0)
+    process.prepare(DESCRIPTORS_PER_CLIENT * options.max_connections, processor=0)
     try:
-        members = Members(arguments.data_dir / MEMBER_FILE)
-        key = load_key(arguments.data_dir)
+        members = Members(options.data_dir / MEMBER_FILE)
+        back_ends = BackEnds(back_end_addresses(options), load_key(options.data_dir))
+        certificate = process.certificate(options)
+    except BadCertificate as error:
+        return fail(str(error))
     except (Malformed, OSError) as error:
-        return program.fail(explain(error))
-    try:
-        sock = bind(arguments.host, arguments.udp_port)
-    except OSError as error:
-        return program.fail(f"Cannot listen on {arguments.host}:{arguments.udp_port} for back ends: {error.strerror}")
-    dropped = Dropped()
-    announcements = TaggedSocket(sock, key, dropped, TICK_SECONDS)
-    directory = Directory(announcements, dropped)
+        return fail(explain(error))
 
-    def converse(connection: Connection) -> None:
-        with closing(Caller(directory, sock.family, key, dropped)) as caller:
-            Conversation(connection, server.port, members, caller).run()
+    def converse(client: Conversation) -> None:
+        client.allow(options.login_seconds, f"No LOGIN within {options.login_seconds} seconds", restarts=False)
+        Session(client, members, back_ends, options.idle_seconds).run()
 
-    places = threading.Semaphore(arguments.max_connections)
+    places = process.places(options)
     try:
-        server = tcp.Server(arguments.host, arguments.tcp_port, converse, places, arguments.login_seconds)
+        server = Server(options.host, options.tcp_port, converse, places, options.login_seconds, certificate)
     except OSError as error:
-        announcements.close()
-        return program.fail(f"Cannot listen on {arguments.host}:{arguments.tcp_port}: {error.strerror}")
-    LOG.write(
-        f"Listening on {arguments.host}:{server.port}",
-        f"Waiting for back ends over UDP on {arguments.host}:{announcements.port}",
-    )
-    directory.start()
+        return process.cannot_listen(options.host, options.tcp_port, error)
+    LOG.write(f"Listening on {shown_address(options.host, server.port)}", *members.warnings())
+    back_ends.start_search()
     server.start()
-    program.wait_for_signal()
-    return program.end_process([server])
+    process.wait_for_stop(certificate)
+    return process.end_process([server])
+
+
+def back_end_addresses(options: argparse.Namespace) -> "dict[str, tuple[int, Any]]":
+    """Return the family and the address of each back end.
+
+    Raises:
+        Malformed: a host is unknown.
+    """
+    addresses = {}
+    for letter in BACK_END_PORTS:
+        host, port = getattr(options, f"server_{letter.lower()}")
+        try:
+            addresses[letter] = resolve(host, port, socket.SOCK_DGRAM)
+        except OSError as error:
+            raise Malformed(f"Cannot find the host of Server {letter}, {host}: {reason(error)}") from error
+    return addresses
 
 
 def ask_and_add_member(path: Path, name: str) -> int:
-    """Ask for a new member's password and write the member's line; return the exit status of the program."""
+    """Ask for a member's new password and write it to the file of members; return the exit status of the program."""
     try:
         if sys.stdin.isatty():
-            password = getpass.getpass(f"Password for {name}: ")
-            if getpass.getpass("The same again: ") != password:
-                return program.fail("The passwords differ; nothing was written")
+            password = getpass.getpass(f"New password for {name}, at least {MIN_PASSWORD_CHARACTERS} characters: ")
+            if getpass.getpass("The same password again: ") != password:
+                return fail("The passwords differ; nothing was written")
         else:
             password = sys.stdin.readline().rstrip("\n")
-        add_member(path, name, password)
+        is_new = add_member(path, name, password)
     except (EOFError, KeyboardInterrupt):
-        return program.fail("Nothing was written")
+        return fail("Nothing was written")
     except UnicodeDecodeError:
-        return program.fail("Expected a password in UTF-8; nothing was written")
+        return fail("Expected a password in UTF-8; nothing was written")
     except (Malformed, OSError) as error:
-        return program.fail(explain(error))
-    print(f"{name} is a member; a main server that runs learns it when it is restarted")
+        return fail(explain(error))
+    print(f"{name} {'is now a member' if is_new else 'has a new password'}; a running main server needs no restart")
     return 0
 
 
 def main() -> int:
-    """Read the command line; serve, or add a member."""
-    parser = argparse.ArgumentParser(description="The dormitory's main server.")
-    program.add_options(parser, host="127.0.0.1")
-    parser.add_argument(
-        "--tcp-port", type=program.port_number, default=TCP_PORT, metavar="P", help="(default: %(default)s)"
+    """Read the command line; serve, or add a member; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description="The dormitory's main server: answers clients, and asks the three back ends.",
+        epilog="Example: python3 serverM.py --server-s 192.0.2.2:21000",
     )
+    process.add_server_options(parser, host="127.0.0.1")
     parser.add_argument(
-        "--udp-port", type=program.port_number, default=UDP_PORT, metavar="P", help="(default: %(default)s)"
+        "--tcp-port",
+        type=port_number,
+        default=TCP_PORT,
+        metavar="P",
+        help="TCP port for clients; 0 means any free port (default: %(default)s)",
     )
-    parser.add_argument("--add-member", metavar="NAME", help=f"ask for a password, write {MEMBER_FILE}, and exit")
+    for letter, port in BACK_END_PORTS.items():
+        parser.add_argument(
+            f"--server-{letter.lower()}",
+            type=host_and_port,
+            default=f"127.0.0.1:{port}",
+            metavar="HOST:PORT",
+            help=f"where Server {letter} is (default: %(default)s)",
+        )
+    add_number(parser, "--idle-seconds", IDLE_SECONDS, "how long a user who has logged in may go without a request")
+    parser.add_argument(
+        "--add-member",
+        metavar="NAME",
+        help=f"instead of serving, ask for a password and write it to {MEMBER_FILE}; for a member, it is the new one",
+    )
     add_data_dir(parser)
-    arguments = parser.parse_args()
-    if arguments.add_member is not None:
-        return ask_and_add_member(arguments.data_dir / MEMBER_FILE, arguments.add_member)
-    return serve(arguments)
+    options = parser.parse_args()
+    if options.add_member is not None:
+        return ask_and_add_member(options.data_dir / MEMBER_FILE, options.add_member)
+    return serve(options)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,12 @@
 #!/usr/bin/env python3
-"""Server S, the back end for the single rooms: single.txt says how many there are, backend.py what it does."""
+"""Server S, the back end for the single rooms in single.txt; dormitory/backend.py says what it does."""
 
+import os
 import sys
+
+if sys.version_info < (3, 10):
+    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 from dormitory import backend
 

@@ -1,282 +1,428 @@
-"""Buy tickets from ticket_server.py: show what it says, ask for the answers, and show the hall in colour.
+#!/usr/bin/env python3
+"""Buy tickets from ticket_server.py: show what it says, answer its questions, and show the hall in colour.
 
-The server speaks plain text. Of its lines the client understands these, and shows every other one as it is:
+The server speaks plain text. The client understands these lines, and shows every other line as it is:
 
     How many tickets do you want?       a question ends with `?`; its answer is a line
      Seat 1 2 3 4 5                     the hall: a line with the numbers of the seats,
     Row 1 0 0 1 0 0                     then one for each row: 0 is a free seat, 1 is taken
     Ticket 1 reserved                   the seat that the last two answers named is the customer's
+    Seat 2-3 is taken. ...              another customer has the seat, and the order ends
     Booked: 2-3, 2-4                    the order is on disk
 """
 
+import os
+import sys
+
+if sys.version_info < (3, 10):
+    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
+
 import argparse
 import io
-import itertools
-import os
 import re
 import select
 import socket
-import sys
+from collections.abc import Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
-from net.process import port_number
+from cinema.picture import SeatPicture
+from cinema.seatmap import Seat
+from net.command_line import discard_output, port_number, positive_number, reason
+from net.connect import WOULD_BLOCK, CannotConnect, add_tls_options, connect
 from protocol import harmless
-
-CONNECT_SECONDS = 10.0
+from terminal.seat_chooser import SeatChooser
 
 BOOKED = 0  # exit statuses; argparse has 2
 NOT_BOOKED = 1
 CONNECTION_LOST = 3
 OUTPUT_LOST = 4
 
-HALL_LINE = re.compile(r" *Seat(?: +\d+)+|Row +(?P<row>\d+)(?P<cells>(?: +[01])+)")
+RECEIVE_BYTES = 1 << 16
+LEAVE = b"\x04"  # Ctrl-D: a TLS connection cannot be ended in one direction alone
+
+HOW_MANY = "How many tickets do you want?"
+FIRST_ROW = "Row for ticket 1?"
+START_AGAIN = "Start again? (yes or no)"
 QUESTION = re.compile(r"(?P<what>How many|Row|Seat) .*\?")
 RESERVED = re.compile(r"Ticket \d+ reserved")
-SEAT = re.compile(r"\s*0*([0-9]+)(?:\s*-\s*|\s+)0*([0-9]+)\s*")  # 2-3 or 2 3
-
-FREE, TAKEN, YOURS = "0", "1", "*"
-COLOURS = {FREE: "\033[32m", TAKEN: "\033[31m", YOURS: "\033[1;36m"}  # green, red, bold cyan
-NO_COLOUR = "\033[0m"
+LOST = re.compile(r"Seat (\d+-\d+) is taken\..*")
+SEAT = re.compile(r"\s*([0-9]{1,99})(?:\s*-\s*|\s+)([0-9]{1,99})\s*")  # 2-3 or 2 3
 
 
 class OutputLost(Exception):
     """Nothing more can be written to standard output; the text says why."""
 
 
-class Picture:
-    """The hall as the server showed it, with the customer's own seats.
+class LostOrder(NamedTuple):
+    """An order that ended because another customer has one of its seats: the number of tickets, and that seat."""
 
-    Attributes:
-        shown: whether there is nothing new to show.
-    """
-
-    def __init__(self) -> None:
-        self.shown = True
-        self._lines: list[str] = []
-        self._mine: set[tuple[str, str]] = set()  # rows and numbers
-        self._in_colour = bool(
-            sys.stdout and sys.stdout.isatty() and not os.getenv("NO_COLOR") and os.getenv("TERM") != "dumb"
-        )
-
-    def add_line(self, line: str) -> None:
-        """Add a line that the server sent."""
-        self._lines.append(line)
-        self.shown = False
-
-    def add_mine(self, row: str, number: str) -> None:
-        """Mark a seat as the customer's own."""
-        self._mine.add((row.lstrip("0"), number.lstrip("0")))
-
-    def show(self) -> None:
-        """Print it, and what its signs mean."""
-        for line in self._lines:
-            tell(self._painted_line(line))
-        tell(f"({self._painted(FREE)} free, {self._painted(TAKEN)} taken, {self._painted(YOURS)} yours)")
-        self.shown = True
-
-    def _painted_line(self, line: str) -> str:
-        row = HALL_LINE.fullmatch(line)
-        if not row or not row["row"]:
-            return line
-        numbers = itertools.count(1)
-
-        def cell(sign: re.Match[str]) -> str:
-            mine = (row["row"], str(next(numbers))) in self._mine
-            return self._painted(YOURS if mine else sign[0])
-
-        return line[: row.start("cells")] + re.sub("[01]", cell, row["cells"])
-
-    def _painted(self, sign: str) -> str:
-        return f"{COLOURS[sign]}{sign}{NO_COLOUR}" if self._in_colour else sign
+    tickets: str
+    seat: Seat
 
 
-class Customer:
-    """One customer's side of the dialogue.
+class ServerLines:
+    """The lines that the server sends; select.select() can wait for them and for the keyboard.
 
     Args:
-        sock: the connection to the server.
-        seats: what to book without asking, each as row and number; if there are none, a person is asked.
+        sock: the connection to the server, perhaps over TLS.
     """
 
-    def __init__(self, sock: socket.socket, seats: list[tuple[str, str]]) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._asks_person = not seats
-        self._stdin = io.FileIO(sys.stdin.fileno() if sys.stdin else os.open(os.devnull, os.O_RDONLY), closefd=False)
-        self._answers = answers_for(seats) if seats else {}  # by question, each for one use
-        self._given: dict[str, str] = {}  # the last answer about a row, and about a seat
-        self._picture = Picture()
-        self._status = CONNECTION_LOST  # the exit status, if this is the end
+        self._sock.setblocking(False)
+        self._received = b""
+        self._ended = False
 
-    def converse(self) -> int:
-        """Hold the dialogue to its end; return the exit status.
+    def __iter__(self) -> Iterator[str]:
+        """Give each whole line as harmless text; wait for it if necessary.
 
         Raises:
-            OSError: the connection is lost, or nobody reads what is printed (BrokenPipeError).
-            OutputLost: what is to be printed cannot be written.
+            OSError: the connection is lost.
         """
-        with self._sock.makefile("rb") as received:
-            for line in received:
-                if line.endswith(b"\n"):
-                    self._hear(harmless(line).rstrip("\n"))
-        return self._status
+        while True:
+            while b"\n" not in self._received and not self._ended:
+                select.select([self], [], [])
+                self.receive()
+            line, newline, self._received = self._received.partition(b"\n")
+            if not newline:
+                return
+            yield harmless(line)
 
-    def _hear(self, line: str) -> None:
-        """Do what a line from the server asks for."""
-        if HALL_LINE.fullmatch(line):
-            self._picture.add_line(line)
-        elif question := QUESTION.fullmatch(line):
-            self._status = CONNECTION_LOST
-            self._answer(line, question["what"])
-        else:
-            tell(line)
-            self._learn(line)
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        return self._sock.fileno()
+
+    def receive(self) -> bool:
+        """Take what has arrived, without blocking; return whether anything has, such as the end of the connection."""
+        try:
+            data = self._sock.recv(RECEIVE_BYTES)
+        except WOULD_BLOCK:
+            return False
+        self._received += data
+        self._ended = not data
+        return True
+
+    def send(self, data: bytes) -> None:
+        """Send an answer, or nothing if the connection is lost: receiving then says why."""
+        self._sock.settimeout(None)
+        with suppress(OSError):
+            self._sock.sendall(data)
+        self._sock.setblocking(False)
+
+
+class Purchase:
+    """One order: the dialogue over one connection.
+
+    Args:
+        server: the connection.
+        seats: seats to book without asking a person.
+        best: how many adjacent seats to book without asking a person, or 0.
+        repeated: an order that lost a seat; a person is asked whether to repeat it.
+
+    Attributes:
+        status: the exit status, if the dialogue ends now.
+        lost: this order, if it has lost a seat.
+    """
+
+    def __init__(self, server: ServerLines, seats: list[Seat], best: int, repeated: LostOrder | None) -> None:
+        self.status = CONNECTION_LOST
+        self.lost: LostOrder | None = None
+        self._server = server
+        self._best = best
+        self._repeated = repeated
+        self._asks_person = not seats and not best
+        self._answers = answers_for(seats) if seats else {}  # by question, each for one use
+        if best:
+            self._answers[HOW_MANY] = str(best)
+        elif repeated:
+            self._answers[HOW_MANY] = repeated.tickets
+        self._given: dict[str, str] = {}  # the last answers: how many, a row, a seat
+        self._picture = SeatPicture(shows_escapes() and not os.getenv("NO_COLOR"), repeated and repeated.seat)
+        self._is_shown = True  # whether the screen shows the picture as it is now
+
+    def run(self) -> None:
+        """Hold the dialogue to its end.
+
+        Raises:
+            OSError: the connection is lost, or nobody reads the output (BrokenPipeError).
+            OutputLost: the output cannot be written.
+        """
+        for line in self._server:
+            question = QUESTION.fullmatch(line)
+            if self._picture.add_line(line):
+                self._is_shown = False
+            elif question:
+                self.status = CONNECTION_LOST
+                self._answer(line, question["what"])
+            else:
+                tell(line)
+                self._learn(line)
 
     def _learn(self, line: str) -> None:
-        """Note what a line tells about the order."""
+        """Note what a line says about the order."""
+        lost = LOST.fullmatch(line)
+        seat = seat_in(lost[1]) if lost else None
         if line.startswith("Booked: "):
-            self._status = BOOKED
-            self._picture.show()
+            self.status = BOOKED
+            self._is_shown = False
+            self._show_picture()
         elif RESERVED.fullmatch(line):
-            self._status = CONNECTION_LOST
-            self._picture.add_mine(self._given.get("Row", ""), self._given.get("Seat", ""))
-            self._picture.shown = not self._asks_person
+            self.status = CONNECTION_LOST
+            self._add_mine()
         else:
-            self._status = NOT_BOOKED  # unless a question follows, this is why
+            self.status = NOT_BOOKED  # unless a question follows, this line says why
+        if seat:
+            self.lost = LostOrder(self._given.get("How many", ""), seat)
+
+    def _add_mine(self) -> None:
+        seat = seat_in(f"{self._given.get('Row')}-{self._given.get('Seat')}")
+        if seat:
+            self._picture.add_mine(seat)
+            self._is_shown = not self._asks_person
 
     def _answer(self, question: str, what: str) -> None:
-        """Answer a question; without an answer, leave: the server says what becomes of the order.
+        """Answer a question; without an answer, leave: the server then says that nothing is booked.
 
-        A question that comes again was answered wrong: a person is asked again, a script leaves.
+        A question that comes again was answered wrongly: a person is asked again, a script leaves.
         """
-        if not self._picture.shown:
-            self._picture.show()
-        if question not in self._answers and self._asks_person:
-            self._answers = self._ask(question)
-        else:
-            tell(question, self._answers.get(question, ""))
-        with suppress(OSError):  # reading says what happened
-            if question in self._answers:
-                self._given[what] = self._answers.pop(question)
-                self._sock.sendall(f"{self._given[what]}\n".encode())
-            else:
-                self._sock.shutdown(socket.SHUT_WR)
+        try:
+            answer = self._next_answer(question)
+        except EOFError:
+            self._server.send(LEAVE)
+            return
+        if answer is not None:
+            self._given[what] = answer
+            self._server.send(f"{answer}\n".encode())
 
-    def _ask(self, question: str) -> dict[str, str]:
-        """Return what the person answers; a row and a seat together answer the next question as well.
+    def _next_answer(self, question: str) -> str | None:
+        """Return the answer to a question; None if the server ends the order before a person has answered.
 
-        There is no answer if the person has none, or if the server ends the order before it comes.
+        Raises:
+            EOFError: there is no answer.
         """
-        tell(question, end=" ")
-        sock = self._sock.fileno()
-        readable, _, _ = select.select([sock, self._stdin.fileno()], [], [])
-        line = b"" if sock in readable else self._stdin.readline()
+        if question == FIRST_ROW:
+            self._begin_choice()
+        if question in self._answers:
+            self._show_picture()
+            tell(f"{question} {self._answers[question]}")
+            return self._answers.pop(question)
+        if not self._asks_person:
+            tell(question)
+            raise EOFError
+        if not question.startswith("Row "):
+            return self._ask(question)
+        self._answers = {}  # a seat that was typed together with a wrong row
+        answer = self._ask_for_seat(question)
+        seat = seat_in(answer or "")
+        if not seat:
+            return answer
+        self._answers = {question.replace("Row", "Seat", 1): str(seat.number)}
+        return str(seat.row)
+
+    def _begin_choice(self) -> None:
+        """Before the first seat, ask whether to repeat an order that lost one, and choose the best seats."""
+        repeated, self._repeated = self._repeated, None
+        if repeated and (self._ask(START_AGAIN) or "").strip().lower() not in ("y", "yes"):
+            raise EOFError
+        best, self._best = self._best, 0
+        if best:
+            self._show_picture()
+            groups = self._picture.best(best)
+            tell(described(groups, best))
+            self._answers.update(answers_for([seat for group in groups for seat in group]))
+
+    def _ask_for_seat(self, question: str) -> str | None:
+        """Ask a person for a row, or for a row and a seat, with the arrow keys where the terminal allows it."""
+        if shows_escapes() and sys.stdin and sys.stdin.isatty():
+            chooser = SeatChooser(self._picture, question, self._server, write)
+            if chooser.fits():
+                self._is_shown = True
+                return chooser.choose()
+        return self._ask(question)
+
+    def _ask(self, question: str) -> str | None:
+        """Return the line that a person types; None if the server speaks first.
+
+        Raises:
+            EOFError: there is no line.
+        """
+        self._show_picture()
+        write(f"{question} ")
+        if sys.stdin is None:
+            tell("")
+            raise EOFError
+        with io.FileIO(sys.stdin.fileno(), closefd=False) as keyboard:  # a buffer would hide input from select()
+            if not self._wait_for(keyboard):
+                tell("")
+                return None
+            line = keyboard.readline()
         answer = harmless(line).strip()
-        if not line or not self._stdin.isatty():
+        if not line or not sys.stdin.isatty():
             tell(answer)
-        if question.startswith("Row ") and (seat := SEAT.fullmatch(answer)):
-            return {question: seat[1], question.replace("Row", "Seat", 1): seat[2]}
-        return {question: answer} if line else {}
+        if not line:
+            raise EOFError
+        return answer
+
+    def _wait_for(self, keyboard: io.FileIO) -> bool:
+        """Wait until the person types; return False if the server speaks first."""
+        sources: list[ServerLines | io.FileIO] = [self._server, keyboard]
+        while True:
+            readable, _, _ = select.select(sources, [], [])
+            if self._server in readable and self._server.receive():
+                return False
+            if keyboard in readable:
+                return True
+
+    def _show_picture(self) -> None:
+        """Print the picture, unless the screen shows it."""
+        if not self._is_shown:
+            for line in self._picture.lines():
+                tell(line)
+            self._is_shown = True
 
 
-def tell(*words: str, end: str = "\n") -> None:
-    """Print words at once.
+def tell(line: str) -> None:
+    """Print a line at once; raises as write() does."""
+    write(f"{line}\n")
+
+
+def write(text: str) -> None:
+    """Write to standard output at once.
 
     Raises:
-        BrokenPipeError: nobody reads them.
-        OutputLost: they cannot be written for another reason.
+        BrokenPipeError: nobody reads it.
+        OutputLost: it cannot be written for another reason.
     """
     try:
-        print(*words, end=end, flush=True)
+        print(text, end="", flush=True)
     except OSError as error:
-        sys.stdout = None  # or it would be tried again at the exit
+        discard_output()
         if isinstance(error, BrokenPipeError):
             raise
-        raise OutputLost(_reason(error)) from error
+        raise OutputLost(reason(error)) from error
 
 
-def answers_for(seats: list[tuple[str, str]]) -> dict[str, str]:
-    """Return the answers, by question, that book seats."""
-    answers = {"How many tickets do you want?": str(len(seats))}
-    for ticket, (row, number) in enumerate(seats, 1):
-        answers[f"Row for ticket {ticket}?"] = row
-        answers[f"Seat for ticket {ticket}?"] = number
+def shows_escapes() -> bool:
+    """Return whether standard output is a terminal that understands escape sequences."""
+    return bool(sys.stdout and sys.stdout.isatty() and os.getenv("TERM", "dumb") != "dumb")
+
+
+def described(groups: list[list[Seat]], tickets: int) -> str:
+    """Return a line that says which seats --best has chosen."""
+    seats = " and ".join(", ".join(map(str, group)) for group in groups)
+    if len(groups) > 1:
+        return f"No {tickets} adjacent seats are free. The nearest groups: {seats}"
+    return f"The best seat: {seats}" if tickets == 1 else f"The best {tickets} adjacent seats: {seats}"
+
+
+def answers_for(seats: list[Seat]) -> dict[str, str]:
+    """Return the answers that book seats, by question."""
+    answers = {HOW_MANY: str(len(seats))}
+    for ticket, seat in enumerate(seats, 1):
+        answers[f"Row for ticket {ticket}?"] = str(seat.row)
+        answers[f"Seat for ticket {ticket}?"] = str(seat.number)
     return answers
 
 
-def seat_list(text: str) -> list[tuple[str, str]]:
-    """Return the rows and numbers of seats given on a command line.
+def seat_in(text: str) -> Seat | None:
+    """Return the seat that a text such as 2-3 names, if it names one."""
+    match = SEAT.fullmatch(text)
+    return Seat(int(match[1]), int(match[2])) if match else None
+
+
+def seat_list(text: str) -> list[Seat]:
+    """Return the seats given on a command line.
 
     Raises:
-        argparse.ArgumentTypeError: they are none.
+        argparse.ArgumentTypeError: a part of the text does not name a seat, or a seat occurs twice.
     """
-    seats = []
+    seats: list[Seat] = []
     for part in text.split(","):
-        seat = SEAT.fullmatch(part)
+        seat = seat_in(part)
         if not seat:
-            raise argparse.ArgumentTypeError(f"{part!r} is no seat: a row and a number are expected, as in 2-3")
-        if seat.groups() in seats:
-            raise argparse.ArgumentTypeError(f"{part!r} is there twice")
-        seats.append((seat[1], seat[2]))
+            raise argparse.ArgumentTypeError(f"{part!r} is not a seat: a row and a number are expected, as in 2-3")
+        if seat in seats:
+            raise argparse.ArgumentTypeError(f"{part!r} occurs twice")
+        seats.append(seat)
     return seats
 
 
 def main() -> int:
-    """Run the client; return its exit status.
-
-    It is 0 for booked, 1 for not booked, 2 for wrong arguments, 3 for no connection or a lost one, 4 for output that
-    cannot be written.
-    """
+    """Run the client; return its exit status."""
     parser = argparse.ArgumentParser(
-        description="Buy cinema tickets. A row and a seat may be answered together, as in 2-3 or 2 3."
+        description="Buy cinema tickets. In a terminal, choose seats with the arrow keys and Enter, or type them: 2-3. "
+        "The exit status is 0 for booked, 1 for not booked, 2 for wrong arguments, 3 for no connection or a lost one, "
+        "4 for output that cannot be written.",
+        epilog="Example: ticket_client.py localhost 5050 --best 2",
     )
-    parser.add_argument("host", metavar="HOST")
-    parser.add_argument("port", type=port_number, metavar="PORT")
-    parser.add_argument(
+    parser.add_argument("host", metavar="HOST", help="name or address of the server")
+    parser.add_argument("port", type=port_number, metavar="PORT", help="port of the server")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument(
         "--seats",
         type=seat_list,
         default=[],
         metavar="SEATS",
-        help="rows and seats to book without asking, such as 2-3,2-4 (default: ask)",
+        help="book these rows and seats without asking, such as 2-3,2-4 (default: ask)",
     )
+    choice.add_argument(
+        "--best",
+        type=positive_number,
+        default=0,
+        metavar="N",
+        help="book N adjacent seats as near to the middle as possible without asking, or else groups near each other",
+    )
+    add_tls_options(parser)
     options = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # the server's text may have characters that the terminal has not
     try:
-        return buy(options.host, options.port, options.seats)
+        return buy(options)
     except KeyboardInterrupt:
-        print()
+        write("\n")
         return NOT_BOOKED
 
 
-def buy(host: str, port: int, seats: list[tuple[str, str]]) -> int:
-    """Connect and hold the dialogue, whatever ends it; return the exit status."""
-    try:
-        sock = socket.create_connection((host, port), CONNECT_SECONDS)
-    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host is like this
-        print(f"Cannot connect to {host}:{port}: {_reason(error)}", file=sys.stderr)
-        return CONNECTION_LOST
-    with sock:
-        sock.settimeout(None)
-        return converse(sock, seats)
+def buy(options: argparse.Namespace) -> int:
+    """Order until the seats are booked or nobody wants to start again; return the exit status."""
+    repeated = None
+    while True:
+        try:
+            sock = connect(options.host, options.port, options)
+        except CannotConnect as error:
+            print(error, file=sys.stderr)
+            return CONNECTION_LOST
+        with sock:
+            purchase = Purchase(ServerLines(sock), options.seats, options.best, repeated)
+            status = converse(purchase)
+        repeated = purchase.lost
+        if status != NOT_BOOKED or not repeated or options.seats or not is_interactive():
+            return status
 
 
-def converse(sock: socket.socket, seats: list[tuple[str, str]]) -> int:
-    """Hold the dialogue, unless Ctrl-C ends it; return the exit status."""
-    reason = "the server went away"
+def is_interactive() -> bool:
+    """Return whether a person is at a terminal."""
+    return bool(sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty())
+
+
+def converse(purchase: Purchase) -> int:
+    """Hold the dialogue, whatever ends it but Ctrl-C; return the exit status."""
+    why = "the server ended it"
     try:
-        status = Customer(sock, seats).converse()
-    except BrokenPipeError:  # nobody reads what we print
+        purchase.run()
+        status = purchase.status
+    except BrokenPipeError:  # nobody reads the output
         return NOT_BOOKED
     except OutputLost as lost:
         print(f"The output cannot be written: {lost}", file=sys.stderr)
         return OUTPUT_LOST
     except OSError as error:
-        reason, status = _reason(error), CONNECTION_LOST
+        why, status = reason(error), CONNECTION_LOST
     if status == CONNECTION_LOST:
-        print(f"The connection was lost: {reason}", file=sys.stderr)
+        print(f"The connection was lost: {why}", file=sys.stderr)
     return status
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Sell the seats of a cinema to whoever connects; `telnet` is a full client.
+#!/usr/bin/env python3
+"""Sell the seats of a cinema to any number of customers at a time; `telnet` is a full client.
 
     How many tickets do you want?
     1
@@ -14,26 +15,31 @@
     Ticket 1 reserved
     Booked: 2-3
 
-A seat is held for its customer from `reserved` on, until the order is booked or cancelled. `Booked` is said when the
-order is in seats.txt, on disk. If it is there, but flushing the directory failed, so that it might not outlive a power
-failure, the customer hears that it is not certain.
+The server holds a seat from `reserved` on, until the order is booked or cancelled. It says `Booked` when the order is
+in seats.txt and on disk. If the order is in the file, but flushing the directory failed, so that the order might not
+survive a power failure, the server says that it is not certain.
 """
 
-import argparse
+import os
 import sys
-import time
-from collections import deque
+
+if sys.version_info < (3, 10):
+    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
+
+import argparse
 from pathlib import Path
 
 from cinema.booking import Order, OrderCancelled, Theatre
-from cinema.seatmap import Hall, HallError, NotFlushed, Seat
-from net.connection import Connection, DeadlinePassed
-from net.process import add_number, add_options, fail, port_number, run
-from protocol import LineTooLong, harmless
+from cinema.seatmap import NotFlushed, Seat, SeatFileError, SeatMap
+from net.command_line import add_number, fail, port_number
+from net.conversation import Conversation, InputEnded
+from net.process import add_server_options, serve
 
 SEATS_FILE = Path(__file__).resolve().with_name("seats.txt")
-HOLD_SECONDS = 120
-WRONG_ANSWERS = 5  # so many in a row end an order
+HOLD_SECONDS = 600
+WRONG_ANSWERS = 5  # in a row; they end an order
+CANCELLED = "Order cancelled, nothing was booked."
 
 
 class TooManyWrongAnswers(OrderCancelled):
@@ -43,117 +49,70 @@ class TooManyWrongAnswers(OrderCancelled):
         super().__init__(f"{WRONG_ANSWERS} wrong answers in a row")
 
 
-class Sale:
-    """The dialogue with one customer, in the customer's thread.
-
-    Args:
-        theatre: the seats.
-        hold_seconds: how long the customer may be silent once the order has begun.
-        connection: where the customer is.
-    """
-
-    def __init__(self, theatre: Theatre, hold_seconds: int, connection: Connection) -> None:
-        self._theatre = theatre
-        self._hold_seconds = hold_seconds
-        self._connection = connection
-        self._batches = connection.batches()
-        self._answers: deque[str] = deque()  # that came and were not needed yet
-        self._said = ""  # goes out when there is nothing more to answer
-        self._order = Order()
-        self._begun = False  # how many is known: from now on each answer gives hold_seconds more
-
-    def run(self) -> None:
-        """Sell what the customer wants, or say why not; hold nothing afterwards."""
-        try:
-            self._converse()
-        except OrderCancelled as reason:
-            self._cancel(str(reason), str(reason))
-        except NotFlushed as error:
-            self._connection.status(f"perhaps booked: {error}")
-            self._say("Sorry, it is not certain whether the order is booked.")
-        except HallError as error:
-            self._cancel("Sorry, no seat can be sold now", str(error))
-        except (LineTooLong, DeadlinePassed, OSError) as error:  # the connection ends, and says so
-            self._connection.status(f"cancelled: {error}")
-            raise
-        finally:
-            self._theatre.release(self._order)
-            self._flush()
-
-    def _converse(self) -> None:
-        self._theatre.hall()  # a file that is wrong is known before anything is asked
-        tickets = self._ask_number("How many tickets do you want?")
-        hall = self._begin(tickets)
-        self._say("Choose a row and a seat for each ticket: 0 is free, 1 is taken.", *hall.matrix())
-        for ticket in range(1, tickets + 1):
-            self._choose_seat(ticket, hall)
-        self._theatre.book(self._order)
-        seats = ", ".join(map(str, self._order.seats))
-        self._connection.status(f"booked {seats}")
-        self._say(f"Booked: {seats}")
-
-    def _begin(self, tickets: int) -> Hall:
-        """Return the hall to choose from, if there are so many seats."""
-        hall = self._theatre.hall()
-        self._connection.status(f"tickets asked for: {tickets}, seats free: {hall.free}")
-        if tickets > hall.free:
-            raise OrderCancelled(f"Only {hall.free} {'seat is' if hall.free == 1 else 'seats are'} free")
-        self._begun = True
-        return hall
-
-    def _choose_seat(self, ticket: int, hall: Hall) -> None:
-        """Ask for a seat and hold it."""
-        for _ in range(WRONG_ANSWERS):
-            row = self._ask_number(f"Row for ticket {ticket}?", hall.rows)
-            number = self._ask_number(f"Seat for ticket {ticket}?", hall.columns)
-            seat = Seat(row, number)
-            self._connection.status(f"ticket {ticket}: row {row}, seat {number}")
-            if seat not in self._order.seats:
-                self._theatre.hold(self._order, seat)
-                self._connection.status(f"ticket {ticket} reserved: {seat}")
-                self._say(f"Ticket {ticket} reserved")
-                return
-            self._say(f"Seat {seat} is yours already. Another one is expected.")
-        raise TooManyWrongAnswers
-
-    def _ask_number(self, question: str, most: int | None = None) -> int:
-        """Ask until the answer is a number from 1 to the most that is possible; return it."""
-        for _ in range(WRONG_ANSWERS):
-            self._say(question)
-            number = _number(self._next_answer())
-            if number and (most is None or number <= most):
-                return number
-            self._say(f"A number {f'from 1 to {most}' if most else 'of 1 or more'} is expected.")
-        raise TooManyWrongAnswers
-
-    def _next_answer(self) -> str:
-        """Return the next line; if none has come yet, send all that was said and wait."""
-        if not self._answers:
-            self._flush()
-            if self._begun:
-                self._connection.deadline = time.monotonic() + self._hold_seconds
-            batch = next(self._batches, b"")
-            if not batch:
-                raise OrderCancelled("No answer came")
-            self._answers.extend(harmless(batch).removesuffix("\n").split("\n"))
-        return self._answers.popleft()
-
-    def _cancel(self, reason: str, log_reason: str) -> None:
-        self._connection.status(f"cancelled: {log_reason}")
-        self._say(f"{reason}. Order cancelled, nothing was booked.")
-
-    def _say(self, *lines: str) -> None:
-        self._said += "".join(f"{line}\n" for line in lines)
-
-    def _flush(self) -> None:
-        """Send all that was said."""
-        if self._said:
-            self._connection.send(self._said.encode())
-            self._said = ""
+def sell(client: Conversation, theatre: Theatre, hold_seconds: int) -> None:
+    """Sell one customer the seats of an order, or say why not; afterwards the customer holds none."""
+    order = Order()
+    try:
+        take_order(client, theatre, order, hold_seconds)
+        client.flush()  # before the wait for the disk
+        theatre.book(order)
+        confirm(client, order)
+    except OrderCancelled as reason:
+        cancel(client, str(reason), str(reason))
+    except InputEnded:
+        cancel(client, "No answer came", "no answer came")
+    except NotFlushed as error:
+        client.log(f"perhaps booked: {error}")
+        client.reply("Sorry, it is not certain whether the order is booked.")
+    except SeatFileError as error:
+        cancel(client, "Sorry, no seat can be sold now", str(error))
+    finally:
+        theatre.release(order)
 
 
-def _number(answer: str) -> int:
-    """Return the number that an answer is, in ASCII digits and perhaps with spaces around it; 0 if it is none.
+def take_order(client: Conversation, theatre: Theatre, order: Order, hold_seconds: int) -> None:
+    """Ask how many tickets the customer wants, and hold a seat for each."""
+    theatre.seat_map()  # a file that is malformed or read-only ends the order before the first question
+    tickets = ask_number(client, "How many tickets do you want?")
+    seat_map = theatre.seat_map()
+    client.log(f"tickets asked for: {tickets}, seats free: {seat_map.free}")
+    if tickets > seat_map.free:
+        raise OrderCancelled(f"Only {seat_map.free} {'seat is' if seat_map.free == 1 else 'seats are'} free")
+    client.allow(hold_seconds, f"Time is up. {CANCELLED}", restarts=False)
+    for line in ["Choose a row and a seat for each ticket: 0 is free, 1 is taken.", *seat_map.lines()]:
+        client.reply(line)
+    for ticket in range(1, tickets + 1):
+        choose_seat(client, theatre, order, ticket, seat_map)
+
+
+def choose_seat(client: Conversation, theatre: Theatre, order: Order, ticket: int, seat_map: SeatMap) -> None:
+    """Ask for a seat and hold it."""
+    for _ in range(WRONG_ANSWERS):
+        row = ask_number(client, f"Row for ticket {ticket}?", seat_map.rows)
+        number = ask_number(client, f"Seat for ticket {ticket}?", seat_map.columns)
+        seat = Seat(row, number)
+        client.log(f"ticket {ticket}: row {row}, seat {number}")
+        if seat not in order.seats:
+            theatre.hold(order, seat)
+            client.log(f"ticket {ticket} reserved: {seat}")
+            client.reply(f"Ticket {ticket} reserved")
+            return
+        client.reply(f"Seat {seat} is yours already. Another one is expected.")
+    raise TooManyWrongAnswers
+
+
+def ask_number(client: Conversation, question: str, most: int | None = None) -> int:
+    """Ask until the answer is a number from 1 to the largest possible one; return it."""
+    for _ in range(WRONG_ANSWERS):
+        number = number_in(client.ask(question))
+        if number and (most is None or number <= most):
+            return number
+        client.reply(f"A number {f'from 1 to {most}' if most else 'of 1 or more'} is expected.")
+    raise TooManyWrongAnswers
+
+
+def number_in(answer: str) -> int:
+    """Return the number that an answer consists of, in ASCII digits with optional white space around it, or 0.
 
     A line is shorter than the longest number that int() takes (sys.int_info.default_max_str_digits).
     """
@@ -161,29 +120,40 @@ def _number(answer: str) -> int:
     return int(digits) if digits.isascii() and digits.isdigit() else 0
 
 
+def confirm(client: Conversation, order: Order) -> None:
+    """Say which seats the customer has bought."""
+    seats = ", ".join(map(str, order.seats))
+    client.log(f"booked {seats}")
+    client.reply(f"Booked: {seats}")
+
+
+def cancel(client: Conversation, reason: str, log_reason: str) -> None:
+    """Say why nothing is booked."""
+    client.log(f"cancelled: {log_reason}")
+    client.reply(f"{reason}. {CANCELLED}")
+
+
 def main() -> int:
     """Run the server; return its exit status."""
-    parser = argparse.ArgumentParser(description="Sell the seats of a cinema.")
-    parser.add_argument("port", type=port_number, metavar="PORT", help="port to listen on; 0 is any free one")
-    add_options(parser)
+    parser = argparse.ArgumentParser(
+        description="Sell the seats of a cinema.", epilog="Example: ticket_server.py 5050 --seats-file hall.txt"
+    )
+    parser.add_argument("port", type=port_number, metavar="PORT", help="port to listen on; 0 means any free port")
+    add_server_options(parser)
     parser.add_argument(
         "--seats-file",
         type=Path,
         default=SEATS_FILE,
         metavar="FILE",
-        help="the hall: zeros and ones (default: seats.txt beside this script)",
+        help="the hall: a line of zeros (free) and ones (taken) for each row (default: seats.txt next to this program)",
     )
-    add_number(parser, "--hold-seconds", HOLD_SECONDS, "how long a customer who orders may be silent")
+    add_number(parser, "--hold-seconds", HOLD_SECONDS, "seconds that a customer has to choose the seats of an order")
     options = parser.parse_args()
     try:
         theatre = Theatre(options.seats_file)
-    except HallError as error:
+    except SeatFileError as error:
         return fail(str(error))
-
-    def sell(connection: Connection) -> None:
-        Sale(theatre, options.hold_seconds, connection).run()
-
-    return run(options.host, options.port, sell, options.max_connections, options.login_seconds)
+    return serve(options, options.port, lambda client: sell(client, theatre, options.hold_seconds))
 
 
 if __name__ == "__main__":

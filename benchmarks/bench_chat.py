@@ -1,13 +1,19 @@
-"""How fast the chat server is, beside servers that do nothing but move the bytes.
+"""How fast the chat server is, compared with servers that do nothing but move the bytes, and how fair.
 
     python3 benchmarks/bench_chat.py
 
-Floors: (a) a relay that forwards each chunk as it came; (b) the same with a send per line; (c) the chat server's
-protocol on asyncio streams; (d) a thread per connection that echoes.
+Floors: (a) a relay with a send per line; (b) the chat server's protocol on asyncio streams; (c) a thread per connection
+that echoes.
 """
 
+import resource
+import selectors
+import ssl
+import statistics
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from floors import GREETING
@@ -19,6 +25,10 @@ TEXT = b"x" * 58
 LINE = b"BCST " + TEXT + b"\n"  # 64 bytes
 BLOCK_LINES = 1000
 
+FLOODERS = 20
+IDLE = 10_000
+NEWCOMERS = 100
+
 
 @dataclass
 class Relay:
@@ -28,6 +38,7 @@ class Relay:
     hello: str = ""
     answer: bytes = GREETING
     relayed: bytes = LINE
+    tls: ssl.SSLContext | None = None
 
     def connect(self, server: Measured) -> list[Client]:
         """Return ten clients that are known to the server."""
@@ -38,7 +49,6 @@ class Relay:
 
 CHAT = Relay(("chat_server.py", "0"), "JOIN u{}\n", b"JOIN u# accepted\n", b"FROM u0 (all): " + TEXT + b"\n")
 STREAMS = Relay(("benchmarks/floors.py", "streams"), CHAT.hello, CHAT.answer, CHAT.relayed)
-CHUNKS = Relay(("benchmarks/floors.py", "chunks"))
 LINES = Relay(("benchmarks/floors.py", "lines"))
 
 
@@ -47,7 +57,7 @@ def deliveries_per_second(relay: Relay, senders: int, lines: int) -> Callable[[]
 
     def measure() -> float:
         blocks = lines // BLOCK_LINES // senders
-        with running(*relay.command) as server:
+        with running(*relay.command, tls=relay.tls) as server:
             clients = relay.connect(server)
             seconds = flood(clients, senders, LINE * BLOCK_LINES, blocks, len(relay.relayed) * BLOCK_LINES)
             close(clients)
@@ -60,7 +70,7 @@ def latency(relay: Relay) -> Callable[[], float]:
     """Measure the seconds from a line's sending until nine readers have it."""
 
     def measure() -> float:
-        with running(*relay.command) as server:
+        with running(*relay.command, tls=relay.tls) as server:
             clients = relay.connect(server)
             seconds = lock_step(clients, LINE, len(relay.relayed), rounds=3000)
             close(clients)
@@ -87,16 +97,67 @@ def conversations_per_second(command: tuple[str, ...], answer: bytes) -> Callabl
 
 
 def compare(
-    workload: str, unit: str, scale: float, ours: Callable[[], float], floor: Callable[[], float], goal: str
+    workload: str, unit: str, scale: float, ours: Callable[[], float], floor: Callable[[], float], goal: str = ""
 ) -> None:
     """Measure both in turn and print a row of the table."""
     mine, theirs = in_turn([ours, floor], ROUNDS)
     print_row(workload, f"{mine * scale:.3g} {unit}", f"{theirs * scale:.3g} {unit}", f"{mine / theirs:.2f}", goal)
 
 
+def fairness() -> None:
+    """Measure how long a newcomer waits for its first reply while others flood LIST, and what the floods get."""
+    with running("chat_server.py", "0", "--max-users", str(FLOODERS)) as server:
+        users = [Client(server, b"JOIN u%d\n" % i, b"JOIN u%d accepted\n" % i) for i in range(FLOODERS)]
+        over = threading.Event()
+        threads = [threading.Thread(target=flood_list, args=(user, over)) for user in users]
+        received = [0]
+        threads.append(threading.Thread(target=count_received, args=(users, over, received)))
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)  # until the floods have filled every buffer
+        before, began = received[0], time.perf_counter()
+        waits = []
+        for _ in range(NEWCOMERS):
+            asked = time.perf_counter()
+            newcomer = Client(server, b"LIST\n", b"Unregistered User. Use JOIN <username> to register.\n")
+            waits.append((time.perf_counter() - asked) * 1000)
+            newcomer.sock.close()
+            time.sleep(0.02)
+        rate = (received[0] - before) / (time.perf_counter() - began) / 1e6
+        over.set()
+        for user in users:
+            user.sock.shutdown(2)
+        for thread in threads:
+            thread.join()
+        close(users)
+    tenths = statistics.quantiles(waits, n=10)
+    print_row(f"newcomer beside {FLOODERS} floods of LIST: median", f"{tenths[4]:.0f} ms")
+    print_row("  90th percentile", f"{tenths[8]:.0f} ms", "", "", "<= 50 ms")
+    print_row("  the floods receive", f"{rate:.0f} MB/s", "", "", ">= 25 MB/s")
+
+
+def flood_list(user: Client, over: threading.Event) -> None:
+    """Ask for LIST as fast as the server takes it."""
+    with suppress(OSError):
+        while not over.is_set():
+            user.sock.sendall(b"LIST\n" * 1000)
+
+
+def count_received(users: list[Client], over: threading.Event, received: list[int]) -> None:
+    """Read what all users get, and count the bytes."""
+    buffer = bytearray(1 << 18)
+    with selectors.DefaultSelector() as selector:
+        for user in users:
+            selector.register(user.sock, selectors.EVENT_READ, user)
+        while not over.is_set():
+            for key, _ in selector.select(0.1):
+                with suppress(OSError):
+                    received[0] += key.data.sock.recv_into(buffer)
+
+
 def idle(connections: int) -> None:
     """Measure what idle connections cost in memory, and in latency for ten active ones."""
-    with running("chat_server.py", "0", "--max-connections", str(connections + USERS)) as server:
+    with running("chat_server.py", "0", "--max-connections", str(3 * connections)) as server:
         clients = CHAT.connect(server)
         size = len(CHAT.relayed)
         lock_step(clients, LINE, size, rounds=500)
@@ -113,26 +174,32 @@ def idle(connections: int) -> None:
             time.sleep(0.01)
         seconds = time.perf_counter() - began
         close(clients)
-    print_row(f"{connections} idle: resident memory each", f"{each:.1f} KiB", "", "", "<= 32 KiB")
-    print_row("  all of them leave at once", f"{seconds:.2f} s")
+    print_row(f"{connections} idle: resident memory each", f"{each:.1f} KiB", "", "", "<= 24 KiB")
+    print_row("  all of them leave at once", f"{seconds:.2f} s", "", "", "<= 5 s")
     print_row(
         "  lock-step among them", f"{among * 1e6:.0f} us", f"{alone * 1e6:.0f} us", f"{among / alone:.2f}", "<= 1.50"
     )
 
 
+def raise_descriptor_limit(count: int) -> None:
+    """Allow this process as many descriptors as the load needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), max(hard, count)))
+
+
 def main() -> None:
     """Print the table."""
     print_row("workload", "ours", "floor", "ratio", "goal")
-    compare("lock-step, 9 readers; floor (b)", "us", 1e6, latency(CHAT), latency(LINES), "<= 1.10")
+    compare("lock-step, 9 readers; floor (a)", "us", 1e6, latency(CHAT), latency(LINES), "<= 1.15")
     for senders in (1, 5):
-        name = f"flood, {senders} of 10 send"
-        ours = deliveries_per_second(CHAT, senders, 1_000_000)
-        compare(f"{name}; floor (a)", "M/s", 1e-6, ours, deliveries_per_second(CHUNKS, senders, 2_000_000), ">= 0.40")
-        compare(f"{name}; floor (c)", "M/s", 1e-6, ours, deliveries_per_second(STREAMS, senders, 20_000), ">= 20")
+        ours, streams = deliveries_per_second(CHAT, senders, 1_000_000), deliveries_per_second(STREAMS, senders, 20_000)
+        compare(f"flood, {senders} of 10 send; floor (b)", "M/s", 1e-6, ours, streams, ">= 28")
     chat, echo = CHAT.command, ("benchmarks/floors.py", "echo")
     ours = conversations_per_second(chat, b"JOIN u accepted\n")
-    compare("connect, JOIN, QUIT; floor (d)", "/s", 1, ours, conversations_per_second(echo, b"JOIN u\n"), ">= 0.80")
-    idle(5000)
+    compare("connect, JOIN, QUIT; floor (c)", "/s", 1, ours, conversations_per_second(echo, b"JOIN u\n"), ">= 0.80")
+    fairness()
+    raise_descriptor_limit(IDLE + 100)
+    idle(IDLE)
 
 
 if __name__ == "__main__":

@@ -35,13 +35,15 @@ REQUEST = b"AVAILABILITY S1\n"
 
 
 @contextmanager
-def running(directory: Path, *command: str) -> Iterator[int]:
-    """Run a server, its status lines to a file; give its port."""
+def running(directory: Path, *command: str, ready: str = "") -> Iterator[int]:
+    """Run a server, its status lines to a file, and wait until they match a pattern; give its port."""
     log = directory / f"{len(list(directory.iterdir()))}.log"
     with log.open("wb") as file:
         process = subprocess.Popen([sys.executable, *command], stdout=file, cwd=ROOT)
     try:
-        yield int(find_in(log, r"istening on .*:(\d+)\n"))
+        port = int(find_in(log, r"istening on .*:(\d+)\n"))
+        find_in(log, f"({ready})")
+        yield port
     finally:
         process.terminate()
         process.wait()
@@ -134,7 +136,7 @@ def write_data(directory: Path) -> None:
     for kind, letter in (("single", "S"), ("double", "D"), ("suite", "U")):
         rooms = "".join(f"{letter}{number}, 9999\n" for number in range(1, TURNS + 1))
         (directory / f"{kind}.txt").write_text(rooms)
-    add_member(directory / "member.txt", "alice", "secret")
+    add_member(directory / "member.txt", "alice", "a secret")
 
 
 @contextmanager
@@ -149,11 +151,9 @@ def floor(directory: Path) -> Iterator[int]:
 def dormitory(directory: Path) -> Iterator[int]:
     """Run the main server and a back end until they know each other; give the TCP port."""
     data = ("--data-dir", str(directory))
-    with running(directory, "serverM.py", "--tcp-port", "0", "--udp-port", "0", *data) as port:
-        log = max(directory.glob("*.log"), key=lambda log: log.stat().st_ctime_ns)
-        udp_port = find_in(log, r"UDP on .*:(\d+)\n")
-        with running(directory, "serverS.py", "--port", "0", "--main-port", udp_port, *data):
-            find_in(log, "(Server S) at")
+    with running(directory, "serverS.py", "--port", "0", *data) as back:
+        where = ("--tcp-port", "0", "--server-s", f"127.0.0.1:{back}")
+        with running(directory, "serverM.py", *where, *data, ready="Server S has sent its room status") as port:
             yield port
 
 
@@ -167,7 +167,7 @@ def availability(port: int, hello: bytes = b"") -> tuple[float, float]:
 
 def reservations_a_second(port: int, room: int) -> float:
     """Return the rate at which sixteen clients reserve."""
-    clients = connect(port, 16, b"LOGIN alice secret\n")
+    clients = connect(port, 16, b"LOGIN alice a secret\n")
     rate = requests_a_second(clients, b"RESERVE S%d\n" % room, RESERVATIONS)
     close(clients)
     return rate

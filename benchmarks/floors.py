@@ -1,12 +1,14 @@
 """What a server costs that does nothing but move the bytes: the floors that the benchmarks measure against.
 
-    python3 floors.py chunks|lines|streams|echo
+    python3 floors.py lines|streams|echo
+    python3 floors.py streams CERTIFICATE KEY       over TLS
 
 Each serves on a free port and prints it as the real programs do. None of them survives a client that does not read.
 """
 
 import asyncio
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable
@@ -25,18 +27,18 @@ def accept_for_ever(handler: Callable[[socket.socket], None]) -> None:
         threading.Thread(target=handler, args=(sock,), daemon=True).start()
 
 
-def relay(pieces: Callable[[bytes], list[bytes]]) -> None:
-    """Forward each piece of what a client sends to all others."""
+def relay() -> None:
+    """Forward each line of a client to all others."""
     clients: list[socket.socket] = []
 
     def handler(sock: socket.socket) -> None:
         clients.append(sock)
         sock.sendall(GREETING)
         while data := sock.recv(RECEIVE_BYTES):
-            for piece in pieces(data):
+            for line in data.splitlines(keepends=True):
                 for client in clients:
                     if client is not sock:
-                        client.sendall(piece)
+                        client.sendall(line)
         clients.remove(sock)
         sock.close()
 
@@ -54,13 +56,21 @@ def echo() -> None:
     accept_for_ever(handler)
 
 
-async def streams() -> None:
+async def next_line(reader: asyncio.StreamReader) -> bytes:
+    """Return the next line, or b"" if the client has left."""
+    try:
+        return await reader.readline()
+    except ConnectionError:
+        return b""
+
+
+async def streams(tls: ssl.SSLContext | None = None) -> None:
     """Speak the chat server's protocol, as far as the benchmarks use it, on asyncio streams."""
     users: dict[str, asyncio.StreamWriter] = {}
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         name = ""
-        while line := (await reader.readline()).decode().rstrip("\r\n"):
+        while line := (await next_line(reader)).decode().rstrip("\r\n"):
             command, _, argument = line.partition(" ")
             print(f"Client {name}: {command}")
             if command == "JOIN":
@@ -76,7 +86,7 @@ async def streams() -> None:
         users.pop(name, None)
         writer.close()
 
-    server = await asyncio.start_server(handler, "127.0.0.1", 0, backlog=4096)
+    server = await asyncio.start_server(handler, "127.0.0.1", 0, backlog=4096, ssl=tls)
     print(f"Listening on 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
 
@@ -84,12 +94,14 @@ async def streams() -> None:
 def main() -> None:
     """Run the floor that the command line names."""
     match sys.argv[1:]:
-        case ["chunks"]:
-            relay(lambda data: [data])
         case ["lines"]:
-            relay(lambda data: data.splitlines(keepends=True))
+            relay()
         case ["streams"]:
             asyncio.run(streams())
+        case ["streams", certificate, key]:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(certificate, key)
+            asyncio.run(streams(tls))
         case ["echo"]:
             echo()
         case _:

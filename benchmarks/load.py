@@ -1,12 +1,15 @@
 """Servers to measure, and clients that load them: the same for ours and for the floors.
 
 A figure is a ratio: ours and the floor are run in turn, several rounds in one run, and the medians are compared,
-because machines are noisy.
+because machines are noisy. Where the system lets a program choose, servers run on one processor and the load on the
+others.
 """
 
 import itertools
+import os
 import selectors
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -20,6 +23,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_SECONDS = 60.0
 
+PROCESSORS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+if len(PROCESSORS) > 1:
+    os.sched_setaffinity(0, PROCESSORS[:-1])
+
+
+def _move_to_last_processor() -> None:
+    if PROCESSORS:
+        os.sched_setaffinity(0, PROCESSORS[-1:])
+
 
 class Measured:
     """A server that is being measured.
@@ -27,11 +39,13 @@ class Measured:
     Attributes:
         port: the port in its first line.
         pid: its process.
+        tls: how clients speak TLS with it, if they do.
     """
 
-    def __init__(self, port: int, pid: int) -> None:
+    def __init__(self, port: int, pid: int, tls: ssl.SSLContext | None = None) -> None:
         self.port = port
         self.pid = pid
+        self.tls = tls
 
     def resident_bytes(self) -> int:
         """Return the memory that it has resident (Linux only)."""
@@ -46,12 +60,12 @@ class Measured:
 
 
 @contextmanager
-def running(*command: str) -> Iterator[Measured]:
-    """Run a script of this repository, its status lines into a file."""
+def running(*command: str, tls: ssl.SSLContext | None = None) -> Iterator[Measured]:
+    """Run a script of this repository on the last processor, its status lines into a file."""
     with tempfile.NamedTemporaryFile() as log:
-        process = subprocess.Popen([sys.executable, *command], stdout=log, cwd=ROOT)
+        process = subprocess.Popen([sys.executable, *command], stdout=log, cwd=ROOT, preexec_fn=_move_to_last_processor)
         try:
-            yield Measured(_port(Path(log.name)), process.pid)
+            yield Measured(_port(Path(log.name)), process.pid, tls)
         finally:
             process.terminate()
             process.wait()
@@ -74,6 +88,8 @@ class Client:
         self.sock = socket.create_connection(("127.0.0.1", server.port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.settimeout(LIMIT_SECONDS)
+        if server.tls:
+            self.sock = server.tls.wrap_socket(self.sock, server_hostname="localhost")
         if hello:
             self.sock.sendall(hello)
         if answer:

@@ -1,1 +1,1 @@
-"""The cinema: its seats, their file, and how they are held and booked."""
+"""The cinema: its seats, the file that holds them, and how they are held, booked and shown."""

@@ -1,139 +1,165 @@
-"""The seats of a theatre: which are free, which are held for a customer, and how an order is booked.
+"""The seats that are for sale: which are free, which are held for a customer, and how an order is booked.
 
-A hold lives in memory and ends with its order. A booking lives in the file, which is read again whenever it matters:
-people edit it, and other servers book in it.
+A hold exists in memory and ends with its order. A booking is in the file, which is read again whenever it matters,
+because people edit it and other servers book in it.
 """
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from cinema.seatmap import Hall, HallError, Seat, locked, read_text, replace_text
+from cinema.seatmap import Seat, SeatFileError, SeatMap, check_writable, locked, read_text, replace_text
+from net.log import LOG
 
 
 class OrderCancelled(Exception):
-    """An order ends with nothing booked; the text tells the customer why."""
+    """An order ends and nothing is booked; the text tells the customer why."""
 
 
 class SeatTaken(OrderCancelled):
-    """Somebody else has the seat, or there is none."""
+    """Another customer has the seat, or it does not exist."""
 
     def __init__(self, seat: Seat) -> None:
         super().__init__(f"Seat {seat} is taken")
 
 
 class Order:
-    """The seats that are held for a customer, and whether they were booked; it belongs to the customer's thread."""
+    """The seats that a customer holds, and why they are not booked; used by the customer's thread and Theatre."""
 
     def __init__(self) -> None:
         self.seats: list[Seat] = []
-        self.failure: Exception | None = HallError("the order was not written")  # None once it is booked
+        self.failure: Exception | None = SeatFileError("the order was not written")  # None once it is booked
 
 
 class Theatre:
-    """The seats, as a file says who has one, and the holds on those that are free.
+    """The seats of a hall: those that the file says are free or taken, and the holds on free ones.
 
     Args:
-        file: zeros and ones, as hall.py reads them; a symbolic link is followed once and for all.
+        file: zeros and ones, as cinema/seatmap.py reads them; a symbolic link is resolved once.
 
     Raises:
-        HallError: the file cannot be read, or is wrong.
+        SeatFileError: the file cannot be read or is malformed.
     """
 
     def __init__(self, file: Path) -> None:
-        self._file = Path(os.path.realpath(file))  # resolve() has no OSError for a loop of links
-        self._writing = threading.Lock()  # held by the thread that writes the file, for all who wait; before _lock
-        self._lock = threading.Lock()  # guards all below; held for no flush to disk
-        self._hall = Hall(read_text(self._file), self._file)  # as the file was when it was read last
+        self._file = Path(os.path.realpath(file))  # Path.resolve() raises RuntimeError for a loop of links
+        self._commit_lock = threading.Lock()  # held by the thread that writes the file; taken before _lock
+        self._lock = threading.Lock()  # guards all below; no thread holds it while it flushes to disk
+        self._map = SeatMap(read_text(self._file), self._file)  # what the file said when it was read last
         self._held: set[Seat] = set()
-        self._waiting: list[Order] = []  # to be written
+        self._sold: set[Seat] = set()  # by this server, since it started
+        self._waiting: list[Order] = []  # for the next write
 
-    def hall(self) -> Hall:
-        """Return the hall as it is now; seats that are held count as taken.
+    def seat_map(self) -> SeatMap:
+        """Return the seats as they are now; held seats count as taken.
 
         Raises:
-            HallError: the file cannot be read, or is wrong.
+            SeatFileError: the file cannot be read, is malformed or read-only.
         """
-        with self._lock:
-            hall = self._read()
-            return hall.with_taken(seat for seat in self._held if hall.is_free(seat))
+        check_writable(self._file)
+        with self._reading() as seat_map:
+            return seat_map.with_taken(filter(seat_map.is_free, self._held))
 
     def hold(self, order: Order, seat: Seat) -> None:
-        """Let nobody else have a seat until the order is released.
+        """Hold a seat for an order until the order is released.
 
         Raises:
-            SeatTaken: somebody has it or holds it.
-            HallError: the file cannot be read, or is wrong.
+            SeatTaken: another customer has the seat or holds it, or it does not exist.
+            SeatFileError: the file cannot be read or is malformed.
         """
-        with self._lock:
-            if seat in self._held or not self._read().is_free(seat):
+        with self._reading() as seat_map:
+            if seat in self._held or not seat_map.is_free(seat):
                 raise SeatTaken(seat)
             self._held.add(seat)
             order.seats.append(seat)
 
     def release(self, order: Order) -> None:
-        """End the holds of an order."""
+        """Release the seats that an order holds."""
         with self._lock:
             self._held.difference_update(order.seats)
 
     def book(self, order: Order) -> None:
-        """Have all seats of an order on disk, or none; its holds stay until they are released.
+        """Write all seats of an order to disk, or none; its holds stay until they are released.
 
-        Orders that come while another thread writes gather: the next of their threads writes for all of them.
+        Group commit: orders that arrive during a write share the next one.
 
         Raises:
             SeatTaken: an edit or another server took one of the seats.
-            NotFlushed: the order is in the file, but not certain to be on disk.
-            HallError: the file cannot be read or written, or is wrong.
+            NotFlushed: the order is in the file, but perhaps not on disk.
+            SeatFileError: the file cannot be read or written, is malformed or read-only.
         """
         with self._lock:
             self._waiting.append(order)
-        with self._writing:
-            self._write_for_all(order)
+        with self._commit_lock:
+            if self._is_waiting(order):
+                self._commit()
         if order.failure:
             raise order.failure
 
-    def _write_for_all(self, order: Order) -> None:
-        """Write the orders that wait, unless another thread has written this one with its own."""
+    def _is_waiting(self, order: Order) -> bool:
+        """Return whether no other thread has written the order together with its own."""
         with self._lock:
-            if order not in self._waiting:
-                return
-            orders, self._waiting = self._waiting, []
+            return order in self._waiting
+
+    def _commit(self) -> None:
+        """Write all waiting orders; called with the commit lock."""
+        orders: list[Order] = []
         try:
             with locked(self._file):
+                orders = self._take_waiting()
                 while not self._write(orders):
-                    pass  # somebody edited the file just now
-        except HallError as error:
-            for order in orders:
+                    pass  # somebody has just edited the file
+        except SeatFileError as error:
+            for order in orders or self._take_waiting():
                 order.failure = error
+
+    def _take_waiting(self) -> list[Order]:
+        with self._lock:
+            orders, self._waiting = self._waiting, []
+            return orders
 
     def _write(self, orders: list[Order]) -> bool:
-        """Book those orders whose seats are still free; return False if the file was edited meanwhile."""
-        with self._lock:
-            hall = sold = self._read()
-        booked = []
-        for order in orders:
-            if lost := [seat for seat in order.seats if not sold.is_free(seat)]:
-                order.failure = SeatTaken(lost[0])
-            else:
-                sold = sold.with_taken(order.seats)
-                booked.append(order)
-        try:
-            if booked and not replace_text(self._file, hall.text, sold.text):
-                return False
-        except HallError as error:  # it does not concern those whose seats were taken
-            for order in booked:
-                order.failure = error
-            return True
-        with self._lock:
-            self._hall = sold
-        for order in booked:
-            order.failure = None
+        """Write the orders, except those that have lost a seat; return False if the file was edited meanwhile."""
+        check_writable(self._file)
+        with self._reading() as before:
+            after = _take_seats(before, orders)
+        if orders and not replace_text(self._file, before.text, after.text):
+            return False
+        self._note_sold(orders, after)
         return True
 
-    def _read(self) -> Hall:
-        """Return what the file says now; called with the lock."""
-        text = read_text(self._file)
-        if text != self._hall.text:
-            self._hall = Hall(text, self._file)
-        return self._hall
+    def _note_sold(self, orders: list[Order], seat_map: SeatMap) -> None:
+        with self._lock:
+            self._map = seat_map
+            for order in orders:
+                order.failure = None
+                self._sold.update(order.seats)
+
+    @contextmanager
+    def _reading(self) -> Iterator[SeatMap]:
+        """Give what the file says now, with the lock held; afterwards report sold seats that an edit made free."""
+        freed: list[Seat] = []
+        try:
+            with self._lock:
+                text = read_text(self._file)
+                if text != self._map.text:
+                    self._map = SeatMap(text, self._file)
+                    freed = sorted(filter(self._map.is_free, self._sold))
+                    self._sold.difference_update(freed)
+                yield self._map
+        finally:
+            for seat in freed:
+                LOG.write(f"{self._file}: seat {seat}, which was sold here, has been made free by an edit")
+
+
+def _take_seats(seat_map: SeatMap, orders: list[Order]) -> SeatMap:
+    """Return the map after the orders; an order that has lost a seat fails and leaves the list."""
+    for order in list(orders):
+        if lost := [seat for seat in order.seats if not seat_map.is_free(seat)]:
+            order.failure = SeatTaken(lost[0])
+            orders.remove(order)
+        else:
+            seat_map = seat_map.with_taken(order.seats)
+    return seat_map

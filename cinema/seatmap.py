@@ -1,10 +1,10 @@
-"""seats.txt: a hall as zeros and ones that people read and edit, and how a sale reaches it.
+"""seats.txt: the seats of a hall as zeros and ones that people read and edit, and how a sale reaches the disk.
 
     0 0 0 0 0
     0 0 1 1 0
 
-A line is a row, 1 is a seat that is taken; 25 numbers on one line are five rows of five. A sale changes one character
-for each seat, so that the file keeps the shape in which somebody wrote it.
+A line is a row, and 1 is a seat that is taken; 25 numbers on one line are five rows of five. A sale changes one
+character for each seat, so that the file keeps the layout in which somebody wrote it.
 """
 
 import copy
@@ -12,7 +12,6 @@ import errno
 import fcntl
 import os
 import stat
-import string
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,23 +22,25 @@ from typing import NamedTuple
 FREE = b"0"
 TAKEN = b"1"
 ONE_LINE_ROWS = ONE_LINE_COLUMNS = 5
-LOCK_SECONDS = 5.0  # for another program that keeps the file locked
-LOCK_RETRY_SECONDS = 0.002  # about a flush to disk: longer, and a busy server beside would be hard to get in between
-SHOWN_CHARACTERS = 20  # of something wrong that may be long
+LOCK_SECONDS = 5.0  # the longest wait for a lock that another program holds
+LOCK_RETRY_SECONDS = 0.002  # about as long as a write; with a longer pause a busy second server would starve this one
+SHOWN_CHARACTERS = 20  # of a wrong number, which may be long
 
-_IS_NUMBER = bytes(byte in FREE + TAKEN for byte in range(256))  # for bytes.translate()
-
-
-class HallError(Exception):
-    """The file cannot be read, is wrong or cannot be written; the text names it, and the line."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_IS_SEAT = bytes(byte in FREE + TAKEN for byte in range(256))  # for bytes.translate()
+_OTHER_BYTES = bytes(byte for byte in range(256) if not _IS_SEAT[byte])
 
 
-class NotFlushed(HallError):
-    """The file holds the new text, but if the machine stops now, it may hold the old one again."""
+class SeatFileError(Exception):
+    """The file cannot be read, is malformed or cannot be written; the text names the file, and the line."""
+
+
+class NotFlushed(SeatFileError):
+    """The file holds the new text, but may hold the old text again if the machine stops now."""
 
 
 class Seat(NamedTuple):
-    """A seat's row and its number in the row, both from 1."""
+    """The row of a seat, and its number in the row, both counted from 1."""
 
     row: int
     number: int
@@ -48,47 +49,54 @@ class Seat(NamedTuple):
         return f"{self.row}-{self.number}"
 
 
-class Hall:
-    """A rectangle of seats, each free or taken, as the text of a file says it.
+class SeatMap:
+    """A rectangle of seats, each free or taken, as the text of a file describes it.
+
+    Args:
+        text: zeros, ones and white space, perhaps after a byte order mark.
+        file: the file it was read from, for error messages.
 
     Attributes:
-        text: zeros, ones and white space.
-        rows: how many rows it has.
-        columns: how many seats a row has.
+        text: the text.
+        rows: the number of rows.
+        columns: the number of seats in each row.
+
+    Raises:
+        SeatFileError: the text is malformed.
     """
 
     def __init__(self, text: bytes, file: Path) -> None:
         self.text = text
-        self.rows, self.columns = _measure(text, file)
-        self._offsets = list(compress(count(), text.translate(_IS_NUMBER)))  # of each seat's number in the text
+        self.rows, self.columns = _measure(text.removeprefix(_BYTE_ORDER_MARK), file)
+        self._offsets = list(compress(count(), text.translate(_IS_SEAT)))  # of each seat's character in the text
 
     @property
     def free(self) -> int:
-        """How many seats are free."""
+        """The number of free seats."""
         return self.text.count(FREE)
 
     def is_free(self, seat: Seat) -> bool:
-        """Return whether there is such a seat and it is free."""
+        """Return whether the seat exists and is free."""
         if not (1 <= seat.row <= self.rows and 1 <= seat.number <= self.columns):
             return False
         offset = self._offset(seat)
         return self.text[offset : offset + 1] == FREE
 
-    def with_taken(self, seats: Iterable[Seat]) -> "Hall":
-        """Return this hall with some of its seats taken."""
+    def with_taken(self, seats: Iterable[Seat]) -> "SeatMap":
+        """Return a copy in which these seats, which must exist, are taken."""
         text = bytearray(self.text)
         for seat in seats:
             offset = self._offset(seat)
             text[offset : offset + 1] = TAKEN
-        hall = copy.copy(self)
-        hall.text = bytes(text)
-        return hall
+        seat_map = copy.copy(self)
+        seat_map.text = bytes(text)
+        return seat_map
 
-    def matrix(self) -> list[str]:
-        """Return lines that show which seats are free: one with the seats' numbers, then one for each row."""
+    def lines(self) -> list[str]:
+        """Return the picture that customers see: a line with the seats' numbers, then a line for each row."""
         row_width, width = len(str(self.rows)), len(str(self.columns))
         gap = " " * width
-        cells = gap + gap.join(self.text.translate(None, string.whitespace.encode()).decode())
+        cells = gap + gap.join(self.text.translate(None, _OTHER_BYTES).decode())
         row_cells = len(cells) // self.rows
         lines = [" " * row_width + "Seat" + "".join(f" {number:{width}}" for number in range(1, self.columns + 1))]
         for row in range(self.rows):
@@ -100,57 +108,75 @@ class Hall:
 
 
 def _measure(text: bytes, file: Path) -> tuple[int, int]:
-    """Return how many rows and columns a text has; raise HallError if it is no hall."""
+    """Return the numbers of rows and columns; raise SeatFileError if the text is malformed."""
     rows = columns = 0
     for line_number, line in enumerate(text.splitlines(), 1):
         if numbers := line.split():
             columns = columns or len(numbers)
             rows += 1
             if fault := _fault(numbers, columns):
-                raise HallError(f"{file}, line {line_number}: {fault}")
+                raise SeatFileError(f"{file}, line {line_number}: {fault}")
     if not rows:
-        raise HallError(f"{file}, line 1: no seats; zeros and ones separated by spaces are expected")
+        raise SeatFileError(f"{file}, line 1: no seats; zeros and ones separated by spaces are expected")
     if (rows, columns) == (1, ONE_LINE_ROWS * ONE_LINE_COLUMNS):
         return ONE_LINE_ROWS, ONE_LINE_COLUMNS
     return rows, columns
 
 
 def _fault(numbers: list[bytes], columns: int) -> str:
-    """Return what is wrong with a row, if anything is."""
+    """Return what is wrong with a row, or an empty string."""
     for number in set(numbers) - {FREE, TAKEN}:
         shown = number[:SHOWN_CHARACTERS].decode(errors="replace")
-        return f"{shown!a} is no seat; 0 or 1 is expected"
+        return f"{shown!a} is not a seat; 0 or 1 is expected"
     if len(numbers) != columns:
-        return f"the row has another number of seats than the first; {columns} are expected, not {len(numbers)}"
+        return f"seats in the row: {len(numbers)}; expected, as in the first row: {columns}"
     return ""
 
 
 def read_text(file: Path) -> bytes:
-    """Return what a file holds.
+    """Return the contents of a file.
 
     Raises:
-        HallError: it cannot be read.
+        SeatFileError: it cannot be read.
     """
     try:
         return _read(file)
     except OSError as error:
-        raise _hall_error(error, file) from error
+        raise _seat_file_error(error, file) from error
+
+
+def check_writable(file: Path) -> None:
+    """Check that a sale may be written: neither the file nor its directory is read-only.
+
+    A file without any write permission is read-only for root too, although root could write it: nobody else can tell
+    the server to stop selling without stopping it.
+
+    Raises:
+        SeatFileError: one of the two is read-only, or cannot be examined.
+    """
+    for path in (file, file.parent):
+        try:
+            mode = path.stat().st_mode
+        except OSError as error:
+            raise _seat_file_error(error, path) from error
+        if not mode & 0o222 or not os.access(path, os.W_OK):
+            raise SeatFileError(f"{path}: read-only; write permission is expected")
 
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Keep every other server from writing a file meanwhile; wait until none does, but LOCK_SECONDS at most.
+    """Keep every other server from writing a file meanwhile; wait at most LOCK_SECONDS for a server that does.
 
-    The lock is on a second file beside it, since writing puts another file in the place of the first. It binds those
-    alone who ask for it, so not the people who edit.
+    The lock is on a second file, named like the first and `.lock`, because a write replaces the first file. It is
+    advisory: it binds servers, and does not keep people from editing.
 
     Raises:
-        HallError: the file beside it cannot be made or locked.
+        SeatFileError: the lock file cannot be made or locked.
     """
     try:
-        fd = _open_locked(_beside(file, ".lock"))
+        fd = _open_locked(_sibling(file, ".lock"))
     except OSError as error:
-        raise _hall_error(error, file) from error
+        raise _seat_file_error(error, file) from error
     try:
         yield
     finally:
@@ -158,13 +184,13 @@ def locked(file: Path) -> Iterator[None]:
 
 
 def _open_locked(file: Path) -> int:
-    fd = os.open(file, os.O_RDONLY | os.O_CREAT, 0o666)
+    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)  # an NFS client locks only what it may write
     try:
         end = time.monotonic() + LOCK_SECONDS
         while not _lock(fd):
             if time.monotonic() > end:
                 raise TimeoutError(errno.ETIMEDOUT, "another program keeps it locked", file)
-            time.sleep(LOCK_RETRY_SECONDS)  # flock() can wait for ever, or not at all
+            time.sleep(LOCK_RETRY_SECONDS)  # flock() has no time limit
     except OSError:
         os.close(fd)
         raise
@@ -172,7 +198,7 @@ def _open_locked(file: Path) -> int:
 
 
 def _lock(fd: int) -> bool:
-    """Return whether it could be locked now."""
+    """Lock a file, unless another program has locked it; return whether it is locked now."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -181,67 +207,80 @@ def _lock(fd: int) -> bool:
 
 
 def replace_text(file: Path, old: bytes, new: bytes) -> bool:
-    """Have a file hold a new text, whole and on disk, instead of the old one, whatever is killed when.
+    """Replace the contents of a file atomically and durably: after a crash it holds the old text or the new one.
 
     Returns:
-        Whether it did so: False if the file no longer held the old text, because somebody edited it.
+        True if the file now holds the new text; False if it no longer held the old text, because somebody edited it.
 
     Raises:
-        NotFlushed: all was done but flushing the directory.
-        HallError: it cannot be written; it holds the old text.
+        NotFlushed: the file holds the new text, but the directory could not be flushed.
+        SeatFileError: the file cannot be written; it holds the old text.
     """
-    beside = _beside(file, ".new")
+    sibling = _sibling(file, ".new")
     try:
         directory = os.open(file.parent, os.O_RDONLY)
         try:
-            _write_beside(file, beside, new)
+            _write_sibling(file, sibling, new)
             if _read(file) != old:
                 return False
-            beside.replace(file)
+            sibling.replace(file)
             _flush_directory(directory, file.parent)
         finally:
             os.close(directory)
     except OSError as error:
-        raise _hall_error(error, file) from error
+        raise _seat_file_error(error, file) from error
     return True
 
 
 def _read(file: Path) -> bytes:
-    """Return what a file holds, with few system calls: each lets another thread take Python's lock from this one."""
-    fd = os.open(file, os.O_RDONLY)
+    """Return the contents of a regular file in few system calls: at each of them another thread may take the GIL."""
+    fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # to open a FIFO would otherwise block until somebody writes
     try:
-        return os.read(fd, os.fstat(fd).st_size)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", file)
+        return os.read(fd, status.st_size)
     finally:
         os.close(fd)
 
 
-def _write_beside(file: Path, beside: Path, text: bytes) -> None:
-    """Write another file with the owner and the permissions of the first, and flush it to disk.
+def _write_sibling(file: Path, sibling: Path, text: bytes) -> None:
+    """Write a second file with the owner and the permissions of the first, and flush it to disk.
 
-    What is there already is removed, not written to: who was killed may have left a file that is read-only, and others
-    may have put a link there.
+    A file of that name is removed, not written to: a server that was killed may have left a read-only one, and
+    somebody else may have put a symbolic link there.
     """
     status = file.stat()
-    beside.unlink(missing_ok=True)
-    with beside.open("xb") as new:
-        with suppress(PermissionError):  # only root may give files away
+    sibling.unlink(missing_ok=True)
+    with sibling.open("xb") as new:
+        with suppress(PermissionError):  # only root may give a file to another user
             os.fchown(new.fileno(), status.st_uid, status.st_gid)
         os.fchmod(new.fileno(), stat.S_IMODE(status.st_mode))
         new.write(text)
         new.flush()
-        os.fsync(new.fileno())
+        _flush(new.fileno())
 
 
 def _flush_directory(fd: int, directory: Path) -> None:
     try:
-        os.fsync(fd)
+        _flush(fd)
     except OSError as error:
         raise NotFlushed(f"{directory}: {error.strerror}") from error
 
 
-def _beside(file: Path, suffix: str) -> Path:
+def _flush(fd: int) -> None:
+    """Flush a file to disk; on macOS fsync() leaves the data in the drive's cache, and F_FULLFSYNC flushes that too."""
+    full_fsync = getattr(fcntl, "F_FULLFSYNC", None)
+    if full_fsync is not None:
+        with suppress(OSError):  # some file systems do not offer it
+            fcntl.fcntl(fd, full_fsync)
+            return
+    os.fsync(fd)
+
+
+def _sibling(file: Path, suffix: str) -> Path:
     return file.with_name(file.name + suffix)
 
 
-def _hall_error(error: OSError, file: Path) -> HallError:
-    return HallError(f"{error.filename or file}: {error.strerror}")
+def _seat_file_error(error: OSError, file: Path) -> SeatFileError:
+    return SeatFileError(f"{error.filename or file}: {error.strerror}")

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """Draw docs/demo.svg, the picture in README.md: run demo.py in a terminal, and draw excerpts of what it shows there."""
 
+import fcntl
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -14,21 +17,20 @@ DOCS = Path(__file__).resolve().parent
 DEMO = DOCS.parent / "demo.py"
 PICTURE = DOCS / "demo.svg"
 
-# What is drawn: from the first line that matches, so many lines; below what was drawn before.
+# What is drawn: a pattern, and how many lines are drawn from the next one on that matches it.
 EXCERPTS = [
-    (r"\[1/4\]", 1),
+    (r"\[1/5\]", 1),
     (r"chat_server +\$", 2),
-    (r"alice +> JOIN alice", 10),
-    (r"\[4/4\]", 1),
-    (r"alice +> S233", 16),
-    (r" +Story", 1),
-    (r"ok +Cinema tickets +the last seat, one", 3),
-    (r"ok +Chat rooms +room deleted, at carol", 1),
-    (r"ok +Dormitory", 8),
+    (r"bob +> JOIN alice", 12),
+    (r"\[4/5\]", 1),
+    (r"alice +> S233", 14),
+    (r" +Cinema tickets +Expected", 1),
+    (r"ok +the last seat, one", 3),
+    (r" +Dormitory +Expected", 8),
 ]
 LEFT_OUT = "\033[2m...\033[0m"
 
-COLUMNS = 122
+COLUMNS = 106
 FONTS = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 FONT_SIZE, COLUMN_WIDTH, LINE_HEIGHT = 14, 8.4, 19  # in pixels
 MARGIN, TITLE_HEIGHT = 18, 36
@@ -59,6 +61,7 @@ def run_demo() -> list[str]:
         subprocess.CalledProcessError: not all happened as expected.
     """
     terminal, tty = pty.openpty()
+    fcntl.ioctl(tty, termios.TIOCSWINSZ, struct.pack("HHHH", 0, COLUMNS, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
     with subprocess.Popen([sys.executable, str(DEMO)], stdin=tty, stdout=tty, stderr=tty, env=environment) as demo:
         os.close(tty)
@@ -70,11 +73,11 @@ def run_demo() -> list[str]:
 
 
 def read_to_end(terminal: int) -> Iterator[bytes]:
-    """Give what comes out of a terminal, until nobody has it open any more."""
+    """Give what is written to a terminal, until no program has it open any more."""
     while True:
         try:
             data = os.read(terminal, 1 << 16)
-        except OSError:  # that is how Linux tells the end
+        except OSError:  # so Linux reports the end
             return
         if not data:
             return

@@ -1,9 +1,9 @@
 """What serverS, serverD and serverU have in common: the rooms of one kind, asked for over UDP.
 
-    wait for datagrams -> carry out all that are there, in one transaction -> it is on disk -> send the replies
+    wait for datagrams -> carry out all that have arrived, in one transaction (group commit) -> send the replies
 
-One thread does that, and announces the back end to the main server in between. datagram.py shows the datagrams, desk.py
-what is done for each, reservations.py the SQLite file. No request is carried out twice: calls.py.
+One thread does that. A reply is sent only when what it confirms is on disk, in the file that a restart would open.
+wire.py shows the datagrams, reservations.py the database.
 """
 
 import argparse
@@ -12,198 +12,372 @@ import socket
 import sqlite3
 import threading
 import time
+from collections.abc import Callable, Iterable
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
-from dormitory.announcer import Announcer
-from dormitory.calls import Calls
+from dormitory.administration import add_administration_options, administer
 from dormitory.inventory import read_inventory
-from dormitory.requests import CHANGES, Desk
-from dormitory.reservations import Reservations
+from dormitory.reservations import MAX_CLOCK_DIFFERENCE_MS, FilesReplaced, Reservations
 from dormitory.shared_key import load_key
-from dormitory.textfiles import Malformed, add_data_dir, explain
-from dormitory.udp import Address, Dropped, TaggedSocket, bind
-from dormitory.wire import KINDS, WORD_BYTES, Action, BadDatagram, Datagram, rooms_text
-from net import process as program
-from net import server as tcp
+from dormitory.textfiles import Malformed, WatchedFile, add_data_dir, explain
+from dormitory.wire import (
+    ANY_DATABASE,
+    KINDS,
+    MAX_DATAGRAM_BYTES,
+    MAX_TEXT_BYTES,
+    RECEIVE_TICK,
+    RESERVATION_ID,
+    Action,
+    BadDatagram,
+    Datagram,
+    malformed,
+    now_ms,
+    pack,
+    shortened,
+    unpack,
+)
+from net import process
+from net.command_line import fail, port_number, reason, shown_address
 from net.log import LOG
+from net.server import resolve
 
-MAIN_PORT = 24000
-TICK_SECONDS = 0.1  # how long it may wait for datagrams without looking at anything else
-LOOK_SECONDS = 100e-6  # the next request may be near, and to wake who sleeps takes longer than to answer
+FILE_CHECK_SECONDS = 0.5
+BUSY_POLL_SECONDS = 100e-6  # after a reply: waking a sleeping thread costs more than an answer
 STOP_SECONDS = 1.0
+COMPLAINT_SECONDS = 60.0
+MAX_BATCH = 256  # requests that share a transaction
+MAX_PAGE_ITEMS = MAX_TEXT_BYTES // len("S1=6")
+RECEIVE_BUFFER_BYTES = 1 << 20
+
+CHANGES = (Action.RESERVE, Action.CANCEL)
+
+Address = tuple[str, int]  # IPv6 addresses have two more numbers, which the program only passes on
+Datagrams = list[tuple[Datagram, Address]]
+
+
+class Complaints:
+    """Status lines about what goes wrong: for each kind of problem at most one a minute, with the number left out."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, tuple[float, int]] = {}  # when the next line is due, and how many were left out
+
+    def add(self, kind: str, sentence: str) -> None:
+        """Write a status line, or count it if there was one of its kind less than a minute ago."""
+        due, left_out = self._kinds.get(kind, (0.0, 0))
+        now = time.monotonic()
+        if now < due:
+            self._kinds[kind] = due, left_out + 1
+            return
+        LOG.write(f"{sentence} ({left_out} more since the last such line)" if left_out else sentence)
+        self._kinds[kind] = now + COMPLAINT_SECONDS, 0
 
 
 class BackEnd:
-    """A back end: its socket, its reservations, and the thread that serves."""
+    """The rooms of one kind, and the thread that answers requests for them.
+
+    Only that thread uses what is in here; there is no lock.
+    """
 
     def __init__(
-        self, letter: str, sock: socket.socket, main_address: Address, key: bytes, reservations: Reservations
+        self,
+        letter: str,
+        sock: socket.socket,
+        key: bytes,
+        inventory: WatchedFile[dict[str, int]],
+        reservations: Reservations,
     ) -> None:
+        self._letter = letter
         self._name = f"Server {letter}"
-        self._dropped = Dropped()
-        look_seconds = LOOK_SECONDS if len(program.PROCESSORS) > 1 else 0.0
-        self._sock = TaggedSocket(sock, key, self._dropped, TICK_SECONDS, look_seconds)
-        self._announcer = Announcer(letter, self._sock, main_address)
+        self._sock = sock
+        self._key = key
+        self._inventory = inventory
         self._reservations = reservations
-        self._desk = Desk(letter, reservations)
-        self._story = self._desk.story
-        self._calls = Calls()
-        self._look_up_at = 0.0  # when something else than datagrams is to be looked at
+        self._file_check_due = 0.0
+        self._busy_poll_end = 0.0
+        self._complaints = Complaints()
+        self._status_lines: list[str] = []  # about the requests that are being carried out
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve_for_ever, name=self._name, daemon=True)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, RECEIVE_TICK)
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish what is being carried out, and stop."""
+        """Finish the transaction that is under way, and stop."""
         self._stopping.set()
         self._thread.join(STOP_SECONDS)
 
     def _serve_for_ever(self) -> None:
         while not self._stopping.is_set():
             try:
-                if time.monotonic() >= self._look_up_at:
-                    self._look_up()
-                if datagrams := self._receive():
-                    self._serve(datagrams)
-            except sqlite3.Error as error:  # nothing was done or answered; the main server repeats its requests
-                LOG.write(f"{self._name} cannot use its file of reservations: {error}")
+                requests = self._receive()
+                self._check_files()
+                if requests:
+                    self._serve(requests)
+            except (sqlite3.Error, FilesReplaced) as error:  # nothing was answered: the main server asks again
+                self._complaints.add(str(error), f"{self._name} cannot answer: {error}")
             except Exception:
                 logging.exception(self._name)
 
-    def _look_up(self) -> None:
-        """Do what is to be done now and then: a new session, an announcement, status lines."""
-        now = time.monotonic()
-        self._look_up_at = now + TICK_SECONDS
-        if self._calls.session_ended():
-            self._calls.renew_session()
-            self._announcer.due_at = now
-            self._reservations.forget_old_answers()
-        if now >= self._announcer.due_at:
-            self._announcer.announce(self._calls.session, rooms_text(self._reservations.left_of_all()))
-            self._reservations.see_changes()
-        self._dropped.report()
-
-    def _receive(self) -> list[tuple[Datagram, Address]]:
-        """Wait a tick for a datagram; with one that changes something, return all that wait."""
-        received = self._sock.receive()
-        datagrams = [received] if received else []
-        if received and received[0].action in CHANGES:
-            datagrams += self._sock.receive_waiting()
-        if self._calls.receive():
-            self._announcer.due_at = self._look_up_at = 0.0
-        return datagrams
-
-    def _serve(self, datagrams: list[tuple[Datagram, Address]]) -> None:
-        """Carry requests out and reply; if they change something, in one transaction."""
-        self._story.clear()
-        carry_out = self._replies_from_disk if datagrams[0][0].action in CHANGES else self._replies
-        replies = carry_out(datagrams)
-        self._calls.settle()
-        self._send(replies)
-        if self._story:
-            LOG.write(*self._story)
-
-    def _replies_from_disk(self, datagrams: list[tuple[Datagram, Address]]) -> list[tuple[Datagram, Address, str]]:
-        """Carry out what came, all or nothing of it; return the replies when it is on disk."""
-        try:
-            with self._reservations.transaction():
-                return self._replies(datagrams)
-        except BaseException:
-            self._calls.undo()
-            raise
-
-    def _replies(self, datagrams: list[tuple[Datagram, Address]]) -> list[tuple[Datagram, Address, str]]:
-        """Carry out what came; return the replies that are to be sent."""
-        replies = []
-        for datagram, address in datagrams:
-            try:
-                if datagram.action == Action.CONFIRM:
-                    self._announcer.confirm(datagram)
-                    self._look_up_at = 0.0
-                else:
-                    replies.append((datagram, address, self._reply_to(datagram, address)))
-            except BadDatagram as bad:
-                self._dropped.count(str(bad), address)
-        return replies
-
-    def _reply_to(self, datagram: Datagram, address: Address) -> str:
-        """Return the reply to a request; carry it out, unless that was done before.
+    def _check_files(self) -> None:
+        """From time to time, see what others have done to the files.
 
         Raises:
-            BadDatagram: it is not to be answered.
+            FilesReplaced: the database is not the one that a restart would open.
         """
-        session, text = datagram.fields[:WORD_BYTES], datagram.fields[WORD_BYTES:]
-        reply = self._calls.reply_to(session, datagram.sender, datagram.number, address)
+        if time.monotonic() >= self._file_check_due:
+            self._inventory.refresh()
+            self._reservations.refresh()
+            self._reservations.check_files()
+            self._file_check_due = time.monotonic() + FILE_CHECK_SECONDS
+
+    def _receive(self) -> Datagrams:
+        """Wait a tick for a request; return it and, if it is a change, all requests that have arrived by then."""
+        first = self._busy_poll() or self._receive_one()
+        if first is None:
+            return []
+        requests = [first]
+        while first[0].action in CHANGES and len(requests) < MAX_BATCH:
+            another = self._receive_one(socket.MSG_DONTWAIT)
+            if another is None:
+                break
+            requests.append(another)
+        return requests
+
+    def _busy_poll(self) -> tuple[Datagram, Address] | None:
+        while time.monotonic() < self._busy_poll_end:
+            if request := self._receive_one(socket.MSG_DONTWAIT):
+                return request
+        return None
+
+    def _receive_one(self, flags: int = 0) -> tuple[Datagram, Address] | None:
+        """Return the next request, or None if there is none or it is not accepted."""
+        try:
+            data, address = self._sock.recvfrom(MAX_DATAGRAM_BYTES + 1, flags)
+        except OSError:  # nothing has arrived, or the kernel reports a reply that could not be delivered
+            return None
+        try:
+            return self._accept(data), address
+        except BadDatagram as bad:
+            self._report_dropped(bad, address)
+            return None
+
+    def _accept(self, data: bytes) -> Datagram:
+        """Return the request in a datagram.
+
+        Raises:
+            BadDatagram: it is forged, stale or malformed, or meant for another server.
+        """
+        request = unpack(self._key, data)
+        late_ms = now_ms() - request.time_ms
+        if abs(late_ms) > MAX_CLOCK_DIFFERENCE_MS:
+            raise BadDatagram(
+                "whose time is wrong",
+                f": {abs(late_ms) // 1000} seconds {'behind' if late_ms > 0 else 'ahead of'} the clock of this host;"
+                f" at most {MAX_CLOCK_DIFFERENCE_MS // 1000} are accepted",
+            )
+        if not request.text.startswith(self._letter):
+            raise BadDatagram("that is meant for another server", f", Server {request.text[:1]}")
+        return request
+
+    def _report_dropped(self, bad: BadDatagram, address: Address) -> None:
+        self._complaints.add(bad.problem, f"{self._name} dropped a datagram from {shown_address(*address[:2])} {bad}")
+
+    def _serve(self, requests: Datagrams) -> None:
+        """Carry requests out and reply; if any of them changes something, in one transaction."""
+        self._status_lines.clear()
+        if any(request.action in CHANGES for request, _ in requests):
+            with self._reservations.transaction():
+                replies = self._replies_to(requests)
+            self._reservations.check_files()
+        else:
+            replies = self._replies_to(requests)
+        for reply, address in replies:
+            self._send(reply, address)
+        self._busy_poll_end = time.monotonic() + BUSY_POLL_SECONDS
+        if self._status_lines:
+            LOG.write(*self._status_lines)
+
+    def _replies_to(self, requests: Datagrams) -> Datagrams:
+        """Carry requests out; return the replies, and where to send each."""
+        replies = []
+        database = self._reservations.database
+        for request, address in requests:
+            try:
+                text, page = self._carry_out(request) if request.database in (ANY_DATABASE, database) else ("", 0)
+            except BadDatagram as bad:
+                self._report_dropped(bad, address)
+                continue
+            reply = request._replace(action=Action.REPLY, database=database, page=page, text=text)
+            replies.append((reply, address))
+        return replies
+
+    def _send(self, reply: Datagram, address: Address) -> None:
+        try:
+            self._sock.sendto(pack(self._key, reply), address)
+        except OSError as error:  # as if the reply were lost: the main server asks again
+            self._complaints.add("send", f"{self._name} cannot reply to {shown_address(*address[:2])}: {reason(error)}")
+        else:
+            self._status_lines.append(f"{self._name} sent {shortened(reply.text) or 'nothing'} to the main server")
+
+    def _carry_out(self, request: Datagram) -> tuple[str, int]:
+        """Carry a request out; return the reply's text and the page to ask for next.
+
+        Raises:
+            BadDatagram: the main server never sends such a request.
+        """
+        try:
+            self._status_lines.append(f"{self._name} received {Action(request.action).name} {request.text}")
+        except ValueError:
+            raise malformed() from None
+        match request.action, request.text.split(" "):
+            case Action.AVAILABILITY, [room]:
+                return self._availability(room), 0
+            case Action.RESERVE, [room, member]:
+                return self._once(request, lambda: self._reserve(room, member)), 0
+            case Action.CANCEL, [reservation, member]:
+                return self._once(request, lambda: self._cancel(reservation, member)), 0
+            case Action.MINE, [_, member]:
+                return self._mine(member, request.page)
+            case Action.LIST, [_]:
+                return self._list(request.page)
+        raise malformed()
+
+    def _once(self, request: Datagram, change: Callable[[], str]) -> str:
+        """Carry a change out and record the reply; if the request has come before, return the recorded reply."""
+        reply = self._reservations.recorded_reply(request.time_ms, request.request_id)
         if reply is None:
-            reply = self._desk.carry_out(datagram, text)
-            self._calls.remember(datagram.sender, datagram.number, address, reply)
+            reply = change()
+            self._reservations.record_reply(request.time_ms, request.request_id, reply)
         return reply
 
-    def _send(self, replies: list[tuple[Datagram, Address, str]]) -> None:
-        for datagram, address, reply in replies:
-            try:
-                self._sock.send(address, Action.REPLY, datagram.sender, datagram.number, reply.encode())
-                self._story.append(f"{self._name} sent {reply or 'an empty list'} to the main server")
-            except OSError as error:  # as good as lost: it is asked for again
-                self._story.append(f"{self._name} cannot reply to {address[0]}:{address[1]}: {error.strerror}")
+    def _availability(self, room: str) -> str:
+        if room not in self._inventory.content:
+            return "UNKNOWN_ROOM"
+        left = self._left(room)
+        return f"AVAILABLE {left}" if left else "FULL"
+
+    def _reserve(self, room: str, member: str) -> str:
+        answer = self._availability(room)
+        if not answer.startswith("AVAILABLE"):
+            return answer
+        number = self._reservations.reserve(room, member)
+        return f"RESERVED {self._letter}{number} {self._report_left(room)}"
+
+    def _cancel(self, reservation: str, member: str) -> str:
+        number = int(reservation[1:]) if RESERVATION_ID.fullmatch(reservation) else 0
+        found = self._reservations.find(number)
+        if found is None or found[1] != member:
+            return "UNKNOWN_RESERVATION"
+        room = found[0]
+        self._reservations.cancel(number, room)
+        return f"CANCELLED {room} {self._report_left(room)}"
+
+    def _mine(self, member: str, page: int) -> tuple[str, int]:
+        """Return a member's reservations whose numbers are greater than the page."""
+        rows = self._reservations.of_member(member, page, MAX_PAGE_ITEMS)
+        return fill_page((number, f"{self._letter}{number}={room}") for number, room in rows)
+
+    def _list(self, page: int) -> tuple[str, int]:
+        """Return codes and how many are left; the page is the number of codes before them.
+
+        An edit of the inventory between two pages may repeat or omit codes in that one answer.
+        """
+        codes = islice(self._inventory.content, page, page + MAX_PAGE_ITEMS)
+        return fill_page((number, f"{code}={self._left(code)}") for number, code in enumerate(codes, page + 1))
+
+    def _left(self, room: str) -> int:
+        """Return how many can be reserved; none if an edit of the inventory left fewer rooms than are reserved."""
+        return max(0, self._inventory.content.get(room, 0) - self._reservations.taken[room])
+
+    def _report_left(self, room: str) -> int:
+        left = self._left(room)
+        self._status_lines.append(f"{self._name} has {left} of room {room} left")
+        return left
+
+
+def fill_page(items: Iterable[tuple[int, str]]) -> tuple[str, int]:
+    """Return the texts that fit a datagram, and the page to ask for next: the number of the last of them, or 0."""
+    texts: list[str] = []
+    size = last = 0
+    for number, text in items:
+        size += len(text) + 1
+        if size > MAX_TEXT_BYTES:
+            return " ".join(texts), last
+        texts.append(text)
+        last = number
+    return " ".join(texts), 0
 
 
 def main(letter: str, port: int) -> int:
-    """Be the back end of a letter until SIGINT or SIGTERM; return the exit status of the program."""
-    arguments = _parse_arguments(letter, port)
-    others = max(1, len(program.PROCESSORS) - 1)  # than the main server's
-    program.prepare(0, processor=1 + list(KINDS).index(letter) % others)
-    inventory_file: Path = arguments.data_dir / f"{KINDS[letter]}.txt"
+    """Be the back end of a letter, or administer its reservations; return the exit status of the program."""
+    options = _parse_options(letter, port)
+    database: Path = options.data_dir / f"{KINDS[letter]}.db"
     try:
-        inventory = read_inventory(inventory_file, letter)
-        key = load_key(arguments.data_dir)
+        if options.report or options.cancel:
+            return administer(letter, database, options)
+        return _serve(letter, database, options)
     except (Malformed, OSError) as error:
-        return program.fail(explain(error))
+        return fail(explain(error))
+
+
+def _serve(letter: str, database: Path, options: argparse.Namespace) -> int:
+    others = max(1, len(process.PROCESSORS) - 1)  # than the main server's
+    process.prepare(0, processor=1 + list(KINDS).index(letter) % others)
+    inventory = WatchedFile(database.with_suffix(".txt"), lambda path: read_inventory(path, letter))
+    key = load_key(options.data_dir)
     try:
-        sock = bind(arguments.host, arguments.port)
+        sock = bind(options.host, options.port)
     except OSError as error:
-        return program.fail(f"Cannot listen on {arguments.host}:{arguments.port}: {error.strerror}")
-    with sock:
-        try:
-            _, main_address = tcp.resolve(arguments.main_host, arguments.main_port, socket.SOCK_DGRAM, sock.family)
-            reservations = Reservations(inventory_file.with_suffix(".db"), letter, inventory)
-        except OSError as error:
-            return program.fail(f"Cannot find the main server's host {arguments.main_host}: {error.strerror}")
-        except Malformed as error:
-            return program.fail(str(error))
-        with closing(reservations):
-            _serve(letter, BackEnd(letter, sock, main_address, key, reservations), sock)
+        return fail(f"Cannot listen on {shown_address(options.host, options.port)}: {reason(error)}")
+    with sock, closing(Reservations(database)) as reservations:
+        LOG.write(f"Server {letter} listening on {shown_address(*sock.getsockname()[:2])}")
+        back_end = BackEnd(letter, sock, key, inventory, reservations)
+        back_end.start()
+        process.wait_for_stop()
+        back_end.stop()
+        LOG.flush(process.FLUSH_SECONDS)
     return 0
 
 
-def _serve(letter: str, back_end: BackEnd, sock: socket.socket) -> None:
-    host, port = sock.getsockname()[:2]
-    LOG.write(f"Server {letter} listening on {host}:{port}")
-    back_end.start()
-    program.wait_for_signal()
-    back_end.stop()
-    LOG.flush(program.FLUSH_SECONDS)
+def bind(host: str, port: int) -> socket.socket:
+    """Return a UDP socket on an address.
+
+    Raises:
+        OSError: the address cannot be used.
+    """
+    family, address = resolve(host, port, socket.SOCK_DGRAM)
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
-def _parse_arguments(letter: str, port: int) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=f"The dormitory's Server {letter}: its {KINDS[letter]} rooms.")
+def _parse_options(letter: str, port: int) -> argparse.Namespace:
+    kind = KINDS[letter]
+    parser = argparse.ArgumentParser(
+        description=f"The dormitory's Server {letter}: answers the main server's questions about the {kind} rooms.",
+        epilog=f"Example: python3 server{letter}.py --report --csv > {kind}.csv",
+    )
     parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: %(default)s)")
     parser.add_argument(
-        "--port", type=program.port_number, default=port, metavar="P", help="UDP port (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--main-host", default="127.0.0.1", metavar="H", help="host of the main server (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--main-port",
-        type=program.port_number,
-        default=MAIN_PORT,
+        "--port",
+        type=port_number,
+        default=port,
         metavar="P",
-        help="its UDP port (default: %(default)s)",
+        help="UDP port; 0 means any free port (default: %(default)s)",
     )
     add_data_dir(parser)
-    return parser.parse_args()
+    add_administration_options(parser, letter)
+    options = parser.parse_args()
+    if options.csv and not options.report:
+        parser.error("--csv is only possible with --report")
+    return options

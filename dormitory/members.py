@@ -1,32 +1,39 @@
 """The members and their passwords: member.txt, `name, scrypt-hash` on each line.
 
-A hash reads scrypt$N$r$p$SALT$HASH, the last two in hexadecimal (RFC 7914): each carries its own salt and cost, so the
-cost may be raised for new members without touching the old ones.
+A hash reads scrypt$N$r$p$SALT$HASH, the last two in hexadecimal (RFC 7914). Each hash carries its own salt and cost, so
+that the cost can be raised for new passwords without touching the old ones.
 """
 
 import fcntl
 import hashlib
 import hmac
-import io
 import os
+import random
 import re
 import secrets
-from concurrent.futures import ThreadPoolExecutor
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from dormitory.textfiles import Malformed, read_fields
+from dormitory.login_queue import LoginQueue
+from dormitory.textfiles import Malformed, explain, read_fields
+from net.log import LOG
 
 NAME = re.compile(r"[^\s,]{1,32}")
+MIN_PASSWORD_CHARACTERS = 8  # of new passwords
 MAX_PASSWORD_BYTES = 1000
 COST, BLOCK_SIZE, PARALLELISM = 1 << 14, 8, 1  # 16 MiB and about 40 ms
 MAX_MEMORY_BYTES = 1 << 28  # for hashes with a higher cost
 SALT_BYTES = 16
 HASH_BYTES = 32
+SHIPPED_SALTS = ("e7ddbf07b1aa11e99c978605aa783dcb", "b3ae45f2a0c0dd591d39706174ceaddc")  # in the published member.txt
+LINE_FORM = '"name, scrypt-hash" as serverM.py --add-member writes it'
 
 
 class PasswordHash(NamedTuple):
-    """What is kept of a password."""
+    """The salt, the cost and the hash that are stored instead of a password."""
 
     cost: int
     block_size: int
@@ -46,25 +53,25 @@ class PasswordHash(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "PasswordHash":
-        """Return the hash that a text shows.
+        """Return the hash that a text such as scrypt$16384$8$1$SALT$HASH contains.
 
         Raises:
-            ValueError: it shows none, or one that costs more memory than is allowed.
+            ValueError: the text has another form, or the hash would need more memory than is allowed.
         """
         name, cost, block_size, parallelism, salt, digest = text.split("$")
         parsed = cls(int(cost), int(block_size), int(parallelism), bytes.fromhex(salt), bytes.fromhex(digest))
         if name != "scrypt" or len(parsed.hash) != HASH_BYTES or not parsed.affordable():
-            raise ValueError("no such hash is written here")
+            raise ValueError("not a supported scrypt hash")
         return parsed
 
     def affordable(self) -> bool:
-        """Return whether scrypt takes these parameters, and they take neither too much memory nor too much time."""
+        """Return whether scrypt accepts these parameters and needs neither too much memory nor too much time."""
         power_of_two = self.cost > 1 and self.cost & (self.cost - 1) == 0
         ranges = 8 <= self.block_size <= 32 and 1 <= self.parallelism <= 16
         return power_of_two and ranges and 128 * self.cost * self.block_size < MAX_MEMORY_BYTES
 
     def derive(self, password: str) -> bytes:
-        """Return what the password gives with this salt and cost; other threads run meanwhile."""
+        """Return the hash of a password with this salt and cost; it runs without the interpreter's lock."""
         return hashlib.scrypt(
             password.encode(),
             salt=self.salt,
@@ -77,71 +84,165 @@ class PasswordHash(NamedTuple):
 
 
 class Members:
-    """Who may log in as a member.
+    """The members who may log in, as the file names them; it is read again when it has changed.
+
+    After the constructor only the login queue's thread reads the file, so there is no lock.
 
     Raises:
-        Malformed: the file is not as it should be.
-        OSError: it cannot be read.
+        Malformed: a line of the file is wrong.
+        OSError: the file cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
-        self._hashes = read_members(path)  # never changes
-        self._nobody = PasswordHash(COST, BLOCK_SIZE, PARALLELISM, secrets.token_bytes(SALT_BYTES), bytes(HASH_BYTES))
-        self._checker = ThreadPoolExecutor(1)  # many at once would leave no memory and no processor to others
-        self._checker.submit(int)  # begins its thread now, while there are threads to be had
+        self._path = path
+        self._version = _version(path)  # before the file is read: a later edit shows as another version
+        self._hashes = read_members(path)
+        self._logins = LoginQueue()
+        self._secret = secrets.token_hex(SALT_BYTES)
 
-    def verify(self, name: str, password: str) -> bool:
-        """Return whether this is a member and his password; takes the same time when it is not."""
-        expected = self._hashes.get(name, self._nobody)
-        derived = self._checker.submit(expected.derive, password).result()
-        return hmac.compare_digest(derived, expected.hash)
+    def warnings(self) -> list[str]:
+        """Return a status line if members still have the passwords that everybody can read in the README."""
+        shipped = [name for name, expected in self._hashes.items() if expected.salt.hex() in SHIPPED_SALTS]
+        if not shipped:
+            return []
+        names = f"{' and '.join(shipped)} still {'has' if len(shipped) == 1 else 'have'}"
+        return [f"Warning: {names} a published password; replace it with: serverM.py --add-member {shipped[0]}"]
+
+    def check(self, user: str, password: str, address: str, has_left: Callable[[], bool]) -> bool:
+        """Return whether this is a member's name and password; block until it is this address's turn.
+
+        Args:
+            user: the name; an unknown one costs as much as a wrong password.
+            password: the password.
+            address: the client's address.
+            has_left: returns whether the client's side of the connection has ended.
+
+        Raises:
+            TooManyLogins: the check would take more than 5 seconds.
+        """
+        return self._logins.run(lambda: self._verify(user, password), address, has_left)
+
+    def _verify(self, user: str, password: str) -> bool:
+        self._read_if_changed()
+        expected = self._hashes.get(user) or self._decoy(user)
+        return hmac.compare_digest(expected.derive(password), expected.hash)
+
+    def _decoy(self, user: str) -> PasswordHash:
+        """Return a hash that no password matches, with the cost of a member chosen by the name."""
+        hashes = list(self._hashes.values()) or [PasswordHash(COST, BLOCK_SIZE, PARALLELISM, bytes(SALT_BYTES), b"")]
+        return random.Random(self._secret + user).choice(hashes)._replace(hash=bytes(HASH_BYTES))
+
+    def _read_if_changed(self) -> None:
+        """Read the file if it is another version than before; if the new one is wrong, report that and keep the old."""
+        version = _version(self._path)
+        if version == self._version:
+            return
+        self._version = version
+        try:
+            self._hashes = read_members(self._path)
+            LOG.write(f"{self._path} was read again; members: {len(self._hashes)}")
+        except (Malformed, OSError) as error:
+            LOG.write(f"{explain(error)}; the members stay as they were before this change")
+
+
+def _version(path: Path) -> tuple[int, ...] | None:
+    """Return numbers that differ after the file was edited, replaced, or its permissions changed; None without one."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def read_members(path: Path) -> dict[str, PasswordHash]:
     """Return the hash of each member's password.
 
     Raises:
-        Malformed: a line is not `name, scrypt-hash`, or a member is there twice.
+        Malformed: a line is not `name, scrypt-hash`, or two lines have the same name.
         OSError: the file cannot be read.
     """
-    expected = '"name, scrypt-hash" as serverM.py --add-member writes it'
     members: dict[str, PasswordHash] = {}
-    for where, name, text in read_fields(path, expected):
+    for where, name, text in read_fields(path, LINE_FORM):
         if name in members or not NAME.fullmatch(name):
             raise Malformed(f"{where}: expected a name that is new and has 1 to 32 characters, got {name!r}")
         try:
             members[name] = PasswordHash.parse(text)
         except ValueError:
-            raise Malformed(f"{where}: expected {expected}, got {text[:40]!r}") from None
+            raise Malformed(f"{where}: expected {LINE_FORM}, got {text[:40]!r}") from None
     return members
 
 
-def add_member(path: Path, name: str, password: str) -> None:
-    """Add a member to the file.
+def add_member(path: Path, name: str, password: str) -> bool:
+    """Add a member to the file, or give an existing one a new password; return whether the member is new.
+
+    The file is replaced as a whole: whatever is killed at whatever time, it holds the old members or the new ones.
 
     Raises:
-        Malformed: the file is not as it should be, or the name or the password cannot be used.
+        Malformed: a line of the file is wrong, or the name or the password cannot be used.
         OSError: the file cannot be read or written.
     """
     if not NAME.fullmatch(name) or not name.isprintable():
         raise Malformed(f"Expected a name of 1 to 32 characters without space and comma, got {name!r}")
-    if not password.isprintable() or not 1 <= len(password.encode()) <= MAX_PASSWORD_BYTES:
-        raise Malformed(f"Expected a password of 1 to {MAX_PASSWORD_BYTES} bytes that can be printed")
-    line = f"{name}, {PasswordHash.of(password)}\n".encode()
-    with path.open("a+b", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # somebody else may be adding the same name
-        if name in read_members(path):
-            raise Malformed(f"{path}: {name} is a member already; delete that line to give a new password")
-        text = path.read_bytes()
-        _append_whole(file, len(text), line if text.endswith(b"\n") or not text else b"\n" + line)
+    if not password.isprintable() or len(password) < MIN_PASSWORD_CHARACTERS:
+        raise Malformed(f"Expected a password of at least {MIN_PASSWORD_CHARACTERS} printable characters")
+    if len(password.encode()) > MAX_PASSWORD_BYTES:
+        raise Malformed(f"Expected a password of at most {MAX_PASSWORD_BYTES} bytes")
+    line = f"{name}, {PasswordHash.of(password)}"
+    path = Path(os.path.realpath(path))  # replacing a symbolic link would leave its target as it was
+    with _locked(path):
+        is_new = not path.exists() or name not in read_members(path)
+        text = path.read_text("utf-8-sig", "surrogateescape") if path.exists() else ""
+        others = text.removesuffix("\n").split("\n") if text else []
+        lines = [line if other.partition(",")[0].strip() == name else other for other in others]
+        _replace(path, "\n".join(lines + [line] * is_new) + "\n")
+    return is_new
 
 
-def _append_whole(file: io.FileIO, size: int, line: bytes) -> None:
-    """Add a line to a file of so many bytes, or leave it as it is."""
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let no other program add a member meanwhile; the lock is on a second file, since the first is replaced."""
+    fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        while line:
-            line = line[file.write(line) :]
-        os.fsync(file.fileno())
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put a file on disk in place of the old one, with its owner, and readable by nobody else.
+
+    Raises:
+        OSError: it cannot be written; the old one is still there, and the error names it.
+    """
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)  # left by a program that was killed
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            if path.exists():
+                _copy_owner(path, file.fileno())
+            file.write(text.encode(errors="surrogateescape"))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+        _flush_directory(path.parent)
     except OSError as error:
-        file.truncate(size)
-        raise OSError(error.errno, error.strerror, file.name) from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _copy_owner(path: Path, fd: int) -> None:
+    """Give an open file the owner of another one, and its mode without the permissions of group and others."""
+    status = path.stat()
+    if status.st_uid != os.geteuid():
+        os.fchown(fd, status.st_uid, status.st_gid)
+    os.fchmod(fd, stat.S_IMODE(status.st_mode) & 0o600)
+
+
+def _flush_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,61 +1,85 @@
-"""The reservations of one kind of room, in an SQLite file; what is left is the inventory less its rows.
+"""The reservations of one kind of room, in an SQLite file, and the replay cache: what was answered to each change.
 
-Beside each change stands the answer that was given to its request, in the same transaction: whatever is killed when, a
-request that comes again is answered from there and changes nothing.
+A change and its answer are written in one transaction. Whatever is killed at whatever moment, a request that comes
+again is answered from the replay cache and changes nothing.
 """
 
+import os
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from dormitory.textfiles import Malformed
-from dormitory.wire import PATIENCE_SECONDS
+from dormitory.wire import now_ms
 
-MINE_LIMIT = 50
-BUSY_SECONDS = 0.2  # how long to wait for whoever else has the file locked
-KEEP_ANSWERS_SECONDS = 20 * PATIENCE_SECONDS  # longer than a request is repeated, also if a clock is set meanwhile
+MAX_CLOCK_DIFFERENCE_MS = 600_000  # a datagram whose time is further off is refused
+KEEP_ANSWERS_MS = 2 * MAX_CLOCK_DIFFERENCE_MS  # twice: a clock may also be set back after an answer was deleted
+BUSY_SECONDS = 0.2  # how long to wait while another program has the file locked
+SUFFIXES = ("", "-wal", "-shm")  # of SQLite's three files; all three are needed to find what was committed
 
 SCHEMA = """
     CREATE TABLE IF NOT EXISTS reservations (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given out again, also when cancelled
+        number INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again, also after a cancellation
         room TEXT NOT NULL,
         member TEXT NOT NULL,
         time TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
     );
     CREATE INDEX IF NOT EXISTS by_member ON reservations (member);
-    CREATE TABLE IF NOT EXISTS answers (request BLOB PRIMARY KEY, reply TEXT NOT NULL, time REAL NOT NULL);
+    CREATE TABLE IF NOT EXISTS replay_cache (
+        time_ms INTEGER, request_id BLOB, reply TEXT NOT NULL, PRIMARY KEY (time_ms, request_id)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS identity (id BLOB NOT NULL);
+    DROP TABLE IF EXISTS answers;  -- of an earlier version; it kept them for a minute
 """
 
+Row = tuple[int, str, str, str]  # number, room, member, time
 
-class Refused(Exception):
-    """It cannot be done; the text is the status word of the reply."""
+
+class FilesReplaced(Exception):
+    """The database that is open is no longer the one that a restart would find; the text says so."""
 
 
 class Reservations:
-    """The inventory and who has reserved what; used by one thread at a time.
+    """Who has reserved what; used by one thread at a time.
 
     Args:
         path: the SQLite file; made if there is none.
-        letter: with which the ids of reservations begin.
-        inventory: how many rooms there are of each code.
+        busy_seconds: how long to wait while another program has the file locked.
+
+    Attributes:
+        database: the random id that the database got when it was made.
+        taken: how many reservations there are of each room, as of the last transaction() or refresh().
 
     Raises:
         Malformed: the file cannot be used.
+        OSError: the file cannot be made.
     """
 
-    def __init__(self, path: Path, letter: str, inventory: dict[str, int]) -> None:
-        self._letter = letter
-        self._inventory = inventory
+    def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
+        self._path = path
+        self.taken: Counter[str] = Counter()
+        self._counted_version: int | None = None  # the version of the file whose rows `taken` counts
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would make it readable by everybody
+        self._db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
         try:
-            self._db = _open(path)
-            self._taken: Counter[str] = Counter()
-            self._seen = -1  # the file's version when its rows were counted
-            self.see_changes()
+            self._prepare()
         except sqlite3.Error as error:
-            raise Malformed(f"{path}: {error}") from error
+            self._db.close()
+            raise Malformed(f"{path}: {error}; move the file away, and the next start makes a new one") from error
+        self._files = self._find_files()
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA fullfsync = ON")  # macOS: also flush the drive's own cache
+        self._db.executescript(SCHEMA)
+        self._db.execute("SELECT number, room, member, time FROM reservations LIMIT 1")
+        if not self._db.execute("SELECT id FROM identity").fetchone():
+            self._db.execute("INSERT INTO identity SELECT randomblob(8) WHERE NOT EXISTS (SELECT 1 FROM identity)")
+        (self.database,) = self._db.execute("SELECT id FROM identity").fetchone()
+        self.refresh()
 
     def close(self) -> None:
         """Close the file."""
@@ -63,109 +87,84 @@ class Reservations:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Do all that follows or nothing of it; on leaving, it is on disk.
+        """Carry out all changes of the block or none of them; on leaving it, they are on disk.
 
         Raises:
-            sqlite3.Error: nothing was done.
+            sqlite3.Error: nothing was changed.
         """
         self._db.execute("BEGIN IMMEDIATE")
-        before = self._taken
         try:
-            self.see_changes()
-            before, self._taken = self._taken, self._taken.copy()
+            self.refresh()
+            self._db.execute("DELETE FROM replay_cache WHERE time_ms < ?", (now_ms() - KEEP_ANSWERS_MS,))
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            self._taken = before
+            self._counted_version = None  # `taken` counts what is rolled back
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
 
-    def see_changes(self) -> None:
-        """Count the rows anew if another program, or a person, has changed them.
-
-        Raises:
-            sqlite3.Error: the file cannot be read; the counts are those of before.
-        """
-        (version,) = self._db.execute("PRAGMA data_version").fetchone()  # only other connections change it
-        if version != self._seen:
+    def refresh(self) -> None:
+        """Count the rows again if another program has changed them."""
+        (version,) = self._db.execute("PRAGMA data_version").fetchone()  # changed by other connections only
+        if version != self._counted_version:
             rows = self._db.execute("SELECT room, count(*) FROM reservations GROUP BY room")
-            self._taken = Counter(dict(rows.fetchall()))
-            self._seen = version
+            self.taken = Counter(dict(rows.fetchall()))
+            self._counted_version = version
 
-    def left(self, room: str) -> int:
-        """Return how many of a room can be reserved.
-
-        Raises:
-            Refused: there is no such room.
-        """
-        if room not in self._inventory:
-            raise Refused("UNKNOWN_ROOM")
-        return max(0, self._inventory[room] - self._taken[room])
-
-    def left_of_all(self) -> dict[str, int]:
-        """Return how many of each room can be reserved, in the order of the inventory."""
-        return {room: self.left(room) for room in self._inventory}
-
-    def reserve(self, room: str, member: str) -> str:
-        """Reserve a room within a transaction; return the reservation's id.
+    def check_files(self) -> None:
+        """Check that what was committed is in the files that a restart would open.
 
         Raises:
-            Refused: there is no such room, or none is left.
+            FilesReplaced: a file was deleted or replaced while it was open.
         """
-        if not self.left(room):
-            raise Refused("FULL")
-        row = self._db.execute("INSERT INTO reservations (room, member) VALUES (?, ?)", (room, member))
-        self._taken[room] += 1
-        return f"{self._letter}{row.lastrowid}"
+        if self._find_files() != self._files:
+            raise FilesReplaced(f"{self._path} was deleted or replaced while it was open; restart this server")
 
-    def cancel(self, reservation: str, member: str) -> str:
-        """Cancel a reservation within a transaction; return its room.
+    def _find_files(self) -> list[tuple[int, int]]:
+        """Return device and inode of each file that exists."""
+        found = []
+        for suffix in SUFFIXES:
+            try:
+                status = os.stat(f"{self._path}{suffix}")  # noqa: PTH116
+            except OSError:
+                continue
+            found.append((status.st_dev, status.st_ino))
+        return found
 
-        Raises:
-            Refused: that member has no such reservation.
-        """
-        number = int(reservation.removeprefix(self._letter))
-        mine = "FROM reservations WHERE number = ? AND member = ?"
-        row: tuple[str] | None = self._db.execute(f"SELECT room {mine}", (number, member)).fetchone()
-        if row is None:
-            raise Refused("UNKNOWN_RESERVATION")
-        self._db.execute(f"DELETE {mine}", (number, member))
-        self._taken[row[0]] -= 1
-        return row[0]
+    def reserve(self, room: str, member: str) -> int:
+        """Add a reservation within a transaction; return its number."""
+        number = self._db.execute("INSERT INTO reservations (room, member) VALUES (?, ?)", (room, member)).lastrowid
+        assert number is not None
+        self.taken[room] += 1
+        return number
 
-    def of_member(self, member: str) -> dict[str, str]:
-        """Return the room of each reservation of a member by its id: the latest MINE_LIMIT, in their order."""
-        query = "SELECT number, room FROM reservations WHERE member = ? ORDER BY number DESC LIMIT ?"
-        rows = self._db.execute(query, (member, MINE_LIMIT)).fetchall()
-        return {f"{self._letter}{number}": room for number, room in reversed(rows)}
+    def find(self, number: int) -> tuple[str, str] | None:
+        """Return room and member of a reservation, or None if it does not exist."""
+        query = "SELECT room, member FROM reservations WHERE number = ?"
+        row: tuple[str, str] | None = self._db.execute(query, (number,)).fetchone()
+        return row
 
-    def answer_to(self, request: bytes) -> str | None:
-        """Return the answer that was given to a request that changed something, or None."""
-        row: tuple[str] | None = self._db.execute("SELECT reply FROM answers WHERE request = ?", (request,)).fetchone()
+    def cancel(self, number: int, room: str) -> None:
+        """Delete a reservation of a room within a transaction."""
+        self._db.execute("DELETE FROM reservations WHERE number = ?", (number,))
+        self.taken[room] -= 1
+
+    def of_member(self, member: str, after: int, limit: int) -> list[tuple[int, str]]:
+        """Return number and room of a member's reservations whose numbers are greater than `after`."""
+        query = "SELECT number, room FROM reservations WHERE member = ? AND number > ? ORDER BY number LIMIT ?"
+        return self._db.execute(query, (member, after, limit)).fetchall()
+
+    def all_rows(self) -> list[Row]:
+        """Return all reservations in the order of their numbers."""
+        return self._db.execute("SELECT number, room, member, time FROM reservations ORDER BY number").fetchall()
+
+    def recorded_reply(self, time_ms: int, request_id: bytes) -> str | None:
+        """Return the reply that was given to a request, or None if it has not come before."""
+        query = "SELECT reply FROM replay_cache WHERE time_ms = ? AND request_id = ?"
+        row: tuple[str] | None = self._db.execute(query, (time_ms, request_id)).fetchone()
         return row and row[0]
 
-    def record_answer(self, request: bytes, reply: str) -> None:
-        """Keep the answer to a request, within the transaction in which it changed something."""
-        self._db.execute("INSERT INTO answers VALUES (?, ?, ?)", (request, reply, time.time()))
-
-    def forget_old_answers(self) -> None:
-        """Delete the answers to requests that are no longer repeated.
-
-        Raises:
-            sqlite3.Error: not now.
-        """
-        self._db.execute("DELETE FROM answers WHERE time < ?", (time.time() - KEEP_ANSWERS_SECONDS,))
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA fullfsync = ON")  # macOS: past the drive's own cache
-        db.executescript(SCHEMA)
-    except sqlite3.Error:
-        db.close()
-        raise
-    return db
+    def record_reply(self, time_ms: int, request_id: bytes, reply: str) -> None:
+        """Keep the reply to a request, within the transaction of the change itself."""
+        self._db.execute("INSERT INTO replay_cache VALUES (?, ?, ?)", (time_ms, request_id, reply))

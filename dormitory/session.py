@@ -1,216 +1,198 @@
 """What one client of the dormitory's main server asks for, and what it gets: serverM.py shows the requests.
 
-The requests that came together are carried out one after the other; their replies go out together, or when they are
-many, or before a back end that is silent is waited for. Rights come from the last LOGIN on the connection, and from
-nothing else.
+A user's rights come from the last LOGIN on the connection, and from nothing else.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 
-from dormitory.backend_client import Caller, NoAnswer
+from dormitory.backend_client import BackEndClient, BackEnds, NoAnswer
+from dormitory.login_queue import TooManyLogins
 from dormitory.members import NAME, Members
-from dormitory.wire import CODE, KINDS, PATIENCE_SECONDS, RESERVATION_ID, Action
-from net.connection import Connection
-from net.log import LOG
-from net.outbox import OUTBOX_BYTES
-from protocol import harmless
+from dormitory.wire import CODE, KINDS, RESERVATION_ID, Action, shortened
+from net.conversation import Conversation
 
 MAX_FAILED_LOGINS = 5
+AFTER_TOO_MANY_LOGINS_SECONDS = 0.5  # before the next request, so that hundreds of refused clients use no processor
 
 
 class Denied(Exception):
-    """This user may not do that; the text says why."""
+    """The user may not do that; the text says why."""
 
 
 class Invalid(Exception):
-    """A request is not as it should be."""
+    """A request is malformed or unknown."""
 
 
-class Conversation:
-    """What one client asks for, and what it gets.
+class Session:
+    """One client's session: who has logged in, and the requests that it makes.
 
     Args:
-        connection: the client's.
-        port: the TCP port that it connected to, for the status lines.
+        client: the client.
         members: who may log in as a member.
-        caller: what asks the back ends for it.
+        back_ends: what the main server knows of the back ends.
+        idle_seconds: how long a user who has logged in may go without a request.
     """
 
-    def __init__(self, connection: Connection, port: int, members: Members, caller: Caller) -> None:
-        self._connection = connection
-        self._port = port
+    def __init__(self, client: Conversation, members: Members, back_ends: BackEnds, idle_seconds: int) -> None:
+        self._client = client
         self._members = members
-        self._caller = caller
+        self._back_ends = BackEndClient(back_ends, client.flush)
+        self._idle_seconds = idle_seconds
         self._user = ""
         self._is_member = False
         self._failed_logins = 0
-        self._ended = False
-        self._replies: list[str] = []  # to be sent together
-        self._story: list[str] = []  # status lines, to be written after that
-        self._gathered = 0  # characters of both
-        self._silent: set[str] = set()  # the back ends that did not answer one of the requests that came together
-        self._prefix = f"Client ({connection.fd}): "
 
     def run(self) -> None:
-        """Answer requests until the client leaves."""
-        for lines in self._connection.batches():
-            self._silent.clear()
-            for request in harmless(lines).split("\n")[:-1]:
-                self._handle(request)
-                if self._ended:
-                    break
-                if self._gathered > OUTBOX_BYTES:
-                    self._send_gathered()
-            self._send_gathered()
-            if self._ended:
-                return
+        """Answer requests until the client leaves, or has sent its fifth wrong login."""
+        with closing(self._back_ends):
+            for line in self._client.lines():
+                if line.rstrip() == "QUIT":
+                    self._client.log("QUIT")
+                    return
+                try:
+                    self._reply(self._answer(line))
+                except TooManyLogins as error:
+                    self._reply(f"TRY_LATER {error}")
+                    self._client.flush()
+                    time.sleep(AFTER_TOO_MANY_LOGINS_SECONDS)
+                if self._failed_logins == MAX_FAILED_LOGINS:
+                    self._reply("Too many wrong logins")
+                    return
 
-    def _handle(self, request: str) -> None:
-        """Answer a request; the reply is sent with those of the requests that came with it."""
-        word, _, rest = request.partition(" ")
+    def _reply(self, reply: str) -> None:
+        self._client.reply(reply)
+        self._client.log(f"result sent: {shortened(reply)}")
+
+    def _answer(self, line: str) -> str:
+        """Carry a request out; return the reply.
+
+        Raises:
+            TooManyLogins: a password cannot be checked in time.
+        """
+        word, _, rest = line.partition(" ")
+        request, usage = REQUESTS.get(word, (None, ANY_USAGE))
+        self._log_request(word, rest)
         try:
-            reply = self._reply_to(word, rest)
+            if word != "LOGIN" and not self._user:
+                raise Denied("Log in first")
+            if request is None:
+                raise Invalid
+            return request(self, rest)
         except Denied as denied:
-            reply = f"DENIED {denied}"
+            return f"DENIED {denied}"
         except Invalid:
-            reply = f"INVALID Expected {USAGES.get(word, ANY_USAGE)}"
+            return f"INVALID Expected {usage}"
         except NoAnswer as no_answer:
-            reply = f"TRY_LATER {no_answer}"
-        if reply:
-            self._replies.append(f"{reply}\n")
-            self._gathered += len(reply) + 1
-            self._tell(f"result sent: {reply}")
+            return f"TRY_LATER {no_answer}"
 
-    def _reply_to(self, word: str, rest: str) -> str:
-        if word not in ("LOGIN", "QUIT") and not self._user:
-            raise Denied("Log in first")
-        if word not in HANDLERS:
-            raise Invalid
-        return HANDLERS[word](self, rest)
-
-    def _send_gathered(self) -> None:
-        """Send the replies that there are, and write their story."""
-        if self._replies:
-            self._connection.send("".join(self._replies).encode())
-            self._replies.clear()
-        if self._story:
-            LOG.write(self._prefix + f"\n{self._prefix}".join(self._story))
-            self._story.clear()
-        self._gathered = 0
-
-    def _tell(self, text: str) -> None:
-        self._story.append(text)
-        self._gathered += len(text)
-
-    def _tell_request(self, request: str) -> None:
-        self._tell(f"{request} from {self._user} over TCP with port {self._port}")
+    def _log_request(self, word: str, rest: str) -> None:
+        """Write a status line about a request, without anything that may be a password."""
+        if word == "LOGIN":
+            user, _, password = rest.partition(" ")
+            text = f"authentication request received: {user} as a {'member' if password else 'guest'}"
+        elif word in REQUESTS:
+            text = f"request received: {word} {rest}".rstrip() + (f" from {self._user}" if self._user else "")
+        else:
+            text = "unknown request received"
+        self._client.log(shortened(text))
 
     def _log_in(self, rest: str) -> str:
-        """Give a user his rights; nobody keeps those of before, also when it fails."""
+        """Give a user the rights that the login proves; those of an earlier login end, even if this one fails."""
         user, _, password = rest.partition(" ")
         if not NAME.fullmatch(user):
             raise Invalid
         self._user = ""
-        self._tell(f"LOGIN {user} as {'member' if password else 'guest'} over TCP with port {self._port}")
-        if password and not self._members.verify(user, password):
+        if password and not self._is_right(user, password):
             self._failed_logins += 1
-            self._ended = self._failed_logins == MAX_FAILED_LOGINS
             return "REFUSED Wrong username or password"
         self._user = user
         self._is_member = bool(password)
-        self._connection.deadline = None
+        self._client.allow(self._idle_seconds, f"Idle for {self._idle_seconds} seconds")
         return f"MEMBER {user}" if password else f"GUEST {user}"
 
+    def _is_right(self, user: str, password: str) -> bool:
+        self._client.flush()  # the check may have to wait for others
+        return self._members.check(user, password, self._client.address, self._client.connection.has_left)
+
     def _availability(self, rest: str) -> str:
-        code = _only_field(rest)
-        self._tell_request(f"AVAILABILITY {code}")
-        return self._ask_about_room(Action.AVAILABILITY, code)
+        return self._ask_about_room(Action.AVAILABILITY, only_field(rest))
 
     def _reserve(self, rest: str) -> str:
-        code = _only_field(rest)
-        self._tell_request(f"RESERVE {code}")
+        code = only_field(rest)
         if not self._is_member:
             raise Denied("Guests cannot reserve")
-        reply = self._ask_about_room(Action.RESERVE, code, self._user)
-        if reply.startswith("RESERVED "):
-            self._tell(f"room status of {code} updated: {reply.split()[2]}")
+        reply = self._ask_about_room(Action.RESERVE, code, f" {self._user}")
+        match reply.split():
+            case ["RESERVED", _, left]:
+                self._log_status(code, left)
         return reply
 
     def _cancel(self, rest: str) -> str:
-        reservation = _only_field(rest)
-        self._tell_request(f"CANCEL {reservation}")
+        reservation = only_field(rest)
         if not self._is_member or not RESERVATION_ID.fullmatch(reservation):
             return "UNKNOWN_RESERVATION"
-        return self._ask(reservation[0], Action.CANCEL, f"{reservation} {self._user}", _deadline())
+        reply = self._ask(reservation[0], Action.CANCEL, f"{reservation} {self._user}")
+        match reply.split():
+            case ["CANCELLED", room, left]:
+                self._log_status(room, left)
+                return f"CANCELLED {room}"
+        return reply
+
+    def _log_status(self, room: str, left: str) -> None:
+        self._client.log(f"room status of {room} updated: {left}")
 
     def _mine(self, rest: str) -> str:
         if rest.strip():
             raise Invalid
-        self._tell_request("MINE")
-        return f"RESERVATIONS {self._ask_all(Action.MINE, self._user) if self._is_member else ''}".rstrip()
+        parts = self._ask_each(KINDS, Action.MINE, f" {self._user}") if self._is_member else []
+        return " ".join(["RESERVATIONS", *parts])
 
     def _list(self, rest: str) -> str:
-        if rest.strip():
+        letter = rest.strip()
+        if letter and letter not in KINDS:
             raise Invalid
-        self._tell_request("LIST")
-        return f"ROOMS {self._ask_all(Action.LIST)}".rstrip()
+        return " ".join(["ROOMS", *self._ask_each(letter or KINDS, Action.LIST)])
 
-    def _quit(self, rest: str) -> str:
-        self._tell("QUIT")
-        self._ended = True
-        return ""
+    def _ask_about_room(self, action: Action, code: str, more: str = "") -> str:
+        return self._ask(code[0], action, code + more) if CODE.fullmatch(code) else "UNKNOWN_ROOM"
 
-    def _ask_about_room(self, action: Action, code: str, *more: str) -> str:
-        if not CODE.fullmatch(code):
-            return "UNKNOWN_ROOM"
-        return self._ask(code[0], action, " ".join((code, *more)), _deadline())
+    def _ask_each(self, letters: Iterable[str], action: Action, more: str = "") -> list[str]:
+        """Return what back ends answer, without empty answers, and S=? for one that does not answer."""
+        answers = []
+        for letter in letters:
+            try:
+                answers.append(self._ask(letter, action, letter + more))
+            except NoAnswer:
+                answers.append(f"{letter}=?")
+        return [answer for answer in answers if answer]
 
-    def _ask_all(self, action: Action, *fields: str) -> str:
-        """Return what all three back ends answer, one after the other, but within one deadline."""
-        deadline = _deadline()
-        answers = [self._ask(letter, action, " ".join(fields), deadline) for letter in KINDS]
-        return " ".join(filter(None, answers))
-
-    def _ask(self, letter: str, action: Action, fields: str, deadline: float) -> str:
-        if letter in self._silent:  # who sent a thousand requests at once does not wait for each
-            raise NoAnswer(letter)
-        self._tell(f"request sent to Server {letter}")
-        try:
-            answer = self._caller.ask(letter, action, fields, deadline, self._send_gathered)
-        except NoAnswer:
-            self._silent.add(letter)
-            raise
-        self._tell(f"response received from Server {letter} over UDP with port {self._caller.port}: {answer}")
+    def _ask(self, letter: str, action: Action, text: str) -> str:
+        self._client.log(f"request sent to Server {letter} over UDP")
+        answer = self._back_ends.ask(letter, action, text)
+        self._client.log(f"response received from Server {letter} over UDP: {shortened(answer) or 'nothing'}")
         return answer
 
 
-HANDLERS: dict[str, Callable[[Conversation, str], str]] = {
-    "LOGIN": Conversation._log_in,
-    "AVAILABILITY": Conversation._availability,
-    "RESERVE": Conversation._reserve,
-    "CANCEL": Conversation._cancel,
-    "MINE": Conversation._mine,
-    "LIST": Conversation._list,
-    "QUIT": Conversation._quit,
-}
-USAGES = {
-    "LOGIN": "LOGIN user [password]",
-    "AVAILABILITY": "AVAILABILITY code",
-    "RESERVE": "RESERVE code",
-    "CANCEL": "CANCEL id",
-    "MINE": "MINE",
-    "LIST": "LIST",
-}
-ANY_USAGE = f"one of {', '.join(USAGES.values())}, QUIT"
+def only_field(rest: str) -> str:
+    """Return the one field of a request.
 
-
-def _only_field(rest: str) -> str:
+    Raises:
+        Invalid: there are none or several.
+    """
     fields = rest.split()
     if len(fields) != 1:
         raise Invalid
     return fields[0]
 
 
-def _deadline() -> float:
-    return time.monotonic() + PATIENCE_SECONDS
+REQUESTS: dict[str, tuple[Callable[[Session, str], str], str]] = {  # what carries a request out, and its form
+    "LOGIN": (Session._log_in, "LOGIN user [password]"),
+    "AVAILABILITY": (Session._availability, "AVAILABILITY code"),
+    "RESERVE": (Session._reserve, "RESERVE code"),
+    "CANCEL": (Session._cancel, "CANCEL id"),
+    "MINE": (Session._mine, "MINE"),
+    "LIST": (Session._list, "LIST [S|D|U]"),
+}
+ANY_USAGE = f"one of {', '.join(usage for _, usage in REQUESTS.values())}, QUIT"

@@ -1,6 +1,6 @@
 """The key under which the four servers tag their datagrams: dorm.key, made by whichever of them starts first.
 
-Back ends on other hosts need a copy of the file. It must be readable by its owner alone, as BIND's rndc.key is.
+Servers on other hosts need a copy of the file. It must be readable by its owner alone, as BIND's rndc.key is.
 """
 
 import os
@@ -15,11 +15,11 @@ KEY_BYTES = 32
 
 
 def load_key(directory: Path) -> bytes:
-    """Return the key; make it if there is none.
+    """Return the key; make one if the file does not exist.
 
     Raises:
         Malformed: others may read the file, or it holds no key.
-        OSError: it can neither be read nor made.
+        OSError: the file can neither be read nor made.
     """
     path = directory / KEY_FILE
     if not path.exists():
@@ -28,17 +28,17 @@ def load_key(directory: Path) -> bytes:
 
 
 def _create(path: Path) -> None:
-    """Make a key, unless another server is faster: written beside and linked, so nobody reads half of one."""
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    """Make the file, unless another server is faster; nobody ever reads half a key, because link() is atomic."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_hex(KEY_BYTES) + "\n")
             file.flush()
             os.fsync(file.fileno())
         with suppress(FileExistsError):
-            os.link(beside, path)
+            os.link(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> bytes:
@@ -51,4 +51,6 @@ def _read(path: Path) -> bytes:
         key = bytes.fromhex(text.decode())
         if len(key) == KEY_BYTES:
             return key
-    raise Malformed(f"{path}: expected {KEY_BYTES * 2} hexadecimal digits; delete it and a new key is made")
+    raise Malformed(
+        f"{path}: expected {KEY_BYTES * 2} hexadecimal digits; delete it, and the next server to start makes a new key"
+    )

@@ -1,15 +1,20 @@
 """The dormitory's data files: where they are, and how those that people edit are read.
 
-Those have two fields on each line, with a comma between. Empty lines do not count.
+Each line has two fields, separated by a comma. Empty lines are ignored.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Generic, TypeVar
+
+from net.log import LOG
+
+Content = TypeVar("Content")
 
 
 class Malformed(Exception):
-    """A file is not as it should be; the text names the file, the line if there is one, and what is expected."""
+    """A file cannot be used; the text names the file, the line if there is one, and what was expected."""
 
 
 def explain(error: Malformed | OSError) -> str:
@@ -18,21 +23,21 @@ def explain(error: Malformed | OSError) -> str:
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says where the files are; by default beside the programs."""
+    """Add the option that says where the data files are."""
     parser.add_argument(
         "--data-dir",
         type=Path,
         default=Path(__file__).resolve().parent.parent,
         metavar="D",
-        help="where the data files are (default: beside the program)",
+        help="directory of the data files, the databases and dorm.key (default: the directory of this program)",
     )
 
 
 def read_fields(path: Path, expected: str) -> Iterator[tuple[str, str, str]]:
-    """Give the two fields of each line, without the space around them, and where the line is: FILE:NUMBER.
+    """Read a file; yield for each line its place, FILE:NUMBER, and its two fields without the space around them.
 
     Raises:
-        Malformed: a line has not two fields; the text says what is expected.
+        Malformed: a line does not have two fields; the text says what is expected.
         OSError: the file cannot be read.
     """
     for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").split("\n"), 1):
@@ -42,3 +47,44 @@ def read_fields(path: Path, expected: str) -> Iterator[tuple[str, str, str]]:
         if not (first and comma and second):
             raise Malformed(f"{path}:{number}: expected {expected}, got {line.strip()!r}")
         yield f"{path}:{number}", first, second
+
+
+class WatchedFile(Generic[Content]):
+    """A data file that is read again when it has changed; used by one thread at a time.
+
+    A file that can no longer be read is reported once, in a status line, and its last good content stays in force.
+
+    Attributes:
+        content: what the file says.
+
+    Raises:
+        Malformed: the file is malformed.
+        OSError: the file cannot be read.
+    """
+
+    def __init__(self, path: Path, read: Callable[[Path], Content]) -> None:
+        self._path = path
+        self._read = read
+        self._version = self._look()
+        self.content = read(path)
+
+    def refresh(self) -> None:
+        """Read the file again if it has changed, and say so in a status line."""
+        version = self._look()
+        if version == self._version:
+            return
+        self._version = version
+        try:
+            self.content = self._read(self._path)
+        except (Malformed, OSError) as error:
+            LOG.write(f"{explain(error)}; the content read before stays in force")
+        else:
+            LOG.write(f"{self._path} has changed and was read again")
+
+    def _look(self) -> tuple[int, ...]:
+        """Return what changes whenever the file does."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return ()
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,43 +1,48 @@
-"""What serverM and the back ends say to each other over UDP: values to bytes and back, without a socket.
+"""What serverM and the back ends send each other over UDP: values to bytes and back, without a socket.
 
-    tag      16 bytes   keyed BLAKE2b (RFC 7693) of all that follows, under the key in dorm.key
-    action    1 byte    see Action
-    sender    8 bytes   random: which client connection of serverM, or which run of a back end
-    number    8 bytes   counts what that sender sends; sender and number together are the request's id
-    fields              AVAILABILITY  session, code             REPLY     the answer as text
-                        RESERVE       session, code member      ANNOUNCE  letter, session, token, rooms as in LIST
-                        CANCEL        session, id member        CONFIRM   token
-                        MINE          session, member
-                        LIST          session
+    tag         16 bytes   keyed BLAKE2b (RFC 7693) of all that follows, under the key in dorm.key
+    action       1 byte    see Action
+    request id  16 bytes   random; a repeated request and its reply carry the same
+    time         8 bytes   when the request was first sent, in milliseconds since 1970
+    database     8 bytes   the id of the back end's database; zeros in a request that does not know it yet
+    page         4 bytes   0 asks for the beginning; a reply names the page to ask for next, 0 if that was all
+    text                   AVAILABILITY  code              MINE   letter member
+                           RESERVE       code member       LIST   letter
+                           CANCEL        id member         REPLY  the answer
 
-A REPLY has the id of its request, and a CONFIRM that of the ANNOUNCE. Session and token are random words of 8 bytes
-that make old datagrams void: calls.py and directory.py say how. The rest is text, with a space between two fields.
+The first letter of a request's text is that of the back end. Only the replies to MINE and LIST have several pages.
 """
 
 import enum
 import hashlib
 import hmac
 import re
+import secrets
 import struct
+import time
 from typing import NamedTuple
 
-MAX_DATAGRAM_BYTES = 1400  # fits an Ethernet frame whole
+MAX_DATAGRAM_BYTES = 1400  # fits an Ethernet frame
 MAX_TEXT_BYTES = 1300
+MAX_SHOWN_CHARACTERS = 500  # of a text in a status line
 TAG_BYTES = 16
-WORD_BYTES = 8
-
-PATIENCE_SECONDS = 3.0  # how long a request is repeated; then the client is told that there was no answer
+REQUEST_ID_BYTES = 16
+DATABASE_ID_BYTES = 8
+ANY_DATABASE = bytes(DATABASE_ID_BYTES)
 
 KINDS = {"S": "single", "D": "double", "U": "suite"}
-CODE = re.compile(r"[SDU][0-9A-Za-z]{1,11}")  # 50 reservations of such rooms, and three lists in a line, fit
+CODE = re.compile(r"[SDU][0-9A-Za-z]{1,11}")
 RESERVATION_ID = re.compile(r"[SDU][1-9][0-9]{0,8}")
 
-_HEAD = struct.Struct("!B8sQ")
-_ANNOUNCEMENT = struct.Struct("!c8s8s")
+# For SO_RCVTIMEO: recv() returns after this long. With settimeout(), each recv() and send() would first call poll().
+RECEIVE_TICK_SECONDS = 0.05
+RECEIVE_TICK = struct.pack("ll", 0, int(RECEIVE_TICK_SECONDS * 1e6))
+
+_HEAD = struct.Struct(f"!B{REQUEST_ID_BYTES}sQ{DATABASE_ID_BYTES}sI")
 
 
 class Action(enum.IntEnum):
-    """What a datagram asks or tells."""
+    """What a datagram asks for, or that it is the answer."""
 
     AVAILABILITY = 1
     RESERVE = 2
@@ -45,35 +50,45 @@ class Action(enum.IntEnum):
     MINE = 4
     LIST = 5
     REPLY = 6
-    ANNOUNCE = 7
-    CONFIRM = 8
 
 
 class BadDatagram(Exception):
-    """A datagram is not taken; the text completes "Dropped 3 datagrams ..."."""
+    """A datagram is not accepted; the text completes "dropped a datagram ...".
+
+    Attributes:
+        problem: the text without its details: the same for all datagrams of the kind.
+    """
+
+    def __init__(self, problem: str, details: str = "") -> None:
+        super().__init__(problem + details)
+        self.problem = problem
 
 
 class Datagram(NamedTuple):
-    """A datagram whose tag was right; whether there is such an action is not known yet."""
+    """A request or a reply; the action's number is not checked yet."""
 
     action: int
-    sender: bytes
-    number: int
-    fields: bytes
+    request_id: bytes
+    time_ms: int
+    database: bytes
+    page: int
+    text: str
 
 
-class Announcement(NamedTuple):
-    """The fields of an ANNOUNCE."""
-
-    letter: str
-    session: bytes
-    token: bytes
-    rooms: str
+def now_ms() -> int:
+    """Return the time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
 
 
-def pack(key: bytes, action: int, sender: bytes, number: int, fields: bytes) -> bytes:
-    """Return a datagram with its tag."""
-    body = _HEAD.pack(action, sender, number) + fields
+def new_request(action: Action, text: str, database: bytes = ANY_DATABASE, page: int = 0) -> Datagram:
+    """Return a request with an id of its own and the present time."""
+    return Datagram(action, secrets.token_bytes(REQUEST_ID_BYTES), now_ms(), database, page, text)
+
+
+def pack(key: bytes, datagram: Datagram) -> bytes:
+    """Return a datagram's bytes, with its tag."""
+    *head, text = datagram
+    body = _HEAD.pack(*head) + text.encode()
     return _tag(key, body) + body
 
 
@@ -81,15 +96,16 @@ def unpack(key: bytes, data: bytes) -> Datagram:
     """Return what a datagram says.
 
     Raises:
-        BadDatagram: the tag is not right, or what it covers is nothing that is ever sent.
+        BadDatagram: the tag is wrong, or what it covers is malformed.
     """
     body = data[TAG_BYTES:]
     if not hmac.compare_digest(_tag(key, body), data[:TAG_BYTES]):
-        raise BadDatagram("without a right tag")
-    if len(body) < _HEAD.size:
-        raise malformed()
-    action, sender, number = _HEAD.unpack_from(body)
-    return Datagram(action, sender, number, body[_HEAD.size :])
+        raise BadDatagram("whose tag is wrong: is dorm.key the same on both hosts?")
+    try:
+        action, request_id, time_ms, database, page = _HEAD.unpack_from(body)
+        return Datagram(action, request_id, time_ms, database, page, body[_HEAD.size :].decode())
+    except (struct.error, UnicodeDecodeError):
+        raise malformed() from None
 
 
 def _tag(key: bytes, body: bytes) -> bytes:
@@ -97,31 +113,10 @@ def _tag(key: bytes, body: bytes) -> bytes:
 
 
 def malformed() -> BadDatagram:
-    """Return the exception for a datagram with a right tag whose content is not."""
-    return BadDatagram("with a right tag but malformed")
+    """Return the exception for a datagram that has a valid tag, but that the main server never sends."""
+    return BadDatagram("that has a valid tag but is malformed")
 
 
-def pack_announcement(letter: str, session: bytes, token: bytes, rooms: str) -> bytes:
-    """Return the fields of an ANNOUNCE."""
-    return _ANNOUNCEMENT.pack(letter.encode(), session, token) + rooms.encode()
-
-
-def unpack_announcement(fields: bytes) -> Announcement:
-    """Return what the fields of an ANNOUNCE say.
-
-    Raises:
-        BadDatagram: they are malformed.
-    """
-    try:
-        letter, session, token = _ANNOUNCEMENT.unpack_from(fields)
-        announcement = Announcement(letter.decode(), session, token, fields[_ANNOUNCEMENT.size :].decode())
-    except (struct.error, UnicodeDecodeError):
-        raise malformed() from None
-    if announcement.letter not in KINDS:
-        raise malformed()
-    return announcement
-
-
-def rooms_text(left: dict[str, int]) -> str:
-    """Return how many of each room are left, as LIST shows it."""
-    return " ".join(f"{code}={number}" for code, number in left.items())
+def shortened(text: str) -> str:
+    """Return a text as a status line shows it: a long list of rooms without most of them."""
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}..."

@@ -1,238 +1,140 @@
-"""One client of a server: lines in, bytes out, and what happens when it does not read.
-
-No sender waits for a client's socket. What the kernel does not take is kept, at most BACKLOG_BYTES, and a second thread
-for that client, which lives only while there is a backlog, sends it. Who finds no room in the backlog waits until half
-of it is gone. A client that meanwhile takes less than LEAST_BYTES_PER_SECOND for PERIOD_SECONDS is dropped. So one that
-stops reading delays nobody for longer than that, and one that is merely slow loses nothing: who floods it is slowed.
-"""
+"""One client's connection: its owner, a thread, reads from it and closes it; any thread may send to it."""
 
 import select
 import socket
-import struct
-import threading
+import ssl
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 
 from net.log import LOG
-from protocol import LineBuffer, LineTooLong
+from net.output import Output
+from net.stream import Stream, TlsStream
 
-RECEIVE_BYTES = 1 << 18
-LEAST_RECEIVE_BYTES = 1 << 16  # for more, malloc asks the system for pages each time
-BACKLOG_BYTES = 1 << 20
-PIECE_BYTES = 1 << 18  # of the backlog, that is offered to the kernel at once
-LEAST_BYTES_PER_SECOND = 1 << 16
-PERIOD_SECONDS = 5.0
-RETRY_SECONDS = 0.25  # poll finds a socket writable only when a third of its buffer is free, which may take long
+RECEIVE_BYTES = 1 << 16  # for more, malloc asks the system for pages each time
 LINGER_SECONDS = 1.0
 QUIET_SECONDS = 0.1
-RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: close at once with a reset; the kernel forgets what it has not sent
 
 
-class DeadlinePassed(Exception):
-    """A client took too long."""
-
-    def __str__(self) -> str:
-        return "Timed out: nothing useful came in time"
+class TimeLimitPassed(Exception):
+    """A client took too long; the text is a sentence for it."""
 
 
 class Connection:
-    """A client's socket: one thread owns it, reads from it and closes it; any thread may send to it.
+    """A client's connection.
 
-    To send: send() waits while the backlog is full, send_if_room() says so instead, post() neither waits nor refuses,
-    say_farewell() is a post() after which nothing is sent. To end: the owner calls close(), which lets the backlog go
-    out; whoever gives the client up calls abort(), and the owner finds its input ended.
+    Any thread may call send(), try_send(), post() and finish(): see Output, whose methods they are.
+
+    To end it, the owner calls close(), which lets the backlog go out; a thread that gives the client up calls abort(),
+    and the owner finds the input ended.
 
     Args:
         sock: the socket.
-        stop_fd: a descriptor that becomes readable when input is to be taken as ended.
-        deadline: see below.
+        stop_fd: a descriptor that becomes readable when the input is to be taken as ended.
+        address: the client's IP address, or whatever names it.
+        tls: the server's context, if the connection speaks TLS: the owner then calls shake_hands() first.
 
     Attributes:
         fd: the number of the descriptor; it names the client in status lines.
-        deadline: the time.monotonic() at which batches() raises DeadlinePassed, or None for never.
+        address: as given.
+        while self._stream.input_ended or self._wait_for_input():
+            data = self.try_receive(size)
+            if data is not None:
     """
 
-    def __init__(self, sock: socket.socket, stop_fd: int, deadline: float | None = None) -> None:
+    def __init__(self, sock: socket.socket, stop_fd: int, address: str = "", tls: ssl.SSLContext | None = None) -> None:
         self.fd = sock.fileno()
-        self.deadline = deadline
-        self._sock = sock
-        sock.setblocking(False)  # who waits, waits in poll
-        self._stop_fd = stop_fd
-        self._input = select.poll()  # select.select() cannot take descriptors over 1023
-        self._input.register(sock, select.POLLIN)
-        self._input.register(stop_fd, select.POLLIN)
-        self._receive_bytes = LEAST_RECEIVE_BYTES
-        self._buffer = LineBuffer()
-        self._input_ended = False
-        self._lock = threading.Lock()  # guards all below and the order of what is sent; held for no wait
-        self._room = threading.Condition(self._lock)  # half of a full backlog is gone, or all of it, or the client
-        self._backlog = bytearray()
-        self._sender: threading.Thread | None = None  # sends the backlog, while there is one
-        self._open = True  # sends are accepted
-        self._lost = False  # sends are vain
-        self._watched_since: float | None = None  # when somebody began to wait for the client to read
-        self._watched_bytes = 0  # what it has taken since then
+        self.address = address
+        self._stream = _tls_stream(sock, tls) if tls else Stream(sock)
+        self._output = Output(self._stream, self.log, held=tls is not None)
+        self.send = self._output.send
+        self.try_send = self._output.try_send
+        self.post = self._output.post
+        self.finish = self._output.finish
+        self.stop_fd = stop_fd
+        self._poll = select.poll()  # select.select() cannot take descriptors over 1023
+        self._poll.register(self.fd, select.POLLIN)
+        self._poll.register(stop_fd, select.POLLIN)
+        self.input_ended = False
+        self._deadline: float | None = None
+        self._sentence = ""
 
-    def status(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Write a status line that names the client."""
         LOG.write(f"Client ({self.fd}): {text}")
 
-    def batches(self) -> Iterator[bytes]:
-        """Receive for ever; give the lines that came at once, until the client ends its side or the server stops.
+    def allow(self, seconds: float | None, sentence: str = "") -> None:
+        """Limit how long receive() may wait from now on; None lifts the limit.
+
+        Args:
+            seconds: from now.
+            sentence: what the client is told when they have passed.
+        """
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._sentence = sentence
+
+    def shake_hands(self) -> None:
+        """Carry out the TLS handshake, within the time limit; then what was sent meanwhile goes out.
 
         Raises:
-            LineTooLong: a line was over MAX_LINE_BYTES; those before it were given.
-            DeadlinePassed: the deadline has passed.
+            HandshakeFailed: the client does not speak TLS, or left.
+            TimeLimitPassed: the client took too long.
+        """
+        if isinstance(self._stream, TlsStream):
+            while not self._stream.shake_hands():
+                if not self._wait_for_input():
+                    return  # the server stops
+            self._output.release()
+
+    def receive(self, size: int = RECEIVE_BYTES) -> bytes:
+        """Block until input arrives and return it; return b"" at its end, or when the server stops.
+
+        Raises:
+            TimeLimitPassed: nothing came in time, or too little was done in time.
             OSError: the connection is lost.
         """
-        while data := self._receive():
-            lines = self._buffer.feed(data)
-            if self._buffer.answer:
-                self.send(self._buffer.answer)  # before what the lines cause: telnet shows nothing until then
-            if lines:
-                yield lines
-            if self._buffer.too_long:
-                raise LineTooLong
-        if self._buffer.in_line:
-            self.status("discarded half a line: the input ended in the middle of it")
+        while self._stream.input_ended or self._wait_for_input():
+            data = self.try_receive(size)
+            if data is not None:
+                return data
+        return b""
 
-    def _receive(self) -> bytes:
-        """Wait for input and return it, or nothing at its end."""
-        wait = None if self.deadline is None else max(0.0, self.deadline - time.monotonic()) * 1000
-        ready = self._input.poll(wait)
-        if not ready or wait == 0.0:  # also for a client that never pauses
-            raise DeadlinePassed
-        if self._stop_fd in dict(ready):
-            return b""
-        data = self._sock.recv(self._receive_bytes)
-        self._receive_bytes = min(max(4 * len(data), LEAST_RECEIVE_BYTES), RECEIVE_BYTES)
-        self._input_ended = not data
+    def try_receive(self, size: int = RECEIVE_BYTES) -> bytes | None:
+        """Return the input that has arrived, b"" at its end, None if nothing has: for a thread that polls by itself.
+
+        Raises:
+            OSError: the connection is lost.
+        """
+        data = self._stream.read(size)
+        # To a thread that sends, the system may report that the client has reset; we then read an end here.
+        self.input_ended = data == b"" and not self._output.is_lost()
         return data
 
-    def send(self, data: bytes) -> None:
-        """Send data whole and in order, waiting while there is no room for it; do nothing if the client is gone."""
-        with self._lock:
-            if rest := self._offer_first(data):
-                while self._lacks_room(rest):
-                    self._watch()
-                    self._room.wait()
-                self._append(rest)
+    def _wait_for_input(self) -> bool:
+        """Block until the socket is readable; return False if the server stops."""
+        wait = None
+        if self._deadline is not None:
+            wait = max(0.0, self._deadline - time.monotonic()) * 1000
+        ready = self._poll.poll(wait)
+        if not ready or wait == 0.0:  # the limit holds also for a client that never pauses
+            raise TimeLimitPassed(self._sentence)
+        return self.stop_fd not in dict(ready)
 
-    def send_if_room(self, data: bytes) -> bool:
-        """Send data as send() does, unless that would have to wait; return whether it was sent.
+    def has_left(self) -> bool:
+        """Return whether the client has ended its side, even if input is still unread. Any thread may ask."""
+        return self._is_in(getattr(select, "POLLRDHUP", select.POLLHUP))
 
-        Who does not read is watched from now on.
-        """
-        with self._lock:
-            if rest := self._offer_first(data):
-                if self._lacks_room(rest):
-                    self._watch()
-                    return False
-                self._append(rest)
-            return True
+    def is_reset(self) -> bool:
+        """Return whether nothing that is sent can reach the client any more. Any thread may ask."""
+        return self._is_in(select.POLLHUP)
 
-    def post(self, data: bytes) -> None:
-        """Send data as send() does, but without waiting, room or no room: for what is short and rare."""
-        with self._lock:
-            self._append(self._offer_first(data))
-
-    def _offer_first(self, data: bytes) -> bytes:
-        """Return what the kernel does not take at once of data, or all if older data wait."""
-        return data if self._backlog or not self._open else data[self._offer(data) :]
-
-    def _offer(self, data: bytes | bytearray) -> int:
-        """Return how many bytes the kernel took without waiting."""
-        try:
-            return self._sock.send(data)
-        except BlockingIOError:
-            return 0
-        except OSError:  # the owner's recv says what happened
-            self._lose()
-            return 0
-
-    def _lacks_room(self, data: bytes) -> bool:
-        """Return whether data must wait; larger than the whole backlog, they wait until it is empty."""
-        return self._open and bool(self._backlog) and len(self._backlog) + len(data) > BACKLOG_BYTES
-
-    def _append(self, data: bytes) -> None:
-        """Add to the backlog, and see that it is sent."""
-        if not data or not self._open:
-            return
-        self._backlog += data
-        if not self._sender:
-            self._sender = threading.Thread(target=self._send_backlog, name=f"sender {self.fd}", daemon=True)
-            try:
-                self._sender.start()
-            except RuntimeError:  # out of threads
-                self._sender = None
-                self._lose()
-
-    def _watch(self) -> None:
-        """Have the client dropped if it takes too little from now on."""
-        if self._watched_since is None:
-            self._watched_since = time.monotonic()
-            self._watched_bytes = 0
-
-    def _send_backlog(self) -> None:
-        """Send the backlog as the client takes it, until it is gone; the client's second thread."""
-        writable = select.poll()
-        writable.register(self._sock, select.POLLOUT)
-        while self._send_some():
-            if self._takes_too_little():
-                self.status(f"dropped: it took less than {LEAST_BYTES_PER_SECOND} bytes a second")
-                self.abort()
-            writable.poll(RETRY_SECONDS * 1000)
-
-    def _send_some(self) -> bool:
-        """Send what the kernel takes of the backlog; return whether there is more to do."""
-        with self._lock:
-            sent = self._offer(self._backlog[:PIECE_BYTES])
-            del self._backlog[:sent]
-            self._watched_bytes += sent
-            if self._open and len(self._backlog) <= BACKLOG_BYTES // 2:
-                self._watched_since = None
-                self._room.notify_all()
-            if self._lost or not self._backlog:
-                self._sender = None
-                self._room.notify_all()
-            return self._sender is not None
-
-    def _takes_too_little(self) -> bool:
-        with self._lock:
-            if self._watched_since is None:
-                return False
-            seconds = time.monotonic() - self._watched_since
-            if seconds < PERIOD_SECONDS:
-                return False
-            too_little = self._watched_bytes < LEAST_BYTES_PER_SECOND * seconds
-            self._watched_since = None  # the next period begins
-            self._watch()
-            return too_little
-
-    def say_farewell(self, data: bytes) -> None:
-        """Send the last thing that the client gets, room or no room."""
-        with self._lock:
-            self._append(self._offer_first(data))
-            self._end_sends()
-
-    def _end_sends(self) -> None:
-        self._open = False
-        self._room.notify_all()
+    def _is_in(self, state: int) -> bool:
+        poll = select.poll()
+        poll.register(self.fd, state)  # the system reports POLLHUP and POLLERR in any case
+        return bool(poll.poll(0))
 
     def abort(self) -> None:
-        """Give the client up: forget the backlog, wake whoever waits for it."""
-        with self._lock:
-            self._lose()
-
-    def _lose(self) -> None:
-        self._open = False
-        self._lost = True
-        self._backlog.clear()
-        self._room.notify_all()
-        with suppress(OSError):
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            self._sock.shutdown(socket.SHUT_RDWR)  # wakes the owner
+        """Give the client up: discard the backlog, wake the owner and every thread that waits for the client."""
+        self._output.lose()
 
     def close(self, reason: str = "") -> None:
         """Let the backlog go out, end our side, wait a moment for the client to end its own, and close.
@@ -240,38 +142,45 @@ class Connection:
         Closing while input is unread would send a reset, which may destroy the last lines on their way (RFC 1122
         4.2.2.13).
         """
-        with self._lock:
-            self._end_sends()
-            if self._sender:
-                self._watch()
-                self._room.wait_for(lambda: not self._sender)
-        if not self._input_ended:
-            with suppress(OSError):
-                self._sock.shutdown(socket.SHUT_WR)
-                self._discard_input()
-        self.status(f"disconnected{reason}")  # before the number of the descriptor is free for another
-        with self._lock:  # nobody else is using it
-            self._sock.close()
+        self._output.finish()
+        self._output.wait_until_sent()
+        self._stream.end_output()
+        if not self.input_ended:
+            self._discard_input()
+        self.log(f"disconnected{reason}")  # before another client can get the same descriptor
+        self._stream.close()
 
     def refuse(self, text: str) -> None:
-        """Tell the client why it is not served, and close without waiting."""
-        self.status(f"refused: {text}")
-        self.say_farewell(f"{text}\n".encode())
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_WR)
-            self._sock.recv(RECEIVE_BYTES)  # unread input would turn the close into a reset
-        with self._lock:
-            self._backlog.clear()
-            self._sock.close()
+        """Tell the client why it is not served, and close without waiting. Before a TLS handshake it is only closed."""
+        self.log(f"refused: {text}")
+        if not isinstance(self._stream, TlsStream):
+            with suppress(OSError):
+                self._stream.write(f"{text}\n".encode())
+        self._stream.end_output()
+        self._read_and_discard()  # unread input would turn the close into a reset
+        self._stream.close()
 
     def _discard_input(self) -> None:
-        """Read until the client ends its side, but not for long; if the server stops, until it is quiet."""
+        """Read until the client ends its side, but not for long; if the server stops, until nothing more comes."""
         end = time.monotonic() + LINGER_SECONDS
         patience = LINGER_SECONDS
         while (seconds := min(patience, end - time.monotonic())) > 0:
-            ready = dict(self._input.poll(seconds * 1000))
-            if self._stop_fd in ready:
-                self._input.unregister(self._stop_fd)
+            ready = dict(self._poll.poll(seconds * 1000))
+            if self.stop_fd in ready:
+                self._poll.unregister(self.stop_fd)
                 patience = QUIET_SECONDS
-            if not ready or (self.fd in ready and not self._sock.recv(RECEIVE_BYTES)):
+            if not ready or (self.fd in ready and self._read_and_discard() == b""):
                 return
+
+    def _read_and_discard(self) -> bytes | None:
+        try:
+            return self._stream.read(RECEIVE_BYTES)
+        except (OSError, ValueError):
+            return b""
+
+
+def _tls_stream(sock: socket.socket, context: ssl.SSLContext) -> TlsStream:
+    sock.getpeername()  # raises OSError if the client has left already; wrap_socket() would leave its socket open
+    return TlsStream(
+        context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False)
+    )

@@ -8,50 +8,97 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
+from net.command_line import add_number, fail, positive_number, reason, shown_address
 from net.log import LOG
-from net.server import Handler, Server, stop_orderly
+from net.server import Handler, Places, Server, stop_orderly
+from net.tls import BadCertificate, Certificate
 
 MAX_CONNECTIONS = 2000
-LOGIN_SECONDS = 120
+LOGIN_SECONDS = 600
 FLUSH_SECONDS = 0.3
 SPARE_DESCRIPTORS = 64
 STACK_BYTES = 1 << 19  # the usual 8 MiB each would cost 40 GB of address space for 5,000 connections
-SWITCH_SECONDS = 0.5  # each thread that waits for the interpreter wakes so often; at 5 ms, 5,000 would do only that
+SWITCH_SECONDS = (
+    0.5  # each thread that waits for the interpreter wakes at this interval; at 5 ms, 5,000 would do only that
+)
 STOPPING_SWITCH_SECONDS = 0.005  # the thread that stops the others must get its turn
-MOST = 1_000_000  # of anything that a command line asks for; in seconds, poll() takes no more than 24 days
 PROCESSORS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
-def run(
-    host: str, port: int, handler: Handler, max_connections: int = MAX_CONNECTIONS, login_seconds: int = LOGIN_SECONDS
-) -> int:
+def add_server_options(parser: argparse.ArgumentParser, host: str = "0.0.0.0") -> None:
+    """Add the options that every TCP server takes."""
+    parser.add_argument("--host", default=host, help="name or address to listen on (default: %(default)s)")
+    add_number(parser, "--max-connections", MAX_CONNECTIONS, "how many clients may be connected at once")
+    parser.add_argument(
+        "--max-per-address",
+        type=positive_number,
+        metavar="N",
+        help="how many of them may come from one address (default: half of --max-connections)",
+    )
+    add_number(
+        parser, "--login-seconds", LOGIN_SECONDS, "how long a client may go without the first request that is expected"
+    )
+    parser.add_argument(
+        "--tls-certificate", type=Path, metavar="FILE", help="speak TLS, with the certificate in this PEM file"
+    )
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key, a PEM file")
+
+
+def places(options: argparse.Namespace, extra: int = 0) -> Places:
+    """Return the places that the options allow, and extra ones."""
+    per_address = options.max_per_address or (options.max_connections + 1) // 2
+    return Places(options.max_connections + extra, per_address + extra)
+
+
+def certificate(options: argparse.Namespace) -> Certificate | None:
+    """Return the certificate that the options name, or None for a server that does not speak TLS.
+
+    Raises:
+        BadCertificate: it cannot be used.
+    """
+    if not options.tls_certificate and not options.tls_key:
+        return None
+    if not (options.tls_certificate and options.tls_key):
+        raise BadCertificate("--tls-certificate and --tls-key are expected together")
+    return Certificate(options.tls_certificate, options.tls_key)
+
+
+def serve(options: argparse.Namespace, port: int, handler: Handler) -> int:
     """Serve until SIGINT or SIGTERM, and exit; return the exit status of the program if it cannot begin."""
-    prepare(max_connections, os.getpid())
+    prepare(options.max_connections, os.getpid())
     try:
-        server = Server(host, port, handler, threading.Semaphore(max_connections), login_seconds)
+        proof = certificate(options)
+        server = Server(options.host, port, handler, places(options), options.login_seconds, proof)
+    except BadCertificate as error:
+        return fail(str(error))
     except OSError as error:
-        return fail(f"Cannot listen on {host}:{port}: {error.strerror}")
-    LOG.write(f"Listening on {host}:{server.port}")
+        return cannot_listen(options.host, port, error)
+    LOG.write(f"Listening on {shown_address(options.host, server.port)}")
     server.start()
-    wait_for_signal()
+    wait_for_stop(proof)
     return end_process([server])
 
 
-def prepare(descriptors: int, processor: int) -> None:
-    """Ready the process for so many descriptors and as many threads, which SIGINT and SIGTERM do not reach.
+def cannot_listen(host: str, port: int, error: OSError) -> int:
+    """Say in one line why a server cannot begin; return its exit status."""
+    return fail(f"Cannot listen on {shown_address(host, port)}: {reason(error)}")
 
-    The signals wait for wait_for_signal(): no handler runs in the middle of something. To be called before any thread
-    is started: threads inherit all this.
+
+def prepare(descriptors: int, processor: int) -> None:
+    """Raise the descriptor limit, and block the signals that wait_for_stop() waits for.
+
+    No handler runs in the middle of something. To be called before any thread is started: threads inherit all this.
 
     Args:
-        descriptors: how many it may need.
-        processor: on which processor it stays, counted round from the last one; any number will do.
+        descriptors: how many the process may need.
+        processor: which processor the process stays on, counted round from the last one; any number will do.
     """
     _stay_on(processor)
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     threading.stack_size(STACK_BYTES)
     sys.setswitchinterval(SWITCH_SECONDS)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -65,17 +112,39 @@ def prepare(descriptors: int, processor: int) -> None:
 def _stay_on(processor: int) -> None:
     """Keep this thread, and those that it starts, on one processor, where the system lets a program choose.
 
-    The interpreter runs one thread at a time. Spread over processors, its threads interrupt each other at every system
-    call to hand that right over, often in vain (David Beazley, Understanding the Python GIL, 2010).
+    With a GIL, the interpreter runs one thread at a time. Spread over processors, its threads interrupt each other at
+    every system call to hand that right over, often in vain (David Beazley, Understanding the Python GIL, 2010).
     """
-    if hasattr(os, "sched_setaffinity"):
+    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    if has_gil and hasattr(os, "sched_setaffinity"):
         with suppress(OSError):
             os.sched_setaffinity(0, {PROCESSORS[~processor % len(PROCESSORS)]})
 
 
-def wait_for_signal() -> None:
-    """Wait for SIGINT or SIGTERM."""
-    signal.sigwait(STOP_SIGNALS)
+def use_all_processors() -> None:
+    """Let this thread run on any processor again: for long computations that do not hold the GIL."""
+    if hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):
+            os.sched_setaffinity(0, PROCESSORS)
+
+
+def wait_for_stop(proof: Certificate | None = None) -> None:
+    """Wait for SIGINT or SIGTERM. SIGHUP makes a server read its certificate again; without one, it stops the server.
+
+    A server that was started with nohup goes on when its terminal is closed.
+    """
+    goes_on = proof or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    while signal.sigwait(SIGNALS) == signal.SIGHUP and goes_on:
+        if proof:
+            _reload(proof)
+
+
+def _reload(proof: Certificate) -> None:
+    try:
+        proof.reload()
+        LOG.write("The certificate was read again; new connections use it")
+    except BadCertificate as error:
+        LOG.write(f"The certificate was not replaced: {error}")
 
 
 def end_process(servers: Sequence[Server]) -> NoReturn:
@@ -87,43 +156,3 @@ def end_process(servers: Sequence[Server]) -> NoReturn:
     stop_orderly(servers)
     LOG.flush(FLUSH_SECONDS)
     os._exit(0)
-
-
-def fail(message: str) -> int:
-    """Say in one line why the program cannot go on; return its exit status."""
-    print(message, file=sys.stderr)
-    return 1
-
-
-def add_options(parser: argparse.ArgumentParser, host: str = "0.0.0.0") -> None:
-    """Add the options that every server takes."""
-    parser.add_argument("--host", default=host, help="address to listen on (default: %(default)s)")
-    add_number(parser, "--max-connections", MAX_CONNECTIONS, "how many at once")
-    add_number(parser, "--login-seconds", LOGIN_SECONDS, "how long a connection may take to do its first useful thing")
-
-
-def add_number(parser: argparse.ArgumentParser, option: str, default: int, meaning: str) -> None:
-    """Add an option whose value is a number from 1 to a million."""
-    parser.add_argument(option, type=positive, default=default, metavar="N", help=f"{meaning} (default: %(default)s)")
-
-
-def port_number(text: str) -> int:
-    """Return a port given on a command line.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    if text.isascii() and text.isdigit() and int(text) < 65536:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no port: a number from 0 to 65535 is expected")
-
-
-def positive(text: str) -> int:
-    """Return a number given on a command line, from 1 to a million.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    if text.isascii() and text.isdigit() and 1 <= int(text) <= MOST:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST}")

@@ -1,9 +1,6 @@
 """A TCP server: one thread that accepts, and a thread for each connection.
 
-    listen -> accept for ever -> (a worker) converse -> the program's handler
-
-The listening thread does nothing but accept. Where busy threads keep it from that, who must know all clients, such as a
-room that counts its members, accepts first those who wait: Server.connections().
+    listen -> accept for ever -> (a worker thread) handshake if TLS -> the program's handler -> close
 
 A server stops in order: it accepts no more, every conversation ends as if its client had ended its input, what is
 queued goes out; only what has not ended by then is cut off.
@@ -15,24 +12,58 @@ import select
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
-from net.connection import Connection, DeadlinePassed
+from net.command_line import reason, shown_address
+from net.connection import Connection, TimeLimitPassed
+from net.conversation import Conversation
 from net.log import LOG
+from net.stream import HandshakeFailed
+from net.tls import Certificate
 from net.workers import WORKERS
 from protocol import LineTooLong
 
 ORDERLY_STOP_SECONDS = 1.0
 CUT_OFF_SECONDS = 0.3
 ACCEPT_AGAIN_SECONDS = 0.1
-KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3}  # ... within two minutes, not two hours
+# Detect hosts that vanished within two minutes instead of two hours. macOS calls the first of these TCP_KEEPALIVE.
+KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3}
 SERVER_DESCRIPTORS = 3  # of a server without connections: the listening socket and a pipe
 
+Handler = Callable[[Conversation], None]
 
-Handler = Callable[[Connection], None]
+
+class Places:
+    """Admission: how many connections there may be at once, in total and from one address.
+
+    Several servers may share the places.
+    """
+
+    def __init__(self, total: int, per_address: int) -> None:
+        self._total = total
+        self._per_address = per_address
+        self._lock = threading.Lock()  # guards _taken
+        self._taken: Counter[str] = Counter()  # by address
+
+    def take(self, address: str) -> str:
+        """Take a place; return "", or the sentence that says why there is none."""
+        with self._lock:
+            if self._taken.total() >= self._total:
+                return "Too many connections"
+            if self._taken[address] >= self._per_address:
+                return "Too many connections from your address"
+            self._taken[address] += 1
+            return ""
+
+    def release(self, address: str) -> None:
+        """Give a place back."""
+        with self._lock:
+            self._taken[address] -= 1
+            if not self._taken[address]:
+                del self._taken[address]
 
 
 class Server:
@@ -40,10 +71,11 @@ class Server:
 
     Args:
         host: the name or address to listen on.
-        port: the port; 0 is any free one.
-        handler: called with each connection, in the connection's own thread; it is closed when this returns.
-        places: one for each connection; who finds none is told so and closed. Several servers may share them.
-        login_seconds: the deadline that each connection begins with, for the handler to lift; None is no deadline.
+        port: the port; 0 means any free port.
+        handler: called with each conversation, in the connection's own thread; when it returns, the connection closes.
+        places: one for each connection; a client for whom there is none is told so and closed.
+        login_seconds: how long a client may take for its first complete line, unless the handler decides otherwise.
+        certificate: what the server proves itself with, if it speaks TLS.
 
     Attributes:
         port: the port that it listens on.
@@ -57,26 +89,28 @@ class Server:
         host: str,
         port: int,
         handler: Handler,
-        places: threading.Semaphore,
-        login_seconds: float | None = None,
+        places: Places,
+        login_seconds: float,
+        certificate: Certificate | None = None,
     ) -> None:
-        self._stop_fd, self._stop_writer = os.pipe()  # closing the writer wakes everybody who polls
+        self._stop_fd, self._stop_writer = os.pipe()  # closing the writer wakes every thread that polls
         try:
             self._listener = listen(host, port)
         except OSError:
             os.close(self._stop_writer)
             os.close(self._stop_fd)
             raise
-        self._listener.setblocking(False)  # several threads accept, and none of them may wait for another's client
-        self._queue = select.poll()  # of those who have connected and are not accepted yet
-        self._queue.register(self._listener, select.POLLIN)
+        self._pending = select.poll()  # clients that have connected and are not accepted yet
+        self._pending.register(self._listener, select.POLLIN)
         self.port: int = self._listener.getsockname()[1]
         self._handler = handler
         self._places = places
         self._login_seconds = login_seconds
+        self._certificate = certificate
         self._stopping = threading.Event()
-        self._ended = threading.Condition()  # guards accepting and _connections; notified when one of them ends
+        self._ended = threading.Condition()  # guards accepting and all below; notified when a connection ends
         self._connections: set[Connection] = set()
+        self._snapshot: tuple[Connection, ...] | None = None  # of _connections, until they change
         self._acceptor = threading.Thread(target=self._accept_for_ever, name=f"accept {self.port}", daemon=True)
 
     def start(self) -> None:
@@ -88,19 +122,35 @@ class Server:
         try:
             self._acceptor.start()
         except RuntimeError:
-            self.stop()
+            stop_all([self])
             raise
 
-    def stop(self, farewell: bytes = b"") -> None:
-        """Stop as stop_all() does."""
-        stop_all([self], farewell)
+    def connections(self) -> tuple[Connection, ...]:
+        """Return a snapshot of the connections: the same object until one begins or ends."""
+        snapshot = self._snapshot
+        if snapshot is None:
+            with self._ended:
+                snapshot = self._snapshot = tuple(self._connections)
+        return snapshot
+
+    def accept_pending(self) -> None:
+        """Accept clients that have connected by now and that the accepting thread has not come to yet.
+
+        A client that knows itself connected expects to be counted, and to be sent what others say from then on. Call
+        this first, and the snapshot includes it.
+        """
+        with self._ended:  # a poll object serves one thread at a time
+            pending = self._pending.poll(0)  # asks ten times faster than accept() does
+        if pending:
+            with suppress(OSError):  # the accepting thread meets the same error, and reports it
+                self._accept_waiting()
 
     def begin_stop(self, farewell: bytes) -> None:
         """Wake the accepting thread and every conversation to end; a farewell is the last that a client gets."""
         self._stopping.set()
         if farewell:
-            for connection in self._snapshot():
-                connection.say_farewell(farewell)
+            for connection in self.connections():
+                connection.finish(farewell)
         os.close(self._stop_writer)
 
     def close_listener(self, deadline: float) -> None:
@@ -110,35 +160,19 @@ class Server:
         with self._ended:
             self._listener.close()
 
-    def connections(self) -> list[Connection]:
-        """Return the connections of all who have connected, also of those whom the busy accepting thread left waiting.
-
-        A client that knows itself connected expects to be counted, and to be sent what others say from then on.
-        """
-        with self._ended:
-            if not self._queue.poll(0):  # asks ten times faster than accept() does
-                return list(self._connections)
-        with suppress(OSError):  # the accepting thread meets the same, and says so
-            self._accept_waiting()
-        return self._snapshot()
-
     def cut_off(self) -> None:
         """Give up the connections that are left."""
-        for connection in self._snapshot():
+        for connection in self.connections():
             connection.abort()
 
     def wait_for_end(self, seconds: float) -> bool:
-        """Wait until all connections have ended, at most so many seconds; return whether they have."""
+        """Wait until all connections have ended, for at most some seconds; return whether they have."""
         with self._ended:
             return self._ended.wait_for(lambda: not self._connections, seconds)
 
     def close(self) -> None:
-        """Let go of what stopping needed; no connection is left."""
+        """Close the pipe that stopping needed; no connection is left."""
         os.close(self._stop_fd)
-
-    def _snapshot(self) -> list[Connection]:
-        with self._ended:
-            return list(self._connections)
 
     def _accept_for_ever(self) -> None:
         arrivals = select.poll()
@@ -150,68 +184,80 @@ class Server:
             try:
                 self._accept_waiting()
                 complained = False
-            except OSError as error:  # no descriptors or no memory: those who wait stay in the queue
+            except OSError as error:  # no descriptors or no memory: waiting clients stay in the queue
                 if not complained and not self._stopping.is_set():
-                    LOG.write(f"Cannot accept for now: {error.strerror}")
+                    LOG.write(f"Cannot accept for now: {reason(error)}")
                     complained = True
                 self._stopping.wait(ACCEPT_AGAIN_SECONDS)
 
     def _accept_waiting(self) -> None:
-        """Accept those who have connected by now."""
-        for _ in range(socket.SOMAXCONN):  # there may come more all the time
+        """Accept the clients that have connected by now."""
+        for _ in range(socket.SOMAXCONN):  # more may come all the time
             if self._stopping.is_set():
                 return
-            with self._ended:  # to whoever has the lock, a client is either in the queue or in _connections
+            with self._ended:  # under the lock, a client is either in the queue or, unless refused, in _connections
                 try:
                     sock, address = self._listener.accept()
                 except BlockingIOError:
                     return
-                connection = Connection(sock, self._stop_fd, self._deadline())
-                self._connections.add(connection)
-            self._begin(connection, address)
+                connection = self._admit(sock, address)
+            if connection:
+                self._begin(connection)
 
-    def _deadline(self) -> float | None:
-        return time.monotonic() + self._login_seconds if self._login_seconds else None
-
-    def _begin(self, connection: Connection, address: tuple[str, int]) -> None:
-        """Start a connection's thread, or refuse the connection."""
-        connection.status(f"accepted from {address[0]}:{address[1]}")
-        if not self._places.acquire(blocking=False):
-            self._refuse(connection, "Too many connections")
-            return
+    def _admit(self, sock: socket.socket, address: tuple[str, int]) -> Connection | None:
+        """Return a new connection if there is a place for it."""
         try:
-            WORKERS.run(partial(self._converse, connection))
-        except RuntimeError:  # out of threads
-            self._refuse(connection, "Too many threads")
-            self._places.release()
+            tls = self._certificate.context if self._certificate else None
+            connection = Connection(sock, self._stop_fd, address[0], tls)
+        except OSError:  # the client has left already
+            sock.close()
+            return None
+        connection.log(f"accepted from {shown_address(*address[:2])}")
+        if refusal := self._places.take(connection.address):
+            connection.refuse(refusal)
+            return None
+        connection.allow(self._login_seconds, f"No complete request within {self._login_seconds} seconds")
+        self._connections.add(connection)
+        self._snapshot = None
+        return connection
 
-    def _refuse(self, connection: Connection, reason: str) -> None:
-        connection.refuse(reason)
-        self._forget(connection)
+    def _begin(self, connection: Connection) -> None:
+        """Start a connection's thread."""
+        try:
+            WORKERS.run(lambda: self._converse(connection))
+        except RuntimeError:  # out of threads
+            self._forget(connection)
+            connection.refuse("Too many threads")
 
     def _converse(self, connection: Connection) -> None:
         """Run the handler; whatever happens there costs this connection alone."""
-        reason = ""
+        client = Conversation(connection)
+        ending = ""
         try:
-            connection.status("handler started")
-            self._handler(connection)
-        except (LineTooLong, DeadlinePassed) as error:
-            reason = f": {error}"
-            connection.send(f"{error}\n".encode())
+            connection.log("handler started")
+            connection.shake_hands()
+            self._handler(client)
+        except (LineTooLong, TimeLimitPassed) as error:
+            ending = f": {error}"
+            client.reply(str(error))
+        except HandshakeFailed as error:
+            ending = f": {error}"
         except OSError as error:
-            reason = f": {error.strerror}"
+            ending = f": {reason(error)}"
         except Exception:
-            reason = ": a bug in its handler"
+            ending = ": a bug in its handler"
             logging.exception("Client (%d)", connection.fd)
         finally:
-            connection.close(reason)
+            client.flush()
+            connection.close(ending)
             self._forget(connection)
-            self._places.release()
 
     def _forget(self, connection: Connection) -> None:
         with self._ended:
             self._connections.remove(connection)
+            self._snapshot = None
             self._ended.notify_all()
+        self._places.release(connection.address)
 
 
 def stop_all(servers: Sequence[Server], farewell: bytes = b"") -> None:
@@ -220,7 +266,7 @@ def stop_all(servers: Sequence[Server], farewell: bytes = b"") -> None:
         for server in servers:
             server.cut_off()
         if not _wait_for_end(servers, CUT_OFF_SECONDS):
-            return  # a handler hangs, and the rest is for the end of the process
+            return  # a handler hangs, and the rest is left to the end of the process
     for server in servers:
         server.close()
 
@@ -241,7 +287,7 @@ def _wait_for_end(servers: Sequence[Server], seconds: float) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens. Those it accepts inherit its options.
+    """Return a non-blocking socket that listens. The sockets it accepts inherit its options.
 
     Raises:
         OSError: it cannot listen there.
@@ -251,7 +297,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # do not wait for the last run's connections
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # telnet may mark a byte as urgent
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # find out about vanished hosts ...
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in KEEP_ALIVE.items():
             if hasattr(socket, name):
                 listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
@@ -261,6 +307,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError:
         listener.close()
         raise
+    listener.setblocking(False)  # several threads accept, and none of them may wait for another's client
     return listener
 
 
@@ -272,6 +319,6 @@ def resolve(host: str, port: int, kind: int, family: int = 0) -> tuple[int, Any]
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, family, kind)[0]
-    except UnicodeError as error:  # a name that cannot be one, such as a..b
-        raise socket.gaierror(socket.EAI_NONAME, f"{host!r} is no name of a host") from error
+    except UnicodeError as error:  # a name that no host can have, such as a..b
+        raise socket.gaierror(socket.EAI_NONAME, f"{host!r} is not a valid host name") from error
     return family, address

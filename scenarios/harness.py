@@ -1,11 +1,13 @@
-"""A stage for programs: each runs as a process, and each line on the screen says whose it is.
+"""A harness that runs programs as processes, connects clients to them, and shows what each of them writes.
 
     chat_server     | Listening on 127.0.0.1:40123      what a program writes
     alice           > JOIN alice                        what is typed for it
     alice           | JOIN alice accepted
 
-Who is on stage is an Actor: a Program, or a Telnet, which is a connection that speaks lines. A story has them type, and
-waits for what they are to see. Every wait has a limit; what does not come is Unmet, and never a wait for ever.
+A scenario lets participants send lines and expects lines of them. A line is shown when the scenario expects it, not
+when it arrives: servers write their log some milliseconds after they have replied, and a scenario that expects the
+server's line first shows a cause before its effect. Every wait has a limit; a line that does not come within it raises
+Unmet.
 """
 
 import os
@@ -21,9 +23,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from scenarios.report import BOLD, DIM, RED, Screen
+from scenarios.report import BOLD, DIM, RED, Report
 
 ROOT = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
 WAIT_SECONDS = 8.0
 TICK_SECONDS = 0.1
 STOP_SECONDS = 3.0
@@ -33,11 +36,11 @@ NOTHING = "nothing came"
 
 
 class Unmet(Exception):
-    """Something that a story needs did not happen.
+    """Something that a scenario needs did not happen.
 
     Attributes:
-        expected: what was to happen.
-        happened: what did.
+        expected: what was expected.
+        happened: what happened.
     """
 
     def __init__(self, expected: str, happened: str) -> None:
@@ -46,88 +49,114 @@ class Unmet(Exception):
         self.happened = happened
 
 
-class Actor:
-    """Somebody on stage: types lines, and sees lines.
+class Participant:
+    """A program or a connection: lines are sent to it and expected of it.
 
     Args:
-        screen: shows it all.
+        report: shows them.
         name: stands before each line.
+        live: whether to show a line as soon as it arrives.
     """
 
-    def __init__(self, screen: Screen, name: str) -> None:
+    def __init__(self, report: Report, name: str, live: bool) -> None:
         self.name = name
-        self._screen = screen
-        self._colour = screen.colour_of(name)
+        self._report = report
+        self._live = live
+        self._colour = report.colour_of(name)
         self._changed = threading.Condition()  # guards all below
         self._lines: list[str] = []
-        self._seen = 0  # so many of the lines the story has looked at
-        self._unfinished = ""  # a line whose end has not come: a prompt, perhaps
+        self._seen = 0  # how many of the lines the scenario has looked at
+        self._unfinished = ""  # a line whose end has not come, such as a prompt
         self._echo = ""  # what was typed at a prompt, for a program that repeats it there
         self._ended = False
         self._reader = threading.Thread(target=self._read_for_ever, name=name, daemon=True)
 
-    def types(self, text: str, shown: str = "") -> None:
-        """Type a line; show something else in its place if it is a secret."""
-        self._screen.pause()
+    def send(self, text: str, shown: str = "") -> None:
+        """Send a line; show another text in its place if it is a secret."""
+        self._report.pause()
         with self._changed:
             prompt = self._unfinished if self._at_prompt() else ""
             self._unfinished = self._unfinished.removeprefix(prompt)
             self._echo = text if prompt else ""
-        self._show(">", prompt + self._screen.painted(shown or text, BOLD))
-        with suppress(OSError):  # who is gone says so, or sees nothing
+        self._show(">", prompt + self._report.painted(shown or text, BOLD))
+        with suppress(OSError):  # the end of the participant is seen by expecting something of it
             self._send(text)
 
-    def sees(self, text: str) -> str:
+    def expect(self, text: str) -> str:
         """Wait for a line that contains a text; return the line.
 
         Raises:
-            Unmet: none came.
+            Unmet: no such line came.
         """
-        return self.sees_all(text)[-1]
+        return self.expect_lines(text)[-1]
 
-    def sees_all(self, text: str) -> list[str]:
+    def expect_lines(self, text: str) -> list[str]:
         """Wait for a line that contains a text; return all lines up to it.
 
         Raises:
-            Unmet: none came.
+            Unmet: no such line came.
         """
         lines = self._next(text)
         if not lines or text not in lines[-1]:
             came = " / ".join(lines[-2:]) or NOTHING
-            raise Unmet(f"{self.name} sees: {text}", came + (", and then the end" if self._ended else ""))
+            raise Unmet(f"{self.name} shows: {text}", came + (", and then the end" if self._ended else ""))
         return lines
 
-    def sees_number(self, before: str) -> int:
-        """Wait for a line that contains a text; return the number that follows it there.
+    def expect_all(self, *texts: str) -> None:
+        """Wait until each text has been in a line, whatever their order.
 
         Raises:
-            Unmet: none came.
+            Unmet: one of them was in no line.
         """
-        line = self.sees(before)
+        missing = list(texts)
+        while missing:
+            lines = self._next("")
+            if not lines:
+                raise Unmet(f"{self.name} shows: {missing[0]}", NOTHING)
+            missing = [text for text in missing if text not in lines[-1]]
+
+    def expect_number(self, before: str) -> int:
+        """Wait for a line that contains a text; return the number that follows the text.
+
+        Raises:
+            Unmet: no such line came.
+        """
+        line = self.expect(before)
         number = re.match(r"\d+", line.partition(before)[2])
         if not number:
-            raise Unmet(f"{self.name} sees: {before} and a number", line)
+            raise Unmet(f"{self.name} shows: {before} and a number", line)
         return int(number[0])
 
     def reply(self) -> str:
-        """Return the next line that is not empty."""
+        """Return the next line that is not empty, or a sentence that none came."""
         return "".join(self._next("")) or NOTHING
 
-    def sees_end(self) -> bool:
-        """Return whether the end of the output, or of the connection, comes."""
-        return self._wait_until(lambda: self._ended)
+    def shows(self, text: str) -> bool:
+        """Return whether a line that contains a text comes within the time limit."""
+        return text in (self._next(text) or [""])[-1]
+
+    def ends(self) -> bool:
+        """Return whether the output, or the connection, ends within the time limit; show what came before."""
+        ended = self._wait_until(lambda: self._ended)
+        self.show_rest()
+        return ended
+
+    def show_rest(self) -> None:
+        """Show the lines that the scenario has not looked at."""
+        with self._changed:
+            while self._seen < len(self._lines):
+                self._take_next()
 
     def _next(self, text: str) -> list[str]:
         """Wait for a line with a text, or for the end; return the lines up to there.
 
-        A line that has no end yet, such as a prompt, is taken too, but stays where it is.
+        A line that has no end yet, such as a prompt, is returned too, but stays where it is.
         """
         lines: list[str] = []
 
         def look() -> bool:
             while self._seen < len(self._lines):
-                lines.append(self._lines[self._seen])
-                self._seen += 1
+                lines.append(self._take_next())
                 if text in lines[-1]:
                     return True
             if text and self._at_prompt() and text in self._unfinished:
@@ -138,6 +167,13 @@ class Actor:
         self._wait_until(look)
         return lines
 
+    def _take_next(self) -> str:
+        line = self._lines[self._seen]
+        self._seen += 1
+        if not self._live:
+            self._show("|", line)
+        return line
+
     def _at_prompt(self) -> bool:
         return self._unfinished.endswith(" ")
 
@@ -145,7 +181,7 @@ class Actor:
         end = time.monotonic() + WAIT_SECONDS
         with self._changed:
             while not condition():
-                self._screen.go_on()
+                self._report.check()
                 if time.monotonic() > end:
                     return False
                 self._changed.wait(TICK_SECONDS)
@@ -158,10 +194,10 @@ class Actor:
                 data = self._receive()
             except OSError:
                 data = b""
-            self._take(data.decode(errors="replace"))
+            self._add(data.decode(errors="replace"))
 
-    def _take(self, text: str) -> None:
-        """Take what came; an empty text is the end."""
+    def _add(self, text: str) -> None:
+        """Add what was received to the lines; an empty text is the end."""
         with self._changed:
             *lines, self._unfinished = (self._unfinished + text).replace("\r\n", "\n").split("\n")
             if not text:
@@ -170,12 +206,13 @@ class Actor:
             for line in lines:
                 if line and line != self._echo:
                     self._lines.append(line)
-                    self._show("|", line)
+                    if self._live:
+                        self._show("|", line)
                 self._echo = ""
             self._changed.notify_all()
 
     def _show(self, sign: str, text: str) -> None:
-        self._screen.show(self._screen.painted(f"{self.name:<{NAME_WIDTH}} {sign}", self._colour) + f" {text}")
+        self._report.show(self._report.painted(f"{self.name:<{NAME_WIDTH}} {sign}", self._colour) + f" {text}")
 
     def _send(self, text: str) -> None:
         raise NotImplementedError
@@ -184,28 +221,28 @@ class Actor:
         raise NotImplementedError
 
 
-class Program(Actor):
+class ScriptProcess(Participant):
     """A program of the project as a process; what it writes to standard error is shown as well."""
 
-    def __init__(self, screen: Screen, name: str, script: str, *arguments: str) -> None:
-        super().__init__(screen, name)
-        self._show("$", screen.painted(shlex.join(["python3", script, *arguments]), DIM))
+    def __init__(self, report: Report, name: str, live: bool, script: str, *arguments: str) -> None:
+        super().__init__(report, name, live)
+        self._show("$", report.painted(shlex.join(["python3", script, *arguments]), DIM))
         self._process = subprocess.Popen(
             [sys.executable, "-u", str(ROOT / script), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is the demo's alone, which then ends all
+            start_new_session=True,  # Ctrl-C reaches the demo alone, which then ends all
         )
         self._reader.start()
 
     def freeze(self) -> None:
-        """Have it do nothing more, whatever comes."""
+        """Suspend it: it does nothing, whatever it receives."""
         self._process.send_signal(signal.SIGSTOP)
 
     def kill(self) -> None:
         """Kill it as kill -9 does."""
-        self._show("!", self._screen.painted("kill -9", RED))
+        self._show("!", self._report.painted("kill -9", RED))
         self._process.kill()
         self._process.wait()
 
@@ -235,21 +272,28 @@ class Program(Actor):
         return os.read(self._process.stdout.fileno(), RECEIVE_BYTES)
 
 
-class Telnet(Actor):
-    """A connection on which lines are typed, as telnet does; telnet itself need not be there."""
+class LineClient(Participant):
+    """A connection on which lines are sent as telnet sends them; telnet itself need not be installed.
 
-    def __init__(self, screen: Screen, name: str, port: int) -> None:
-        super().__init__(screen, name)
-        self._show("$", screen.painted(f"(like telnet) localhost {port}", DIM))
+    Args:
+        port: the port to connect to.
+
+    Raises:
+        Unmet: there is no connection.
+    """
+
+    def __init__(self, report: Report, name: str, live: bool, port: int) -> None:
+        super().__init__(report, name, live)
+        self._show("$", report.painted(f"(like telnet) localhost {port}", DIM))
         try:
-            self._sock = socket.create_connection(("127.0.0.1", port), WAIT_SECONDS)
+            self._sock = socket.create_connection((HOST, port), WAIT_SECONDS)
         except OSError as error:
-            raise Unmet(f"{name} is connected", f"{error.strerror}") from None
+            raise Unmet(f"{name} is connected", error.strerror or str(error)) from None
         self._sock.settimeout(None)
         self._reader.start()
 
     def begin_end(self) -> None:
-        """Leave."""
+        """End the connection."""
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
@@ -265,35 +309,47 @@ class Telnet(Actor):
         return self._sock.recv(RECEIVE_BYTES)
 
 
-class Stage:
-    """All who are on stage; when it is left, all that they are is ended."""
+class Harness:
+    """All participants; leaving the harness ends them.
 
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
-        self._actors: list[Program | Telnet] = []
+    Args:
+        report: shows what they send and write.
+        live: whether to show each line as soon as it arrives.
+    """
 
-    def __enter__(self) -> "Stage":
+    def __init__(self, report: Report, live: bool = False) -> None:
+        self._report = report
+        self._live = live
+        self._participants: list[ScriptProcess | LineClient] = []
+
+    def __enter__(self) -> "Harness":
         """Begin."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End all who are on stage; programs that are asked to end and do not are killed."""
-        for actor in reversed(self._actors):
-            actor.begin_end()
+        """Show the lines that are left and end all participants; kill those that do not end when they are asked."""
+        for participant in self._participants:
+            participant.show_rest()
+        for participant in reversed(self._participants):
+            participant.begin_end()
         until = time.monotonic() + STOP_SECONDS
-        for actor in self._actors:
-            actor.end(until)
+        for participant in self._participants:
+            participant.end(until)
 
-    def program(self, name: str, script: str, *arguments: str) -> Program:
+    def start(self, name: str, script: str, *arguments: str) -> ScriptProcess:
         """Start a program of the project."""
-        self._screen.go_on()
-        program = Program(self._screen, name, script, *arguments)
-        self._actors.append(program)
+        self._report.check()
+        program = ScriptProcess(self._report, name, self._live, script, *arguments)
+        self._participants.append(program)
         return program
 
-    def telnet(self, name: str, port: int) -> Telnet:
-        """Connect somebody to a port."""
-        self._screen.go_on()
-        telnet = Telnet(self._screen, name, port)
-        self._actors.append(telnet)
-        return telnet
+    def connect(self, name: str, port: int) -> LineClient:
+        """Connect a client to a port.
+
+        Raises:
+            Unmet: there is no connection.
+        """
+        self._report.check()
+        client = LineClient(self._report, name, self._live, port)
+        self._participants.append(client)
+        return client

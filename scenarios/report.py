@@ -1,15 +1,24 @@
-"""The screen of the demo: lines from many threads, in colour on a terminal, and the table at the end."""
+"""What demo.py writes: lines from several threads, in colour on a terminal, and the table at the end."""
 
 import os
+import shutil
 import sys
+import textwrap
 import threading
 import time
-from typing import NamedTuple, NoReturn
+from collections.abc import Iterator
+from itertools import groupby
+from typing import NamedTuple
+
+from net.command_line import discard_output, fail, reason
 
 PACE_SECONDS = 0.25  # on a terminal: people read along
 PLAIN_PACE_SECONDS = 0.03
 TICK_SECONDS = 0.1
-CELL_WIDTH = 36
+WIDTH = 80  # in columns, where standard output is not a terminal
+MARK_WIDTH = 4
+SITUATION_WIDTH = 25
+GAP = 2
 
 BOLD, DIM, RED, GREEN, PLAIN = "\033[1m", "\033[2m", "\033[31m", "\033[32m", "\033[0m"
 NAME_COLOURS = [f"\033[{number}m" for number in (36, 33, 35, 34, 32, 96, 93, 95, 94, 92, 97)]
@@ -19,72 +28,72 @@ class Stopped(Exception):
     """The demo is to end."""
 
 
-class Check(NamedTuple):
-    """A row of the table: something that was expected of a story, and what happened."""
+class Outcome(NamedTuple):
+    """A row of the table: what a scenario expected in some situation, and what happened."""
 
-    story: str
+    scenario: str
     situation: str
     expected: str
     happened: str
 
     @property
     def met(self) -> bool:
-        """Whether it happened; more may have been said of it."""
+        """Whether it happened; the line that was received may be longer than what was expected."""
         return self.happened.startswith(self.expected)
 
 
-class Screen:
-    """Standard output, a line at a time from any thread, for those who watch."""
+class Report:
+    """Standard output, one line at a time from any thread."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stdout.isatty() and os.getenv("TERM") != "dumb"
+        self._terminal = bool(sys.stdout and sys.stdout.isatty() and os.getenv("TERM") != "dumb")
         self._in_colour = self._terminal and not os.getenv("NO_COLOR")
         self._stopping = False
         self._colours: dict[str, str] = {}  # by name
-        self._lock = threading.Lock()  # one line after the other
+        self._lock = threading.Lock()  # held while a line is written
 
     def colour_of(self, name: str) -> str:
-        """Return the colour for a name: always the same."""
+        """Return the colour of a name: always the same one."""
         return self._colours.setdefault(name, NAME_COLOURS[len(self._colours) % len(NAME_COLOURS)])
 
     def painted(self, text: str, *colours: str) -> str:
-        """Return a text in colours, if the screen has any."""
+        """Return a text in colours, or as it is where colours are not wanted."""
         return f"{''.join(colours)}{text}{PLAIN}" if self._in_colour and text else text
 
     def show(self, line: str = "") -> None:
-        """Write a line; if nobody reads any more, stop."""
+        """Write a line; stop the demo if nobody reads it."""
         with self._lock:
             try:
                 print(line, flush=True)
-            except BrokenPipeError:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            except OSError as error:
+                discard_output()
                 self.stop()
+                if not isinstance(error, BrokenPipeError):
+                    fail(f"Cannot write: {reason(error)}")
 
-    def show_table(self, checks: list[Check]) -> None:
-        """Write all that was expected and what happened, in full where it was not met."""
-        self._show_row(BOLD, "", "Story", "Situation", "Expected", "Happened")
-        for check in checks:
-            if check.met:
-                self._show_row(GREEN, "ok", *(_shortened(cell) for cell in check))
-            else:
-                self._show_row(RED, "NO", *check)
-
-    def _show_row(self, colour: str, mark: str, story: str, situation: str, expected: str, happened: str) -> None:
-        cells = f"{story:<14}  {situation:<25}  {expected:<{CELL_WIDTH}}  {happened}"
-        self.show(
-            self.painted(f"{mark:<2}", colour) + "  " + (cells if colour == GREEN else self.painted(cells, colour))
-        )
+    def show_table(self, outcomes: list[Outcome]) -> None:
+        """Write a table of what was expected and what happened; where they differ, write both in full below the row."""
+        columns = shutil.get_terminal_size((WIDTH, 0)).columns if self._terminal else WIDTH
+        width = max((columns - MARK_WIDTH - SITUATION_WIDTH - 2 * GAP) // 2, GAP)
+        for scenario, rows in groupby(outcomes, lambda outcome: outcome.scenario):
+            self.show(self.painted(_row("", scenario, "Expected", "Happened", width), BOLD))
+            for row in rows:
+                mark, colour = ("ok", GREEN) if row.met else ("NO", RED)
+                line = _row(mark, row.situation, row.expected, row.happened, width)
+                self.show(self.painted(mark, colour) + line[len(mark) :])
+                for full in [] if row.met else _in_full(row, columns):
+                    self.show(self.painted(full, RED))
 
     def pause(self) -> None:
         """Give people who watch the time to read."""
-        self.go_on()
+        self.check()
         time.sleep(PACE_SECONDS if self._terminal else PLAIN_PACE_SECONDS)
 
     def stop(self) -> None:
-        """Have whatever is played end soon; a signal's handler may call this."""
+        """Let whatever is played end soon; a signal handler may call this."""
         self._stopping = True
 
-    def go_on(self) -> None:
+    def check(self) -> None:
         """Do nothing, unless the demo is to end.
 
         Raises:
@@ -93,16 +102,24 @@ class Screen:
         if self._stopping:
             raise Stopped
 
-    def wait_for_stop(self) -> NoReturn:
-        """Wait until the demo is to end.
-
-        Raises:
-            Stopped: it is.
-        """
-        while True:
+    def wait_for_stop(self) -> None:
+        """Wait until the demo is to end."""
+        while not self._stopping:
             time.sleep(TICK_SECONDS)
-            self.go_on()
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= CELL_WIDTH else f"{text[: CELL_WIDTH - 3]}..."
+def _row(mark: str, situation: str, expected: str, happened: str, width: int) -> str:
+    cells = [f"{mark:<{MARK_WIDTH - GAP}}", f"{_cut(situation, SITUATION_WIDTH):<{SITUATION_WIDTH}}"]
+    return (" " * GAP).join([*cells, f"{_cut(expected, width):<{width}}", _cut(happened, width)])
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def _in_full(row: Outcome, columns: int) -> Iterator[str]:
+    indent = " " * MARK_WIDTH
+    for sentence in (f"expected: {row.expected}", f"happened: {row.happened}"):
+        yield from textwrap.wrap(
+            sentence, max(columns, MARK_WIDTH + 20), initial_indent=indent, subsequent_indent=indent
+        )

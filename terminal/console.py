@@ -1,65 +1,145 @@
-"""The line that a user types, and the lines that are shown above it while he does.
+"""Standard input and output of an interactive client: a line being typed, and lines shown above it meanwhile.
 
-On a terminal a Console takes the keys and shows them itself: only who knows what has been typed can show it again below
-a line that came in between. The line being typed takes one row; of a longer one its end is seen. Where input or output
-is no terminal, input is taken line by line.
+On a terminal a Console reads each key and draws the line itself, because only the program that knows what has been
+typed can draw it again below a line that came in. The line takes one row; of a longer one the part at the cursor is
+drawn. Where input or output is not a terminal, or the terminal is a dumb one, input is read line by line and no escape
+sequence is written.
 """
 
 import codecs
 import os
-import re
+import select
 import signal
+import socket
 import sys
 import termios
 import tty
-import unicodedata
+from collections.abc import Sequence
+from contextlib import suppress
+
+from terminal.line_editor import KEY, UNFINISHED_KEY, LineEditor, width
 
 READ_BYTES = 1 << 16
+ESCAPE_SECONDS = 0.1  # an Esc that nothing follows within this time was pressed alone
+DEFAULT_COLUMNS = 80  # of a terminal that does not know its own width
 ERASE_ROW = "\r\x1b[K"
+ERASE_FROM_ROW = "\r\x1b[J"
 
-# One key: a character or an escape sequence (an arrow key, say). ECMA-48: ESC [, parameters, one final character.
-_KEY = re.compile(r"\x1b\[[0-?]*[ -/]*[^ -?]|\x1bO.|\x1b[^\[O]|[^\x1b]", re.DOTALL)
 _ENTER = ("\n", "\r")
 _END_OF_INPUT = "\x04"  # Ctrl-D
-_BACKSPACE = ("\x7f", "\b")
-_ERASE_WORD = "\x17"  # Ctrl-W
-_ERASE_LINE = "\x15"  # Ctrl-U
+_REDRAW_SIGNALS = (signal.SIGCONT, signal.SIGWINCH)
 
 
 class Console:
-    """Standard input and output, for a thread that waits with select.select() for this and for sockets."""
+    """Standard input and output, for a thread that waits for the user and for sockets with wait().
+
+    Attributes:
+        interactive: whether the input comes from a terminal, not from a script.
+        refusals: how often refuse() was called.
+    """
 
     def __init__(self) -> None:
-        self._terminal = bool(sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty())
+        self.interactive = bool(sys.stdin and sys.stdin.isatty())
+        self.refusals = 0
+        self._draws = bool(
+            self.interactive and sys.stdout and sys.stdout.isatty() and os.getenv("TERM", "dumb") != "dumb"
+        )
         self._fd = sys.stdin.fileno() if sys.stdin else os.open(os.devnull, os.O_RDONLY)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._input = ""  # what was read and is no part of a line yet
-        self._ended = False  # nothing more will be read
-        self._prompt = ""
-        self._typed = ""
+        self._input = ""  # what was read and has not become part of a line yet
+        self._ended = False  # the end of the input was read
+        self._histories: dict[str, list[str]] = {}  # by prompt
+        self._column = 0  # of the character at the cursor, or of the last one before it
+        self.begin_line()
 
     def __enter__(self) -> "Console":
-        """Take the keys from the terminal one by one, and without its showing them."""
-        if self._terminal:
+        """Make the terminal pass on each key at once and not show it; note signals that require a redraw."""
+        self._signals, self._signals_writer = socket.socketpair()
+        if self._draws:
+            self._signals_writer.setblocking(False)
+            signal.set_wakeup_fd(self._signals_writer.fileno(), warn_on_full_buffer=False)
+            for number in _REDRAW_SIGNALS:
+                signal.signal(number, lambda *_: None)  # wait() reads the number and redraws: a handler must not print
             self._mode = termios.tcgetattr(self._fd)
             tty.setcbreak(self._fd, termios.TCSADRAIN)
-            signal.signal(signal.SIGCONT, self._resume)  # after Ctrl-Z the shell had the terminal
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the terminal as it was, and below what was shown."""
-        if self._terminal:
-            signal.signal(signal.SIGCONT, signal.SIG_DFL)
-            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._mode)
-        if self._prompt or self._typed:
+        """Restore the terminal's mode; leave the cursor below what was shown."""
+        if self._draws:
+            for number in _REDRAW_SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.set_wakeup_fd(-1)
+            with suppress(termios.error):  # the terminal is gone
+                termios.tcsetattr(self._fd, termios.TCSADRAIN, self._mode)
+        self._signals.close()
+        self._signals_writer.close()
+        if self._prompt or self._editor.text:
             _write("\n")
 
-    def fileno(self) -> int:
-        """Return the descriptor for select.select(): call read() when there is input."""
-        return self._fd
+    def wait(
+        self,
+        readers: Sequence[socket.socket],
+        writers: Sequence[socket.socket] = (),
+        seconds: float | None = None,
+        keys: bool = True,
+    ) -> tuple[bool, list[socket.socket], list[socket.socket]]:
+        """Wait until a socket is ready, the user has typed something, or the time has passed.
 
-    def read(self) -> None:
-        """Take the input that there is."""
+        Args:
+            readers: sockets from which the caller would read.
+            writers: sockets to which the caller would write.
+            seconds: how long to wait at most; None is for ever.
+            keys: whether to read what the user types.
+
+        Returns:
+            whether anything happened before the time had passed, and the sockets that can be read and written.
+        """
+        inputs: list[socket.socket | int] = [*readers, self._signals]
+        if keys:
+            inputs.append(self._fd)
+        readable, writable, _ = select.select(inputs, writers, [], seconds)
+        if self._signals in readable:
+            self._handle_signals()
+        if self._fd in readable:
+            self._read()
+        return bool(readable or writable), [sock for sock in readers if sock in readable], writable
+
+    def begin_line(self, prompt: str = "") -> None:
+        """Begin a line after a prompt, whose history it shares; discard what has been typed of the last one."""
+        self._prompt = prompt
+        self._history = self._histories.setdefault(prompt, [])
+        self._editor = LineEditor(self._history)
+        if not self._draws:
+            _write(prompt)
+
+    def next_line(self) -> str | None:
+        """Return the next line that was typed, without its end, or None if it is not complete yet.
+
+        Raises:
+            EOFError: the input has ended, or Ctrl-D was pressed at the start of a line.
+        """
+        return self._edit_line() if self._draws else self._cut_line()
+
+    def show(self, lines: str) -> None:
+        """Show lines, each with its newline, in place of the line being typed; next_line() draws that below them."""
+        _write(ERASE_ROW + lines if self._draws else lines)
+
+    def refuse(self, sentence: str) -> None:
+        """Show why something that the user asked for was not done."""
+        self.refusals += 1
+        self.show(sentence + "\n")
+
+    def _read(self) -> None:
+        """Read what the user typed, and the rest of an escape sequence that has begun."""
+        self._read_once()
+        while self._draws and not self._ended and UNFINISHED_KEY.search(self._input):
+            if not select.select([self._fd], [], [], ESCAPE_SECONDS)[0]:
+                self._input = UNFINISHED_KEY.sub("", self._input)
+                break
+            self._read_once()
+
+    def _read_once(self) -> None:
         try:
             data = os.read(self._fd, READ_BYTES)
         except OSError:  # the terminal is gone
@@ -67,28 +147,19 @@ class Console:
         self._ended = not data
         self._input += self._decoder.decode(data, final=self._ended)
 
-    def begin_line(self, prompt: str = "") -> None:
-        """Have the next line typed after a prompt; forget what has been typed of it."""
-        self._prompt = prompt
-        self._typed = ""
-        if not self._terminal:
-            _write(prompt)
+    def _handle_signals(self) -> None:
+        """Draw the line again after the program was suspended or the window has changed its width.
 
-    def next_line(self) -> str | None:
-        """Return a line of the input without its end; None if no line is complete, which then is shown so far.
-
-        Raises:
-            EOFError: there is no more, or Ctrl-D came where a line would begin.
+        Most terminals break a row that no longer fits a narrower window into several, so the line being typed may begin
+        above the cursor's row.
         """
-        return self._edit_line() if self._terminal else self._cut_line()
-
-    def show(self, lines: str) -> None:
-        """Show lines, each with its newline, where the line being typed was; next_line() shows that below."""
-        _write(ERASE_ROW + lines if self._terminal else lines)
-
-    def _resume(self, *_: object) -> None:
-        tty.setcbreak(self._fd, termios.TCSADRAIN)
-        self._show_line()
+        if signal.SIGCONT in self._signals.recv(READ_BYTES):
+            self._column = 0  # the shell, which had the terminal, has left the cursor in a new row
+            with suppress(termios.error):  # in the background; the next SIGCONT comes in the foreground
+                tty.setcbreak(self._fd, termios.TCSADRAIN)
+        rows = self._column // _columns()
+        _write((f"\x1b[{rows}A" if rows else "") + ERASE_FROM_ROW)
+        self._draw_line()
 
     def _cut_line(self) -> str | None:
         line, newline, rest = self._input.partition("\n")
@@ -97,62 +168,41 @@ class Console:
             self._prompt = ""
             return line.removesuffix("\r")
         if self._ended:
+            self._ended = not self.interactive  # after Ctrl-D a terminal can be read again
             raise EOFError
         return None
 
     def _edit_line(self) -> str | None:
-        while key := _KEY.match(self._input):
+        while key := KEY.match(self._input):
             self._input = self._input[key.end() :]
             if key[0] in _ENTER:
                 return self._finish_line()
-            if key[0] == _END_OF_INPUT and not self._typed:
-                self._show_line()
+            if key[0] == _END_OF_INPUT and not self._editor.text:
+                self._draw_line()
                 raise EOFError
-            self._typed = _edited(self._typed, key[0])
+            self._editor.press(key[0])
         if self._ended:
             raise EOFError
-        self._show_line()
+        self._draw_line()
         return None
 
     def _finish_line(self) -> str:
-        line = self._typed
+        line = self._editor.finish()
         _write(f"{ERASE_ROW}{self._prompt}{line}\n")
-        self._prompt = self._typed = ""
+        self._prompt = ""
+        self._editor = LineEditor(self._history)
         return line
 
-    def _show_line(self) -> None:
-        columns = os.get_terminal_size(sys.stdout.fileno()).columns or 80
-        line = self._prompt + self._typed.replace("\t", " ")
-        _write(ERASE_ROW + _end_of(line, columns - 1))
+    def _draw_line(self) -> None:
+        before, after = self._editor.view(self._prompt, _columns() - 1)
+        back = width(after)
+        self._column = max(width(before) - (not back), 0)
+        _write(ERASE_ROW + before + after + (f"\x1b[{back}D" if back else ""))
+
+
+def _columns() -> int:
+    return os.get_terminal_size(sys.stdout.fileno()).columns or DEFAULT_COLUMNS
 
 
 def _write(text: str) -> None:
     print(text, end="", flush=True)
-
-
-def _edited(line: str, key: str) -> str:
-    """Return what a key makes of a line."""
-    if key in _BACKSPACE:
-        return line[:-1]
-    if key == _ERASE_WORD:
-        return re.sub(r"\S*\s*\Z", "", line)
-    if key == _ERASE_LINE:
-        return ""
-    if key == "\t" or (len(key) == 1 and unicodedata.category(key) != "Cc"):
-        return line + key
-    return line
-
-
-def _end_of(line: str, columns: int) -> str:
-    """Return as much of the end of a line as so many columns hold."""
-    start = len(line)
-    while start and (columns := columns - _width(line[start - 1])) >= 0:
-        start -= 1
-    return line[start:]
-
-
-def _width(character: str) -> int:
-    """Return how many columns a character takes."""
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1

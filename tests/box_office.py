@@ -1,4 +1,4 @@
-"""A cinema to test: a server on a hall of its own, and customers who speak its dialogue."""
+"""A cinema to test: a server with a hall of its own, and customers that speak its dialogue."""
 
 import fcntl
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ class Cinema:
         return self.server.connect()
 
     def order(self, tickets: int) -> Peer:
-        """Return a customer who was shown the hall and is asked for the first row."""
+        """Return a customer that was shown the hall and is asked for the first row."""
         peer = self.connect()
         begin(peer, tickets)
         return peer
@@ -50,13 +50,13 @@ class Cinema:
         return answer.splitlines()[-1] if answer else ""
 
     def wait_for_cancelled(self, orders: int) -> None:
-        """Wait until so many orders have been cancelled."""
-        wait_until(lambda: self.server.count_lines(".*: cancelled: .*") >= orders, f"{orders} orders cancelled")
+        """Wait until that many customers have left without a booking."""
+        wait_until(lambda: self.server.count_lines(".*: disconnected.*") >= orders, f"{orders} orders cancelled")
 
     def taken(self) -> set[tuple[int, int]]:
-        """Return the seats that the file says are taken; fail unless it is a whole hall of as many seats as before."""
+        """Return the seats that the file says are taken; fail unless it is a rectangle of zeros and ones."""
         rows = [line.split() for line in self.file.read_text().splitlines()]
-        assert len({len(row) for row in rows}) == 1, f"{self.file} is no whole hall: {rows}"
+        assert len({len(row) for row in rows}) == 1, f"{self.file} is not a rectangle: {rows}"
         assert {number for row in rows for number in row} <= {"0", "1"}
         return {
             (row, number)
@@ -67,7 +67,7 @@ class Cinema:
 
 
 def begin(peer: Peer, tickets: int) -> list[str]:
-    """Say how many tickets are wanted; return the rows that are shown, such as 00100."""
+    """Answer how many tickets are wanted; return the rows that are shown, such as 00100."""
     peer.expect(HOW_MANY)
     peer.send(str(tickets))
     peer.expect(HOW_TO)
@@ -86,7 +86,7 @@ def choose(peer: Peer, row: int, number: int, ticket: int = 1) -> None:
 
 
 def seats_in(line: str) -> list[tuple[int, int]]:
-    """Return the seats in a line that says what was booked; none if it is another line."""
+    """Return the seats in a line that says what was booked; an empty list for any other line."""
     if not line.startswith("Booked: "):
         return []
     return [(int(row), int(number)) for row, number in (seat.split("-") for seat in line[8:].split(", "))]
@@ -94,7 +94,7 @@ def seats_in(line: str) -> list[tuple[int, int]]:
 
 @contextmanager
 def another_writer(file: Path) -> Iterator[None]:
-    """Be another server that is writing the file."""
+    """Hold the lock as another server does that is writing the file."""
     with file.with_name(file.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -102,7 +102,7 @@ def another_writer(file: Path) -> Iterator[None]:
 
 @pytest.fixture(name="common_cinema", scope="module")
 def common_cinema_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cinema]:
-    """Give the cinema of all tests that only buy."""
+    """Give the cinema that the tests share which leave nothing held."""
     with looking_after() as launch:
         cinema = open_on(launch, tmp_path_factory.mktemp("cinema") / "seats.txt")
         cinema.server.wait_for_start()
@@ -111,7 +111,7 @@ def common_cinema_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(name="cinema")
 def cinema_fixture(common_cinema: Cinema) -> Iterator[OpenCinema]:
-    """Give a function that opens the common cinema with a hall; a test must leave nothing held there."""
+    """Give a function that opens the common cinema with a hall; the test must leave nothing held there."""
 
     def open_cinema(hall: str = HALL) -> Cinema:
         common_cinema.file.write_bytes(hall.encode())
@@ -123,7 +123,7 @@ def cinema_fixture(common_cinema: Cinema) -> Iterator[OpenCinema]:
 
 @pytest.fixture(name="fresh_cinema")
 def fresh_cinema_fixture(start: Start, tmp_path: Path) -> OpenCinema:
-    """Give a function that opens a cinema for one test alone, with a hall and with options."""
+    """Give a function that opens a cinema for one test alone, with a hall and options."""
 
     def open_cinema(*options: str, hall: str = HALL, **how: tuple[str, ...]) -> Cinema:
         return open_on(start, tmp_path / "seats.txt", *options, hall=hall, **how)
@@ -132,6 +132,6 @@ def fresh_cinema_fixture(start: Start, tmp_path: Path) -> OpenCinema:
 
 
 def open_on(start: Start, file: Path, *options: str, hall: str = HALL, **how: tuple[str, ...]) -> Cinema:
-    """Write a hall to a file, and start a server on it."""
+    """Write a hall to a file, and start a server that sells from it."""
     file.write_bytes(hall.encode())
     return Cinema(start("ticket_server.py", "0", "--seats-file", str(file), *options, **how), file)

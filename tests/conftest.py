@@ -7,8 +7,10 @@ began with, stop on SIGTERM with exit status 0 within two seconds, and have writ
 
 import os
 import re
+import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Certificates
 
 ROOT = Path(__file__).resolve().parent.parent
 WAIT_SECONDS = 10.0  # for anything that happens at once on an idle machine
@@ -35,16 +38,30 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = WAIT_SE
         time.sleep(0.005)
 
 
-class Peer:
-    """A client's connection."""
+def at_once(count: int, work: Callable[[int], object]) -> None:
+    """Call work(0), work(1), ... at the same moment, each in a thread of its own; wait until all have returned."""
+    barrier = threading.Barrier(count)
 
-    def __init__(self, port: int, receive_buffer: int = 0) -> None:
+    def run(index: int) -> None:
+        barrier.wait(WAIT_SECONDS)
+        work(index)
+
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(run, range(count)))
+
+
+class Peer:
+    """A client's connection; on Linux it can come from any address of the loopback network, such as 127.0.0.2."""
+
+    def __init__(self, port: int, receive_buffer: int = 0, source: str = "") -> None:
         self.sock = socket.socket()
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(WAIT_SECONDS)
         self.received = b""
         try:
+            if source:
+                self.sock.bind((source, 0))
             self.sock.connect(("127.0.0.1", port))
         except OSError:
             self.sock.close()
@@ -124,18 +141,20 @@ class Peer:
 
 
 def server_has_read(peer: Peer) -> None:
-    """Wait until the server has taken what was sent, so that the next bytes come with another read (Linux only)."""
-    here, there = peer.sock.getsockname(), peer.sock.getpeername()
+    """Wait until the server has taken what was sent, so that the next bytes arrive with another read (Linux only)."""
+    if not hasattr(socket, "AF_NETLINK"):
+        return
+    (here, here_port), (there, there_port) = peer.sock.getsockname(), peer.sock.getpeername()
+    # sock_diag(7): the state of the server's end, which knows how many bytes nobody has read; /proc/net/tcp may be long
+    ends = struct.pack(">HH16s16s", there_port, here_port, socket.inet_aton(there), socket.inet_aton(here))
+    request = struct.pack("=IHHIIBBxxI", 72, 20, 1, 0, 0, socket.AF_INET, socket.IPPROTO_TCP, 0xFFF) + ends
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as diagnosis:
 
-    def waiting(line: str) -> bool:
-        fields = line.split()
-        ports = [int(field.rpartition(":")[2], 16) for field in fields[1:3]]
-        return ports == [there[1], here[1]] and not fields[4].endswith(":00000000")
+        def unread_bytes() -> int:
+            diagnosis.send(request + struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF))
+            return int.from_bytes(diagnosis.recv(1 << 12)[72:76], sys.byteorder)
 
-    if Path("/proc/net/tcp").exists():
-        wait_until(
-            lambda: not any(map(waiting, Path("/proc/net/tcp").read_text().splitlines()[1:])), "the server reads"
-        )
+        wait_until(lambda: unread_bytes() == 0, "the server reads")
 
 
 class Program:
@@ -176,9 +195,9 @@ class Program:
         """The port in the line with which a server says that it listens."""
         return int(self.wait_for_line(r".*istening on .*:(\d+)")[1])
 
-    def connect(self, receive_buffer: int = 0) -> Peer:
+    def connect(self, receive_buffer: int = 0, source: str = "") -> Peer:
         """Return a new client's connection to it."""
-        peer = Peer(self.port, receive_buffer)
+        peer = Peer(self.port, receive_buffer, source)
         self.peers.append(peer)
         return peer
 
@@ -215,12 +234,14 @@ class Program:
         """Return the memory that it has resident (Linux only)."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    def wait_for_start(self, threads: int = 3) -> None:
+    def wait_for_start(self, threads: int = 0) -> None:
         """Wait until it listens and has started its threads; it must come back to these and to its sockets.
 
-        A TCP server has the main thread, the one that accepts, and the one that writes status lines.
+        A TCP server has the main thread, the one that accepts, and the one that writes status lines; the front end has
+        one more, which receives from the systems.
         """
         assert self.port
+        threads = threads or (4 if "front_end" in str(self.process.args) else 3)
         wait_until(lambda: self.threads_and_sockets()[0] in (0, threads), f"{threads} threads")
         self._at_rest = self.threads_and_sockets()
 
@@ -314,6 +335,40 @@ def start(launch: Start) -> Start:
         return server
 
     return start_server
+
+
+def changed_program(directory: Path, program: str, *statements: str) -> str:
+    """Return the path of a script that runs a program after some statements have changed it."""
+    script = directory / f"changed_{program}"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        f"import {program.removesuffix('.py')} as program\n"
+        + "".join(f"{statement}\n" for statement in statements)
+        + "sys.exit(program.main())\n"
+    )
+    return str(script)
+
+
+def few_threads(count: int) -> str:
+    """Return statements for changed_program() that deny a program more threads than this; root has no such limit."""
+    return (
+        "import threading\n"
+        "start = threading.Thread.start\n"
+        "def limited(thread):\n"
+        f"    if threading.active_count() >= {count}:\n"
+        '        raise RuntimeError("can\'t start new thread")\n'
+        "    start(thread)\n"
+        "threading.Thread.start = limited\n"
+    )
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Give certificates of many kinds."""
+    if not shutil.which("openssl"):
+        pytest.skip("there is no openssl program to make certificates with")
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 def run_program(

@@ -1,15 +1,17 @@
 """A dormitory for tests: data files in a directory of its own, and its servers on free ports."""
 
 import hashlib
+import socket
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STOP_SECONDS, Peer, Program, Start, looking_after
+from conftest import STOP_SECONDS, Peer, Program, Start, looking_after, wait_until
 
 KINDS = {"S": "single", "D": "double", "U": "suite"}
 PASSWORDS = {"alice": "correct horse, battery", "bob": "secret"}
@@ -27,77 +29,94 @@ class Dormitory:
     Attributes:
         directory: where the files are.
         main: the main server, once it is started.
-        back_ends: those that were started, by letter.
+        back_ends: the back ends that were started, by letter.
+        ports: where the main server looks for each back end; a test may put a relay's port there.
     """
 
     def __init__(self, launch: Start, directory: Path) -> None:
         self.directory = directory
         self.main: Program
         self.back_ends: dict[str, Program] = {}
-        self._launch_program = launch
-        self._ports: dict[str, int] = {}
+        self.ports: dict[str, int] = {}
+        self._launch = launch
+        self._reserved = {letter: free_udp_port() for letter in KINDS}
+        self._back_end_ports: dict[str, int] = {
+            letter: sock.getsockname()[1] for letter, sock in self._reserved.items()
+        }
+        self._tcp_port = 0
         self.write("single.txt", "S1, 9\nS12, 6\nS123, 0\n")
         self.write("double.txt", "D1, 2\n")
         self.write("suite.txt", "U1, 3\n")
         self.write("member.txt", "".join(f"{name}, {cheap_hash(word)}\n" for name, word in PASSWORDS.items()))
 
+    def close(self) -> None:
+        """Give back the ports of back ends that were never started."""
+        for sock in self._reserved.values():
+            sock.close()
+
     def write(self, name: str, text: str) -> None:
         """Write a data file."""
         (self.directory / name).write_text(text)
 
+    def port(self, letter: str) -> int:
+        """Return the port of a back end, whether it was started or not."""
+        return self._back_end_ports[letter]
+
     def start_main(self, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
-        """Start the main server; if it ran before, on the same ports."""
-        tcp_port, udp_port = (str(self._ports.get(name, 0)) for name in ("tcp", "udp"))
-        ports = ("--tcp-port", tcp_port, "--udp-port", udp_port)
-        self.main = self._launch_program(
-            "serverM.py", *ports, "--data-dir", str(self.directory), *arguments, prefix=prefix
-        )
-        self.main.wait_for_start(threads=5)  # also those for announcements and passwords
-        self._ports["tcp"] = self.main.port
-        self._ports["udp"] = int(self.main.wait_for_line(r"Waiting for back ends over UDP on 127\.0\.0\.1:(\d+)")[1])
+        """Start the main server; if it ran before, on the same port."""
+        self.launch_main(*arguments, prefix=prefix)
+        self.settle_main()
 
-    @property
-    def udp_port(self) -> int:
-        """The port to which back ends announce themselves."""
-        return self._ports["udp"]
+    def launch_main(self, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
+        """Start the main server, to which clients may connect at once."""
+        places: list[str] = []
+        for letter in KINDS:
+            places += [f"--server-{letter.lower()}", f"127.0.0.1:{self.ports.get(letter, self.port(letter))}"]
+        data = ("--tcp-port", str(self._tcp_port), "--data-dir", str(self.directory))
+        self.main = self._launch("serverM.py", *data, *places, *arguments, prefix=prefix)
+        self._tcp_port = self.main.port
 
-    def start_back_end(self, letter: str, main_port: int = 0, port: int | None = None) -> None:
+    def settle_main(self) -> None:
+        """Wait until the main server has started its threads and has no clients."""
+        wait_until(lambda: self.main.threads_and_sockets()[1] <= 1, "no back end is being asked")
+        self.main.wait_for_start(threads=5)  # also the threads that search for back ends and check passwords
+
+    def start_back_end(self, letter: str) -> None:
         """Start a back end; if it ran before, on the same port."""
-        self._launch_back_end(letter, main_port, port)
-        self._wait_for_back_end(letter)
+        self.launch_back_end(letter)
+        self.back_ends[letter].wait_for_start()
+
+    def launch_back_end(self, letter: str, *arguments: str) -> None:
+        """Start a back end without waiting until it listens."""
+        self._reserved[letter].close()
+        port = () if "--port" in arguments else ("--port", str(self.port(letter)))
+        data = ("--data-dir", str(self.directory))
+        self.back_ends[letter] = self._launch(f"server{letter}.py", *data, *port, *arguments)
 
     def start_back_ends(self, letters: str) -> None:
         """Start back ends, together."""
         for letter in letters:
-            self._launch_back_end(letter)
+            self.launch_back_end(letter)
         for letter in letters:
-            self._wait_for_back_end(letter)
-
-    def _launch_back_end(self, letter: str, main_port: int = 0, port: int | None = None) -> None:
-        arguments = ["--port", str(self._ports.get(letter, 0) if port is None else port)]
-        if main_port or "udp" in self._ports:
-            arguments += ["--main-port", str(main_port or self.udp_port)]
-        arguments += ["--data-dir", str(self.directory)]
-        self.back_ends[letter] = self._launch_program(f"server{letter}.py", *arguments)
-
-    def _wait_for_back_end(self, letter: str) -> None:
-        self.back_ends[letter].wait_for_start()
-        self._ports[letter] = self.back_ends[letter].port
+            self.back_ends[letter].wait_for_start()
 
     def start(self, letters: str = "SDU") -> None:
-        """Start the main server and back ends, and wait until they have found each other."""
-        self.start_main()
+        """Start back ends and the main server, and wait until it has found them."""
         self.start_back_ends(letters)
+        self.start_main()
         self.wait_until_found(letters)
 
-    def wait_until_found(self, letters: str, seconds: float = 10.0) -> None:
-        """Wait until the main server knows where back ends are."""
+    def wait_until_found(self, letters: str, times: int = 1, seconds: float = 10.0) -> None:
+        """Wait until the main server has found back ends, for the first or a later time."""
         for letter in letters:
-            self.main.wait_for_line(rf"Server {letter} at 127\.0\.0\.1:\d+ has sent its room status: .*", seconds)
-            self.back_ends[letter].wait_for_line(r"Server . has sent its room status to the main server at .*")
+            pattern = f"Server {letter} has sent its room status: .*"
+            wait_until(partial(self._has_lines, pattern, times), pattern, seconds)
+
+    def _has_lines(self, pattern: str, number: int) -> bool:
+        return self.main.count_lines(pattern) >= number
 
     def log_in(self, user: str = "alice") -> Peer:
-        """Return the connection of a user who has logged in; one that is no member is a guest."""
+        """Return the connection of a user who has logged in; a user who is not a member is a guest."""
         peer = self.main.connect()
         if user in PASSWORDS:
             peer.send(f"LOGIN {user} {PASSWORDS[user]}")
@@ -112,11 +131,28 @@ class Dormitory:
         """The key of the four servers."""
         return bytes.fromhex((self.directory / "dorm.key").read_text())
 
+    def database(self, letter: str) -> Path:
+        """Return the path of a back end's database."""
+        return self.directory / f"{KINDS[letter]}.db"
+
     def rows(self, letter: str) -> list[tuple[str, str, str]]:
         """Return id, room and member of each reservation that is on disk."""
-        with closing(sqlite3.connect(self.directory / f"{KINDS[letter]}.db")) as db:
+        with closing(sqlite3.connect(self.database(letter))) as db:
             rows = db.execute("SELECT number, room, member FROM reservations ORDER BY number").fetchall()
         return [(f"{letter}{number}", room, member) for number, room, member in rows]
+
+
+def free_udp_port() -> socket.socket:
+    """Return a socket that keeps a free UDP port from others until it is closed."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
+def ask(peer: Peer, request: str) -> str:
+    """Return the reply to a request."""
+    peer.send(request)
+    return peer.read_line()
 
 
 @pytest.fixture(name="dormitory")
@@ -128,7 +164,7 @@ def make_dormitory(launch: Start, tmp_path: Path) -> Iterator[Dormitory]:
 
 @pytest.fixture(name="common_dormitory", scope="module")
 def make_common_dormitory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dormitory]:
-    """Give the dormitory, all of whose servers run, of all tests that reserve nothing."""
+    """Give a dormitory, all of whose servers run, for all tests that reserve nothing."""
     with looking_after() as launch, caring_for(launch, tmp_path_factory.mktemp("dormitory")) as dormitory:
         dormitory.start()
         yield dormitory
@@ -143,7 +179,9 @@ def caring_for(launch: Start, directory: Path) -> Iterator[Dormitory]:
         programs.append(launch(*arguments, **options))
         return programs[-1]
 
-    yield Dormitory(launch_program, directory)
+    dormitory = Dormitory(launch_program, directory)
+    with closing(dormitory):
+        yield dormitory
     running = [program for program in programs if program.process.poll() is None]
     for program in running:
         program.expect_rest()

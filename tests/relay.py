@@ -1,7 +1,7 @@
-"""A network that loses, doubles and delays: what goes between the main server and back ends, datagram by datagram.
+"""A network that loses, doubles and delays: a relay between the main server and one back end, datagram by datagram.
 
-Back ends are told that the main server is at the relay's port. To each side the relay looks like the other one: every
-address on one side has a socket of its own on the other.
+The main server is told that the back end is at the relay's port. Each socket of the main server has a socket of its own
+on the other side, from which the back end receives.
 """
 
 import heapq
@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 Address = tuple[str, int]
 
@@ -25,36 +25,29 @@ class Relay:
     """The sockets and the thread that forwards.
 
     Attributes:
-        port: where back ends find what looks like the main server.
+        port: where the main server finds what looks like the back end.
         lossy: whether datagrams are lost, doubled and delayed.
-        lets_through: how many go on before all the others are lost.
-        to_main: every datagram that came from a back end.
+        lets_through: how many datagrams go on before all others are lost.
+        to_main: every datagram that came from the back end.
         to_back_end: every datagram that came from the main server.
     """
 
-    def __init__(self, main_port: int, seed: int = 4) -> None:
+    def __init__(self, back_end_port: int, seed: int = 4) -> None:
         self.lossy = False
         self.lets_through = math.inf
         self.to_main: list[bytes] = []
         self.to_back_end: list[bytes] = []
-        self._main = ("127.0.0.1", main_port)
+        self._back_end = ("127.0.0.1", back_end_port)
         self._random = random.Random(seed)
         self._selector = selectors.DefaultSelector()
-        self._entrance = self._open(None)
-        self.port: int = self._entrance.getsockname()[1]
-        self._twins: dict[tuple[Address, Address | None], socket.socket] = {}
+        self._front = self._open(None)
+        self.port: int = self._front.getsockname()[1]
+        self._by_client: dict[Address, socket.socket] = {}
         self._delayed: list[tuple[float, int, socket.socket, bytes, Address]] = []
-        self._requests: list[tuple[bytes, socket.socket, Address]] = []
         self._count = 0
         self._running = True
         self._thread = threading.Thread(target=self._forward_for_ever)
         self._thread.start()
-
-    def repeat(self, action: int) -> None:
-        """Send what the main server sent with an action once more, each from where it had come."""
-        for data, sock, target in list(self._requests):
-            if data[16] == action:
-                sock.sendto(data, target)
 
     def close(self) -> None:
         """Stop, and close all sockets."""
@@ -64,43 +57,32 @@ class Relay:
             key.fileobj.close()  # type: ignore[union-attr]
         self._selector.close()
 
-    def _open(self, way: tuple[Address, Address] | Address | None) -> socket.socket:
+    def _open(self, client: Address | None) -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.bind(("127.0.0.1", 0))
-        self._selector.register(sock, selectors.EVENT_READ, way)
+        self._selector.register(sock, selectors.EVENT_READ, client)
         return sock
 
     def _forward_for_ever(self) -> None:
         while self._running:
             for key, _ in self._selector.select(TICK_SECONDS):
-                sock: socket.socket = key.fileobj  # type: ignore[assignment]
-                data, source = sock.recvfrom(1 << 16)
-                self._send(data, *self._way_on(data, source, key.data))
+                with suppress(ConnectionError):  # the other side does not run at present
+                    self._forward(key.fileobj, key.data)  # type: ignore[arg-type]
             while self._delayed and self._delayed[0][0] <= time.monotonic():
                 _, _, sock, data, target = heapq.heappop(self._delayed)
-                sock.sendto(data, target)
+                with suppress(ConnectionError):
+                    sock.sendto(data, target)
 
-    def _way_on(
-        self, data: bytes, source: Address, way: tuple[Address, Address] | Address | None
-    ) -> tuple[socket.socket, Address]:
-        """Return the socket and the address with which a datagram goes on."""
-        if way is None:  # a back end announces itself
+    def _forward(self, sock: socket.socket, client: Address | None) -> None:
+        data, source = sock.recvfrom(1 << 16)
+        if client:
             self.to_main.append(data)
-            return self._twin(source, None, source), self._main
-        if isinstance(way[1], int):  # the main server, or a client's socket of its, speaks to a back end
-            sock = self._twin(source, way, (way, source))
-            self.to_back_end.append(data)
-            self._requests.append((data, sock, way))
-            return sock, way
-        self.to_main.append(data)
-        back_end, asker = way
-        return self._twin(back_end, None, back_end), asker
-
-    def _twin(self, source: Address, beside: Address | None, way: tuple[Address, Address] | Address) -> socket.socket:
-        """Return the socket that stands for an address on the other side."""
-        if (source, beside) not in self._twins:
-            self._twins[source, beside] = self._open(way)
-        return self._twins[source, beside]
+            self._send(data, self._front, client)
+            return
+        self.to_back_end.append(data)
+        if source not in self._by_client:
+            self._by_client[source] = self._open(source)
+        self._send(data, self._by_client[source], self._back_end)
 
     def _send(self, data: bytes, sock: socket.socket, target: Address) -> None:
         if not self.lets_through:
@@ -117,9 +99,9 @@ class Relay:
 
 
 @contextmanager
-def relay_to(main_port: int) -> Iterator[Relay]:
-    """Give a relay to a main server, and close it."""
-    relay = Relay(main_port)
+def relay_to(back_end_port: int) -> Iterator[Relay]:
+    """Give a relay to a back end, and close it."""
+    relay = Relay(back_end_port)
     try:
         yield relay
     finally:

@@ -1,46 +1,43 @@
 """The chat server as its users meet it: the dialogue, and what it must survive."""
 
-import contextlib
 import itertools
 import os
 import pty
 import random
 import re
-import resource
 import select
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import (
-    ROOT,
     STOP_SECONDS,
     WAIT_SECONDS,
     Peer,
     Program,
     Start,
+    at_once,
+    changed_program,
     looking_after,
-    run_program,
-    run_programs,
     server_has_read,
     wait_until,
 )
 
-from chat_server import Users
-from net.log import StatusLog
-
 PERIOD_SECONDS = 1.5  # in which a client must take something, instead of five
 SLACK_SECONDS = 2.5  # for a machine that is busy
 UNREGISTERED = "Unregistered User. Use JOIN <username> to register."
-C_CHAT = "Client \\(\\d+\\): "
+UNKNOWN = "Unknown Message. Use JOIN, LIST, MESG, BCST or QUIT."
+MESG_USAGE = "Unknown Message. Use MESG <username> <text>."
+BCST_USAGE = "Unknown Message. Use BCST <text>."
+INVALID_NAME = "Invalid username: 1 to 32 letters and digits are expected"
+LINE_TOO_LONG = "Line too long: at most 4096 bytes are expected"
+CLIENT = r"Client \(\d+\): "
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +63,7 @@ def fresh_server(start: Start) -> Program:
 
 
 def join(server: Program, name: str, receive_buffer: int = 0) -> Peer:
-    """Give a client that is registered."""
+    """Return a client that is registered."""
     peer = server.connect(receive_buffer)
     peer.send(f"JOIN {name}")
     peer.expect(f"JOIN {name} accepted")
@@ -77,21 +74,6 @@ def expect_no_message(peer: Peer) -> None:
     """Fail if anything has been sent to a user; the answer to a request comes after it."""
     peer.send("MESG nobody hi")
     peer.expect("Unknown Recipient nobody")
-
-
-def at_once(count: int, work: Callable[[int], None]) -> None:
-    """Run work(0), work(1), ... at the same moment, each in a thread."""
-    barrier = threading.Barrier(count)
-
-    def run(i: int) -> None:
-        barrier.wait(WAIT_SECONDS)
-        work(i)
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 # The dialogue
@@ -117,9 +99,9 @@ def test_three_users_chat(server: Program) -> None:
     expect_no_message(carol)
 
 
-def test_join_is_needed_for_everything_but_join_and_quit(server: Program) -> None:
+def test_everything_but_join_and_quit_needs_join_first(server: Program) -> None:
     peer = server.connect()
-    for line in ("LIST", "MESG bob hi", "BCST hi", "nonsense", "QUITE", "join alice", " "):
+    for line in ("LIST", "MESG bob hi", "BCST hi", "nonsense", "QUITE", "join alice", "QUIT now"):
         peer.send(line)
         peer.expect(UNREGISTERED)
     peer.send("QUIT")
@@ -128,15 +110,15 @@ def test_join_is_needed_for_everything_but_join_and_quit(server: Program) -> Non
 
 def test_a_name_is_one_to_32_letters_and_digits(server: Program) -> None:
     peer = server.connect()
-    for name in ("", "al ice", " alice", "alice ", "al-ice", "al\x07ice", "zoë", "a" * 33):
+    for name in ("", " ", "al ice", "al-ice", "al\x1bice", "zoë", "a" * 33):
         peer.send(f"JOIN {name}")
-        peer.expect("Invalid username")
+        peer.expect(INVALID_NAME)
     peer.send("JOIN", "JOIN " + "a" * 32)
-    peer.expect("Invalid username", f"JOIN {'a' * 32} accepted")
+    peer.expect(INVALID_NAME, f"JOIN {'a' * 32} accepted")
     join(server, "Z9")
 
 
-def test_a_second_join_is_discarded(server: Program) -> None:
+def test_a_second_join_is_refused(server: Program) -> None:
     alice = join(server, "alice")
     bob = server.connect()
     bob.send("JOIN alice", "JOIN bob", "JOIN alice", "JOIN bob2", "JOIN ")
@@ -145,11 +127,41 @@ def test_a_second_join_is_discarded(server: Program) -> None:
     alice.expect("Registered users (2):", "alice", "bob")
 
 
-def test_anything_else_is_unknown(server: Program) -> None:
+def test_a_name_is_free_after_quit_and_the_list_is_in_order_of_joining(server: Program) -> None:
+    alice, bob = join(server, "zoe"), join(server, "bob")
+    alice.send("QUIT")
+    alice.expect_end()
+    join(server, "zoe")
+    bob.send("LIST")
+    bob.expect("Registered users (2):", "bob", "zoe")
+
+
+def test_blanks_around_a_command_and_its_name_do_not_matter(server: Program) -> None:
+    alice, bob = server.connect(), join(server, "bob")
+    alice.send("  JOIN   alice  ", "LIST ", " LIST", "MESG  bob hi", " MESG bob hi", " BCST hi", "  ", "QUIT ")
+    alice.expect("JOIN alice accepted", *["Registered users (2):", "bob", "alice"] * 2)
+    alice.expect_end()
+    bob.expect("FROM alice: hi", "FROM alice: hi", "FROM alice (all): hi")
+
+
+def test_a_text_is_relayed_as_typed(server: Program) -> None:
     alice, bob = join(server, "alice"), join(server, "bob")
-    for line in ("MESG bob", "MESG bob ", "MESG", "MESG  bob hi", "BCST", "BCST ", "LIST all", "list", "QUIT now", "?"):
-        alice.send(line, " LIST", "LIST")
-        alice.expect("Unknown Message", "Unknown Message", "Registered users (2):", "alice", "bob")
+    for text in ("  two  blanks  ", "JOIN bob", "\ttab", "Zoë, 東京 🚀", "'quoted\\n"):
+        alice.send(f"MESG bob {text}", f"BCST {text}")
+        bob.expect(f"FROM alice: {text}", f"FROM alice (all): {text}")
+
+
+def test_a_request_that_is_not_understood_is_answered_with_what_is_expected(server: Program) -> None:
+    alice, bob = join(server, "alice"), join(server, "bob")
+    for line in ("LIST all", "list", "QUIT now", "?", "JOINT", "LISTE", "MESGbob hi"):
+        alice.send(line, "LIST")
+        alice.expect(UNKNOWN, "Registered users (2):", "alice", "bob")
+    for line in ("MESG", "MESG ", "MESG bob", "MESG bob ", "MESG nobody"):
+        alice.send(line)
+        alice.expect(MESG_USAGE)
+    for line in ("BCST", "BCST "):
+        alice.send(line)
+        alice.expect(BCST_USAGE)
     expect_no_message(bob)
 
 
@@ -160,7 +172,7 @@ def test_an_empty_line_is_ignored(server: Program) -> None:
     peer.expect_nothing(0.05)
 
 
-def test_the_eleventh_user_is_one_too_many_until_one_leaves(fresh_server: Program) -> None:
+def test_the_eleventh_user_is_refused_until_another_one_leaves(fresh_server: Program) -> None:
     users = [join(fresh_server, f"user{i}") for i in range(10)]
     eleventh = fresh_server.connect()
     eleventh.send("JOIN late", "LIST")
@@ -170,11 +182,10 @@ def test_the_eleventh_user_is_one_too_many_until_one_leaves(fresh_server: Progra
     users[3].expect_end()
     join(fresh_server, "late")
     users[4].close()
-    wait_until(lambda: fresh_server.count_lines(C_CHAT + "disconnected.*") == 3, "the third disconnects")
-    join(fresh_server, "later")
+    join(fresh_server, "later")  # the place is free as soon as the connection has ended
 
 
-def test_a_message_follows_the_broadcast_that_was_sent_before_it(server: Program) -> None:
+def test_messages_of_both_kinds_arrive_in_the_order_in_which_they_were_sent(server: Program) -> None:
     alice, bob, carol = (join(server, name) for name in ("alice", "bob", "carol"))
     alice.send("BCST 1", "MESG bob 2", "BCST 3", "BCST 4", "MESG bob 5", "LIST", "BCST 6")
     alice.expect("Registered users (3):", "alice", "bob", "carol")
@@ -183,14 +194,15 @@ def test_a_message_follows_the_broadcast_that_was_sent_before_it(server: Program
     carol.expect(*(f"FROM alice (all): {i}" for i in (1, 3, 4, 6)))
 
 
-def test_the_end_of_input_is_answered_before_the_connection_closes(server: Program) -> None:
+def test_every_request_before_the_end_of_input_is_answered(server: Program) -> None:
     peer = server.connect()
     peer.send("JOIN alice", *["LIST"] * 1000)
+    peer.send_bytes(b"LIST")  # the end of input ends the last line
     peer.end_input()
-    assert peer.read_all() == "JOIN alice accepted\n" + "Registered users (1):\nalice\n" * 1000
+    assert peer.read_all() == "JOIN alice accepted\n" + "Registered users (1):\nalice\n" * 1001
 
 
-def test_what_comes_after_quit_is_not_heard(server: Program) -> None:
+def test_requests_after_quit_are_not_carried_out(server: Program) -> None:
     alice, bob = join(server, "alice"), join(server, "bob")
     alice.send("BCST bye", "QUIT", "BCST still here")
     alice.expect_end()
@@ -198,25 +210,7 @@ def test_what_comes_after_quit_is_not_heard(server: Program) -> None:
     expect_no_message(bob)
 
 
-def test_a_user_is_found_only_when_the_answer_to_join_is_on_its_way() -> None:
-    users = Users(max_users=2)
-    found: list[object] = []
-    seeker = threading.Thread(target=lambda: found.append(users.find("alice")))
-
-    class Asking:
-        def post(self, data: bytes) -> None:
-            assert data == b"accepted\n"
-            seeker.start()
-            seeker.join(0.2)
-            assert not found
-
-    connection: Any = Asking()
-    users.join("alice", connection, "accepted\n")
-    seeker.join()
-    assert found == [connection]
-
-
-def test_a_user_hears_nothing_before_the_answer_to_join(server: Program) -> None:
+def test_a_user_gets_no_message_before_the_answer_to_join(server: Program) -> None:
     loud = join(server, "loud")
     over = threading.Event()
 
@@ -231,7 +225,6 @@ def test_a_user_hears_nothing_before_the_answer_to_join(server: Program) -> None
             peer = join(server, "guest")  # the first line is the answer
             peer.send("QUIT")
             peer.read_all()
-            peer.close()
     finally:
         over.set()
         shouter.join()
@@ -245,19 +238,15 @@ needs_telnet = pytest.mark.skipif(not shutil.which("telnet"), reason="telnet is 
 
 
 @needs_nc
-def test_nc_gets_every_reply(fresh_server: Program) -> None:
+def test_nc_gets_every_reply_also_to_a_last_line_without_a_newline(server: Program) -> None:
     nc = subprocess.run(
-        ["nc", "-N", "127.0.0.1", str(fresh_server.port)],
-        input=b"LIST\nJOIN alice\nLIST\nhalf a line",
-        capture_output=True,
-        timeout=WAIT_SECONDS,
+        ["nc", "-N", "127.0.0.1", str(server.port)], input=b"JOIN a\nLIST", capture_output=True, timeout=WAIT_SECONDS
     )
-    assert nc.stdout.decode().splitlines() == [UNREGISTERED, "JOIN alice accepted", "Registered users (1):", "alice"]
-    fresh_server.wait_for_line(C_CHAT + "discarded half a line: .*")
+    assert nc.stdout.decode().splitlines() == ["JOIN a accepted", "Registered users (1):", "a"]
 
 
 class Terminal:
-    """A command that runs in a pseudo-terminal."""
+    """A command that runs in a pseudo-terminal, which controls it: a key such as Ctrl-C is a signal there."""
 
     def __init__(self, *command: str) -> None:
         self.pid, self.fd = pty.fork()
@@ -266,9 +255,13 @@ class Terminal:
             os.execvp(command[0], command)
         self.screen = ""
 
+    def press(self, keys: bytes) -> None:
+        """Press keys."""
+        os.write(self.fd, keys)
+
     def type(self, line: str) -> None:
         """Type a line."""
-        os.write(self.fd, f"{line}\n".encode())
+        self.press(f"{line}\n".encode())
 
     def expect(self, text: str) -> None:
         """Wait until the screen shows a text, and forget what is before it."""
@@ -285,33 +278,68 @@ class Terminal:
         os.waitpid(self.pid, 0)
 
 
-@needs_telnet
-def test_telnet_is_a_full_client(server: Program) -> None:
-    bob = join(server, "bob")
-    telnet = Terminal("telnet", "127.0.0.1", str(server.port))
+@pytest.fixture
+def telnet(server: Program) -> Iterator[Terminal]:
+    """Give a telnet that has connected."""
+    terminal = Terminal("telnet", "127.0.0.1", str(server.port))
     try:
-        telnet.expect("Escape character is")
-        telnet.type("JOIN alice")
-        telnet.expect("\nJOIN alice accepted\n")
-        telnet.type("MESG bob hi")
-        bob.expect("FROM alice: hi")
-        bob.send("BCST hello")
-        telnet.expect("FROM bob (all): hello\n")
-        os.write(telnet.fd, b"\x03")  # Ctrl-C: telnet shows nothing more before it is answered
+        terminal.expect("Escape character is")
+        yield terminal
+    finally:
+        terminal.close()
+
+
+CTRL_C, CTRL_D, CTRL_Z, CTRL_BACKSLASH, CTRL_RIGHT_BRACKET = b"\x03", b"\x04", b"\x1a", b"\x1c", b"\x1d"
+
+
+@needs_telnet
+def test_telnet_is_a_full_client_and_its_keys_damage_no_request(server: Program, telnet: Terminal) -> None:
+    bob = join(server, "bob")
+    telnet.type("JOIN alice")
+    telnet.expect("\nJOIN alice accepted\n")
+    for key in (CTRL_C, CTRL_Z, CTRL_BACKSLASH):  # telnet shows nothing more before its question is answered
+        telnet.press(key)
         telnet.type("MESG bob still here")
         bob.expect("FROM alice: still here")
         bob.send("BCST good")
         telnet.expect("FROM bob (all): good\n")
-        telnet.type("QUIT")
-        telnet.expect("Connection closed by foreign host.")
-    finally:
-        telnet.close()
+    telnet.type("QUIT")
+    telnet.expect("Connection closed by foreign host.")
+
+
+@needs_telnet
+def test_ctrl_d_at_the_start_of_a_line_in_telnet_leaves(server: Program, telnet: Terminal) -> None:
+    bob = join(server, "bob")
+    telnet.type("JOIN alice")
+    telnet.expect("\nJOIN alice accepted\n")
+    telnet.press(b"BCST in the mid" + CTRL_D)
+    telnet.type("dle")
+    bob.expect("FROM alice (all): in the middle")
+    telnet.press(CTRL_D)
+    telnet.expect("Connection closed by foreign host.")
+    bob.send("LIST")
+    bob.expect("Registered users (1):", "bob")
+
+
+@needs_telnet
+def test_telnet_in_character_mode_is_a_full_client_too(server: Program, telnet: Terminal) -> None:
+    bob = join(server, "bob")
+    telnet.press(CTRL_RIGHT_BRACKET)
+    telnet.expect("telnet> ")
+    telnet.type("mode character")
+    telnet.expect("\n")
+    telnet.press(b"JOIN alicia\x7f\be\r")
+    telnet.expect("JOIN alice accepted")
+    telnet.press(b"BCST hello\r")
+    bob.expect("FROM alice (all): hello")
+    telnet.press(CTRL_D)
+    telnet.expect("Connection closed by foreign host.")
 
 
 # Strange input
 
 
-def test_input_may_come_byte_by_byte(server: Program) -> None:
+def test_input_may_arrive_byte_by_byte(server: Program) -> None:
     peer = server.connect()
     for byte in b"JOIN alice\r\nLIST\n":
         peer.send_bytes(bytes([byte]))
@@ -339,22 +367,23 @@ def test_half_a_line_and_silence_delay_nobody(server: Program) -> None:
 def test_half_a_line_and_a_reset_cost_one_status_line(fresh_server: Program) -> None:
     alice, bob = join(fresh_server, "alice"), join(fresh_server, "bob")
     alice.send_bytes(b"BCST hal")
+    server_has_read(alice)
     alice.reset()
-    fresh_server.wait_for_line(C_CHAT + "disconnected: Connection reset by peer")
+    fresh_server.wait_for_line(CLIENT + "disconnected: Connection reset by peer")
     bob.send("LIST")
     bob.expect("Registered users (1):", "bob")
 
 
-def test_a_line_without_an_end_is_told_and_closed(fresh_server: Program) -> None:
+def test_a_line_without_an_end_is_answered_and_ends_the_connection(fresh_server: Program) -> None:
     peer = fresh_server.connect()
     peer.send("JOIN alice")
     peer.send_bytes(b"BCST " + b"x" * 200_000)
-    peer.expect("JOIN alice accepted", "Line too long: at most 4096 bytes are expected")
+    peer.expect("JOIN alice accepted", LINE_TOO_LONG)
     peer.expect_end()
     stubborn = fresh_server.connect()
     stubborn.send_bytes(b"x" * 5_000_000)  # is not met with a reset, which might destroy the answer
-    stubborn.expect("Line too long: at most 4096 bytes are expected")
-    fresh_server.wait_for_line(C_CHAT + "disconnected: Line too long.*")
+    stubborn.expect(LINE_TOO_LONG)
+    fresh_server.wait_for_line(f"{CLIENT}disconnected: {LINE_TOO_LONG}")
     join(fresh_server, "alice")
 
 
@@ -376,29 +405,45 @@ def test_random_bytes_harm_nobody(server: Program) -> None:
     alice.expect("Registered users (1):", "alice")
 
 
-def test_telnet_negotiation_is_removed_also_between_reads(server: Program) -> None:
+def test_telnet_commands_are_removed_also_between_reads(server: Program) -> None:
     peer = server.connect()
-    for part in (b"\xff", b"\xfb\x01JO", b"\xff\xfa\x18", b"\x00xterm\n\xff", b"\xf0IN al", b"ice\xff\xf4\r\n"):
+    for part in (b"\xff", b"\xfb\x01JO", b"\xff\xfa\x18", b"\x00xterm\n\xff", b"\xf0IN al", b"ice\xff\xec\r\n"):
         peer.send_bytes(part)
         server_has_read(peer)
     peer.expect("JOIN alice accepted")
 
 
-def test_escapes_and_invalid_bytes_reach_neither_another_terminal_nor_the_log(fresh_server: Program) -> None:
+def test_what_could_forge_a_line_reaches_neither_another_terminal_nor_the_log(fresh_server: Program) -> None:
     alice, bob = join(fresh_server, "alice"), join(fresh_server, "bob")
-    evil = b"\x1b]0;title\x07\x9b31m\xc2\x9b31m\x00\xc3"
+    evil = b"\x1b]0;title\x07\x9b31m\xc2\x9b31m\x00\xc3" + "\u202eevil\u2066\u200b".encode()
     alice.send_bytes(b"BCST " + evil + b"\nMESG bob " + evil + b"\nMESG " + evil + b" hi\nJOIN " + evil + b"\n")
-    shown = "\ufffd]0;title\ufffd\ufffd31m\ufffd31m\ufffd\ufffd"
+    shown = "?]0;title??31m?31m???evil??".replace("?", "\ufffd")
     bob.expect(f"FROM alice (all): {shown}", f"FROM alice: {shown}")
     alice.expect(f"Unknown Recipient {shown}", "Already registered as alice")
-    fresh_server.wait_for_line(C_CHAT + "JOIN \ufffd.*")
-    assert not [line for line in fresh_server.lines if re.search("[\x00-\x1f\x7f-\x9f]", line)]
+    fresh_server.wait_for_line(CLIENT + f"JOIN {re.escape(shown)}, refused: .*")
+    assert not [line for line in fresh_server.lines if re.search("[\x00-\x1f\x7f-\x9f\u200b\u202e\u2066]", line)]
 
 
 # Races
 
 
-def test_thirty_clients_race_for_one_place(start: Start) -> None:
+def test_a_name_is_free_as_soon_as_its_owner_has_closed_the_connection(server: Program) -> None:
+    for _ in range(500):
+        peer = Peer(server.port)
+        peer.send("JOIN alice")
+        peer.expect("JOIN alice accepted")
+        peer.close()
+
+
+def test_a_name_is_free_as_soon_as_its_owner_has_ended_the_input(server: Program) -> None:
+    alice = join(server, "alice")
+    alice.send(*["LIST"] * 1000)
+    alice.end_input()
+    join(server, "alice")
+    assert alice.read_all() == "Registered users (1):\nalice\n" * 1000
+
+
+def test_one_of_thirty_clients_gets_the_only_place(start: Start) -> None:
     server = start("chat_server.py", "0", "--max-users", "1")
     peers = [server.connect() for _ in range(30)]
     at_once(30, lambda i: peers[i].send(f"JOIN user{i}"))
@@ -407,7 +452,7 @@ def test_thirty_clients_race_for_one_place(start: Start) -> None:
     assert answers.count("Too Many Users") == 29
 
 
-def test_clients_race_for_one_name(server: Program) -> None:
+def test_one_of_eight_clients_gets_a_name(server: Program) -> None:
     for _ in range(20):
         peers = [server.connect() for _ in range(8)]
         at_once(8, lambda i, peers=peers: peers[i].send("JOIN same"))  # type: ignore[misc]
@@ -418,19 +463,45 @@ def test_clients_race_for_one_name(server: Program) -> None:
             peer.expect_end()
 
 
+def test_a_newcomer_gets_many_answers_while_three_users_flood_the_server_with_requests(fresh_server: Program) -> None:
+    requests = 120_000  # of each
+    users = [join(fresh_server, f"user{i}") for i in range(3)]
+    begun = threading.Event()
+
+    def flood(peer: Peer) -> None:
+        with suppress(OSError):
+            peer.send(*["LIST"] * requests)
+
+    def drain(peer: Peer) -> None:
+        with suppress(OSError):
+            while peer.sock.recv(1 << 18):
+                begun.set()
+
+    threads = [threading.Thread(target=work, args=(user,)) for user in users for work in (drain, flood)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert begun.wait(WAIT_SECONDS)
+        newcomer = join(fresh_server, "newcomer")
+        for _ in range(20):
+            expect_no_message(newcomer)
+        newcomer.send("QUIT")
+        fresh_server.wait_for_line(CLIENT + "QUIT", 30)
+        before = itertools.takewhile(lambda line: not line.endswith("QUIT"), list(fresh_server.lines))
+        assert sum(line.endswith("LIST") for line in before) < len(users) * requests / 4
+    finally:
+        for user in users:
+            user.end_input()
+        for thread in threads:
+            thread.join()
+
+
 # Clients that do not read
 
 
-def test_who_stops_reading_is_dropped_and_delays_others_once(start: Start, tmp_path: Path) -> None:
-    script = tmp_path / "short_period.py"
-    script.write_text(
-        "import sys\n"
-        f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "import chat_server; from net import connection\n"
-        f"connection.PERIOD_SECONDS = {PERIOD_SECONDS}\n"
-        "sys.exit(chat_server.main())\n"
-    )
-    server = start(str(script), "0")
+def test_a_client_that_stops_reading_is_dropped_and_delays_others_once(start: Start, tmp_path: Path) -> None:
+    change = f"from net import output; output.PERIOD_SECONDS = {PERIOD_SECONDS}"
+    server = start(changed_program(tmp_path, "chat_server.py", change), "0")
     sleeper, greedy = join(server, "sleeper", receive_buffer=4096), server.connect(receive_buffer=4096)
     flooder, bob = join(server, "flooder"), join(server, "bob")
     over = threading.Event()
@@ -442,7 +513,7 @@ def test_who_stops_reading_is_dropped_and_delays_others_once(start: Start, tmp_p
             flooder.send(*["BCST " + "x" * 194] * 100)
 
     def ask() -> None:
-        with contextlib.suppress(ConnectionError):
+        with suppress(ConnectionError):
             while True:
                 greedy.send(*["LIST"] * 1000)  # and read no answer
 
@@ -452,7 +523,7 @@ def test_who_stops_reading_is_dropped_and_delays_others_once(start: Start, tmp_p
 
     def both_are_dropped() -> bool:
         memory.append(server.resident_bytes())
-        return server.count_lines(C_CHAT + "dropped: it took less than 65536 bytes a second") == 2
+        return server.count_lines(CLIENT + "dropped: it took less than 65536 bytes a second") == 2
 
     threads = [threading.Thread(target=work) for work in (flood, ask, read)]
     for thread in threads:
@@ -498,158 +569,94 @@ def test_a_flood_reaches_a_healthy_slower_reader_whole_and_in_order(fresh_server
         time.sleep(max(0.0, began + len(received) / 6_000_000 - time.monotonic()))  # 6 MB a second
     thread.join()
     assert received == expected
-    assert fresh_server.count_lines(C_CHAT + "dropped.*") == 0
+    assert fresh_server.count_lines(CLIENT + "dropped.*") == 0
 
 
-# Many connections
+# The login deadline
 
 
-def test_five_thousand_connections_at_once(start: Start) -> None:
-    raise_descriptor_limit(5100)
-    few = ("prlimit", "--nofile=1024:6000")  # which it raises by itself
-    server = start("chat_server.py", "0", "--max-connections", "5000", prefix=few)
-    crowd = [server.connect() for _ in range(4998)]
-    alice, bob = join(server, "alice"), join(server, "bob")
-    alice.send("BCST hi")
-    bob.expect("FROM alice (all): hi")
-    crowd[-1].send("LIST")
-    crowd[-1].expect(UNREGISTERED)
-    one_more = server.connect()
-    one_more.expect("Too many connections")
-    one_more.expect_end()
-
-
-def raise_descriptor_limit(count: int) -> None:
-    """Allow this process so many descriptors, or skip the test."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < count + 100:
-        pytest.skip(f"only {hard} descriptors are allowed here")
-    if soft < count:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
-
-
-def test_more_connections_than_allowed_are_told_so(start: Start) -> None:
-    server = start("chat_server.py", "0", "--max-connections", "2")
-    alice, bob = join(server, "alice"), join(server, "bob")
-    third = server.connect()
-    third.expect("Too many connections")
-    third.expect_end()
-    bob.send("QUIT")
-    bob.expect_end()
-    bob.close()
-    wait_until(lambda: server.count_lines(C_CHAT + "disconnected.*") == 1, "bob's place is free")
-    join(server, "carol")
-    alice.send("LIST")
-    alice.expect("Registered users (2):", "alice", "carol")
-
-
-def test_without_descriptors_it_says_so_once_and_serves_on(start: Start) -> None:
-    server = start("chat_server.py", "0", prefix=("prlimit", "--nofile=64"))
-    alice = join(server, "alice")
-    crowd = [server.connect() for _ in range(80)]
-    server.wait_for_line("Cannot accept for now: Too many open files")
-    end = time.monotonic() + 0.3  # long enough to try several times
-    while time.monotonic() < end:
-        alice.send("LIST")
-        alice.expect("Registered users (1):", "alice")
-    for peer in crowd[:40]:
-        peer.close()
-    crowd[-1].send("JOIN last")
-    crowd[-1].expect("JOIN last accepted")
-    assert server.count_lines("Cannot accept for now.*") == 1
-
-
-def test_without_threads_it_refuses_and_serves_on(start: Start, tmp_path: Path) -> None:
-    """Threads are denied by a program that runs the server with fewer: what root may have is not limited."""
-    script = tmp_path / "few_threads.py"
-    script.write_text(
-        "import sys, threading\n"
-        f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "import chat_server\n"
-        "start = threading.Thread.start\n"
-        "def limited(thread):\n"
-        "    if threading.active_count() > 4:\n"
-        '        raise RuntimeError("can\'t start new thread")\n'
-        "    start(thread)\n"
-        "threading.Thread.start = limited\n"
-        "sys.exit(chat_server.main())\n"
-    )
-    server = start(str(script), "0")
-    alice, bob = join(server, "alice"), join(server, "bob")
-    third = server.connect()
-    third.expect("Too many threads")
-    third.expect_end()
-    bob.send("QUIT")
-    bob.expect_end()
-    wait_until(lambda: server.count_lines(C_CHAT + "disconnected.*") == 1, "bob's thread ends")
-    join(server, "carol")
-    alice.send("LIST")
-    alice.expect("Registered users (2):", "alice", "carol")
-
-
-def test_a_bug_costs_its_own_connection_alone(tmp_path: Path) -> None:
-    script = tmp_path / "with_a_bug.py"
-    script.write_text(
-        "import sys\n"
-        f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "import chat_server\n"
-        "chat_server.HANDLERS['list'] = lambda *_: 1 / 0\n"
-        "sys.exit(chat_server.main())\n"
-    )
-    server = Program(str(script), "0")
-    try:
-        alice, bob = join(server, "alice"), join(server, "bob")
-        alice.send("LIST")
-        alice.expect_end()
-        server.wait_for_line(C_CHAT + "disconnected: a bug in its handler")
-        bob.send("MESG alice hi")
-        bob.expect("Unknown Recipient alice")
-        assert server.stop() == 0
-        assert server.errors.count("Traceback") == 1
-        assert "ZeroDivisionError" in server.errors
-    finally:
-        server.kill()
-        for peer in server.peers:
-            peer.close()
-
-
-def test_who_does_not_join_in_time_is_told_and_closed_also_who_never_pauses(start: Start) -> None:
+def test_a_client_without_a_complete_request_in_time_is_told_and_closed(start: Start) -> None:
     server = start("chat_server.py", "0", "--login-seconds", "1")
-    alice, slow, busy = join(server, "alice"), server.connect(), server.connect()
+    alice, silent, dripping, busy = join(server, "alice"), server.connect(), server.connect(), server.connect()
     began = time.monotonic()
-    end = began + 1 + SLACK_SECONDS
+    told: dict[Peer, float] = {}
 
-    def flood() -> None:
-        with contextlib.suppress(OSError):
-            while time.monotonic() < end:
-                busy.send(*[""] * 1000)
+    def expect_sentence(peer: Peer) -> None:
+        peer.expect("No JOIN within 1 seconds")
+        peer.expect_end()
+        told[peer] = time.monotonic() - began
 
-    thread = threading.Thread(target=flood)
-    thread.start()
-    while time.monotonic() < began + 0.8:
-        slow.send("LIST")  # busy, but nothing useful
-        slow.expect(UNREGISTERED)
-        time.sleep(0.1)
-    slow.expect("Timed out: nothing useful came in time")
-    slow.expect_end()
-    assert busy.read_all() == "Timed out: nothing useful came in time\n"
-    assert time.monotonic() < end
-    thread.join()
+    waiters = [threading.Thread(target=expect_sentence, args=(peer,)) for peer in (silent, dripping)]
+    for waiter in waiters:
+        waiter.start()
+    while time.monotonic() < began + 1.6:
+        busy.send("LIST")  # a complete request restarts the deadline
+        busy.expect(UNREGISTERED)
+        if time.monotonic() < began + 0.8:
+            dripping.send_bytes(b"JOIN"[:1])  # bytes without an end do not
+        time.sleep(0.2)
+    for waiter in waiters:
+        waiter.join()
+    assert len(told) == 2
+    assert all(0.9 < seconds < 1 + SLACK_SECONDS for seconds in told.values())
+    server.wait_for_line(CLIENT + "disconnected: No JOIN within 1 seconds")
     alice.send("LIST")
     alice.expect("Registered users (1):", "alice")
+    expect_sentence(busy)
 
 
-# Starting and stopping
+# Status lines
+
+
+def test_status_lines_tell_every_request_and_every_message_that_was_sent_on(start: Start) -> None:
+    server = start("chat_server.py", "0")
+    alice, bob, carol = (join(server, name) for name in ("alice", "bob", "carol"))
+    bob.send("BCST x", "MESG carol x", "LIST", "nonsense", "MESG nobody x", "JOIN al", "MESG carol", "QUIT")
+    bob.expect("Registered users (3):", "alice", "bob", "carol")
+    bob.read_all()
+    carol.close()
+    wait_until(lambda: server.count_lines(CLIENT + "disconnected.*") == 2, "both leave")
+    alice.send("BCST to nobody")
+    server.wait_for_line(CLIENT + "BCST, sent to 0 clients")
+    fds = re.findall(r"Client \((\d+)\): JOIN", "\n".join(server.lines))
+    said = [line for line in server.lines if line.startswith(f"Client ({fds[1]}): ")]
+    assert re.fullmatch(r".*: accepted from 127\.0\.0\.1:\d+", said[0])
+    assert [line.partition(": ")[2] for line in said[1:]] == [
+        "handler started",
+        "JOIN bob",
+        "BCST, sent to 2 clients",
+        f"MESG carol, sent to client ({fds[2]})",
+        "LIST",
+        f"nonsense, refused: {UNKNOWN}",
+        "MESG nobody x, refused: Unknown Recipient nobody",
+        "JOIN al, refused: Already registered as bob",
+        f"MESG carol, refused: {MESG_USAGE}",
+        "QUIT",
+        "disconnected",
+    ]
+
+
+def test_no_status_line_is_lost_in_a_flood(start: Start) -> None:
+    server = start("chat_server.py", "0")
+    alice = join(server, "alice")
+    join(server, "bob")
+    alice.send(*["BCST x"] * 50_000, "QUIT")
+    alice.expect_end()
+    assert server.stop() == 0
+    assert server.count_lines(CLIENT + "BCST, sent to 1 client") == 50_000
+    assert server.count_lines(CLIENT + "disconnected") == 2
+
+
+# Stopping
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_the_queue_go_out_and_frees_the_port(start: Start, number: int) -> None:
+def test_a_signal_lets_queued_output_go_out_and_frees_the_port(start: Start, number: int) -> None:
     server = start("chat_server.py", "0")
     alice, slow = join(server, "alice"), join(server, "slow", receive_buffer=4096)
     idle = server.connect()
     alice.send(*["BCST " + "x" * 994] * 600)  # more than the kernel takes, less than a backlog
-    server.wait_for_line(C_CHAT + "BCST")
-    wait_until(lambda: server.count_lines(C_CHAT + "BCST") == 600, "all are handled")
+    wait_until(lambda: server.count_lines(CLIENT + "BCST.*") == 600, "all are handled")
     port = server.port
     stopped: list[int] = []
     stopper = threading.Thread(target=lambda: stopped.append(server.stop(number)))
@@ -663,42 +670,24 @@ def test_a_signal_lets_the_queue_go_out_and_frees_the_port(start: Start, number:
     join(again, "alice")
 
 
-def test_every_status_line_is_there_in_the_end(start: Start) -> None:
-    server = start("chat_server.py", "0")
-    alice, bob = join(server, "alice"), join(server, "bob")
-    alice.send(*["BCST x"] * 50_000, "MESG bob x", "nonsense", "MESG nobody x", "JOIN al")
-    alice.expect("Unknown Message", "Unknown Recipient nobody", "Already registered as alice")
-    alice.send("QUIT")
-    alice.expect_end()
-    bob.close()
-    wait_until(lambda: server.count_lines(C_CHAT + "disconnected.*") == 2, "both leave")
-    assert server.stop() == 0
-    for line in ("handler started", "JOIN alice", "JOIN bob", "MESG bob", "MESG nobody", "QUIT"):
-        assert server.count_lines(C_CHAT + line), line
-    for reason in ("Unknown Message", "Unknown Recipient nobody", "Already registered as alice"):
-        assert server.count_lines(C_CHAT + f"discarded a request: {reason}") == 1
-    assert server.count_lines(C_CHAT + r"accepted from 127\.0\.0\.1:\d+") == 2
-    assert server.count_lines(C_CHAT + "BCST") == 50_000
-
-
-def test_a_signal_waits_neither_for_who_does_not_read_nor_for_hundreds_who_flood(start: Start) -> None:
+def test_a_signal_stops_a_server_with_a_client_that_does_not_read_and_150_that_flood(start: Start) -> None:
     server = start("chat_server.py", "0")
     alice = join(server, "alice")
     join(server, "sleeper", receive_buffer=4096)
     stops = threading.Event()
 
     def shout() -> None:
-        with contextlib.suppress(ConnectionError):
+        with suppress(ConnectionError):
             while not stops.is_set():
                 alice.send(*["BCST " + "x" * 994] * 100)
 
     shouter = threading.Thread(target=shout)
     shouter.start()
-    server.wait_for_line(C_CHAT + "BCST")
+    server.wait_for_line(CLIENT + "BCST.*")
     peers = [server.connect() for _ in range(150)]
 
     def flood(peer: Peer) -> None:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             while not stops.is_set():
                 peer.send(*["LIST"] * 200)
                 peer.sock.recv(1 << 16)
@@ -706,7 +695,7 @@ def test_a_signal_waits_neither_for_who_does_not_read_nor_for_hundreds_who_flood
     threads = [threading.Thread(target=flood, args=(peer,)) for peer in peers]
     for thread in threads:
         thread.start()
-    server.wait_for_line(C_CHAT + "discarded a request: not registered")
+    server.wait_for_line(CLIENT + "LIST, refused: Unregistered.*")
     assert server.stop() == 0  # within two seconds
     shouter.join(STOP_SECONDS)
     assert not shouter.is_alive()  # alice is told too, in the middle of her flood
@@ -714,88 +703,3 @@ def test_a_signal_waits_neither_for_who_does_not_read_nor_for_hundreds_who_flood
     for thread in (shouter, *threads):
         thread.join()
     assert server.errors == ""
-
-
-def test_the_last_status_lines_are_written_before_it_ends(fresh_server: Program) -> None:
-    for i in range(10):
-        join(fresh_server, f"user{i}")
-    assert fresh_server.stop() == 0
-    assert fresh_server.count_lines(C_CHAT + "disconnected") == 10
-
-
-def test_a_log_that_nobody_reads_stops_nobody() -> None:
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "chat_server.py"), "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    assert process.stdout
-    try:
-        port = int(process.stdout.readline().rpartition(b":")[2])
-        alice = Peer(port)
-        alice.send("JOIN alice")
-        alice.expect("JOIN alice accepted")
-        for _ in range(10):
-            alice.send(*["BCST x"] * 5_000, *["MESG alice " + "x" * 100] * 5_000)
-            for _ in range(5_000):
-                alice.expect("FROM alice: " + "x" * 100)
-        log = b""
-        while not re.search(rb"\n[0-9]+ status lines were lost: nobody read them\n", log):
-            log += os.read(process.stdout.fileno(), 1 << 16)
-        alice.send("LIST")
-        while not log.endswith(b": LIST\n"):
-            log += os.read(process.stdout.fileno(), 1 << 16)
-        lost = sum(map(int, re.findall(rb"([0-9]+) status lines were lost", log)))
-        assert lost
-        assert log.count(b"MESG alice") + log.count(b"BCST") + lost == 100_000
-        alice.close()
-        process.terminate()
-        assert process.wait(WAIT_SECONDS) == 0
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def test_a_log_that_may_not_be_waited_for_is_written_all_the_same() -> None:
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    log = StatusLog(writer, "utf-8")
-    for number in range(2000):
-        log.write(f"{number:099}")  # more than a pipe holds
-    data = b""
-    while len(data) < 200_000:
-        data += os.read(reader, 1 << 16)
-    assert data == b"".join(b"%099d\n" % number for number in range(2000))
-    os.close(reader)
-    log.write("which ends the thread: nobody can read it")
-    log.flush(WAIT_SECONDS)
-    os.close(writer)
-
-
-def test_it_runs_from_any_directory(start: Start, tmp_path: Path) -> None:
-    join(start("chat_server.py", "0", cwd=tmp_path), "alice")
-
-
-def test_wrong_arguments_get_a_usage_text() -> None:
-    wrong = ["", "x", "-1", "65536", "5000 6000", "0 --max-users 0", "0 --max-users many"]
-    for done in run_programs(*(("chat_server.py", *arguments.split()) for arguments in wrong)):
-        assert done.returncode == 2
-        assert done.stderr.startswith("usage: chat_server.py ")
-        assert done.stdout == ""
-
-
-def test_a_taken_port_is_named(server: Program) -> None:
-    done = run_program("chat_server.py", str(server.port))
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"Cannot listen on 0.0.0.0:{server.port}: Address already in use\n"
-
-
-def test_a_host_that_is_none_is_named() -> None:
-    done = run_program("chat_server.py", "5000", "--host", "no.such.host.invalid")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert re.fullmatch(r"Cannot listen on no\.such\.host\.invalid:5000: .+\n", done.stderr)
-
-
-def test_the_first_line_names_host_and_port(start: Start) -> None:
-    server = start("chat_server.py", "0", "--host", "127.0.0.1")
-    assert re.fullmatch(r"Listening on 127\.0\.0\.1:\d+", server.lines[0])
-    socket.create_connection(("127.0.0.1", server.port)).close()

@@ -1,5 +1,6 @@
 """Transcripts of the chat room server: the lobby's requests, what happens in rooms, and how they end."""
 
+import argparse
 import re
 import shutil
 import socket
@@ -7,21 +8,37 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Peer, Program, Start, looking_after, run_program, run_programs, server_has_read, wait_until
+from conftest import (
+    Peer,
+    Program,
+    Start,
+    at_once,
+    changed_program,
+    few_threads,
+    looking_after,
+    run_program,
+    server_has_read,
+    wait_until,
+)
 
 import chatroom_server
-from net.connection import BACKLOG_BYTES
+from net.output import BACKLOG_BYTES
 
 CREATE, JOIN, LIST, DELETE = "\1", "\2", "\3", "\4"
 SUCCESS, ALREADY_EXISTS, DOES_NOT_EXIST, INVALID, UNKNOWN_FAILURE = "\0", "\1", "\2", "\3", "\4"
 WARNING = "Warning: room tea is deleted"
 DELETE_SECONDS = 2.0
-FLOOD = b"tea is served\n"
+FLOOD = b"tea is served " * 20 + b"\n"
+CLIENT = r"Client \(\d+\): "
+RELAYED = CLIENT + r"line to room tea, sent to \d+ clients?"
+LINE_TOO_LONG = "Line too long: at most 4096 bytes are expected"
+INVALID_NAME = "Invalid name: a room's name is 1 to 32 letters, digits, - or _"
 
 
 @pytest.fixture
@@ -29,8 +46,8 @@ def start_rooms(start: Start) -> Iterator[Start]:
     """Give a function that starts a server with options; in the end its rooms are deleted."""
     servers: list[Program] = []
 
-    def start_server(*options: str, **how: Any) -> Program:
-        servers.append(start("chatroom_server.py", "0", *options, **how))
+    def start_server(*options: str, program: str = "chatroom_server.py", **how: Any) -> Program:
+        servers.append(start(program, "0", *options, **how))
         return servers[-1]
 
     yield start_server
@@ -88,7 +105,7 @@ def create(lobby: Peer, name: str) -> None:
 
 
 def join(lobby: Peer, name: str, members: int | None = None) -> int:
-    """Join a room that has so many members; return its port."""
+    """Ask for a room, which must have this many members if a number is given; return its port."""
     lobby.send(JOIN + name)
     return int(lobby.expect_match(SUCCESS + rf"(\d+) {r'[0-9]+' if members is None else members}")[1])
 
@@ -105,21 +122,6 @@ def new_room(server: Program, name: str = "tea") -> tuple[Peer, int]:
     lobby = server.connect()
     create(lobby, name)
     return lobby, join(lobby, name, 0)
-
-
-def at_once(number: int, action: Callable[[int], None]) -> None:
-    """Do the same from many threads at once."""
-    barrier = threading.Barrier(number)
-
-    def act(index: int) -> None:
-        barrier.wait(10)
-        action(index)
-
-    threads = [threading.Thread(target=act, args=(index,)) for index in range(number)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 @contextmanager
@@ -154,22 +156,12 @@ def expect_free(port: int) -> None:
         listener.listen()
 
 
-def test_has_the_functions_of_the_original_design() -> None:
+def test_the_program_has_the_functions_of_the_original_design() -> None:
     for name in ("main", "server", "connection_handler", "room_creation_handler"):
         assert callable(getattr(chatroom_server, name))
 
 
-def test_wrong_arguments_are_told_with_the_usage() -> None:
-    wrong = ["", "tea", "70000", "0 --max-rooms 0", "0 --max-connections x", "0 1"]
-    for done in run_programs(*(("chatroom_server.py", *arguments.split()) for arguments in wrong)):
-        assert done.returncode == 2
-        assert done.stderr.startswith("usage: chatroom_server.py")
-
-
-def test_a_port_that_is_taken_is_told_in_one_line(server: Program) -> None:
-    done = run_program("chatroom_server.py", str(server.port))
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"Cannot listen on 0.0.0.0:{server.port}: Address already in use\n"
+# The lobby
 
 
 def test_a_room_is_created_listed_joined_and_deleted(server: Program) -> None:
@@ -198,39 +190,66 @@ def test_rooms_are_listed_in_order_of_creation(server: Program) -> None:
     lobby.expect(SUCCESS, SUCCESS, SUCCESS + "z,y,a,b")
 
 
-def test_names_are_1_to_32_letters_digits_hyphens_or_underscores(server: Program) -> None:
+def test_a_name_is_1_to_32_letters_digits_hyphens_or_underscores(server: Program) -> None:
     lobby = server.connect()
     for name in ("a", "A-1_b", "-", "x" * 32):
         create(lobby, name)
-    bad = ["", "x" * 33, "a b", " a", "a ", "a,b", "a\tb", "a\0", "a\x1b[2J", "a\rb", "é", "a/b", "\u0661"]
+    bad = ["", " ", "x" * 33, "a b", "a,b", "a\tb", "a\0", "a\x1b[2J", "a\rb", "é", "a/b", "\u0661"]
     for action in (CREATE, JOIN, DELETE):
         for name in bad:
             lobby.send(action + name)
-            lobby.expect(INVALID + "Invalid name: a room's name is 1 to 32 letters, digits, - or _")
+            lobby.expect(INVALID + INVALID_NAME)
     lobby.send_bytes(b"\1\xc3\n\1tea\r\n\3\r\n")
-    lobby.expect_match(INVALID + ".+")
-    lobby.expect(SUCCESS, SUCCESS + "a,A-1_b,-," + "x" * 32 + ",tea")
+    lobby.expect(INVALID + INVALID_NAME, SUCCESS, SUCCESS + "a,A-1_b,-," + "x" * 32 + ",tea")
+
+
+def test_blanks_around_a_name_do_not_matter(server: Program) -> None:
+    lobby = server.connect()
+    lobby.send(CREATE + " tea ", LIST + " ", JOIN + "tea ", DELETE + " tea")
+    lobby.expect(SUCCESS, SUCCESS + "tea")
+    lobby.expect_match(SUCCESS + r"\d+ 0")
+    lobby.expect(SUCCESS)
 
 
 def test_an_unknown_action_is_invalid_and_the_next_request_is_served(server: Program) -> None:
     lobby = server.connect()
-    for byte in {*range(256)} - {1, 2, 3, 4, ord("\n"), 255}:
+    for byte in {*range(256)} - {*b"\1\2\3\4\n\xff\b\x7f0123456789"}:  # \b and \x7f erase what is before them
         lobby.send_bytes(bytes([byte]) + b"tea\n")
         lobby.expect(INVALID + f"Unknown action {byte}: 1 to 4 are expected")
-    lobby.send("")
-    lobby.expect(INVALID + "Empty request: an action byte, 1 to 4, is expected")
-    lobby.send(LIST)
-    lobby.expect(SUCCESS)
+    for digit in "056789":
+        lobby.send(digit + "tea")
+        lobby.expect(f"3Unknown action {digit}: 1 to 4 are expected")
+    lobby.send("", LIST)
+    lobby.expect(INVALID + "Empty request: an action byte, 1 to 4, is expected", SUCCESS)
 
 
-def test_a_line_too_long_is_a_reply_and_ends_the_connection(server: Program) -> None:
+def test_an_action_written_as_a_digit_is_answered_with_a_digit(server: Program) -> None:
     lobby = server.connect()
+    lobby.send_bytes(b"1tea\r\n1 soup\r\n1tea\r\n3\r\n2soup\r\n4tea\r\n4tea\r\n1\r\n")
+    lobby.expect("0", "0", "1Room tea already exists", "0tea,soup")
+    lobby.expect_match(r"0\d+ 0")
+    lobby.expect("0", "2Room tea does not exist", "3" + INVALID_NAME)
+    lobby.send(LIST, "3", LIST)
+    lobby.expect(SUCCESS + "soup", "0soup", SUCCESS + "soup")
+
+
+def test_a_name_may_begin_with_a_digit(server: Program) -> None:
+    lobby = server.connect()
+    lobby.send(CREATE + "1", "12", LIST)
+    lobby.expect(SUCCESS, "0", SUCCESS + "1,2")
+
+
+def test_a_line_too_long_is_answered_and_ends_the_connection(server: Program) -> None:
+    lobby, visitor = server.connect(), server.connect()
     lobby.send(LIST, CREATE + "x" * 4096, LIST)
-    lobby.expect(SUCCESS, INVALID + "Line too long: at most 4096 bytes are expected")
+    lobby.expect(SUCCESS, INVALID + LINE_TOO_LONG)
     lobby.expect_end()
+    visitor.send("3", "1" + "x" * 4096)
+    visitor.expect("0", "3" + LINE_TOO_LONG)
+    visitor.expect_end()
 
 
-def test_requests_may_come_byte_by_byte_and_many_at_once(server: Program) -> None:
+def test_requests_may_arrive_byte_by_byte_and_many_at_once(server: Program) -> None:
     lobby = server.connect()
     for byte in (CREATE + "tea\n" + LIST + "\n").encode():
         lobby.send_bytes(bytes([byte]))
@@ -255,12 +274,12 @@ def test_a_signal_in_the_middle_of_deletions_stops_all_once(start: Start) -> Non
 
 
 @pytest.mark.skipif(not shutil.which("nc"), reason="nc is not installed")
-def test_the_end_of_input_is_answered_before_the_connection_closes(server: Program) -> None:
-    requests = b"\1tea\n\3\n\4tea\n\3\n\1half"
+def test_nc_gets_every_reply_also_to_a_last_line_without_a_newline(server: Program) -> None:
+    requests = b"\1tea\n\3\n\4tea\n\1soup\n\3"
     done = subprocess.run(
         ["nc", "-N", "127.0.0.1", str(server.port)], input=requests, capture_output=True, timeout=10, check=True
     )
-    assert done.stdout == b"\0\n\0tea\n\0\n\0\n"
+    assert done.stdout == b"\0\n\0tea\n\0\n\0\n\0soup\n"
 
 
 def test_each_line_goes_to_all_other_members_of_its_room(server: Program) -> None:
@@ -291,7 +310,7 @@ def test_control_characters_and_invalid_bytes_reach_no_other_terminal(fresh_serv
     lobby.send_bytes(b"\1a\x1b[2Jb\xfe\n")
     lobby.expect_match(INVALID + ".+")
     fresh_server.wait_for_line(r"Client \(\d+\): CREATE a\ufffd\[2Jb\ufffd")
-    fresh_server.wait_for_line(r"Client \(\d+\): lines to room tea: 1")
+    fresh_server.wait_for_line(CLIENT + "line to room tea, sent to 1 client")
 
 
 def test_join_counts_the_members_before_this_one(fresh_server: Program) -> None:
@@ -300,8 +319,7 @@ def test_join_counts_the_members_before_this_one(fresh_server: Program) -> None:
         join(lobby, "tea", members)
         enter(fresh_server, port)
     fresh_server.peers[-1].close()
-    wait_until(lambda: join(lobby, "tea") and fresh_server.count_lines(r".*: left room tea"), "a member has left")
-    wait_until(lambda: fresh_server.count_lines(r".*: disconnected"), "and is gone")
+    fresh_server.wait_for_line(CLIENT + "disconnected")
     join(lobby, "tea", 39)
 
 
@@ -360,17 +378,13 @@ def test_a_room_that_finds_no_descriptor_leaves_nothing_over_and_the_lobby_serve
     lobby.expect(SUCCESS, SUCCESS, SUCCESS)
 
 
-def test_a_room_that_finds_no_thread_leaves_nothing_over() -> None:
-    rooms = chatroom_server.Rooms("127.0.0.1", threading.Semaphore(1), 1)
-    usual = threading.stack_size(1 << 46)  # more than any address space has: no thread can begin
-    try:
-        for _ in range(2):
-            with pytest.raises(chatroom_server.Refused, match=r"Room tea cannot be opened: .*thread") as refusal:
-                chatroom_server.room_creation_handler(rooms, "tea")
-            assert chr(refusal.value.status) == UNKNOWN_FAILURE
-    finally:
-        threading.stack_size(usual)
-    assert rooms.all() == []
+def test_a_room_that_finds_no_thread_leaves_nothing_over(start_rooms: Start, tmp_path: Path) -> None:
+    server = start_rooms(program=changed_program(tmp_path, "chatroom_server.py", few_threads(4)))
+    lobby = server.connect()
+    lobby.send(*[CREATE + "tea", LIST] * 2)
+    for _ in range(2):
+        lobby.expect(UNKNOWN_FAILURE + "Room tea cannot be opened: can't start new thread", SUCCESS)
+    assert server.threads_and_sockets()[1] == 2  # the lobby listens, and has one client
 
 
 def test_delete_warns_the_members_closes_them_and_then_answers(server: Program) -> None:
@@ -406,7 +420,7 @@ def test_one_of_ten_who_delete_a_room_at_once_succeeds(server: Program) -> None:
     assert member.read_all() == WARNING + "\n"
 
 
-def test_the_warning_reaches_members_last_who_flood_the_room_while_it_is_deleted(fresh_server: Program) -> None:
+def test_the_warning_is_the_last_line_that_members_get_though_they_flood_the_room(fresh_server: Program) -> None:
     lobby, port = new_room(fresh_server)
     members = [enter(fresh_server, port) for _ in range(4)]
     ends: dict[Peer, str] = {}
@@ -425,7 +439,7 @@ def test_the_warning_reaches_members_last_who_flood_the_room_while_it_is_deleted
     for reader in readers:
         reader.start()
     with flooding(*members):
-        wait_until(lambda: fresh_server.count_lines(r".*: lines to room tea: .*") > 20, "a flood")
+        wait_until(lambda: fresh_server.count_lines(RELAYED) > 500, "a flood")
         began = time.monotonic()
         lobby.send(DELETE + "tea")
         lobby.expect(SUCCESS)
@@ -436,45 +450,56 @@ def test_the_warning_reaches_members_last_who_flood_the_room_while_it_is_deleted
         assert ends[member].endswith(f"{FLOOD.decode()}{WARNING}\n")
 
 
-def test_who_does_not_read_delays_a_deletion_briefly_and_neither_requests_nor_time_outs(
-    start_rooms: Start,
+def test_a_member_that_does_not_read_delays_a_deletion_briefly_and_other_requests_not_at_all(
+    fresh_server: Program,
 ) -> None:
-    server = start_rooms("--login-seconds", "1")
-    lobby, port = new_room(server)
-    other = server.connect()
+    lobby, port = new_room(fresh_server)
+    other = fresh_server.connect()
     create(other, "soup")
-    quiet = enter(server, join(other, "soup"))
-    enter(server, port, receive_buffer=4096)
-    silent, useless = server.connect(), server.connect()
-    useless.send("hello", CREATE + "a b")
-    useless.expect_match(INVALID + ".+")
-    useless.expect_match(INVALID + ".+")
-    with flooding(enter(server, port), enter(server, port)):
-        wait_until(lambda: sent_is_stuck(server), "a member's backlog is full", 10)
+    quiet = enter(fresh_server, join(other, "soup"))
+    enter(fresh_server, port, receive_buffer=4096)
+    with flooding(enter(fresh_server, port), enter(fresh_server, port)):
+        wait_until(lambda: sent_is_stuck(fresh_server), "a member's backlog is full", 10)
+        lobby.send(CREATE + "salad", DELETE + "tea")
+        lobby.expect(SUCCESS)  # what was answered does not wait for the deletion
+        fresh_server.wait_for_line(CLIENT + "DELETE tea")
         began = time.monotonic()
-        lobby.send(DELETE + "tea")
-        wait_until(lambda: server.count_lines(r".*: DELETE tea"), "the deletion has begun")
         other.send(LIST, CREATE + "tea", LIST)
-        other.expect(SUCCESS + "soup", SUCCESS, SUCCESS + "soup,tea")
-        seconds = time.monotonic() - began
+        other.expect(SUCCESS + "soup,salad", SUCCESS, SUCCESS + "soup,salad,tea")
+        assert time.monotonic() - began < 0.9
         lobby.expect(SUCCESS)
         assert time.monotonic() - began < DELETE_SECONDS
-        assert seconds < 0.9
-    for client in (silent, useless):  # only who asks nothing useful in the lobby is timed out
-        client.expect(UNKNOWN_FAILURE + "Timed out: nothing useful came in time")
-        client.expect_end()
     join(lobby, "soup", 1)
     quiet.expect_nothing(0.05)
 
 
+def test_a_lobby_client_without_any_request_in_time_is_told_and_closed(start_rooms: Start) -> None:
+    server = start_rooms("--login-seconds", "1")
+    lobby, port = new_room(server)
+    member, silent, half, refused, empty = enter(server, port), *(server.connect() for _ in range(4))
+    half.send_bytes(b"\1tea")
+    refused.send(CREATE + "a b")
+    refused.expect(INVALID + INVALID_NAME)
+    empty.send("")
+    empty.expect_match(INVALID + "Empty request.+")
+    for client in (silent, half):
+        client.expect(UNKNOWN_FAILURE + "No request within 1 seconds")
+        client.expect_end()
+    for client in (lobby, refused, empty):  # a refused request is a request too
+        client.send(LIST)
+        client.expect(SUCCESS + "tea")
+    member.expect_nothing(0.05)
+    server.wait_for_line(CLIENT + "No request within 1 seconds")
+
+
 def sent_is_stuck(server: Program) -> bool:
     """Return whether no line was relayed for a moment."""
-    before = server.count_lines(r".*: lines to room tea: .*")
+    before = server.count_lines(RELAYED)
     time.sleep(0.2)
-    return 0 < before == server.count_lines(r".*: lines to room tea: .*")
+    return 0 < before == server.count_lines(RELAYED)
 
 
-def test_who_connects_while_a_room_is_deleted_is_told_or_turned_away(server: Program) -> None:
+def test_a_client_that_connects_while_a_room_is_deleted_is_told_or_turned_away(server: Program) -> None:
     lobby = server.connect()
     told = 0
     for _ in range(8):
@@ -494,16 +519,16 @@ def test_who_connects_while_a_room_is_deleted_is_told_or_turned_away(server: Pro
         lobby.expect(SUCCESS)
         comer.join()
         for member in members:
-            with suppress(ConnectionError):  # Linux may let go of one in the queue silently, and say so when he speaks
+            with suppress(ConnectionError):  # Linux may let go of one in the queue silently, and say so when it speaks
                 member.send("Am I in?")
             end = member.read_all()
             assert end in ("", WARNING + "\n")
             told += bool(end)
             member.close()
-    assert told >= 24  # those who were there before
+    assert told >= 24  # the members that were there before
 
 
-def test_nothing_is_left_over_when_ten_sides_create_join_and_delete_the_same_names(fresh_server: Program) -> None:
+def test_nothing_is_left_over_when_ten_clients_create_join_and_delete_the_same_names(fresh_server: Program) -> None:
     clients = [fresh_server.connect() for _ in range(10)]
     ports: set[int] = set()
     end = time.monotonic() + 0.7
@@ -538,16 +563,20 @@ def test_nothing_is_left_over_when_ten_sides_create_join_and_delete_the_same_nam
         expect_free(port)
 
 
-def test_members_that_vanish_are_no_longer_counted_and_their_half_lines_are_not_sent(fresh_server: Program) -> None:
+def test_a_member_that_has_left_is_not_counted_and_half_a_line_before_a_reset_is_not_sent(
+    fresh_server: Program,
+) -> None:
     lobby, port = new_room(fresh_server)
     alice, bob, carol = (enter(fresh_server, port) for _ in range(3))
     join(lobby, "tea", 3)
     bob.send_bytes(b"I think that")
+    server_has_read(bob)
     bob.reset()
-    carol.send_bytes(b"hello\nand")
-    alice.expect("hello")
-    carol.close()
-    wait_until(lambda: fresh_server.count_lines(r".*: disconnected.*") == 2, "both are gone")
+    carol.send_bytes(b"hello\ngoodbye")
+    carol.end_input()
+    alice.expect("hello", "goodbye")
+    carol.expect_end()
+    wait_until(lambda: fresh_server.count_lines(CLIENT + "disconnected.*") == 2, "both are gone")
     join(lobby, "tea", 1)
     dave = enter(fresh_server, port)
     join(lobby, "tea", 2)
@@ -555,33 +584,62 @@ def test_members_that_vanish_are_no_longer_counted_and_their_half_lines_are_not_
     alice.expect("anybody here?")
 
 
-def test_a_line_too_long_ends_only_its_senders_stay(server: Program) -> None:
+def test_a_line_too_long_ends_the_membership_of_its_sender_alone(server: Program) -> None:
     _, port = new_room(server)
     alice, bob = enter(server, port), enter(server, port)
     join(server.connect(), "tea", 2)
     alice.send("hello", "x" * 4096, "y" * 4097)
     bob.expect("hello", "x" * 4096)
-    alice.expect("Line too long: at most 4096 bytes are expected")
+    alice.expect(LINE_TOO_LONG)
     alice.expect_end()
     bob.expect_nothing(0.05)
 
 
-def test_a_member_slower_than_the_flood_gets_every_line_in_order(server: Program) -> None:
+@pytest.mark.parametrize("keys", [b"/leave\r\n", b" /leave \n", b"\4", b"/leev\b\bave\r\0"])
+def test_a_member_leaves_with_a_line_or_with_ctrl_d(server: Program, keys: bytes) -> None:
     lobby, port = new_room(server)
-    alice, bob = enter(server, port), enter(server, port, receive_buffer=1 << 16)
+    alice, bob = enter(server, port), enter(server, port)
     join(lobby, "tea", 2)
-    lines = "".join(f"{number:07}: a line that is longer than it would have to be\n" for number in range(100_000))
-    flooder = threading.Thread(target=alice.send_bytes, args=(lines.encode(),))
-    flooder.start()
-    received = b""
-    while len(received) < len(lines):
-        received += bob.sock.recv(1 << 16)
-        time.sleep(0.001)
-    flooder.join()
-    assert received.decode() == lines
+    alice.send("bye /leave", "/leaves")
+    alice.send_bytes(keys + b"not sent\n")
+    bob.expect("bye /leave", "/leaves")
+    alice.expect_end()
+    bob.send("alone")
+    bob.expect_nothing(0.05)
+    join(lobby, "tea", 1)
 
 
-def test_who_does_not_read_the_replies_fills_no_memory(fresh_server: Program) -> None:
+def test_a_line_reaches_every_member_that_connected_before_it_was_sent(server: Program) -> None:
+    _, port = new_room(server)
+    alice = enter(server, port)
+    for number in range(100):
+        newcomer = enter(server, port)
+        alice.send(f"hello {number}")
+        newcomer.expect(f"hello {number}")
+        newcomer.close()
+
+
+def test_a_client_for_which_there_is_no_place_gets_no_line_and_is_not_counted(start_rooms: Start) -> None:
+    server = start_rooms("--max-connections", "3", "--max-per-address", "3")
+    lobby, port = new_room(server)
+    alice, bob = enter(server, port), enter(server, port)
+    join(lobby, "tea", 2)
+
+    def drain() -> None:
+        while bob.sock.recv(1 << 16):
+            pass
+
+    drainer = threading.Thread(target=drain)
+    drainer.start()
+    with flooding(alice):
+        for _ in range(100):
+            assert enter(server, port).read_all() == "Too many connections\n"
+            join(lobby, "tea", 2)
+    bob.end_input()
+    drainer.join()
+
+
+def test_a_client_that_does_not_read_its_replies_fills_no_memory(fresh_server: Program) -> None:
     lobby = fresh_server.connect()
     for number in range(40):
         create(lobby, f"{number:032}")
@@ -595,15 +653,15 @@ def test_who_does_not_read_the_replies_fills_no_memory(fresh_server: Program) ->
 
 
 def test_lobby_and_rooms_share_the_places_for_connections(start_rooms: Start) -> None:
-    server = start_rooms("--max-connections", "3")
+    server = start_rooms("--max-connections", "3", "--max-per-address", "3")
     lobby, port = new_room(server)
     alice, bob = enter(server, port), enter(server, port)
-    wait_until(lambda: server.count_lines(r".*: entered room tea") == 2, "both have their places")
+    join(lobby, "tea", 2)
     for refused in (enter(server, port), server.connect()):
         refused.expect("Too many connections")
         refused.expect_end()
     bob.close()
-    wait_until(lambda: server.count_lines(r".*: disconnected"), "a place is free")
+    server.wait_for_line(CLIENT + "disconnected")
     carol = enter(server, port)
     join(lobby, "tea", 2)
     carol.send("hello")
@@ -620,7 +678,7 @@ def test_a_signal_stops_lobby_and_rooms_within_two_seconds_and_their_ports_are_f
     members = [enter(server, port) for port in ports[1:] for _ in range(2)]
     enter(server, ports[1], receive_buffer=4096)
     with flooding(*members[:6]):
-        wait_until(lambda: server.count_lines(r".*: lines to room .*") > 20, "a flood")
+        wait_until(lambda: server.count_lines(CLIENT + r"line to room .*") > 500, "a flood")
         assert server.stop() == 0
     for port in ports:
         expect_free(port)
@@ -628,7 +686,7 @@ def test_a_signal_stops_lobby_and_rooms_within_two_seconds_and_their_ports_are_f
         member.expect_end()
 
 
-def test_what_is_queued_for_members_goes_out_when_a_signal_stops_the_server(start_rooms: Start) -> None:
+def test_output_that_is_queued_for_members_goes_out_when_a_signal_stops_the_server(start_rooms: Start) -> None:
     server = start_rooms()
     _, port = new_room(server)
     alice, bob = enter(server, port), enter(server, port, receive_buffer=1 << 16)
@@ -637,21 +695,107 @@ def test_what_is_queued_for_members_goes_out_when_a_signal_stops_the_server(star
         server.process.terminate()
         received = len(bob.read_all())
     assert server.stop() == 0
-    counts = [re.fullmatch(r".*: lines to room tea: (\d+)", line) for line in server.lines]
-    relayed = sum(int(match[1]) for match in counts if match) * len(FLOOD)
+    relayed = server.count_lines(RELAYED) * len(FLOOD)
     assert received > relayed - BACKLOG_BYTES // 2  # what waited to be queued may be missing
 
 
-def test_status_lines_name_the_client_by_its_descriptor(fresh_server: Program) -> None:
+# Ports
+
+
+def test_rooms_use_the_ports_that_they_may_use(start_rooms: Start) -> None:
+    with free_ports(3) as ports:
+        first, last = ports[0], ports[-1]
+    server = start_rooms("--room-ports", f"{first}-{last}")
+    lobby = server.connect()
+    for name in ("tea", "soup", "salad"):
+        create(lobby, name)
+    assert {join(lobby, name) for name in ("tea", "soup", "salad")} == set(ports)
+    lobby.send(CREATE + "cake", LIST)
+    why = f"Room cake cannot be opened: all ports from {first} to {last} are in use"
+    lobby.expect(UNKNOWN_FAILURE + why, SUCCESS + "tea,soup,salad")
+    lobby.send(DELETE + "soup", CREATE + "cake")
+    lobby.expect(SUCCESS, SUCCESS)
+
+
+@contextmanager
+def free_ports(count: int) -> Iterator[list[int]]:
+    """Give successive ports that are free."""
+    for first in range(20_000, 30_000, count):
+        listeners = [socket.socket() for _ in range(count)]
+        try:
+            for port, listener in enumerate(listeners, first):
+                listener.bind(("0.0.0.0", port))
+            yield list(range(first, first + count))
+            return
+        except OSError:
+            continue
+        finally:
+            for listener in listeners:
+                listener.close()
+
+
+def test_wrong_room_ports_are_a_usage_error() -> None:
+    done = run_program("chatroom_server.py", "0", "--room-ports", "5000")
+    assert done.returncode == 2
+    assert "--room-ports: '5000' is not valid: FIRST-LAST, two ports from 1 to 65535, is expected" in done.stderr
+    for ports in ("0-5", "6000-5000", "x-y", "5000-70000", "-", "5000-", "-5000", "1-2-3"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            chatroom_server.port_range(ports)
+    assert chatroom_server.port_range("5000-5002") == range(5000, 5003)
+
+
+# Status lines
+
+
+def test_status_lines_tell_every_request_and_name_the_client_by_its_descriptor(fresh_server: Program) -> None:
     lobby, port = new_room(fresh_server)
-    member = enter(fresh_server, port)
-    join(lobby, "tea", 1)
+    member, other = enter(fresh_server, port), enter(fresh_server, port)
+    join(lobby, "tea", 2)
+    member.send("hello")
+    other.expect("hello")
     member.close()
-    lobby.send(CREATE + "tea", LIST, DELETE + "tea")
+    other.close()
+    wait_until(lambda: fresh_server.count_lines(CLIENT + "disconnected") == 2, "the members have left")
+    lobby.send(CREATE + "tea", LIST, DELETE + "tea", "x")
     lobby.expect_match(ALREADY_EXISTS + ".+")
     lobby.expect(SUCCESS + "tea", SUCCESS)
-    wait_until(lambda: fresh_server.count_lines(r".*: disconnected"), "the member has left")
-    text = re.sub(r"\d+", "N", "\n".join(line for line in fresh_server.lines if "accepted" not in line))
-    expected = ["CREATE tea", "refused: Room tea already exists", "LIST", "JOIN tea", "entered room tea", "DELETE tea"]
-    for event in expected:
-        assert f"Client (N): {event}\n" in text
+    lobby.expect_match(INVALID + ".+")
+    lobby.close()
+    wait_until(lambda: fresh_server.count_lines(CLIENT + "disconnected") == 3, "the client of the lobby has left")
+    fds = re.findall(r"Client \((\d+)\): accepted from 127\.0\.0\.1:\d+", "\n".join(fresh_server.lines))
+    said = [line for line in fresh_server.lines if line.startswith((f"Client ({fds[0]})", "Room"))]
+    assert [line.removeprefix(f"Client ({fds[0]}): ") for line in said[2:]] == [
+        "CREATE tea",
+        f"Room tea: listening on port {port}",
+        "JOIN tea",
+        "JOIN tea",
+        "CREATE tea",
+        "refused: Room tea already exists",
+        "LIST",
+        "DELETE tea",
+        "Room tea: deleted",
+        "refused: Unknown action 120: 1 to 4 are expected",
+        "disconnected",
+    ]
+    said = [line for line in fresh_server.lines if line.startswith(f"Client ({fds[1]})")]
+    assert [line.partition(": ")[2] for line in said[2:]] == [
+        "entered room tea",
+        "line to room tea, sent to 1 client",
+        "left room tea",
+        "disconnected",
+    ]
+
+
+def test_a_member_that_leaves_by_a_reset_or_a_line_too_long_is_said_to_have_left(fresh_server: Program) -> None:
+    lobby, port = new_room(fresh_server)
+    alice, bob = enter(fresh_server, port), enter(fresh_server, port)
+    join(lobby, "tea", 2)
+    alice.send_bytes(b"x")
+    server_has_read(alice)
+    alice.reset()
+    bob.send("x" * 4097)
+    bob.expect(LINE_TOO_LONG)
+    bob.expect_end()
+    fresh_server.wait_for_line(CLIENT + "disconnected: Connection reset by peer")
+    fresh_server.wait_for_line(CLIENT + "disconnected: Line too long.*")
+    assert fresh_server.count_lines(CLIENT + "left room tea") == 2

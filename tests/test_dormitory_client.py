@@ -1,14 +1,21 @@
 """The dormitory's client: driven by a script, and by a person at a terminal."""
 
+import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_program
-from dorm import PASSWORDS, Dormitory, make_dormitory  # noqa: F401
+from conftest import ROOT, WAIT_SECONDS, run_program
+from dorm import PASSWORDS, Dormitory, make_common_dormitory, make_dormitory  # noqa: F401
 from pseudo_terminal import Terminal
 
 PROMPT = "Room code (or list, mine, cancel ID, help, quit): "
@@ -22,13 +29,45 @@ def play(dormitory: Dormitory, *answers: str, options: tuple[str, ...] = ()) -> 
     return result.returncode, result.stdout.splitlines(), result.stderr
 
 
+@contextmanager
+def main_server(*replies: str, resets: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """Give the port of a server that answers a client's lines with these replies and then closes, and the lines."""
+    lines: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(WAIT_SECONDS)
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rw", encoding="utf-8", newline="\n") as file:
+                connection.settimeout(WAIT_SECONDS)
+                for reply in replies:
+                    lines.append(file.readline().rstrip("\n"))
+                    file.write(reply)
+                    file.flush()
+                if resets:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1], lines
+        finally:
+            thread.join()
+
+
+def password_file(directory: Path, password: str) -> tuple[str, ...]:
+    """Return the options that log alice in with a password."""
+    (directory / "password").write_text(f"{password}\n")
+    return "--user", "alice", "--password-file", str(directory / "password")
+
+
 def test_a_script_drives_it_line_by_line(dormitory: Dormitory) -> None:
     dormitory.start()
     status, said, errors = play(
         dormitory,
         *("alice", PASSWORDS["alice"]),
         *("S12", "Availability", "S12", "maybe", "Reservation", "S123", "r", "X1", "a"),
-        *("mine", "list", "cancel S1", "cancel S1", "cancel", "mine", "help", "", "quit", "S1", "r"),
+        *("mine", "list", "cancel S1", "cancel S1", "cancel", "mine", "", "quit", "S1", "r"),
     )
     assert said == [
         "Welcome, member alice.",
@@ -45,78 +84,237 @@ def test_a_script_drives_it_line_by_line(dormitory: Dormitory) -> None:
         "You have no such reservation.",
         "Not understood: Expected CANCEL id.",
         "Your reservations: none.",
-        "S233           a room's code: asks whether you want its availability or a reservation",
-        "list           all rooms, and how many of each are left",
-        "mine           your reservations",
-        "cancel S17     cancel one of them",
-        "help           this text",
-        "quit           leave",
     ]
     assert (status, errors) == (0, "")
     assert dormitory.rows("S") == []
 
 
-def test_enter_alone_is_a_guest_and_the_end_of_input_is_a_good_end(dormitory: Dormitory) -> None:
-    dormitory.start_main()
-    assert play(dormitory, "eve", "", "S1", "r") == (
+def test_a_request_fits_one_line_and_its_words_may_be_typed_in_any_case(dormitory: Dormitory) -> None:
+    dormitory.write("single.txt", "S1, 9\nSab, 6\nSCD, 4\n")
+    dormitory.start("S")
+    status, said, errors = play(
+        dormitory,
+        *("alice", PASSWORDS["alice"]),
+        *("s1", "A", "sab a", "scd AVAIL", "S1 r", "reserve s1", "Reservation S1", "availability S1"),
+        *("MINE", "Cancel s2", "LIST S", "list s", "s9 a"),
+        *("S1 S2", "S1 a r", "reserve", "hello world", "list x", "QUIT"),
+    )
+    rooms = ["Rooms, and how many are left:", "  S1          7", "  Sab         6", "  SCD         4"]
+    assert said == [
+        "Welcome, member alice.",
+        "Room S1 is available: 9 left.",
+        "Room Sab is available: 6 left.",
+        "Room SCD is available: 4 left.",
+        "Room S1 is yours: reservation S1. 8 left.",
+        "Room S1 is yours: reservation S2. 7 left.",
+        "Room S1 is yours: reservation S3. 6 left.",
+        "Room S1 is available: 6 left.",
+        *("Your reservations:", *(f"  S{number}          S1" for number in (1, 2, 3))),
+        *("Server D does not answer.", "Server U does not answer."),
+        "Cancelled: room S1 is no longer yours.",
+        *rooms,
+        *rooms,
+        "There is no room s9.",
+        *["Please type a room's code, such as S233, or help."] * 4,
+        "Not understood: Expected LIST [S|D|U].",
+    ]
+    assert (status, errors) == (0, "")
+
+
+def test_quit_and_help_are_understood_at_every_question(common_dormitory: Dormitory) -> None:
+    before_question = ("alice", PASSWORDS["alice"], "S1")
+    welcome = "Welcome, member alice."
+    for answers, said in (((), []), (("alice",), []), (before_question[:2], [welcome]), (before_question, [welcome])):
+        assert play(common_dormitory, *answers, "quit", "more") == (0, said, "")
+    status, said, errors = play(
+        common_dormitory, "Help", "alice", "help", PASSWORDS["alice"], "HELP", "S1", "help", "quit"
+    )
+    assert (status, errors) == (0, "")
+    assert [line.split()[0] for line in said].count("Log") == 2
+    assert [line.split()[0] for line in said].count("cancel") == 2
+    assert said.index(welcome) > 3
+
+
+def test_enter_alone_is_a_guest_and_the_end_of_input_is_a_good_end(common_dormitory: Dormitory) -> None:
+    assert play(common_dormitory, "eve", "", "S1", "r") == (
         0,
         ["Welcome, guest eve.", "Denied: Guests cannot reserve."],
         "",
     )
 
 
-def test_after_a_wrong_login_it_asks_again(dormitory: Dormitory, tmp_path: Path) -> None:
-    dormitory.start_main()
+def test_a_back_end_that_does_not_answer_is_a_sentence_with_advice_that_fits_the_request(dormitory: Dormitory) -> None:
+    dormitory.start("D")
+    answers = ("S1 a", "S1 r", "cancel S1", "list", "list S", "list D", "mine", "D1 r", "mine")
+    silent = "Server S does not answer."
+    later = "Server S is not answering. Try later"
+    assert play(dormitory, "alice", PASSWORDS["alice"], *answers)[1] == [
+        "Welcome, member alice.",
+        f"{later}.",
+        f"{later}, but first see with mine whether the room was reserved.",
+        f"{later}, but first see with mine whether the reservation was cancelled.",
+        *("Rooms, and how many are left:", "  D1          2", silent, "Server U does not answer."),
+        silent,
+        *("Rooms, and how many are left:", "  D1          2"),
+        *(silent, "Server U does not answer."),
+        "Room D1 is yours: reservation D1. 1 left.",
+        *("Your reservations:", "  D1          D1", silent, "Server U does not answer."),
+    ]
+
+
+def test_after_a_wrong_login_it_asks_again_until_the_fifth(common_dormitory: Dormitory, tmp_path: Path) -> None:
     wrong = "Wrong user name or password."
-    assert play(dormitory, "alice", "wrong", "alice", PASSWORDS["alice"]) == (0, [wrong, "Welcome, member alice."], "")
-    assert play(dormitory, "two words", "alice", "wrong") == (1, ["A user name is one word.", wrong], f"{wrong}\n")
-    assert play(dormitory, *["alice", "wrong"] * 6) == (1, [wrong] * 5, "The main server closed the connection.\n")
+    assert play(common_dormitory, "alice", "wrong", "alice", PASSWORDS["alice"]) == (
+        0,
+        [wrong, "Welcome, member alice."],
+        "",
+    )
+    assert play(common_dormitory, "two words", "alice", "wrong") == (
+        1,
+        ["A user name is one word.", wrong],
+        f"{wrong}\n",
+    )
+    status, said, errors = play(common_dormitory, *["alice", "wrong"] * 5, "alice", PASSWORDS["alice"])
+    assert (status, said) == (1, [wrong] * 5)
+    assert errors == "The fifth login was refused. The main server closed the connection: Too many wrong logins\n"
+    options = password_file(tmp_path, PASSWORDS["alice"])
+    assert play(common_dormitory, "quit", options=options) == (0, ["Welcome, member alice."], "")
+    options = password_file(tmp_path, "wrong")
+    assert play(common_dormitory, "quit", options=options) == (1, [], f"{wrong}\n")
     file = tmp_path / "password"
-    file.write_text(f"{PASSWORDS['alice']}\n")
-    options = ("--user", "alice", "--password-file", str(file))
-    assert play(dormitory, "quit", options=options) == (0, ["Welcome, member alice."], "")
-    file.write_text("wrong\n")
-    assert play(dormitory, "quit", options=options) == (1, [], f"{wrong}\n")
     file.unlink()
-    assert play(dormitory, "quit", options=options) == (1, [], f"{file}: No such file or directory\n")
+    assert play(common_dormitory, "quit", options=options) == (1, [], f"{file}: No such file or directory\n")
+
+
+def test_a_login_that_the_server_has_no_time_for_is_tried_again_twice() -> None:
+    busy = "TRY_LATER Too many people are logging in\n"
+    began = time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        accepted, refused = pool.map(log_in_with_replies, [(busy, busy, "MEMBER alice\n"), (busy, busy, busy)])
+    assert time.monotonic() - began > 3.9
+    told = ["Too many people are logging in. Trying again in 2 seconds."] * 2
+    assert (accepted.returncode, accepted.stdout.splitlines()) == (0, [*told, "Welcome, member alice."])
+    assert (refused.returncode, refused.stdout.splitlines()) == (1, told)
+    assert refused.stderr == "Too many people are logging in. Try later.\n"
+
+
+def log_in_with_replies(replies: tuple[str, ...]) -> "subprocess.CompletedProcess[str]":
+    """Return what became of a client that got replies to its logins, which must all be the same."""
+    with main_server(*replies) as (port, lines):
+        result = run_program("client.py", "--port", str(port), input="alice\nsecret\n")
+    assert lines == ["LOGIN alice secret"] * len(replies)
+    return result
+
+
+def test_verbose_tells_the_story_on_standard_error_without_the_password(
+    common_dormitory: Dormitory, tmp_path: Path
+) -> None:
+    status, said, errors = play(
+        common_dormitory, "S12 a", options=(*password_file(tmp_path, PASSWORDS["alice"]), "--verbose")
+    )
+    assert (status, said) == (0, ["Welcome, member alice.", "Room S12 is available: 6 left."])
+    port = errors.partition("over TCP with port ")[2].partition(":")[0]
+    common_dormitory.main.wait_for_line(rf"Client \(\d+\): accepted from 127\.0\.0\.1:{port}")
+    assert errors.splitlines() == [
+        "The client is up and running",
+        "Authentication request of alice sent",
+        f"Result of the authentication received over TCP with port {port}: MEMBER alice",
+        "Request sent: AVAILABILITY S12",
+        f"Response received over TCP with port {port}: AVAILABLE 6",
+    ]
+
+
+def test_a_sentence_with_which_the_server_closes_is_shown(dormitory: Dormitory) -> None:
+    dormitory.start_main("--login-seconds", "1", "--idle-seconds", "1")
+    port = str(dormitory.main.port)
+    terminals = [Terminal("client.py", "--port", port) for _ in range(2)]
+    try:
+        for terminal in terminals:
+            terminal.expect_typing("User name: ")
+            terminal.type("eve\n")
+            terminal.expect("User name: eve")
+            terminal.expect_typing("Password (Enter alone: as a guest): ")
+        silent, idle = terminals
+        idle.type("\n")
+        idle.expect("Password (Enter alone: as a guest): ", "Welcome, guest eve.")
+        dormitory.log_in("eve").expect("Idle for 1 seconds")  # so the time of those before is over, too
+        silent.type("\n")
+        idle.type("list\n")
+        for terminal, sentence in ((silent, "No LOGIN within 1 seconds"), (idle, "Idle for 1 seconds")):
+            assert terminal.wait() == 1
+            assert f"The main server closed the connection: {sentence}" in terminal.rows()
+    finally:
+        for terminal in terminals:
+            terminal.close()
+
+
+def test_a_last_sentence_is_shown_also_if_the_connection_was_reset_meanwhile() -> None:
+    with main_server("GUEST eve\nIdle for 900 seconds\n", resets=True) as (port, _):
+        command = [sys.executable, str(ROOT / "client.py"), "--port", str(port)]
+        client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert client.stdin
+        client.stdin.write(b"eve\n\n")
+        client.stdin.flush()
+    _, errors = client.communicate(b"list\n", WAIT_SECONDS)
+    assert (client.returncode, errors) == (1, b"The main server closed the connection: Idle for 900 seconds\n")
 
 
 def test_a_server_that_is_not_there_or_is_lost_is_one_line(dormitory: Dormitory) -> None:
-    dormitory.start_main("--login-seconds", "1")
-    port = dormitory.main.port
-    terminal = Terminal("client.py", "--port", str(port))
-    try:
-        terminal.expect_typing("User name: ")
-        dormitory.main.connect().expect_match("Timed out: .*")  # who came later; so the terminal's time is over too
-        terminal.type("alice\n")
-        terminal.expect("User name: alice")
-        terminal.expect_typing("Password (Enter alone: as a guest): ")
-        terminal.type("x\n")
-        assert terminal.wait() == 1
-        assert "The main server closed the connection: Timed out: nothing useful came in time" in terminal.rows()
-    finally:
-        terminal.close()
-    dormitory.main.kill()
+    with main_server("GUEST eve\n", "") as (port, _):
+        result = run_program("client.py", "--port", str(port), input="eve\n\nlist\n")
+    assert (result.returncode, result.stderr) == (1, "The main server closed the connection.\n")
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
     result = run_program("client.py", "--port", str(port))
     assert (result.returncode, result.stderr) == (1, f"Cannot connect to 127.0.0.1:{port}: Connection refused\n")
 
 
+def test_a_reply_of_half_a_megabyte_is_shown_as_a_whole() -> None:
+    rooms = [f"S{number}=1" for number in range(50_000)]
+    with main_server("GUEST eve\n", f"ROOMS {' '.join(rooms)}\n") as (port, _):
+        result = run_program("client.py", "--port", str(port), input="eve\n\nlist\nquit\n")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert len(result.stdout.splitlines()) == 2 + len(rooms)
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+def test_over_tls_it_verifies_the_certificate_before_anything_is_sent(dormitory: Dormitory, tmp_path: Path) -> None:
+    certificate, key = str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate]
+    subprocess.run([*command.split(), *names], check=True, capture_output=True, timeout=WAIT_SECONDS)
+    dormitory.start_main("--tls-certificate", certificate, "--tls-key", key)
+    options = ("--tls", "--tls-ca", certificate)
+    assert play(dormitory, "alice", PASSWORDS["alice"], options=options) == (0, ["Welcome, member alice."], "")
+    status, said, errors = play(dormitory, "alice", PASSWORDS["alice"], options=("--tls",))
+    assert (status, said, errors.count("\n")) == (1, [], 1)
+    assert "its certificate is self-signed" in errors
+    assert dormitory.main.count_lines(".*authentication request received.*") == 1
+
+
 def test_a_password_file_must_hold_a_password_and_what_the_server_says_is_told(
-    dormitory: Dormitory, tmp_path: Path
+    common_dormitory: Dormitory, tmp_path: Path
 ) -> None:
-    dormitory.start("")
-    (tmp_path / "password").write_text("\n")
-    status, _, errors = play(dormitory, options=("--user", "alice", "--password-file", str(tmp_path / "password")))
+    status, _, errors = play(common_dormitory, options=password_file(tmp_path, ""))
     assert (status, errors) == (1, f"{tmp_path / 'password'}:1: expected a password\n")
     (tmp_path / "password").write_text("secret\n")
-    status, _, errors = play(dormitory, options=("--user", "x" * 40, "--password-file", str(tmp_path / "password")))
+    status, _, errors = play(
+        common_dormitory, options=("--user", "x" * 40, "--password-file", str(tmp_path / "password"))
+    )
     assert (status, errors[:14]) == (1, "Not understood")
 
 
+def test_output_that_cannot_be_written_is_one_line(common_dormitory: Dormitory) -> None:
+    client = f'"{sys.executable}" -W error "{ROOT}/client.py" --port {common_dormitory.main.port} >/dev/full'
+    for environment in ("env -u PYTHONUNBUFFERED", "env PYTHONUNBUFFERED=1"):
+        command = ["bash", "-c", f"{environment} {client}"]
+        done = subprocess.run(command, input="eve\n\n", capture_output=True, text=True, timeout=10)
+        assert (done.returncode, done.stderr) == (1, "The output cannot be written: No space left on device\n")
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-"])
-def test_closed_input_or_output_is_no_traceback(dormitory: Dormitory, closed: str) -> None:
-    dormitory.start("")
-    command = f'"{sys.executable}" "{ROOT}/client.py" --port {dormitory.main.port} {closed}'
+def test_closed_input_or_output_causes_no_traceback(common_dormitory: Dormitory, closed: str) -> None:
+    command = f'"{sys.executable}" "{ROOT}/client.py" --port {common_dormitory.main.port} {closed}'
     done = subprocess.run(["bash", "-c", command], input="eve\n", capture_output=True, text=True, timeout=10)
     assert done.stderr == ""
 
@@ -163,8 +361,27 @@ def test_a_person_is_asked_and_no_password_is_shown(dormitory: Dormitory, termin
     assert PASSWORDS["alice"] not in "\n".join(terminal.rows())
 
 
-def test_ctrl_c_leaves_quietly(dormitory: Dormitory, terminal: Terminal) -> None:
+def test_ctrl_c_at_the_password_ends_it_and_the_terminal_shows_keys_again(terminal: Terminal) -> None:
     terminal.expect_typing("User name: ")
+    terminal.type("alice\n")
+    terminal.expect("User name: alice")
+    terminal.expect_typing("Password (Enter alone: as a guest): ")
+    assert not terminal.shows_keys()
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.wait() == 130
+    assert terminal.shows_keys()
     assert "Traceback" not in "\n".join(terminal.rows())
+
+
+def test_quit_and_help_are_understood_by_a_terminal_at_the_password(terminal: Terminal) -> None:
+    terminal.expect_typing("User name: ")
+    terminal.type("alice\n")
+    terminal.expect("User name: alice")
+    terminal.expect_typing("Password (Enter alone: as a guest): ")
+    terminal.type("help\n")
+    terminal.expect("Password (Enter alone: as a guest): ")
+    terminal.expect_match("Log in with your user name")
+    terminal.expect_match("guests may ask")
+    terminal.expect_typing("Password (Enter alone: as a guest): ")
+    terminal.type("quit\n")
+    assert terminal.wait() == 0

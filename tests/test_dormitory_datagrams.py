@@ -1,317 +1,261 @@
-"""Who speaks to the dormitory's servers over UDP without being one of them: nothing changes, and nobody answers."""
+"""Datagrams that are junk, forged, stale, repeated or meant for others: they change nothing."""
 
-import math
+import re
 import select
+import shutil
 import socket
-import threading
-import time
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import WAIT_SECONDS, Program, wait_until
-from dorm import Dormitory, make_dormitory  # noqa: F401
-from relay import Relay, relay_to
+from conftest import WAIT_SECONDS
+from dorm import Dormitory, ask, free_udp_port, make_dormitory  # noqa: F401
 
-from dormitory import calls
-from dormitory.backend import BackEnd
-from dormitory.calls import Calls
-from dormitory.reservations import Reservations
-from dormitory.udp import bind
-from dormitory.wire import (
-    MAX_DATAGRAM_BYTES,
-    Action,
-    BadDatagram,
-    Datagram,
-    pack,
-    pack_announcement,
-    unpack,
-    unpack_announcement,
-)
+from dormitory.wire import Action, BadDatagram, Datagram, new_request, now_ms, pack, unpack
 
-DROPPED = r"Dropped datagrams: {}; the latest from 127\.0\.0\.1:{}"
 KEY = bytes(range(32))
+REQUEST = new_request(Action.RESERVE, "S1 alice", b"database", 7)
+MINUTE_MS = 60_000
+
+
+class MainServer:
+    """A socket that sends what a main server would, or almost."""
+
+    def __init__(self, port: int, key: bytes) -> None:
+        self.sock = free_udp_port()
+        self.sock.connect(("127.0.0.1", port))
+        self.sock.settimeout(WAIT_SECONDS)
+        self.key = key
+
+    @property
+    def address(self) -> str:
+        """Where it sends from, as status lines show it."""
+        host, port = self.sock.getsockname()
+        return f"{host}:{port}"
+
+    def ask(self, action: Action, text: str, **fields: object) -> str:
+        """Send a request and return the reply."""
+        return self.repeat(new_request(action, text)._replace(**fields))  # type: ignore[arg-type]
+
+    def repeat(self, request: Datagram) -> str:
+        """Send a request that may have come before; return the reply."""
+        self.sock.send(pack(self.key, request))
+        reply = unpack(self.key, self.sock.recv(2000))
+        assert reply[:3] == (Action.REPLY, request.request_id, request.time_ms)
+        return reply.text
+
+    def expect_no_reply(self, *datagrams: bytes) -> None:
+        """Send datagrams; fail if one of them is answered. A last request shows that all of them were read."""
+        for data in datagrams:
+            self.sock.send(data)
+        last = new_request(Action.AVAILABILITY, "S12")
+        assert self.repeat(last) == "AVAILABLE 6"
+        assert not select.select([self.sock], [], [], 0)[0]
 
 
 @pytest.fixture
-def outsider() -> Iterator[socket.socket]:
-    """Give the UDP socket of somebody who does not know the key."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        sock.settimeout(WAIT_SECONDS)
-        yield sock
-
-
-def expect_no_answer(outsider: socket.socket) -> None:
-    """Fail if anything has come; what the servers have counted as dropped they would have answered before."""
-    assert not select.select([outsider], [], [], 0)[0]
+def main_server(dormitory: Dormitory) -> Iterator[MainServer]:
+    """Give what sends requests to a Server S that runs."""
+    dormitory.start_back_end("S")
+    main_server = MainServer(dormitory.port("S"), dormitory.key)
+    with main_server.sock:
+        yield main_server
 
 
 def test_a_datagram_is_unpacked_as_it_was_packed() -> None:
-    data = pack(KEY, Action.RESERVE, b"12345678", 1 << 40, b"session. S1 alice")
-    assert unpack(KEY, data) == Datagram(Action.RESERVE, b"12345678", 1 << 40, b"session. S1 alice")
+    assert unpack(KEY, pack(KEY, REQUEST)) == REQUEST
 
 
-def test_a_datagram_that_was_changed_anywhere_has_no_right_tag() -> None:
-    data = pack(KEY, Action.RESERVE, b"12345678", 1, b"session. S1 alice")
+def test_a_datagram_that_was_changed_anywhere_has_a_wrong_tag() -> None:
+    data = pack(KEY, REQUEST)
     changed = [data[:n] + bytes([data[n] ^ 1]) + data[n + 1 :] for n in range(len(data))]
     for bad in (*changed, *(data[:n] for n in range(len(data))), data + b"x", b"", bytes(2000)):
-        with pytest.raises(BadDatagram, match="without a right tag"):
+        with pytest.raises(BadDatagram, match=r"whose tag is wrong: is dorm.key the same"):
             unpack(KEY, bad)
-    with pytest.raises(BadDatagram, match="without a right tag"):
+    with pytest.raises(BadDatagram, match="whose tag is wrong"):
         unpack(KEY[::-1], data)
 
 
-def test_outsiders_are_not_answered_and_their_datagrams_counted_in_one_line(
-    dormitory: Dormitory, outsider: socket.socket
+def test_junk_forged_and_malformed_datagrams_are_not_answered_and_change_nothing(
+    dormitory: Dormitory, main_server: MainServer
 ) -> None:
-    dormitory.start_main()
-    with relay_to(dormitory.udp_port) as relay:
-        dormitory.start_back_end("S", main_port=relay.port)
-        dormitory.wait_until_found("S")
-        alice = dormitory.log_in("alice")
-        alice.send("RESERVE S1", "RESERVE S1")
-        alice.expect("RESERVED S1 8", "RESERVED S2 7")
-        main, back_end = dormitory.main, dormitory.back_ends["S"]
-        key, wrong_key = dormitory.key, bytes(32)
-        old_session = bytes(8)
-        announcement = pack_announcement("S", old_session, bytes(8), "S1=9")
-        reserve = old_session + b"S1 alice"
-        for number in range(1, 101):
-            replay(outsider, [pack(wrong_key, Action.RESERVE, b"caller..", number, reserve)], back_end.port)
-            replay(outsider, [pack(wrong_key, Action.ANNOUNCE, b"run.....", number, announcement)], dormitory.udp_port)
-        # A right tag alone is not enough: replies that nobody asked for, and what is nothing that is ever sent.
-        for action in (Action.REPLY, Action.CONFIRM, Action.RESERVE, 99):
-            replay(outsider, [pack(key, action, b"caller..", 1, b"RESERVED S1 1")], dormitory.udp_port)
-        replay(outsider, [pack(key, Action.ANNOUNCE, b"run.....", 1, b"S")], dormitory.udp_port)
-        replay(outsider, [pack(key, Action.CONFIRM, b"caller..", 1, bytes(8))], back_end.port)
-        replay(outsider, [pack(key, Action.RESERVE, b"caller..", 1, reserve)], back_end.port)
-        request = next(unpack(key, data) for data in relay.to_back_end if data[16] == Action.RESERVE)
-        replay(
-            outsider, [*malformed_requests(key, request.fields[:8]), b"", bytes(MAX_DATAGRAM_BYTES + 1)], back_end.port
+    key = main_server.key
+    data = pack(key, new_request(Action.RESERVE, "S1 alice"))
+    flipped = [data[:n] + bytes([data[n] ^ 1]) + data[n + 1 :] for n in range(len(data))]
+    malformed = [
+        pack(key, new_request(action, text))
+        for action, text in (
+            (Action.RESERVE, "S1"),
+            (Action.RESERVE, "S1 a b"),
+            (Action.MINE, "S"),
+            (Action.REPLY, "S"),
         )
-        replies = [data for data in relay.to_main if data[16] == Action.REPLY]
-        forged = pack(wrong_key, Action.REPLY, b"caller..", 3, b"RESERVED S9 9")
-        pattern = r"Client .* received from Server S over UDP with port (\d+): .*"
-        replay(outsider, [*replies, forged], int(main.wait_for_line(pattern)[1]))
-        began = time.monotonic()
-        alice.send("RESERVE S1")
-        alice.expect("RESERVED S3 6")
-        assert time.monotonic() - began < 1.0
-        assert dropped(back_end, outsider) == {
-            "without a right tag": 102,
-            "that nobody asked for": 1,
-            "of an old session": 1,
-            "with a right tag but malformed": 6,
-        }
-        assert dropped(main, outsider) == {
-            "without a right tag": 101,
-            "that nobody asked for": 6,
-            "with a right tag but malformed": 1,
-        }
-        expect_no_answer(outsider)
-        assert main.count_lines("Dropped.*") == back_end.count_lines("Dropped.*") == 1
-        assert len(dormitory.rows("S")) == 3
-
-
-def malformed_requests(key: bytes, session: bytes) -> list[bytes]:
-    """Return requests of a session that have a right tag, but are none that the main server sends."""
-    requests = [
-        (Action.RESERVE, b"S1"),
-        (Action.RESERVE, b"S1 alice bob"),
-        (Action.CANCEL, b"\xff\xfe alice"),
-        (Action.REPLY, b"x"),
-        (200, b""),
-        (Action.MINE, b""),
     ]
-    return [
-        pack(key, action, b"caller..", number, session + fields) for number, (action, fields) in enumerate(requests)
-    ]
-
-
-def dropped(program: Program, outsider: socket.socket) -> dict[str, int]:
-    """Wait until a server tells of datagrams that it dropped; return how many there were for each reason."""
-    told = program.wait_for_line(DROPPED.format("(.*)", outsider.getsockname()[1]))[1]
-    return {reason: int(number) for number, reason in (part.split(" ", 1) for part in told.split(", "))}
-
-
-def test_a_replayed_request_is_neither_carried_out_nor_answered(dormitory: Dormitory, outsider: socket.socket) -> None:
-    dormitory.start_main()
-    with relay_to(dormitory.udp_port) as relay:
-        for letter in "SD":
-            dormitory.start_back_end(letter, main_port=relay.port)
-        dormitory.wait_until_found("SD")
-        alice = dormitory.log_in("alice")
-        alice.send("RESERVE S1", "AVAILABILITY S1", "RESERVE S1")
-        alice.expect("RESERVED S1 8", "AVAILABLE 8", "RESERVED S2 7")
-        alice.send("RESERVE D1", "AVAILABILITY D1", "RESERVE D1")
-        alice.expect("RESERVED D1 1", "AVAILABLE 1", "RESERVED D2 0")
-        requests = [data for data in relay.to_back_end if data[16] != Action.CONFIRM]
-        assert len(requests) == 6
-        replay(outsider, requests[:3], dormitory.back_ends["S"].port)
-        replay(outsider, relay.to_main, dormitory.udp_port)  # replies, as if they were announcements
-        dormitory.back_ends["D"].kill()  # and with it goes what is not on disk
-        relay.lets_through = 0
-        dormitory.start_back_end("D", main_port=relay.port)
-        back_end = dormitory.back_ends["D"]
-        replay(outsider, requests[3:], back_end.port)
-        replay(outsider, [data for data in relay.to_back_end if data[16] == Action.CONFIRM], back_end.port)
-        dormitory.back_ends["S"].wait_for_line(DROPPED.format("3 that had come before", r"\d+"))
-        dormitory.main.wait_for_line(DROPPED.format(r"\d+ that had come before, 6 that nobody asked for", r"\d+"))
-        dropped = back_end.wait_for_line(DROPPED.format(r"3 of an old session, (\d+) that nobody asked for", r"\d+"))
-        assert int(dropped[1]) == len(relay.to_back_end) - len(requests) >= 2
-        assert back_end.count_lines("Server D has sent its room status.*") == 0
-        expect_no_answer(outsider)
-        relay.lets_through = math.inf
-        alice.send("CANCEL D1", "RESERVE S1")
-        alice.expect("CANCELLED D1", "RESERVED S3 6")
-        assert dormitory.rows("D") == [("D2", "D1", "alice")]
-        assert len(dormitory.rows("S")) == 3
-
-
-def test_a_doubled_request_gets_the_same_answer_and_does_nothing_again(dormitory: Dormitory) -> None:
-    dormitory.write("single.txt", "S1, 1\n")
-    dormitory.start_main()
-    with relay_to(dormitory.udp_port) as relay:
-        dormitory.start_back_end("S", main_port=relay.port)
-        dormitory.wait_until_found("S")
-        alice, bob = dormitory.log_in("alice"), dormitory.log_in("bob")
-        alice.send("RESERVE S1")
-        alice.expect("RESERVED S1 0")
-        bob.send("RESERVE S1")
-        bob.expect("FULL")
-        alice.send("CANCEL S1")
-        alice.expect("CANCELLED S1")
-        relay.repeat(Action.RESERVE)  # both: they arrive once more, from where they had come
-        wait_until(lambda: len(replies(dormitory, relay)) == 4, "an answer")
-        alice.send("AVAILABILITY S1")
-        alice.expect("AVAILABLE 1")
-        assert replies(dormitory, relay) == [
-            b"RESERVED S1 0",
-            b"FULL",
-            b"CANCELLED S1",
-            b"FULL",  # alice's is older than her last
-            b"AVAILABLE 1",
-        ]
-
-
-def replies(dormitory: Dormitory, relay: Relay) -> list[bytes]:
-    """Return what back ends have answered so far."""
-    datagrams = [unpack(dormitory.key, data) for data in relay.to_main]
-    return [datagram.fields for datagram in datagrams if datagram.action == Action.REPLY]
-
-
-def replay(outsider: socket.socket, datagrams: list[bytes], port: int) -> None:
-    """Send recorded datagrams to a port."""
-    for data in datagrams:
-        outsider.sendto(data, ("127.0.0.1", port))
-
-
-def test_a_replayed_announcement_from_another_address_changes_nothing(
-    dormitory: Dormitory, outsider: socket.socket
-) -> None:
-    dormitory.start_main()
-    with relay_to(dormitory.udp_port) as relay:
-        dormitory.start_back_end("S", main_port=relay.port)
-        dormitory.wait_until_found("S")
-        key = dormitory.key
-        announcements = list(relay.to_main)
-        assert {data[16] for data in announcements} == {Action.ANNOUNCE}
-        # One that the main server never heard is answered, but only the real back end can make use of the answer.
-        dormitory.back_ends["S"].kill()
-        relay.lets_through = 2  # an announcement, and the answer that says what the next one must repeat
-        dormitory.start_back_end("S", main_port=relay.port)
-        first = len(announcements)
-        wait_until(lambda: len(relay.to_main) > first + 1, "two announcements")
-        unheard = relay.to_main[first + 1]
-        replay(outsider, relay.to_main[: first + 2], dormitory.udp_port)
-        answer = unpack(key, outsider.recv(2000))
-        assert answer[:3] == (Action.CONFIRM, *unpack(key, unheard)[1:3])
-        expect_no_answer(outsider)
-        relay.lets_through = math.inf
-        guest = dormitory.log_in("eve")
-        guest.send("AVAILABILITY S1")
-        guest.expect("AVAILABLE 9")
-        port = outsider.getsockname()[1]
-        dormitory.main.wait_for_line(DROPPED.format(f"{first + 1} that had come before", port))
-        assert dormitory.main.count_lines(rf"Server S at 127\.0\.0\.1:{port} .*") == 0
-        # A main server that was restarted does not know them. The same holds.
-        dormitory.main.kill()
-        dormitory.back_ends["S"].kill()
-        dormitory.start_main()
-        for data in announcements:
-            replay(outsider, [data], dormitory.udp_port)
-            assert unpack(key, outsider.recv(2000)).action == Action.CONFIRM
-        dormitory.start_back_end("S", main_port=relay.port)
-        dormitory.wait_until_found("S")
-        assert dormitory.main.count_lines("Server S at .*") == 1
-        guest = dormitory.log_in("eve")
-        guest.send("AVAILABILITY S1")
-        guest.expect("AVAILABLE 9")
-
-
-class SlowReservations(Reservations):
-    """Reservations of which nobody learns anything until `go_on` is set: a back end that stands still."""
-
-    go_on = threading.Event()
-
-    def left(self, room: str) -> int:
-        """Wait, then return what is left."""
-        assert self.go_on.wait(10.0)
-        return super().left(room)
-
-
-def test_requests_that_waited_while_a_back_end_stood_still_are_void(
-    tmp_path: Path, outsider: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(calls, "STANDSTILL_SECONDS", 0.3)  # three ticks of an idle back end
-    outsider.settimeout(10.0)  # this time it has the key: a main server
-    main = outsider.getsockname()
-    with (
-        closing(SlowReservations(tmp_path / "single.db", "S", {"S1": 9})) as reservations,
-        bind("127.0.0.1", 0) as sock,
+    malformed += [pack(key, REQUEST._replace(action=200, database=bytes(8)))]
+    main_server.expect_no_reply(pack(bytes(32), REQUEST), b"", b"x", bytes(3000), *flipped, *malformed)
+    assert dormitory.rows("S") == []
+    back_end = dormitory.back_ends["S"]
+    sender = re.escape(main_server.address)
+    for problem in (
+        r"whose tag is wrong: is dorm\.key the same on both hosts\?",
+        "that has a valid tag but is malformed",
     ):
-        reservations.go_on.set()
-        back_end = BackEnd("S", sock, main, KEY, reservations)
-        back_end.start()
-        session = unpack_announcement(next_datagram(outsider, Action.ANNOUNCE).fields).session
-        reservations.go_on.clear()
-        for number, (action, fields) in enumerate([(Action.AVAILABILITY, b"S1"), (Action.RESERVE, b"S1 alice")], 1):
-            outsider.sendto(pack(KEY, action, b"caller..", number, session + fields), sock.getsockname())
-        assert not reservations.go_on.wait(0.4)
-        reservations.go_on.set()
-        assert next_datagram(outsider, Action.REPLY).fields == b"AVAILABLE 9"
-        new_session = unpack_announcement(next_datagram(outsider, Action.ANNOUNCE).fields).session
-        assert new_session != session
-        assert reservations.left("S1") == 9
-        outsider.sendto(pack(KEY, Action.RESERVE, b"caller..", 2, new_session + b"S1 alice"), sock.getsockname())
-        assert next_datagram(outsider, Action.REPLY).fields == b"RESERVED S1 8"
-        back_end.stop()
+        back_end.wait_for_line(f"Server S dropped a datagram from {sender} {problem}")
+        assert back_end.count_lines(f"Server S dropped .* {problem}.*") == 1  # not a line for each
 
 
-def next_datagram(sock: socket.socket, action: Action) -> Datagram:
-    """Wait for a datagram with an action, among a few others; return it."""
-    datagrams = (unpack(KEY, sock.recv(2000)) for _ in range(10))
-    return next(datagram for datagram in datagrams if datagram.action == action)
+@pytest.mark.parametrize(("minutes", "direction"), [(-11, "behind"), (11, "ahead of")])
+def test_a_datagram_that_is_more_than_ten_minutes_off_is_refused_and_the_line_says_by_how_much(
+    dormitory: Dormitory, main_server: MainServer, minutes: int, direction: str
+) -> None:
+    wrong = new_request(Action.RESERVE, "S1 alice")._replace(time_ms=now_ms() + minutes * MINUTE_MS)
+    main_server.expect_no_reply(pack(main_server.key, wrong), pack(main_server.key, wrong._replace(time_ms=1 << 63)))
+    assert dormitory.rows("S") == []
+    dormitory.back_ends["S"].wait_for_line(
+        rf"Server S dropped a datagram from 127\.0\.0\.1:\d+ whose time is wrong: (659|660|661) seconds {direction}"
+        " the clock of this host; at most 600 are accepted"
+    )
+    nearly = now_ms() + (minutes - minutes // 11 * 2) * MINUTE_MS
+    assert main_server.ask(Action.RESERVE, "S1 alice", time_ms=nearly) == "RESERVED S1 8"
 
 
-def test_sessions_end_and_what_was_remembered_in_them_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "SESSION_SECONDS", 0.0)
-    caller, address = b"caller..", ("127.0.0.1", 1)
-    table = Calls()
-    assert table.session_ended()
-    session = table.session
-    table.remember(caller, 1, address, "FULL")
-    table.settle()
-    table.renew_session()
-    assert table.reply_to(session, caller, 1, address) == "FULL"
-    with pytest.raises(BadDatagram, match="that had come before"):
-        table.reply_to(session, caller, 1, ("127.0.0.1", 2))
-    table.renew_session()
-    with pytest.raises(BadDatagram, match="of an old session"):
-        table.reply_to(session, caller, 1, address)
-    assert table.reply_to(table.session, caller, 1, address) is None
-    monkeypatch.setattr(calls, "SESSION_SECONDS", 10.0)
-    table.renew_session()
-    assert not table.session_ended()
+def test_a_repeated_change_gets_its_first_answer_and_changes_nothing_also_after_kill_9(
+    dormitory: Dormitory, main_server: MainServer
+) -> None:
+    dormitory.write("single.txt", "S1, 1\nS12, 6\n")
+    dormitory.back_ends["S"].wait_for_line(".*single.txt has changed and was read again")
+    requests = [
+        new_request(Action.RESERVE, "S1 alice"),
+        new_request(Action.RESERVE, "S1 bob"),
+        new_request(Action.RESERVE, "S9 bob"),
+        new_request(Action.CANCEL, "S1 alice"),
+        new_request(Action.CANCEL, "S1 alice"),
+    ]
+    answers = ["RESERVED S1 0", "FULL", "UNKNOWN_ROOM", "CANCELLED S1 1", "UNKNOWN_RESERVATION"]
+    assert [main_server.repeat(request) for request in requests] == answers
+    assert [main_server.repeat(request) for request in requests] == answers
+    dormitory.back_ends["S"].kill()
+    dormitory.start_back_end("S")
+    with MainServer(dormitory.port("S"), main_server.key).sock as other:  # a recorded datagram, sent from elsewhere
+        other.settimeout(WAIT_SECONDS)
+        for request, answer in zip(requests, answers, strict=True):
+            other.send(pack(main_server.key, request))
+            assert unpack(main_server.key, other.recv(2000)).text == answer
+    assert dormitory.rows("S") == []
+
+
+def test_answers_are_kept_while_their_requests_are_accepted_and_deleted_later(
+    dormitory: Dormitory, main_server: MainServer
+) -> None:
+    kept, old = now_ms() - 9 * MINUTE_MS, now_ms() - 60 * MINUTE_MS
+    with closing(sqlite3.connect(dormitory.database("S"), isolation_level=None)) as db:
+        for time_ms in (kept, old):
+            db.execute("INSERT INTO replay_cache VALUES (?, ?, 'RESERVED S7 7')", (time_ms, REQUEST.request_id))
+        assert main_server.ask(Action.RESERVE, "S1 alice") == "RESERVED S1 8"
+        recorded = REQUEST._replace(time_ms=kept, database=bytes(8))
+        assert main_server.repeat(recorded) == "RESERVED S7 7"
+        assert db.execute("SELECT count(*) FROM replay_cache WHERE time_ms = ?", (old,)).fetchone() == (0,)
+    assert len(dormitory.rows("S")) == 1
+
+
+def test_a_request_that_names_another_database_is_not_carried_out(
+    dormitory: Dormitory, main_server: MainServer
+) -> None:
+    assert main_server.ask(Action.RESERVE, "S1 alice", database=b"database") == ""
+    assert main_server.ask(Action.AVAILABILITY, "S1") == "AVAILABLE 9"
+    assert dormitory.rows("S") == []
+
+
+def test_the_main_server_discards_forged_and_repeated_replies(dormitory: Dormitory) -> None:
+    with free_udp_port() as back_end, free_udp_port() as outsider:
+        back_end.settimeout(WAIT_SECONDS)
+        dormitory.ports["S"] = back_end.getsockname()[1]
+        dormitory.start_main()
+        while not dormitory.main.count_lines("Server S has sent its room status: S1=9"):
+            if select.select([back_end], [], [], 0.05)[0]:
+                request, address = next_request(back_end, dormitory.key)
+                reply = request._replace(action=Action.REPLY, database=b"database", text="S1=9")
+                back_end.sendto(pack(dormitory.key, reply), address)
+        guest = dormitory.log_in("eve")
+        guest.send("AVAILABILITY S1")
+        request, address = next_request(back_end, dormitory.key)
+        reply = request._replace(action=Action.REPLY, database=b"database", text="AVAILABLE 9")
+        data = pack(dormitory.key, reply)
+        outsider.sendto(pack(dormitory.key, reply._replace(text="AVAILABLE 1")), address)  # not from the back end
+        for bad in (
+            b"junk",
+            pack(bytes(32), reply._replace(text="AVAILABLE 2")),
+            data[:-1] + b"3",
+            pack(dormitory.key, reply._replace(request_id=bytes(16), text="AVAILABLE 4")),
+            pack(dormitory.key, reply._replace(action=Action.AVAILABILITY, text="AVAILABLE 5")),
+        ):
+            back_end.sendto(bad, address)
+        back_end.sendto(data, address)
+        guest.expect("AVAILABLE 9")
+        back_end.sendto(data, address)
+        guest.send("AVAILABILITY S1")
+        request, address = next_request(back_end, dormitory.key)
+        back_end.sendto(
+            pack(dormitory.key, request._replace(action=Action.REPLY, database=b"database", text="FULL")), address
+        )
+        guest.expect("FULL")
+
+
+def next_request(back_end: socket.socket, key: bytes) -> tuple[Datagram, tuple[str, int]]:
+    """Return the next request that a socket receives, and where it came from."""
+    data, address = back_end.recvfrom(2000)
+    return unpack(key, data), address
+
+
+def test_answers_from_another_database_are_reported_and_not_mixed_with_the_first(
+    dormitory: Dormitory, tmp_path: Path
+) -> None:
+    dormitory.start("S")
+    alice = dormitory.log_in("alice")
+    assert ask(alice, "RESERVE S1") == "RESERVED S1 8"
+    dormitory.back_ends["S"].kill()
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("single.txt", "dorm.key"):
+        shutil.copy(dormitory.directory / name, other)
+    dormitory.launch_back_end("S", "--data-dir", str(other))
+    dormitory.back_ends["S"].wait_for_start()
+    assert ask(alice, "RESERVE S1") == "TRY_LATER Server S is not answering"
+    report = r"Server S at .* now has database \w{16} instead of \w{16}: its answers are refused until .*"
+    dormitory.main.wait_for_line(report)
+    assert ask(alice, "MINE") == "RESERVATIONS S=? D=? U=?"
+    dormitory.back_ends["S"].kill()
+    with closing(sqlite3.connect(other / "single.db")) as db:
+        assert db.execute("SELECT count(*) FROM reservations").fetchone() == (0,)
+    dormitory.start_back_end("S")
+    dormitory.wait_until_found("S", times=2, seconds=2.0)
+    assert ask(alice, "RESERVE S1") == "RESERVED S2 7"
+    assert dormitory.main.count_lines(report) == 1
+
+
+def test_a_wrong_key_is_reported_where_it_is_noticed_and_a_wrong_port_too(dormitory: Dormitory, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(dormitory.directory / "single.txt", other)
+    dormitory.launch_back_end("S", "--data-dir", str(other))  # it makes a key of its own
+    dormitory.back_ends["S"].wait_for_start()
+    dormitory.start_back_end("D")
+    dormitory.ports["U"] = dormitory.port("D")
+    dormitory.start_main()
+    dormitory.back_ends["S"].wait_for_line(
+        r"Server S dropped a datagram from 127\.0\.0\.1:\d+ whose tag is wrong: is dorm\.key the same on both hosts\?"
+    )
+    dormitory.back_ends["D"].wait_for_line(
+        r"Server D dropped a datagram from 127\.0\.0\.1:\d+ that is meant for another server, Server U"
+    )
+    dormitory.main.wait_for_line("Server U at .* is not answering")
+    dormitory.back_ends["D"].kill()  # what follows is more than one round of the search later
+    guest = dormitory.log_in("eve")
+    assert ask(guest, "AVAILABILITY D1") == "TRY_LATER Server D is not answering"
+    dormitory.main.wait_for_line("Server D at .* is not answering")
+    for letter in "SDU":
+        assert dormitory.main.count_lines(rf"Server {letter} at 127\.0\.0\.1:\d+ is not answering") == 1
+    assert dormitory.back_ends["S"].count_lines(".*dorm.key.*") == 1
+    assert dormitory.main.count_lines("Server D has sent its room status: D1=2") == 1

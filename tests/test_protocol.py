@@ -4,16 +4,23 @@ import random
 
 import pytest
 
-from protocol import MAX_LINE_BYTES, LineBuffer, harmless
+from protocol import MAX_LINE_BYTES, LineBuffer, RoomAction, RoomStatus, harmless, room_reply, room_request
 
 IAC, SB, SE, WILL, DO = b"\xff", b"\xfa", b"\xf0", b"\xfb", b"\xfd"
-ECHO = b"\x01"
+EOF, SUSP, ABORT, BRK, INTERRUPT = b"\xec", b"\xed", b"\xee", b"\xf3", b"\xf4"
+ECHO, TIMING_MARK = b"\x01", b"\x06"
+EOT = b"\x04"
 
 
 def feed_in_pieces(data: bytes, size: int) -> bytes:
-    """Return what a buffer gives that gets the data in pieces of a size."""
+    """Return the lines that a buffer gives when it is fed the data in pieces of a size, and then the end of input."""
     buffer = LineBuffer()
-    return b"".join(buffer.feed(data[i : i + size]) for i in range(0, len(data), size))
+    lines = b""
+    for i in range(0, len(data), size):
+        lines += buffer.feed(data[i : i + size])
+        if buffer.ended:
+            return lines
+    return lines + buffer.end()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
@@ -21,50 +28,92 @@ def feed_in_pieces(data: bytes, size: int) -> bytes:
     ("received", "lines"),
     [
         (b"one\ntwo\n", b"one\ntwo\n"),
-        (b"half", b""),
         (b"\n\n", b"\n\n"),
+        (b"whole\nlast", b"whole\nlast\n"),
+        (b"last\r", b"last\n"),
         (b"telnet\r\nnetcat\n", b"telnet\nnetcat\n"),
+        (b"character\r\0mode\r\0", b"character\nmode\n"),
         (b"a\rb\r\r\n", b"a\rb\r\n"),
         (IAC + WILL + ECHO + b"JOIN a\r\n", b"JOIN a\n"),
         (b"JO" + IAC + DO + b"\n" + b"IN a\n", b"JOIN a\n"),
-        (b"x" + IAC + b"\xf4" + b"y\n", b"xy\n"),
+        (b"x" + IAC + INTERRUPT + b"y\n", b"xy\n"),
+        (IAC + SUSP + IAC + DO + TIMING_MARK + b"LIST\n", b"LIST\n"),
+        (IAC + BRK + IAC + DO + TIMING_MARK + b"LIST\n", b"LIST\n"),
+        (b"x" + IAC + EOF + b"y" + IAC + ABORT + b"z\n", b"xyz\n"),
         (b"x" + IAC + SB + b"\x18\x00xterm\n" + IAC + IAC + SE + b"more" + IAC + SE + b"y\n", b"xy\n"),
-        (b"x" + IAC + IAC + b"\xf4" + b"y\n", b"x" + IAC + b"\xf4" + b"y\n"),
+        (b"x" + IAC + IAC + INTERRUPT + b"y\n", b"x" + IAC + INTERRUPT + b"y\n"),
         (b"x" + IAC + b"y\n", b"x" + IAC + b"y\n"),
         (IAC + b"\n", IAC + b"\n"),
+        (EOT + b"LIST\n", b""),
+        (b"one\n" + EOT + b"two\n", b"one\n"),
+        (b"one\r\n" + EOT, b"one\n"),
+        (b"\n" + EOT + b"two\n", b"\n"),
+        (b"half" + EOT + b"line\n", b"half" + EOT + b"line\n"),
+        (b"JOIM\x7fN a\n", b"JOIN a\n"),
+        (b"JOIM\bN a\n", b"JOIN a\n"),
+        (b"one\n\b\b\x7ftwo\nab\b\b\bc\n", b"one\ntwo\nc\n"),
+        ("zoë\x7fe\n".encode(), b"zoe\n"),
+        (b"x\xc3\x7f\n", b"x\n"),
+        (b"last\x7f", b"las\n"),
     ],
 )
-def test_lines_come_out_whole_whatever_the_pieces(received: bytes, lines: bytes, size: int) -> None:
+def test_lines_are_whole_whatever_the_pieces_they_arrive_in(received: bytes, lines: bytes, size: int) -> None:
     assert feed_in_pieces(received, size) == lines
 
 
-def test_any_split_of_random_bytes_gives_the_same_lines() -> None:
+def test_random_bytes_give_the_same_lines_however_they_are_split() -> None:
     chance = random.Random(1)
     for _ in range(200):
-        alphabet = b"ab\r\n" + IAC + SB + SE + WILL + DO
+        alphabet = b"ab\r\n\0\x7f" + IAC + SB + SE + WILL + DO + EOT
         data = bytes(chance.choice(alphabet) for _ in range(60)) + b"\n"
-        whole = LineBuffer().feed(data)
+        whole = feed_in_pieces(data, len(data))
         for size in (1, 2, 5):
             assert feed_in_pieces(data, size) == whole
 
 
+def test_half_a_line_is_kept_until_the_rest_arrives() -> None:
+    buffer = LineBuffer()
+    assert buffer.feed(b"JOIN al") == b""
+    assert buffer.feed(b"ice\nLI") == b"JOIN alice\n"
+    assert buffer.end() == b"LI\n"
+    assert buffer.end() == b""
+
+
+def test_ctrl_d_at_the_start_of_a_line_ends_the_input_and_elsewhere_it_does_not() -> None:
+    buffer = LineBuffer()
+    buffer.feed(b"half" + EOT + b"line\n")
+    assert not buffer.ended
+    buffer.feed(b"half")
+    buffer.feed(EOT + b"line\n")
+    assert not buffer.ended
+    buffer.feed(EOT)
+    assert buffer.ended
+
+
+def test_ctrl_d_is_data_where_the_protocol_says_so() -> None:
+    buffer = LineBuffer()
+    buffer.eot_ends_input = False
+    assert buffer.feed(EOT + b"tea\n") == EOT + b"tea\n"
+    assert not buffer.ended
+
+
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("size", [1, 1000, 10_000])
-def test_a_line_may_have_4096_bytes_and_no_more(end: bytes, size: int) -> None:
+def test_a_line_of_4096_bytes_is_accepted_and_one_of_4097_is_too_long(end: bytes, size: int) -> None:
     longest = b"x" * MAX_LINE_BYTES
     assert feed_in_pieces(longest + end, size) == longest + b"\n"
     buffer = LineBuffer()
     data = b"before\n" + longest + b"x" + end + b"after\n"
-    given = b""
+    lines = b""
     for i in range(0, len(data), size):
-        given += buffer.feed(data[i : i + size])
+        lines += buffer.feed(data[i : i + size])
         if buffer.too_long:
             break
     assert buffer.too_long
-    assert given == b"before\n"
+    assert lines + buffer.end() == b"before\n"
 
 
-def test_a_line_that_does_not_end_is_too_long_before_it_ends() -> None:
+def test_a_line_without_an_end_is_too_long_at_its_4097th_byte() -> None:
     buffer = LineBuffer()
     buffer.feed(b"x" * MAX_LINE_BYTES + b"\r")
     assert not buffer.too_long
@@ -72,39 +121,47 @@ def test_a_line_that_does_not_end_is_too_long_before_it_ends() -> None:
     assert buffer.too_long
 
 
-def test_a_telnet_command_that_does_not_end_is_too_long() -> None:
+def test_a_telnet_command_without_an_end_is_too_long_at_last() -> None:
     buffer = LineBuffer()
     buffer.feed(IAC + SB + b"\n" * MAX_LINE_BYTES)
     assert buffer.too_long
 
 
-def test_telnet_is_answered_after_ctrl_c() -> None:
+def test_telnets_question_after_ctrl_c_is_answered_once() -> None:
     buffer = LineBuffer()
-    assert (buffer.feed(IAC + b"\xf4" + IAC + DO), buffer.answer) == (b"", b"")
-    assert (buffer.feed(b"\x06LIST\n"), buffer.answer) == (b"LIST\n", IAC + WILL + b"\x06")
+    assert (buffer.feed(IAC + INTERRUPT + IAC + DO), buffer.answer) == (b"", b"")
+    assert (buffer.feed(TIMING_MARK + b"LIST\n"), buffer.answer) == (b"LIST\n", IAC + WILL + TIMING_MARK)
     assert (buffer.feed(b"LIST\n"), buffer.answer) == (b"LIST\n", b"")
-
-
-def test_it_is_known_whether_a_line_has_begun() -> None:
-    buffer = LineBuffer()
-    assert not buffer.in_line
-    buffer.feed(b"whole\n")
-    assert not buffer.in_line
-    buffer.feed(b"half")
-    assert buffer.in_line
-    buffer.feed(b"\n" + IAC)
-    assert buffer.in_line
 
 
 @pytest.mark.parametrize(
     ("data", "text"),
     [
         ("Zoë, 東京 🚀\ttab\n".encode(), "Zoë, 東京 🚀\ttab\n"),
+        ("می\u200cکنم 👩\u200d🚀\n".encode(), "می\u200cکنم 👩\u200d🚀\n"),
         (b"\x1b[31mred\x07\x00\x7f\r\n", "�[31mred����\n"),
-        ("C1: \x85\x9b31m\n".encode(), "C1: ��31m\n"),
+        ("C1: \x80\x85\x9b31m\x9f\xa0\n".encode(), "C1: ���31m�\xa0\n"),
         (b"\xff\xfe\xc3\n\xa9\n", "���\n�\n"),
         (b"\xed\xa0\x80\n", "���\n"),
     ],
 )
-def test_text_is_harmless(data: bytes, text: str) -> None:
+def test_control_characters_and_invalid_bytes_become_replacement_characters(data: bytes, text: str) -> None:
     assert harmless(data) == text
+
+
+@pytest.mark.parametrize(
+    "character",
+    [
+        *"\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c",  # bidirectional
+        *"\u200b\u2060\u2064\ufeff\u00ad\u180e",  # invisible
+        *"\u2028\u2029\ufff9\ufffb\U000e0001\U000e007f",  # separators, annotations, tags
+    ],
+)
+def test_a_bidirectional_or_invisible_character_becomes_a_replacement_character(character: str) -> None:
+    assert harmless(f"a{character}b".encode()) == "a\ufffdb"
+
+
+def test_a_room_request_and_its_reply_are_a_byte_and_text() -> None:
+    assert room_request(RoomAction.CREATE, "tea") == b"\1tea\n"
+    assert room_reply(RoomStatus.INVALID, "why", in_digits=False) == "\3why"
+    assert room_reply(RoomStatus.INVALID, "why", in_digits=True) == "3why"

@@ -36,9 +36,9 @@ ANSWER_SECONDS = 15.0
 STOP_SECONDS = 5.0
 NOT_RUN = re.compile(r"\b(git clone|pip|pytest|ruff|mypy|apt-get|brew)\b|benchmarks/")
 LISTENS = re.compile(r"(Listening|Server \w listening) on .*:\d+|Ctrl-C here stops the servers\.")
-PORT = re.compile(r"\b(?:3[2-9]|[45]\d|6[0-5])\d{3}\b")
+PORT = re.compile(r"(?:\b|(?<=\b0))(?:3[2-9]|[45]\d|6[0-5])\d{3}\b")  # perhaps behind a status digit
 PROMPT = re.compile(r".*[:?>] ")
-TOOL = re.compile(r"\b(telnet|nc|sqlite3)\b")
+TOOL = re.compile(r"\b(telnet|nc|sqlite3|openssl|ncat)\b")
 FILE = re.compile(r"[\w./-]+\.(?:py|txt|md|svg|run)\b|\.ci/run")
 SECTIONS = [section for section in read_sections() if any(block.language == "sh" for block in section.blocks)]
 

@@ -1,18 +1,22 @@
-"""ticket_client.py: with a script, with a person at a terminal, and when the server goes away."""
+"""ticket_client.py: used by a script, by a person in a terminal, over TLS, and when the server goes away."""
 
+import fcntl
 import os
 import pty
 import re
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from box_office import (
@@ -27,6 +31,7 @@ from box_office import (
     common_cinema_fixture,  # noqa: F401
     fresh_cinema_fixture,  # noqa: F401
 )
+from certificates import Certificates
 from conftest import ROOT, WAIT_SECONDS, Program, run_program, run_programs, wait_until
 
 GREEN, RED, BOLD_CYAN, NORMAL = "\033[32m", "\033[31m", "\033[1;36m", "\033[0m"
@@ -35,70 +40,120 @@ Output = subprocess.CompletedProcess[str]
 
 
 def client(the: Cinema, *arguments: str, input: str = "") -> Output:
-    """Run a client to its end."""
+    """Run a client to its end, its input a pipe."""
     return run_program("ticket_client.py", "127.0.0.1", str(the.server.port), *arguments, input=input)
 
 
-class Terminal:
-    """A client at a terminal, and what is to be seen there."""
+class ClientTerminal:
+    """A client in a terminal, and what the terminal shows; the size of the window is unknown, unless it is set."""
 
-    def __init__(self, port: int, *arguments: str, **environment: str) -> None:
-        self._master, slave = pty.openpty()
+    def __init__(self, port: int, *arguments: str, window: tuple[int, int] = (0, 0), **environment: str) -> None:
+        self._master, self._tty = pty.openpty()
+        self._set_window(*window)
         variables = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-        interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup and & have it ignored
+        interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup and & make programs ignore it
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", str(ROOT / "ticket_client.py"), "127.0.0.1", str(port), *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
+            stdin=self._tty,
+            stdout=self._tty,
+            stderr=self._tty,
             env={**variables, "TERM": "xterm", **environment},
             start_new_session=True,
         )
         signal.signal(signal.SIGINT, interrupt)
-        os.close(slave)
-        self.seen = ""
+        self.output = ""  # all of it
+        self.seen = ""  # what came after the text that was expected last
 
-    def type(self, text: str) -> None:
+    def type(self, *keys: str) -> None:
         """Press keys."""
-        os.write(self._master, text.encode())
+        os.write(self._master, "".join(keys).encode())
 
     def expect(self, text: str) -> None:
-        """Wait until a text is seen after what was expected before; forget all until its end."""
-        end = time.monotonic() + WAIT_SECONDS
-        while text not in self.seen:
-            readable, _, _ = select.select([self._master], [], [], max(0.0, end - time.monotonic()))
-            if not readable or not self._read():
-                pytest.fail(f"{text!r} was not seen, but {self.seen!r}")
+        """Wait until the terminal has received a text after the one expected before."""
+        self._wait(lambda: text in self.seen, text)
         self.seen = self.seen.partition(text)[2]
+
+    def expect_rows(self, *rows: str) -> None:
+        """Wait until the last rows of the screen, down to the cursor, are these; [0] is a seat in reverse video."""
+        self._wait(lambda: self.rows()[-len(rows) :] == list(rows), "\n".join(rows))
+
+    def rows(self) -> list[str]:
+        """Return the rows of the screen, without colours; a character in reverse video stands in brackets."""
+        rows = [""]
+        current = 0
+        text = re.sub(r"\x1b\[7m(?:\x1b\[[\d;]+m)?(.)\x1b\[0m", r"[\1]", self.output)
+        for part in re.findall(r"\x1b\[\d*[A-Za-z]|\x1b\[[\d;]*m|\r\n|\r|[^\x1b\r]+", text):
+            if part == "\r\n":
+                current += 1
+                rows[current:] = rows[current:] or [""]
+            elif part == "\r":
+                rows[current] = rows[current] if text.endswith(part) else ""
+            elif not part.startswith("\x1b"):
+                rows[current] += part
+            elif part.endswith("A"):
+                current -= int(part[2:-1])
+            elif part == "\x1b[J":
+                rows[current:] = [""]
+        return rows
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Change the size of the window."""
+        self._set_window(rows, columns)
+        self.process.send_signal(signal.SIGWINCH)
+
+    def suspend_and_resume(self) -> None:
+        """Stop the client as Ctrl-Z does, let the terminal show what is typed, as shells do, and go on as `fg` does."""
+        self.process.send_signal(signal.SIGSTOP)
+        mode = termios.tcgetattr(self._tty)
+        mode[3] |= termios.ECHO | termios.ICANON
+        termios.tcsetattr(self._tty, termios.TCSADRAIN, mode)
+        self.process.send_signal(signal.SIGCONT)
+
+    def shows_keys(self) -> bool:
+        """Return whether the terminal itself shows what is typed, as it does for a shell."""
+        return bool(termios.tcgetattr(self._tty)[3] & termios.ECHO)
 
     def end(self) -> int:
         """Wait for the end of the client; return its exit status."""
-        while self._read():
-            pass
-        return self.process.wait(WAIT_SECONDS)
+        self._wait(lambda: self.process.poll() is not None, "the end of the client")
+        self._read()
+        return self.process.returncode
 
     def close(self) -> None:
         """Take the terminal away."""
         self.process.kill()
         self.process.wait()
+        os.close(self._tty)
         os.close(self._master)
 
-    def _read(self) -> bool:
-        try:
-            data = os.read(self._master, 1 << 16)
-        except OSError:  # Linux says so when the other side is closed
-            return False
-        self.seen += data.decode().replace("\r\n", "\n")
-        return bool(data)
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + WAIT_SECONDS
+        while not condition():
+            if time.monotonic() > end:
+                pytest.fail(f"not within {WAIT_SECONDS} seconds:\n{what}\nThe screen shows\n" + "\n".join(self.rows()))
+            select.select([self._master], [], [], 0.01)
+            self._read()
+
+    def _set_window(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self._tty, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def _read(self) -> None:
+        while select.select([self._master], [], [], 0)[0]:
+            data = os.read(self._master, 1 << 16).decode()
+            self.output += data
+            self.seen += data.replace("\r\n", "\n")
 
 
-@pytest.fixture
-def terminal() -> Iterator[Callable[..., Terminal]]:
-    """Give a function that starts a client at a terminal."""
-    terminals: list[Terminal] = []
+OpenTerminal = Callable[..., ClientTerminal]
 
-    def open_terminal(the: Cinema, *arguments: str, **environment: str) -> Terminal:
-        terminals.append(Terminal(the.server.port, *arguments, **environment))
+
+@pytest.fixture(name="terminal")
+def terminal_fixture() -> Iterator[OpenTerminal]:
+    """Give a function that starts a client in a terminal."""
+    terminals: list[ClientTerminal] = []
+
+    def open_terminal(the: Cinema, *arguments: str, **how: Any) -> ClientTerminal:
+        terminals.append(ClientTerminal(the.server.port, *arguments, **how))
         return terminals[-1]
 
     yield open_terminal
@@ -129,7 +184,7 @@ def test_seats_on_the_command_line_are_booked_without_asking(cinema: OpenCinema)
     assert the.taken() == {(2, 3), (2, 4)}
 
 
-def test_a_seat_that_the_hall_shows_as_taken_is_refused(cinema: OpenCinema) -> None:
+def test_taken_seat_on_the_command_line_is_refused(cinema: OpenCinema) -> None:
     the = cinema(hall="0 0 1\n")
     run = client(the, "--seats", "1-1,1-3")
     assert (run.returncode, run.stderr) == (1, "")
@@ -138,7 +193,7 @@ def test_a_seat_that_the_hall_shows_as_taken_is_refused(cinema: OpenCinema) -> N
     assert the.file.read_text() == "0 0 1\n"
 
 
-def test_a_seat_outside_the_hall_ends_the_order(cinema: OpenCinema) -> None:
+def test_seat_outside_the_hall_ends_the_order(cinema: OpenCinema) -> None:
     the = cinema(hall="0 0 1\n")
     for seats in ("1-1,1-4", "1-1,2-1", "0-1", "1-99999999999999999999999"):
         run = client(the, "--seats", seats)
@@ -161,7 +216,7 @@ def test_wrong_seats_are_a_usage_error() -> None:
         assert run.stderr.startswith("usage: ticket_client.py")
 
 
-def test_a_server_that_is_not_there_is_named() -> None:
+def test_server_that_does_not_listen_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     run = run_program("ticket_client.py", "127.0.0.1", str(port))
@@ -171,7 +226,7 @@ def test_a_server_that_is_not_there_is_named() -> None:
     assert run.stderr.startswith("Cannot connect to xxx")
 
 
-def test_a_server_killed_before_it_says_booked_is_a_lost_connection(fresh_cinema: OpenCinema) -> None:
+def test_server_killed_before_it_says_booked_is_a_lost_connection(fresh_cinema: OpenCinema) -> None:
     the = fresh_cinema()
     with another_writer(the.file):
         command = Program("ticket_client.py", "127.0.0.1", str(the.server.port), "--seats", "2-3")
@@ -195,7 +250,7 @@ def test_a_server_killed_before_it_says_booked_is_a_lost_connection(fresh_cinema
         (b"Booked: 1-1\n", 0),
     ],
 )
-def test_the_exit_status_tells_how_it_ended(sent: bytes, status: int) -> None:
+def test_exit_status_tells_how_the_dialogue_ended(sent: bytes, status: int) -> None:
     def serve() -> None:
         connection, _ = listener.accept()
         with connection:
@@ -217,7 +272,7 @@ def test_the_exit_status_tells_how_it_ended(sent: bytes, status: int) -> None:
 # A person
 
 
-def test_answers_come_from_the_input_and_a_row_and_a_seat_may_come_together(cinema: OpenCinema) -> None:
+def test_piped_answers_book_and_may_name_a_row_and_a_seat_together(cinema: OpenCinema) -> None:
     the = cinema()
     run = client(the, input="3\n2-3\n2 4\n5\n1\n")
     assert (run.returncode, run.stderr) == (0, "")
@@ -225,13 +280,19 @@ def test_answers_come_from_the_input_and_a_row_and_a_seat_may_come_together(cine
     assert the.taken() == {(2, 3), (2, 4), (5, 1)}
 
 
-def test_a_wrong_row_forgets_the_seat_that_came_with_it(cinema: OpenCinema) -> None:
+def test_lost_seat_ends_a_client_whose_input_is_a_pipe(cinema: OpenCinema) -> None:
+    run = client(cinema(hall="0 0 1\n"), input="1\n1-3\nyes\n")
+    assert (run.returncode, run.stderr) == (1, "")
+    assert run.stdout.endswith(f"Seat 1-3 is taken. {END}\n")
+
+
+def test_seat_typed_together_with_a_wrong_row_is_forgotten(cinema: OpenCinema) -> None:
     the = cinema()
     run = client(the, input="1\n9-3\n2\n4\n")
     assert "Booked: 2-4\n" in run.stdout
 
 
-def test_the_end_of_the_input_leaves(cinema: OpenCinema) -> None:
+def test_end_of_the_input_cancels_the_order(cinema: OpenCinema) -> None:
     the = cinema()
     run = client(the, input="2\n2-3\n")
     assert (run.returncode, run.stderr) == (1, "")
@@ -239,7 +300,7 @@ def test_the_end_of_the_input_leaves(cinema: OpenCinema) -> None:
     assert the.file.read_text() == HALL
 
 
-def test_a_terminal_shows_the_hall_in_colour(cinema: OpenCinema, terminal: Callable[..., Terminal]) -> None:
+def test_terminal_shows_the_hall_in_colour(cinema: OpenCinema, terminal: OpenTerminal) -> None:
     alice = terminal(cinema(hall="0 0 1\n"))
     free, taken, yours = f"{GREEN}0{NORMAL}", f"{RED}1{NORMAL}", f"{BOLD_CYAN}*{NORMAL}"
     alice.expect(f"{HOW_MANY} ")
@@ -257,22 +318,24 @@ def test_a_terminal_shows_the_hall_in_colour(cinema: OpenCinema, terminal: Calla
 
 
 @pytest.mark.parametrize("variable", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
-def test_no_color_is_respected(cinema: OpenCinema, terminal: Callable[..., Terminal], variable: dict[str, str]) -> None:
+def test_no_color_and_dumb_terminals_get_no_colour(
+    cinema: OpenCinema, terminal: OpenTerminal, variable: dict[str, str]
+) -> None:
     alice = terminal(cinema(hall="0 0 1\n"), "--seats", "1-2", **variable)
     alice.expect("Row 1 0 0 1\n")
     alice.expect("Row 1 0 * 1\n")
     assert alice.end() == 0
 
 
-def test_an_empty_no_color_counts_as_none(cinema: OpenCinema, terminal: Callable[..., Terminal]) -> None:
+def test_empty_no_color_counts_as_unset(cinema: OpenCinema, terminal: OpenTerminal) -> None:
     alice = terminal(cinema(hall="0 0 1\n"), "--seats", "1-2", NO_COLOR="")
     alice.expect(GREEN)
     assert alice.end() == 0
 
 
 @pytest.mark.parametrize("answers", [[], ["2\n"], ["2\n", "1\n"], ["2\n", "1-1\n"]], ids=str)
-def test_ctrl_c_and_ctrl_d_leave_cleanly(
-    fresh_cinema: OpenCinema, terminal: Callable[..., Terminal], answers: list[str]
+def test_ctrl_c_and_ctrl_d_cancel_the_order(
+    fresh_cinema: OpenCinema, terminal: OpenTerminal, answers: list[str]
 ) -> None:
     the = fresh_cinema(hall="0 0 0\n")
     alice, bob = terminal(the), terminal(the)
@@ -293,18 +356,16 @@ def test_ctrl_c_and_ctrl_d_leave_cleanly(
     assert the.matrix() == ["000"]
 
 
-def test_the_end_of_the_patience_is_told_while_a_person_thinks(
-    fresh_cinema: OpenCinema, terminal: Callable[..., Terminal]
-) -> None:
+def test_end_of_the_time_is_told_while_a_person_thinks(fresh_cinema: OpenCinema, terminal: OpenTerminal) -> None:
     alice = terminal(fresh_cinema("--hold-seconds", "1"))
     alice.expect(HOW_MANY)
     alice.type("1\n")
     alice.expect("Row for ticket 1? ")
-    alice.expect("Timed out: nothing useful came in time\n")
+    alice.expect(f"Time is up. {END}\n")
     assert alice.end() == 1
 
 
-def test_who_reads_only_the_first_line_sees_no_traceback(cinema: OpenCinema) -> None:
+def test_reader_that_closes_the_pipe_sees_no_traceback(cinema: OpenCinema) -> None:
     the = cinema()
     command = [sys.executable, str(ROOT / "ticket_client.py"), "127.0.0.1", str(the.server.port), "--seats", "2-3"]
     reader = subprocess.Popen(["true"], stdin=subprocess.PIPE)
@@ -326,7 +387,7 @@ def test_standard_streams_may_be_closed(cinema: OpenCinema) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
-def test_ctrl_c_while_it_connects_leaves_cleanly() -> None:
+def test_ctrl_c_during_the_connect_leaves_without_a_traceback() -> None:
     def has_socket(pid: int) -> bool:
         with suppress(FileNotFoundError):  # a file was closed just now
             return any(str(fd.readlink()).startswith("socket:") for fd in Path(f"/proc/{pid}/fd").iterdir())
@@ -335,21 +396,361 @@ def test_ctrl_c_while_it_connects_leaves_cleanly() -> None:
     with socket.socket() as listener, socket.socket() as first:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        first.connect(listener.getsockname())  # now the queue is full: who else connects waits
-        alice = Terminal(listener.getsockname()[1])
+        first.connect(listener.getsockname())  # now the queue is full, and the next client to connect blocks
+        alice = ClientTerminal(listener.getsockname()[1])
         try:
             wait_until(lambda: has_socket(alice.process.pid), "a client that connects")
             alice.process.send_signal(signal.SIGINT)
             assert alice.end() == 1
         finally:
             alice.close()
-    assert "KeyboardInterrupt" not in alice.seen  # -W error has create_connection() complain of a socket left open
+    assert "KeyboardInterrupt" not in alice.seen  # -W error: create_connection() would warn of an open socket
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_output_that_cannot_be_written_is_told(cinema: OpenCinema) -> None:
+def test_full_disk_as_output_is_reported_with_status_4(cinema: OpenCinema) -> None:
     the = cinema()
     command = [sys.executable, str(ROOT / "ticket_client.py"), "127.0.0.1", str(the.server.port), "--seats", "2-3"]
     with Path("/dev/full").open("w") as full:
         run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=WAIT_SECONDS)
     assert (run.returncode, run.stderr) == (4, "The output cannot be written: No space left on device\n")
+
+
+# The arrow keys
+
+UP, DOWN, RIGHT, LEFT = "\033[A", "\033[B", "\033OC", "\033OD"  # terminals send both kinds
+WINDOW = (24, 80)
+SIGNS = "(0 free, 1 taken, * yours)"
+HINT = "Arrow keys and Enter choose a seat. It may be typed too, as in 2-3."
+
+
+def order(alice: ClientTerminal, tickets: int) -> None:
+    """Answer how many tickets are wanted."""
+    alice.expect(f"{HOW_MANY} ")
+    alice.type(f"{tickets}\n")
+
+
+def test_arrow_keys_and_enter_choose_seats(cinema: OpenCinema, terminal: OpenTerminal) -> None:
+    the = cinema()
+    alice = terminal(the, window=WINDOW)
+    order(alice, 2)
+    rows = [f"Row {number} 0 0 0 0 0" for number in range(1, 6)]
+    middle = [*rows[:2], "Row 3 0 0 [0] 0 0", *rows[3:]]
+    alice.expect_rows(" Seat 1 2 3 4 5", *middle, SIGNS, HINT, "Row for ticket 1? 3-3")
+    alice.type(UP, RIGHT, RIGHT, RIGHT)
+    alice.expect_rows(rows[0], "Row 2 0 0 0 0 [0]", *rows[2:], SIGNS, HINT, "Row for ticket 1? 2-5")
+    alice.type(LEFT, DOWN, UP, "\n")
+    alice.expect_rows("Row 2 0 0 [0] * 0", *rows[2:], SIGNS, HINT, "Row for ticket 2? 2-3")
+    alice.type(RIGHT, RIGHT, "\r")
+    assert alice.end() == 0
+    assert alice.rows()[-9:-6] == ["Booked: 2-4, 2-5", " Seat 1 2 3 4 5", rows[0]]
+    assert "Row for ticket 2? 2-5" in alice.rows()
+    assert not any("[" in row for row in alice.rows())
+    assert the.taken() == {(2, 4), (2, 5)}
+    assert alice.shows_keys()
+
+
+def test_first_row_and_last_seat_stop_the_arrow_keys(cinema: OpenCinema, terminal: OpenTerminal) -> None:
+    alice = terminal(cinema(hall="0 0\n0 0\n"), window=WINDOW)
+    order(alice, 1)
+    alice.type(UP * 3, LEFT * 3)
+    alice.expect_rows("Row 1 [0] 0", "Row 2 0 0", SIGNS, HINT, "Row for ticket 1? 1-1")
+    alice.type(DOWN * 3, RIGHT * 3)
+    alice.expect_rows("Row 1 0 0", "Row 2 0 [0]", SIGNS, HINT, "Row for ticket 1? 2-2")
+    alice.type("\n")
+    assert alice.end() == 0
+
+
+def test_seat_may_be_typed_and_corrected_in_the_picture(cinema: OpenCinema, terminal: OpenTerminal) -> None:
+    the = cinema()
+    alice = terminal(the, window=WINDOW)
+    order(alice, 3)
+    alice.expect("Row for ticket 1? ")
+    alice.type("9-9", "\x15", "2-34", "\x7f")
+    alice.expect_rows(HINT, "Row for ticket 1? 2-3")
+    alice.type("\n2\n")
+    alice.expect("Seat for ticket 2? ")
+    alice.type("4\n9-1\n")
+    alice.expect("A number from 1 to 5 is expected.\n")
+    alice.expect("Row for ticket 3? ")
+    alice.type("1-1", UP)  # an arrow key discards what was typed
+    alice.expect_rows(HINT, "Row for ticket 3? 1-5")
+    alice.type("5-5\n")
+    assert alice.end() == 0
+    assert the.taken() == {(2, 3), (2, 4), (5, 5)}
+
+
+def test_enter_on_a_taken_or_own_seat_says_so_and_keeps_the_order(cinema: OpenCinema, terminal: OpenTerminal) -> None:
+    the = cinema(hall="0 0 1\n")
+    alice = terminal(the, window=WINDOW)
+    order(alice, 2)
+    alice.type(RIGHT, RIGHT, "\n")
+    alice.expect_rows("Row 1 0 0 [1]", SIGNS, HINT, "Row for ticket 1? 1-3 is taken")
+    alice.type(LEFT, "\n")
+    alice.expect_rows("Row 1 [0] * 1", SIGNS, HINT, "Row for ticket 2? 1-1")
+    alice.type(RIGHT, "\n")
+    alice.expect_rows("Row 1 0 [*] 1", SIGNS, HINT, "Row for ticket 2? 1-2 is yours already")
+    alice.type(LEFT, "\n")
+    assert alice.end() == 0
+    assert the.taken() == {(1, 1), (1, 2), (1, 3)}
+
+
+@pytest.mark.parametrize("leave", ["Ctrl-D", "Ctrl-C", "time"])
+def test_leaving_the_picture_cancels_the_order_and_restores_the_terminal(
+    fresh_cinema: OpenCinema, terminal: OpenTerminal, leave: str
+) -> None:
+    the = fresh_cinema("--hold-seconds", "1" if leave == "time" else "600")
+    alice = terminal(the, window=WINDOW)
+    order(alice, 2)
+    alice.type("2-3\n")
+    alice.expect_rows(HINT, "Row for ticket 2? 2-2")
+    assert not alice.shows_keys()
+    if leave == "Ctrl-D":
+        alice.type("\x04")
+    elif leave == "Ctrl-C":
+        alice.process.send_signal(signal.SIGINT)
+    assert alice.end() == 1
+    assert alice.shows_keys()
+    last = {"Ctrl-D": f"No answer came. {END}", "Ctrl-C": "", "time": f"Time is up. {END}"}[leave]
+    assert "".join(alice.rows()[-2:]) == last
+    assert the.matrix() == ["00000"] * 5
+
+
+@pytest.mark.parametrize(
+    "how", [{"window": (8, 80)}, {"window": (24, 60)}, {"window": (24, 80), "TERM": "dumb"}, {}], ids=str
+)
+def test_small_windows_and_dumb_terminals_are_for_typing(
+    cinema: OpenCinema, terminal: OpenTerminal, how: dict[str, Any]
+) -> None:
+    alice = terminal(cinema(), **how)
+    order(alice, 1)
+    alice.expect("Row for ticket 1? ")
+    assert alice.shows_keys()
+    alice.type("2-3\n")
+    assert alice.end() == 0
+    assert HINT not in alice.output
+
+
+def test_no_color_leaves_the_arrow_keys(cinema: OpenCinema, terminal: OpenTerminal) -> None:
+    alice = terminal(cinema(hall="0 0 1\n"), window=WINDOW, NO_COLOR="1")
+    order(alice, 1)
+    alice.expect_rows("Row 1 0 [0] 1", SIGNS, HINT, "Row for ticket 1? 1-2")
+    alice.type(LEFT, "\n")
+    assert alice.end() == 0
+    assert set(re.findall(r"\x1b\[[\d;]*m", alice.output)) == {"\033[7m", NORMAL}
+
+
+def test_window_that_is_made_smaller_and_larger_again_hides_and_shows_the_picture(
+    cinema: OpenCinema, terminal: OpenTerminal
+) -> None:
+    alice = terminal(cinema(hall="0 0 1\n"), window=WINDOW)
+    order(alice, 1)
+    alice.expect_rows(HINT, "Row for ticket 1? 1-2")
+    alice.resize(4, 80)
+    alice.expect_rows(HOW_TO, "Row for ticket 1? ")
+    alice.type("\n", "\n")  # what the user cannot see is not chosen
+    alice.type("1")
+    alice.expect_rows(HOW_TO, "Row for ticket 1? 1")
+    alice.type("\x7f")
+    alice.resize(*WINDOW)
+    alice.expect_rows(HOW_TO, " Seat 1 2 3", "Row 1 0 [0] 1", SIGNS, HINT, "Row for ticket 1? 1-2")
+    alice.type("\n")
+    assert alice.end() == 0
+
+
+def test_picture_comes_back_after_ctrl_z_and_fg(cinema: OpenCinema, terminal: OpenTerminal) -> None:
+    alice = terminal(cinema(hall="0 0 1\n"), window=WINDOW)
+    order(alice, 1)
+    alice.expect_rows(HINT, "Row for ticket 1? 1-2")
+    alice.expect("Row for ticket 1? 1-2")
+    alice.suspend_and_resume()
+    alice.expect("Row for ticket 1? 1-2")
+    alice.type(LEFT)
+    alice.expect_rows(HINT, " Seat 1 2 3", "Row 1 [0] 0 1", SIGNS, HINT, "Row for ticket 1? 1-1")
+    assert not alice.shows_keys()
+    alice.type("\n")
+    assert alice.end() == 0
+
+
+# A lost seat
+
+
+@pytest.mark.parametrize("window", [WINDOW, (0, 0)], ids=["arrow keys", "typing"])
+def test_lost_seat_is_shown_in_a_fresh_picture_and_the_order_may_start_again(
+    cinema: OpenCinema, terminal: OpenTerminal, window: tuple[int, int]
+) -> None:
+    the = cinema(hall="0 0 0 0\n")
+    alice = terminal(the, window=window)
+    order(alice, 2)
+    alice.expect("Row for ticket 1? ")
+    alice.type("1-1\n")
+    alice.expect("Row for ticket 2? ")
+    assert the.buy((1, 3)) == "Booked: 1-3"
+    alice.type("1-3\n")
+    lost = "(0 free, 1 taken, * yours, ! just lost)"
+    alice.expect(f"Seat 1-3 is taken. {END}\n{HOW_MANY} 2\n")
+    alice.expect_rows(HOW_TO, " Seat 1 2 3 4", "Row 1 0 0 ! 0", lost, "Start again? (yes or no) ")
+    alice.type("Yes\n")
+    alice.expect("Row for ticket 1? ")
+    alice.type("1-4\n")
+    alice.expect("Row for ticket 2? ")
+    alice.type("1-2\n")
+    assert alice.end() == 0
+    assert "Booked: 1-4, 1-2" in alice.rows()
+
+
+def test_lost_order_that_is_not_repeated_ends_with_status_1(cinema: OpenCinema, terminal: OpenTerminal) -> None:
+    the = cinema(hall="0 0 0 0\n")
+    for answer in ("no\n", "\n", "\x04"):
+        alice = terminal(the)
+        order(alice, 1)
+        alice.expect("Row for ticket 1? ")
+        the.file.write_text("0 1 0 0\n")
+        alice.type("1-2\n")
+        alice.expect("Start again? (yes or no) ")
+        alice.type(answer)
+        assert alice.end() == 1
+        assert alice.seen.endswith(f"No answer came. {END}\n")
+        the.file.write_text("0 0 0 0\n")
+
+
+def test_lost_order_cannot_be_repeated_when_too_few_seats_are_left(cinema: OpenCinema, terminal: OpenTerminal) -> None:
+    the = cinema(hall="0 0\n")
+    alice = terminal(the)
+    order(alice, 2)
+    alice.expect("Row for ticket 1? ")
+    assert the.buy((1, 2)) == "Booked: 1-2"
+    alice.type("1-2\n")
+    alice.expect(f"Seat 1-2 is taken. {END}\n{HOW_MANY} 2\nOnly 1 seat is free. {END}\n")
+    assert alice.end() == 1
+
+
+# The best seats
+
+
+@pytest.mark.parametrize(
+    ("hall", "tickets", "line", "booked"),
+    [
+        ("0 0 0 0 0\n" * 5, 1, "The best seat: 3-3", "3-3"),
+        ("0 0 0 0 0\n" * 5, 3, "The best 3 adjacent seats: 3-2, 3-3, 3-4", "3-2, 3-3, 3-4"),
+        ("0 0 0 0 0\n0 0 0 0 0\n1 0 1 0 0\n", 2, "The best 2 adjacent seats: 2-2, 2-3", "2-2, 2-3"),
+        ("0 0 0 0\n0 1 0 1\n1 0 0 1\n", 3, "The best 3 adjacent seats: 1-1, 1-2, 1-3", "1-1, 1-2, 1-3"),
+        (
+            "0 0 1 0 0\n1 1 1 1 1\n1 1 1 0 1\n0 0 1 1 1\n",
+            4,
+            "No 4 adjacent seats are free. The nearest groups: 1-1, 1-2 and 1-4, 1-5",
+            "1-1, 1-2, 1-4, 1-5",
+        ),
+        (
+            "0 0 1 0 1 0 1 1 1 1 1\n",
+            3,
+            "No 3 adjacent seats are free. The nearest groups: 1-1, 1-2 and 1-4",
+            "1-1, 1-2, 1-4",
+        ),
+        (
+            "0 1 0 0\n1 1 1 1\n0 1 1 1\n",
+            4,
+            "No 4 adjacent seats are free. The nearest groups: 1-3, 1-4 and 1-1 and 3-1",
+            "1-3, 1-4, 1-1, 3-1",
+        ),
+    ],
+)
+def test_best_books_adjacent_seats_near_the_middle_or_the_nearest_groups(
+    cinema: OpenCinema, hall: str, tickets: int, line: str, booked: str
+) -> None:
+    run = client(cinema(hall=hall), "--best", str(tickets))
+    assert (run.returncode, run.stderr) == (0, "")
+    assert f"\n{line}\n" in run.stdout
+    assert f"\nBooked: {booked}\n" in run.stdout
+
+
+def test_best_of_a_large_hall_is_found_at_once(cinema: OpenCinema) -> None:
+    run = client(cinema(hall="0 1 0 0 1 0 0 0 1 0\n" * 200), "--best", "30")
+    assert run.returncode == 0
+    assert re.search(r"No 30 adjacent seats are free. The nearest groups: 100-6, 100-7, 100-8 and ", run.stdout)
+
+
+def test_best_is_refused_when_too_few_seats_are_free(cinema: OpenCinema) -> None:
+    run = client(cinema(hall="0 1 1\n"), "--best", "2")
+    assert (run.returncode, run.stderr) == (1, "")
+    assert run.stdout.endswith(f"Only 1 seat is free. {END}\n")
+
+
+def test_best_with_seats_or_without_a_number_is_a_usage_error() -> None:
+    for run in run_programs(
+        ("ticket_client.py", "127.0.0.1", "1", "--best", "0"),
+        ("ticket_client.py", "127.0.0.1", "1", "--best", "2", "--seats", "1-1"),
+    ):
+        assert run.returncode == 2
+        assert run.stderr.startswith("usage: ticket_client.py")
+
+
+# TLS
+
+
+def test_client_books_and_leaves_over_tls(
+    fresh_cinema: OpenCinema, terminal: OpenTerminal, certificates: Certificates
+) -> None:
+    the = fresh_cinema(*certificates.good.options, hall="0 0 0 0\n" * 100)
+    options = ("--tls", "--tls-ca", str(certificates.authority))
+    run = client(the, *options, "--seats", "1-1")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "\nBooked: 1-1\n" in run.stdout
+    run = client(the, *options, input="2\n1-2\n")
+    assert (run.returncode, run.stderr) == (1, "")
+    assert run.stdout.endswith(f"No answer came. {END}\n")
+    alice = terminal(the, *options, window=(120, 80))
+    order(alice, 1)
+    alice.expect_rows(HINT, "Row for ticket 1? 50-2")
+    alice.type(DOWN, "\n")
+    assert alice.end() == 0
+    assert the.taken() == {(1, 1), (51, 2)}
+
+
+@contextmanager
+def byte_by_byte(port: int) -> Iterator[int]:
+    """Relay one connection to a port, what comes back byte by byte; give the port of the relay."""
+
+    def forward(source: socket.socket, target: socket.socket, piece_bytes: int) -> None:
+        with suppress(OSError):  # one side has closed
+            while data := source.recv(piece_bytes):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def relay() -> None:
+        client_side, _ = listener.accept()
+        with client_side, socket.create_connection(("127.0.0.1", port)) as server_side:
+            client_side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            up = threading.Thread(target=forward, args=(client_side, server_side, 4096))
+            up.start()
+            forward(server_side, client_side, 1)
+            up.join(WAIT_SECONDS)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=relay)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(WAIT_SECONDS)
+
+
+@pytest.mark.parametrize("tls", [True, False], ids=["TLS", "plain"])
+def test_server_may_be_heard_byte_by_byte(fresh_cinema: OpenCinema, certificates: Certificates, tls: bool) -> None:
+    the = fresh_cinema(*(certificates.good.options if tls else ()))
+    with byte_by_byte(the.server.port) as port:
+        trust = ("--tls", "--tls-ca", str(certificates.authority)) if tls else ()
+        run = run_program("ticket_client.py", "localhost", str(port), *trust, "--best", "2")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "\nBooked: 3-2, 3-3\n" in run.stdout
+
+
+@pytest.mark.parametrize("kind", ["good", "expired", "other_host"])
+def test_certificate_that_cannot_be_trusted_ends_with_status_3(
+    fresh_cinema: OpenCinema, certificates: Certificates, kind: str
+) -> None:
+    the = fresh_cinema(*getattr(certificates, kind).options)
+    trust = () if kind == "good" else ("--tls-ca", str(certificates.authority))
+    run = client(the, "--tls", *trust, "--seats", "1-1")
+    assert (run.returncode, run.stdout) == (3, "")
+    assert run.stderr.startswith(f"Cannot trust 127.0.0.1:{the.server.port}: its certificate ")
+    assert run.stderr.count("\n") == 1
+    assert the.file.read_text() == HALL

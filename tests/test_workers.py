@@ -1,10 +1,11 @@
 """Threads that take one task after another."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import wait_until
+from conftest import WAIT_SECONDS, wait_until
 
 from net import workers
 from net.workers import Workers
@@ -12,61 +13,57 @@ from net.workers import Workers
 
 @pytest.fixture
 def crew() -> Iterator[Workers]:
-    """Give workers, and wait until none is left."""
+    """Give workers, and wait until no thread of theirs is left."""
     others = threading.active_count()
     yield Workers()
     wait_until(lambda: threading.active_count() == others, "the end of idle threads")
 
 
-def test_every_task_has_a_thread_at_once_also_if_fewer_are_idle(crew: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "IDLE_SECONDS", 0.5)
-    for tasks in (3, 6):
+def test_every_task_has_a_thread_at_once_also_if_there_are_more_tasks_than_idle_threads(
+    crew: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "IDLE_SECONDS", 0.2)
+    for tasks in (3, 1, 6, 2, 12):
         meeting = threading.Barrier(tasks + 1)
 
         def meet(meeting: threading.Barrier = meeting) -> None:
-            meeting.wait(10)
+            meeting.wait(WAIT_SECONDS)
 
         for _ in range(tasks):
             crew.run(meet)
-        meeting.wait(5)
-        wait_until(lambda: crew._idle >= 3, "idle threads")
+        meeting.wait(WAIT_SECONDS)
 
 
-def test_a_task_is_run_by_the_thread_whose_own_has_ended(crew: Workers) -> None:
-    runners: list[threading.Thread] = []
-    ran = threading.Semaphore(0)
+def test_a_thread_whose_task_has_ended_takes_another_one(crew: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "IDLE_SECONDS", 0.5)
+    threads: list[threading.Thread] = []
 
-    def work() -> None:
-        runners.append(threading.current_thread())
-        ran.release()
+    def is_one_reused() -> bool:
+        ran = threading.Event()
 
-    for _ in range(3):
+        def work() -> None:
+            threads.append(threading.current_thread())
+            ran.set()
+
         crew.run(work)
-        assert ran.acquire(timeout=10)
-        wait_until(lambda: crew._idle == 1, "an idle thread")
-    assert len(runners) == 3
-    assert len(set(runners)) == 1
+        assert ran.wait(WAIT_SECONDS)
+        return len(set(threads)) < len(threads)
+
+    wait_until(is_one_reused, "a task in a thread that has had one before", seconds=1.0)
 
 
-def test_a_task_that_comes_while_a_thread_gives_up_is_run(crew: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = threading.Event()
-    wait = crew._filled.wait
-
-    def wait_too_long(seconds: float | None = None) -> bool:
-        """Lose patience just before a task comes."""
-        if not ran.is_set() and not crew._tasks:
-            wait(0.0)
-            crew.run(ran.set)
-            return False
-        return wait(seconds)
-
-    monkeypatch.setattr(workers, "IDLE_SECONDS", 0.0)
-    monkeypatch.setattr(crew._filled, "wait", wait_too_long)
-    crew.run(lambda: None)
-    assert ran.wait(5)
+def test_every_task_that_arrives_while_idle_threads_end_is_run(crew: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "IDLE_SECONDS", 0.001)
+    for number in range(200):
+        ran = threading.Event()
+        crew.run(ran.set)
+        assert ran.wait(WAIT_SECONDS), f"task {number} was not run"
+        time.sleep(number % 10 * 0.0002)
 
 
-def test_who_cannot_have_a_thread_is_told(crew: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_is_told_that_no_thread_can_be_started_and_later_tasks_are_run(
+    crew: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -76,4 +73,4 @@ def test_who_cannot_have_a_thread_is_told(crew: Workers, monkeypatch: pytest.Mon
             crew.run(lambda: None)
     done = threading.Event()
     crew.run(done.set)
-    assert done.wait(10)
+    assert done.wait(WAIT_SECONDS)

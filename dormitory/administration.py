@@ -1,0 +1,67 @@
+"""What an office does with the reservations of one kind of room, while the back end runs or not: report and cancel."""
+
+import argparse
+import csv
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from dormitory.reservations import Reservations
+from dormitory.textfiles import Malformed
+from dormitory.wire import RESERVATION_ID
+from net.command_line import discard_output, fail
+
+BUSY_SECONDS = 5.0  # how long to wait while a back end writes
+COLUMNS = ("id", "room", "member", "time (UTC)")
+
+
+def add_administration_options(parser: argparse.ArgumentParser, letter: str) -> None:
+    """Add the options of the office."""
+    group = parser.add_argument_group("instead of serving, while a server runs or not")
+    group.add_argument("--report", action="store_true", help="print who has reserved what")
+    group.add_argument("--csv", action="store_true", help="print the report as CSV")
+    group.add_argument("--cancel", metavar="ID", help=f"cancel a reservation, such as {letter}17, of whichever member")
+
+
+def administer(letter: str, database: Path, options: argparse.Namespace) -> int:
+    """Print the report, or cancel a reservation; return the exit status of the program.
+
+    Raises:
+        Malformed: there is no such reservation, or the database cannot be used.
+        OSError: the database does not exist.
+    """
+    database.stat()
+    with closing(Reservations(database, BUSY_SECONDS)) as reservations:
+        if options.report:
+            return _report(letter, reservations, options.csv)
+        return _cancel(letter, reservations, options.cancel)
+
+
+def _report(letter: str, reservations: Reservations, as_csv: bool) -> int:
+    rows = [COLUMNS, *((f"{letter}{number}", *row) for number, *row in reservations.all_rows())]
+    try:
+        if as_csv:
+            csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+        else:
+            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+            for row in rows:
+                print("  ".join(f"{field:<{width}}" for field, width in zip(row, widths, strict=True)).rstrip())
+        sys.stdout.flush()
+    except OSError as error:
+        discard_output()
+        return fail(f"Cannot write the report: {error.strerror}")
+    return 0
+
+
+def _cancel(letter: str, reservations: Reservations, reservation: str) -> int:
+    if not (RESERVATION_ID.fullmatch(reservation) and reservation[0] == letter):
+        raise Malformed(f"Expected the id of a reservation, such as {letter}17, got {reservation!r}")
+    number = int(reservation[1:])
+    with reservations.transaction():
+        found = reservations.find(number)
+        if found is None:
+            raise Malformed(f"There is no reservation {reservation}")
+        room, member = found
+        reservations.cancel(number, room)
+    print(f"Cancelled {reservation}: room {room} of {member}")
+    return 0

@@ -1,0 +1,344 @@
+"""The loop of a conversation: lines in, gathered output, limits; with pairs of sockets in the tests' own process."""
+
+import itertools
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+from conftest import WAIT_SECONDS
+
+from net import output
+from net.connection import Connection, TimeLimitPassed
+from net.conversation import GATHERED_CHARACTERS, LINES_PER_TURN, Conversation, InputEnded
+from protocol import MAX_LINE_BYTES, LineTooLong
+
+QUIET_SECONDS = 0.05  # long enough for what should not happen
+
+
+class Client:
+    """A client, and the server's end of its connection.
+
+    Args:
+        stop_fd: becomes readable when the server stops.
+    """
+
+    def __init__(self, stop_fd: int) -> None:
+        server_end, self.sock = socket.socketpair()
+        self.sock.settimeout(WAIT_SECONDS)
+        self.connection = Connection(server_end, stop_fd)
+        self.conversation = Conversation(self.connection)
+
+    def send(self, data: bytes) -> None:
+        """Send bytes."""
+        self.sock.sendall(data)
+
+    def expect(self, data: bytes) -> None:
+        """Fail unless these bytes arrive next."""
+        received = b""
+        while len(received) < len(data) and (more := self.sock.recv(len(data) - len(received))):
+            received += more
+        assert received == data
+
+    def expect_nothing(self) -> None:
+        """Fail if bytes have arrived, or arrive within a moment."""
+        self.sock.settimeout(QUIET_SECONDS)
+        with suppress(TimeoutError):
+            assert self.sock.recv(1 << 16) == b"nothing"
+        self.sock.settimeout(WAIT_SECONDS)
+
+    def end_input(self) -> None:
+        """End the client's side."""
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close both ends."""
+        self.sock.close()
+        self.connection.abort()
+        self.connection.close()
+
+
+class House:
+    """Clients, and the server that they have in common, which stop() stops."""
+
+    def __init__(self) -> None:
+        self._stop_fd, self._stop_writer = os.pipe()
+        self._clients: list[Client] = []
+
+    def client(self) -> Client:
+        """Return a new client."""
+        self._clients.append(Client(self._stop_fd))
+        return self._clients[-1]
+
+    def stop(self) -> None:
+        """Wake every conversation to end."""
+        os.write(self._stop_writer, b"x")
+
+    def close(self) -> None:
+        """Close everything."""
+        for client in self._clients:
+            client.close()
+        os.close(self._stop_fd)
+        os.close(self._stop_writer)
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    """Give a server's clients."""
+    house = House()
+    yield house
+    house.close()
+
+
+@pytest.fixture
+def alice(house: House) -> Client:
+    """Give a client."""
+    return house.client()
+
+
+@pytest.fixture
+def bob(house: House) -> Client:
+    """Give another client of the same server."""
+    return house.client()
+
+
+def in_thread(work: Callable[[], object]) -> threading.Thread:
+    """Run work in a thread."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+# Lines
+
+
+def test_lines_are_given_as_harmless_text_until_the_input_ends(alice: Client) -> None:
+    alice.send("grüße\r\n\n\x1b[2J\xff\n".encode("latin-1") + "zoë\nlast".encode())
+    alice.end_input()
+    assert list(alice.conversation.lines()) == ["gr\ufffd\ufffde", "", "\ufffd[2J\ufffd", "zoë", "last"]
+
+
+def test_raw_lines_are_given_as_bytes_and_byte_4_is_data(alice: Client) -> None:
+    alice.send(b"\4tea\r\n\xff\xf4\3\n\4")
+    alice.end_input()
+    assert list(alice.conversation.raw_lines()) == [b"\4tea", b"\3", b"\4"]
+
+
+def test_ctrl_d_at_the_start_of_a_line_ends_the_lines_though_more_has_arrived(alice: Client) -> None:
+    alice.send(b"one\n\4two\n")
+    assert list(alice.conversation.lines()) == ["one"]
+
+
+def test_lines_end_when_the_server_stops_and_half_a_line_is_not_given(house: House, alice: Client) -> None:
+    alice.send(b"one\nhalf")
+    lines = alice.conversation.lines()
+    assert next(lines) == "one"
+    house.stop()
+    assert list(lines) == []
+
+
+def test_half_a_line_is_not_given_when_the_client_is_lost(alice: Client) -> None:
+    alice.send(b"one\nhalf")
+    lines = alice.conversation.lines()
+    assert next(lines) == "one"
+    alice.connection.abort()
+    assert list(lines) == []
+
+
+def test_questions_and_lines_share_the_input(alice: Client) -> None:
+    alice.send(b"4\n5\nlist\n6\n")
+    assert alice.conversation.ask("Row?") == "4"
+    assert alice.conversation.ask("Seat?") == "5"
+    assert next(alice.conversation.lines()) == "list"
+    assert alice.conversation.ask("Row?") == "6"
+    alice.end_input()
+    with pytest.raises(InputEnded):
+        alice.conversation.ask("Seat?")
+    alice.expect(b"Row?\nSeat?\nRow?\nSeat?\n")
+
+
+def test_a_question_is_sent_before_its_answer_is_awaited(alice: Client) -> None:
+    answers: list[str] = []
+    asker = in_thread(lambda: answers.append(alice.conversation.ask("Row?")))
+    alice.expect(b"Row?\n")
+    alice.send(b"4\n")
+    asker.join()
+    assert answers == ["4"]
+
+
+def test_a_line_too_long_is_raised_after_the_lines_before_it_were_given(alice: Client) -> None:
+    alice.send(b"one\n" + b"x" * MAX_LINE_BYTES + b"y\ntwo\n")
+    lines = alice.conversation.lines()
+    assert next(lines) == "one"
+    with pytest.raises(LineTooLong, match="Line too long: at most 4096 bytes are expected"):
+        next(lines)
+
+
+def test_telnets_question_is_answered_before_the_reply_to_the_line_that_follows_it(alice: Client) -> None:
+    alice.send(b"\xff\xf4\xff\xfd\x06LIST\n")
+    alice.end_input()
+    for line in alice.conversation.lines():
+        alice.conversation.reply(line)
+    alice.expect(b"\xff\xfb\x06LIST\n")
+
+
+# Output
+
+
+def test_output_is_gathered_until_all_lines_that_have_arrived_are_handled(alice: Client, bob: Client) -> None:
+    alice.send(b"1\n2\n3\n")
+    lines = alice.conversation.lines()
+    others = (bob.connection,)
+    for _ in range(3):
+        number = next(lines)
+        alice.conversation.reply(f"to alice {number}")
+        alice.conversation.send(others, f"to bob {number}")
+    bob.expect_nothing()
+    alice.end_input()
+    assert list(lines) == []
+    alice.expect(b"to alice 1\nto alice 2\nto alice 3\n")
+    bob.expect(b"to bob 1\nto bob 2\nto bob 3\n")
+
+
+def test_each_recipient_gets_its_messages_in_the_order_in_which_they_were_sent(house: House) -> None:
+    alice, bob, carol = (house.client() for _ in range(3))
+    everybody = (alice.connection, bob.connection, carol.connection)
+    talk = alice.conversation
+    talk.broadcast(everybody, "1")
+    talk.send((bob.connection,), "2")
+    talk.reply("3")
+    talk.send(everybody, "4")
+    talk.broadcast(everybody, "5")
+    talk.broadcast(everybody, "6\n7")
+    talk.reply("8")
+    talk.flush()
+    talk.flush()
+    alice.expect(b"3\n4\n8\n")
+    bob.expect(b"1\n2\n4\n5\n6\n7\n")
+    carol.expect(b"1\n4\n5\n6\n7\n")
+    for client in (alice, bob, carol):
+        client.expect_nothing()
+
+
+def test_gathered_output_is_sent_before_it_fills_much_memory(alice: Client, bob: Client) -> None:
+    line = "x" * 999
+    for _ in range(GATHERED_CHARACTERS // 999 + 2):
+        alice.conversation.send((bob.connection,), line)
+    bob.expect((line.encode() + b"\n") * (GATHERED_CHARACTERS // 1000))
+
+
+def test_output_is_sent_after_each_turn_though_more_lines_have_arrived(alice: Client) -> None:
+    alice.send(b"x\n" * (2 * LINES_PER_TURN + 1))
+    lines = alice.conversation.lines()
+    for number in range(LINES_PER_TURN):
+        next(lines)
+        alice.conversation.reply(str(number))
+    alice.expect_nothing()
+    next(lines)
+    alice.expect("".join(f"{number}\n" for number in range(LINES_PER_TURN)).encode())
+
+
+def test_other_threads_run_between_turns(alice: Client) -> None:
+    gate, ran = threading.Lock(), threading.Event()
+    alice.send(b"\n" * 60_000)  # arrives with one read, so that no system call but the pauses lets others run
+
+    def run() -> None:
+        with gate:
+            ran.set()
+
+    lines = alice.conversation.lines()
+    next(lines)
+    usual = sys.getswitchinterval()
+    with gate:
+        other = in_thread(run)
+        sys.setswitchinterval(WAIT_SECONDS)
+    try:
+        assert any(ran.is_set() for _ in itertools.islice(lines, 60_000 - 1))
+    finally:
+        sys.setswitchinterval(usual)
+        other.join()
+
+
+def test_no_recipient_waits_for_another_one_that_does_not_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "PERIOD_SECONDS", WAIT_SECONDS)
+    alice, stuck, reading = (house.client() for _ in range(3))
+    while stuck.connection.try_send(b"x" * 10_000):
+        pass
+    alice.conversation.send((stuck.connection, reading.connection), "x" * 100_000)
+    flusher = in_thread(alice.conversation.flush)
+    reading.expect(b"x" * 100_000 + b"\n")
+    assert flusher.is_alive()
+    stuck.connection.abort()
+    flusher.join()
+
+
+def test_a_function_is_called_before_the_lines_that_arrived_together_are_given(alice: Client) -> None:
+    events: list[str] = []
+    alice.send(b"one\ntwo\n")
+    lines = alice.conversation.lines(before_turn=lambda: events.append("called"))
+    events += [next(lines), next(lines)]
+    alice.send(b"three\nhalf")
+    events.append(next(lines))
+    assert events == ["called", "one", "two", "called", "three"]
+
+
+# Limits
+
+
+def test_a_limit_ends_the_wait_for_a_line_with_its_sentence(alice: Client) -> None:
+    alice.send(b"half a line")
+    alice.conversation.allow(QUIET_SECONDS, "No JOIN in time")
+    with pytest.raises(TimeLimitPassed, match="No JOIN in time"):
+        list(alice.conversation.lines())
+
+
+def test_a_limit_that_no_line_restarts_ends_also_a_client_that_never_pauses(alice: Client) -> None:
+    def flood() -> None:
+        with suppress(OSError):
+            while True:
+                alice.send(b"x\n" * 100)
+
+    flooder = in_thread(flood)
+    alice.conversation.allow(4 * QUIET_SECONDS, "Time is up", restarts=False)
+    with pytest.raises(TimeLimitPassed, match="Time is up"):
+        for _ in alice.conversation.lines():
+            pass
+    alice.connection.abort()
+    flooder.join()
+
+
+def test_each_line_restarts_the_limit(alice: Client) -> None:
+    alice.conversation.allow(1.0, "No request in time")
+    lines = alice.conversation.lines()
+    for _ in range(4):  # 1.2 seconds
+        timer = threading.Timer(0.3, alice.send, (b"x\n",))
+        timer.start()
+        assert next(lines) == "x"
+        timer.join()
+
+
+def test_bytes_without_an_end_of_line_do_not_restart_the_limit(alice: Client) -> None:
+    alice.conversation.allow(0.5, "No request in time")
+    stopped = threading.Event()
+
+    def drip() -> None:
+        while not stopped.wait(0.1):
+            alice.send(b"x")
+
+    dripper = in_thread(drip)
+    with pytest.raises(TimeLimitPassed):
+        list(alice.conversation.lines())
+    stopped.set()
+    dripper.join()
+
+
+def test_without_a_limit_a_wait_goes_on(alice: Client) -> None:
+    alice.conversation.allow(QUIET_SECONDS, "No JOIN in time")
+    alice.conversation.allow(None)
+    timer = threading.Timer(3 * QUIET_SECONDS, alice.send, (b"late\n",))
+    timer.start()
+    assert next(alice.conversation.lines()) == "late"
+    timer.join()

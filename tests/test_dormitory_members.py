@@ -1,0 +1,472 @@
+"""The dormitory's members: their file, adding one while the main server runs, and logins under attack."""
+
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import pytest
+from conftest import ROOT, WAIT_SECONDS, Peer, run_program, wait_until
+from dorm import PASSWORDS, Dormitory, cheap_hash, make_dormitory  # noqa: F401
+from pseudo_terminal import Terminal
+
+from dormitory import login_queue
+from dormitory.login_queue import FIRST_ESTIMATE_SECONDS, MAX_WAIT_SECONDS, LoginQueue, TooManyLogins
+from dormitory.members import PasswordHash, add_member, read_members
+from dormitory.textfiles import Malformed
+
+REFUSED = "REFUSED Wrong username or password"
+TRY_LATER = "TRY_LATER Too many people are logging in"
+PASSWORD = "a long password"
+needs_loopback_network = pytest.mark.skipif(sys.platform != "linux", reason="only Linux answers for all of 127.0.0.0/8")
+
+
+def add(directory: Path, name: str, password: str) -> "subprocess.CompletedProcess[str]":
+    """Run `serverM.py --add-member` with a password on standard input."""
+    return run_program("serverM.py", "--data-dir", str(directory), "--add-member", name, input=f"{password}\n")
+
+
+def expect_refusal(result: "subprocess.CompletedProcess[str]", text: str) -> None:
+    """Fail unless a program ended with status 1 and one line that contains a text."""
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1), result
+    assert text in result.stderr
+
+
+def log_in(peer: Peer, user: str, password: str) -> str:
+    """Return the reply to a LOGIN."""
+    peer.send(f"LOGIN {user} {password}")
+    return peer.read_line()
+
+
+# The file.
+
+
+@pytest.mark.parametrize(
+    ("members", "line"),
+    [
+        ("alice\n", 1),
+        (f"alice, {cheap_hash('x')}\nbob, secret\n", 2),
+        (f"alice, {cheap_hash('x')}\nalice, {cheap_hash('y')}\n", 2),
+        (f"alice, {cheap_hash('x')[:-2]}\n", 1),
+        (f"alice, {cheap_hash('x').replace('$2$', '$3$')}\n", 1),
+        (f"alice, {cheap_hash('x').replace('$2$', '$1073741824$')}\n", 1),
+        (f"alice liddell, {cheap_hash('x')}\n", 1),
+    ],
+)
+def test_a_malformed_member_file_is_refused_with_its_line(tmp_path: Path, members: str, line: int) -> None:
+    file = tmp_path / "member.txt"
+    file.write_text(members)
+    with pytest.raises(Malformed, match=rf"member.txt:{line}: expected"):
+        read_members(file)
+
+
+def test_a_hash_reads_as_it_was_written_and_carries_salt_and_cost() -> None:
+    first, second = PasswordHash.of("secret"), PasswordHash.of("secret")
+    assert PasswordHash.parse(str(first)) == first
+    assert first.salt != second.salt
+    assert first.hash != second.hash
+    assert str(first).startswith("scrypt$16384$8$1$")
+    assert first.derive("secret") == first.hash != first.derive("Secret")
+
+
+def test_names_and_passwords_that_cannot_be_used_are_refused_and_the_file_stays(tmp_path: Path) -> None:
+    (tmp_path / "member.txt").write_text(f"alice, {cheap_hash('secret')}\n")
+    before = (tmp_path / "member.txt").read_bytes()
+    refusals = {
+        ("", PASSWORD): "a name of 1 to 32 characters",
+        ("a b", PASSWORD): "a name of 1 to 32 characters",
+        ("a,b", PASSWORD): "a name of 1 to 32 characters",
+        ("x" * 33, PASSWORD): "a name of 1 to 32 characters",
+        ("\udcff", PASSWORD): "a name of 1 to 32 characters",
+        ("dave", ""): "a password of at least 8 printable characters",
+        ("dave", "1234567"): "a password of at least 8 printable characters",
+        ("alice", "1234567"): "a password of at least 8 printable characters",
+        ("dave", "\x1b[2J12345678"): "a password of at least 8 printable characters",
+        ("dave", "é" * 501): "a password of at most 1000 bytes",
+    }
+    with ThreadPoolExecutor(2) as pool:
+        results = pool.map(lambda arguments: add(tmp_path, *arguments), refusals)
+        for result, text in zip(results, refusals.values(), strict=True):
+            expect_refusal(result, text)
+    assert (tmp_path / "member.txt").read_bytes() == before
+
+
+def test_an_existing_member_gets_a_new_password_and_the_other_lines_stay(tmp_path: Path) -> None:
+    lines = [f"alice, {cheap_hash('secret')}", "", f"  bob ,  {cheap_hash('secret')}", f"carol, {cheap_hash('secret')}"]
+    (tmp_path / "member.txt").write_text("\n".join(lines))  # the last line has no newline
+    assert not add_member(tmp_path / "member.txt", "bob", PASSWORD)
+    assert add_member(tmp_path / "member.txt", "dave", PASSWORD)
+    after = (tmp_path / "member.txt").read_text().splitlines()
+    assert [after[0], after[1], after[3]] == [lines[0], lines[1], lines[3]]
+    members = read_members(tmp_path / "member.txt")
+    assert list(members) == ["alice", "bob", "carol", "dave"]
+    assert all(members[name].derive(PASSWORD) == members[name].hash for name in ("bob", "dave"))
+
+
+def test_a_written_file_has_mode_600_unless_the_old_one_was_stricter(tmp_path: Path) -> None:
+    file = tmp_path / "member.txt"
+    for before, after in ((None, 0o600), (0o644, 0o600), (0o660, 0o600), (0o400, 0o400)):
+        if before:
+            file.chmod(before)
+        add_member(file, "alice", PASSWORD)
+        assert file.stat().st_mode & 0o777 == after
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["member.txt", "member.txt.lock"]
+
+
+def test_a_symbolic_link_to_the_file_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "member.txt").symlink_to(tmp_path / "elsewhere" / "members")
+    add_member(tmp_path / "member.txt", "alice", PASSWORD)
+    assert (tmp_path / "member.txt").is_symlink()
+    assert list(read_members(tmp_path / "elsewhere" / "members")) == ["alice"]
+
+
+@pytest.mark.skipif("not __import__('shutil').which('prlimit')", reason="needs prlimit")
+def test_a_full_disk_leaves_the_member_file_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "member.txt").write_text(f"alice, {cheap_hash('secret')}\n")
+    before = (tmp_path / "member.txt").read_text()
+    command = ["prlimit", f"--fsize={len(before) + 20}", sys.executable, str(ROOT / "serverM.py")]
+    command += ["--data-dir", str(tmp_path), "--add-member", "carol"]
+    done = subprocess.run(command, input=f"{PASSWORD}\n", capture_output=True, text=True, timeout=10)
+    assert (done.returncode, done.stderr) == (1, f"{tmp_path}/member.txt: File too large\n")
+    assert (tmp_path / "member.txt").read_text() == before
+    assert not (tmp_path / "member.txt.new").exists()
+
+
+def test_programs_that_add_members_at_the_same_time_lose_none_and_a_reader_never_sees_half_a_file(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "member.txt"
+    file.touch()
+    names = [f"member{number}" for number in range(24)]
+    seen: set[str] = set()
+    with ThreadPoolExecutor(2) as pool:
+        adding = [pool.submit(add_all, tmp_path, part) for part in (names[::2], names[1::2])]
+        while not all(part.done() for part in adding):
+            now = set(read_members(file))
+            assert seen <= now
+            seen = now
+        for part in adding:
+            part.result()
+    assert sorted(read_members(file)) == sorted(names)
+
+
+def add_all(directory: Path, names: list[str]) -> None:
+    """Add members one after the other, in a process of its own."""
+    code = "import pathlib, sys; from dormitory.members import add_member\n"
+    code += "for name in sys.argv[2:]: add_member(pathlib.Path(sys.argv[1]), name, 'a long password')"
+    subprocess.run([sys.executable, "-c", code, directory / "member.txt", *names], cwd=ROOT, check=True, timeout=10)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_file_that_root_writes_keeps_its_owner(tmp_path: Path) -> None:
+    file = tmp_path / "member.txt"
+    file.touch()
+    os.chown(file, 12345, 23456)
+    add_member(file, "alice", PASSWORD)
+    assert (file.stat().st_uid, file.stat().st_gid) == (12345, 23456)
+
+
+def test_a_person_types_the_new_password_twice_and_does_not_see_it(tmp_path: Path) -> None:
+    prompts = ("New password for alice, at least 8 characters: ", "The same password again: ")
+    for first, second, status, said in (
+        (PASSWORD, "another password", 1, "The passwords differ; nothing was written"),
+        (PASSWORD, PASSWORD, 0, "alice is now a member; a running main server needs no restart"),
+    ):
+        terminal = Terminal("serverM.py", "--data-dir", str(tmp_path), "--add-member", "alice")
+        try:
+            for prompt, password in zip(prompts, (first, second), strict=True):
+                terminal.expect_typing(prompt)
+                terminal.type(f"{password}\n")
+                terminal.expect(prompt)
+            terminal.expect(said)
+            assert terminal.wait() == status
+        finally:
+            terminal.close()
+    assert list(read_members(tmp_path / "member.txt")) == ["alice"]
+
+
+# A main server that runs.
+
+
+def test_a_member_added_while_the_server_runs_can_log_in_and_no_password_is_in_clear(dormitory: Dormitory) -> None:
+    password = "with space, comma and \u00e9 "
+    dormitory.start_main()
+    peer = dormitory.main.connect()
+    assert log_in(peer, "carol", password) == REFUSED
+    result = add(dormitory.directory, "carol", password)
+    assert result.stdout == "carol is now a member; a running main server needs no restart\n"
+    assert log_in(peer, "carol", password) == "MEMBER carol"
+    assert log_in(peer, "carol", password.strip()) == REFUSED
+    assert log_in(peer, "alice", PASSWORDS["alice"]) == "MEMBER alice"
+    texts = (dormitory.directory / "member.txt").read_text() + "\n".join(dormitory.main.lines)
+    assert not any(word in texts for word in (password.strip(), *PASSWORDS.values()))
+
+
+def test_a_new_password_counts_at_the_next_login_and_the_old_one_does_not(dormitory: Dormitory) -> None:
+    dormitory.start_main()
+    peer = dormitory.log_in("alice")
+    result = add(dormitory.directory, "alice", PASSWORD)
+    assert result.stdout == "alice has a new password; a running main server needs no restart\n"
+    assert log_in(peer, "alice", PASSWORDS["alice"]) == REFUSED
+    assert log_in(peer, "alice", PASSWORD) == "MEMBER alice"
+    assert log_in(peer, "bob", PASSWORDS["bob"]) == "MEMBER bob"
+
+
+def test_a_member_file_that_becomes_wrong_is_reported_once_and_the_members_stay(dormitory: Dormitory) -> None:
+    dormitory.start_main()
+    peer = dormitory.log_in("alice")
+    file = dormitory.directory / "member.txt"
+    good = file.read_text()
+    for break_file, complaint in (
+        (partial(file.write_text, f"{good}carol, secret\n"), "member.txt:3: expected .*, got 'secret'"),
+        (file.unlink, "member.txt: No such file or directory"),
+    ):
+        break_file()
+        for _ in range(3):
+            assert log_in(peer, "alice", PASSWORDS["alice"]) == "MEMBER alice"
+        pattern = f".*{complaint}; the members stay as they were before this change"
+        dormitory.main.wait_for_line(pattern)
+        assert dormitory.main.count_lines(pattern) == 1
+        file.write_text(good)
+        assert log_in(peer, "bob", PASSWORDS["bob"]) == "MEMBER bob"
+    wait_until(lambda: dormitory.main.count_lines(".*member.txt was read again; members: 2") == 2, "it was read again")
+
+
+def test_published_passwords_are_reported_at_the_start_until_both_were_replaced(dormitory: Dormitory) -> None:
+    dormitory.write("member.txt", (ROOT / "member.txt").read_text())
+    warning = "Warning: {} a published password; replace it with: serverM.py --add-member {}"
+    for name, line in (
+        ("alice", warning.format("alice and bob still have", "alice")),
+        ("bob", warning.format("bob still has", "bob")),
+        ("", ""),
+    ):
+        dormitory.start_main()
+        assert log_in(dormitory.main.connect(), "eve", "x") == REFUSED  # all that is written at the start was written
+        assert dormitory.main.stop() == 0
+        assert [line for line in dormitory.main.lines if "Warning" in line] == [line] * bool(line)
+        if name:
+            add_member(dormitory.directory / "member.txt", name, PASSWORD)
+
+
+def test_a_client_that_ends_its_input_after_login_is_answered(dormitory: Dormitory) -> None:
+    dormitory.start_main()
+    peer = dormitory.main.connect()
+    peer.send(f"LOGIN alice {PASSWORDS['alice']}")
+    peer.end_input()
+    peer.expect("MEMBER alice")
+    peer.expect_end()
+
+
+@pytest.mark.parametrize("cost", [1 << 14, 1 << 12])
+def test_a_wrong_name_takes_as_long_as_a_wrong_password(dormitory: Dormitory, cost: int) -> None:
+    dormitory.write("member.txt", f"carol, scrypt${cost}$8$1${'5a' * 16}${'00' * 32}\n")
+    dormitory.start_main()
+    times: dict[str, list[float]] = {"carol": [], "nobody": []}
+    for _ in range(2):
+        peer = dormitory.main.connect()
+        for user in ("carol", "nobody") * 2:
+            began = time.monotonic()
+            assert log_in(peer, user, "wrong") == REFUSED
+            times[user].append(time.monotonic() - began)
+    assert 0.67 < min(times["nobody"]) / min(times["carol"]) < 1.5
+
+
+# Logins under attack.
+
+
+@pytest.fixture
+def attacked(dormitory: Dormitory) -> Dormitory:
+    """Give a dormitory whose main server runs, and whose member carol has a password hash of the usual cost."""
+    add_member(dormitory.directory / "member.txt", "carol", PASSWORD)
+    dormitory.start_main()
+    return dormitory
+
+
+def seconds_to_log_in(dormitory: Dormitory, source: str) -> float:
+    """Return how long carol needs to connect from an address and log in; try again when told to, as client.py does."""
+    began = time.monotonic()
+    peer = dormitory.main.connect(source=source)
+    while (reply := log_in(peer, "carol", PASSWORD)) == TRY_LATER:
+        time.sleep(0.1)
+    peer.close()
+    assert reply == "MEMBER carol"
+    return time.monotonic() - began
+
+
+@needs_loopback_network
+def test_600_connections_with_five_wrong_logins_closed_at_once_delay_no_member(attacked: Dormitory) -> None:
+    for _ in range(600):
+        with socket.create_connection(("127.0.0.1", attacked.main.port)) as sock:
+            sock.sendall(b"LOGIN carol wrong\n" * 5)
+    assert seconds_to_log_in(attacked, "127.0.0.2") < 1.0
+    assert seconds_to_log_in(attacked, "127.0.0.1") < 1.0
+
+
+class Guessers:
+    """Connections from one address, each of which sends a wrong login, waits for the reply, and begins again."""
+
+    def __init__(self, port: int, number: int) -> None:
+        self.replies: Counter[str] = Counter()
+        self.waits: list[float] = []  # seconds until each reply
+        self._address = "127.0.0.1", port
+        self._number = number
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._guess)
+
+    def __enter__(self) -> "Guessers":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _guess(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            for _ in range(self._number):
+                self._begin(selector)
+            while not self._stopping.is_set():
+                for key, _ in selector.select(0.1):
+                    sock, (began,) = key.fileobj, key.data
+                    assert isinstance(sock, socket.socket)
+                    lines = self._read(sock)
+                    for line in lines:
+                        self.replies[line] += 1
+                    self.waits.append(time.monotonic() - began)
+                    selector.unregister(sock)
+                    if lines and self._send(sock):
+                        selector.register(sock, selectors.EVENT_READ, (time.monotonic(),))
+                    else:
+                        sock.close()
+                        self._begin(selector)
+            for key in list(selector.get_map().values()):
+                assert isinstance(key.fileobj, socket.socket)
+                key.fileobj.close()
+
+    def _begin(self, selector: selectors.BaseSelector) -> None:
+        sock = socket.create_connection(self._address)
+        self._send(sock)
+        selector.register(sock, selectors.EVENT_READ, (time.monotonic(),))
+
+    def _send(self, sock: socket.socket) -> bool:
+        with suppress(ConnectionError):
+            sock.sendall(b"LOGIN carol wrong\n")
+            return True
+        return False
+
+    def _read(self, sock: socket.socket) -> list[str]:
+        with suppress(ConnectionError):
+            return sock.recv(1 << 16).decode().splitlines()
+        return []
+
+
+@needs_loopback_network
+def test_400_guessers_from_one_address_delay_no_member_from_another_and_wait_no_longer_than_five_seconds(
+    attacked: Dormitory,
+) -> None:
+    with Guessers(attacked.main.port, 400) as guessers:
+        wait_until(lambda: guessers.replies[TRY_LATER], "the first is told to try later", 5.0)
+        end = time.monotonic() + 6.0
+        logins: list[float] = []
+        while time.monotonic() < end:
+            logins.append(seconds_to_log_in(attacked, "127.0.0.2"))
+            time.sleep(0.3)
+    assert median(logins) < 1.0, logins  # one may be late when other programs keep the machine busy
+    assert guessers.replies[REFUSED] > 20
+    assert max(guessers.waits) < 6.0
+
+
+# The queue alone.
+
+
+@contextmanager
+def running(queue: LoginQueue, *checks: tuple[str, str, bool]) -> Iterator[tuple[list[str], threading.Event]]:
+    """Block a queue with a check, then add others as name, address and has_left; give the order in which they run."""
+    order: list[str] = []
+    release = threading.Event()
+    with ThreadPoolExecutor(len(checks) + 1) as pool:
+        first_runs = threading.Event()
+
+        def block() -> bool:
+            first_runs.set()
+            return release.wait(10)
+
+        pool.submit(queue.run, block, "first", lambda: False)
+        assert first_runs.wait(10)
+        for name, address, gone in checks:
+            arrived = threading.Event()
+
+            def verify(name: str = name) -> bool:
+                order.append(name)
+                return True
+
+            def has_left(gone: bool = gone, arrived: threading.Event = arrived) -> bool:
+                arrived.set()  # from here to its place in the queue the check holds the queue's lock
+                return gone
+
+            pool.submit(queue.run, verify, address, has_left)
+            assert arrived.wait(10)
+        yield order, release
+        release.set()
+
+
+def test_addresses_take_turns_and_clients_that_have_gone_come_last() -> None:
+    checks = [(f"a{n}", "A", False) for n in (1, 2, 3)] + [("gone", "B", True), ("b1", "B", False)]
+    checks += [("c1", "C", False), ("b2", "B", False), ("gone too", "D", True)]
+    with running(LoginQueue(), *checks) as (order, release):
+        release.set()
+        wait_until(lambda: len(order) == len(checks), "all checks run")
+    assert order == ["c1", "b1", "a1", "b2", "a2", "a3", "gone too", "gone"]
+
+
+def test_a_check_whose_turn_has_not_come_in_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login_queue, "MAX_WAIT_SECONDS", 0.2)
+    queue = LoginQueue()
+    with running(queue), pytest.raises(TooManyLogins, match=r"^Too many people are logging in$"):
+        queue.run(lambda: True, "A", lambda: False)
+    assert queue.run(lambda: True, "A", lambda: False)
+
+
+def test_a_check_that_would_wait_too_long_is_refused_at_once_but_not_one_from_another_address() -> None:
+    queue = LoginQueue()
+    number = int(MAX_WAIT_SECONDS / FIRST_ESTIMATE_SECONDS) - 2
+    checks = [*((f"a{count}", "A", False) for count in range(number)), ("b", "B", False)]
+    with running(queue, *checks) as (order, release):
+        began = time.monotonic()
+        with pytest.raises(TooManyLogins):
+            queue.run(lambda: True, "A", lambda: False)
+        assert time.monotonic() - began < 0.5
+        release.set()
+        wait_until(lambda: len(order) == len(checks), "all checks run")
+    assert order[:3] == ["b", "a0", "a1"]
+
+
+def test_an_error_in_a_check_reaches_the_thread_that_asked_for_it() -> None:
+    def fail() -> bool:
+        raise MemoryError
+
+    queue = LoginQueue()
+    caught: list[MemoryError] = []
+
+    def log_in() -> None:
+        try:
+            queue.run(fail, "A", lambda: False)
+        except MemoryError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=log_in, daemon=True)
+    thread.start()
+    thread.join(WAIT_SECONDS)
+    assert caught
+    assert queue.run(lambda: True, "A", lambda: False)

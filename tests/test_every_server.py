@@ -1,0 +1,382 @@
+"""What holds for every program and for every TCP server: starting, admission, what it survives, stopping."""
+
+import ast
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from conftest import (
+    ROOT,
+    WAIT_SECONDS,
+    Peer,
+    Program,
+    Start,
+    changed_program,
+    few_threads,
+    run_program,
+    run_programs,
+    wait_until,
+)
+
+CLIENT = r"Client \(\d+\): "
+PROGRAMS = sorted(path.name for path in ROOT.glob("*.py") if "\nif __name__ ==" in path.read_text())
+OLD_PYTHONS = [
+    python
+    for version in ("3.6", "3.7", "3.8", "3.9")
+    for python in [*Path.home().glob(f".pyenv/versions/{version}.*/bin/python"), shutil.which(f"python{version}")]
+    if python and subprocess.run([python, "--version"], capture_output=True).returncode == 0
+]
+
+servers = pytest.mark.parametrize("program", ["chat_server.py", "chatroom_server.py"])
+ANSWERED = {"chat_server.py": ("JOIN a", "JOIN a accepted"), "chatroom_server.py": ("3", "0")}
+
+
+def expect_served(peer: Peer, program: str) -> None:
+    """Fail unless a request is answered."""
+    request, reply = ANSWERED[program]
+    peer.send(request)
+    peer.expect(reply)
+
+
+# Any program
+
+
+def test_no_program_uses_syntax_that_an_old_python_cannot_parse() -> None:
+    for program in PROGRAMS:
+        ast.parse((ROOT / program).read_text(), program, feature_version=(3, 6))
+
+
+@pytest.mark.skipif(not OLD_PYTHONS, reason="no Python from 3.6 to 3.9 is installed")
+def test_on_an_old_python_a_program_ends_with_one_line_that_says_which_python_it_needs() -> None:
+    runs = [(OLD_PYTHONS[-1], program) for program in PROGRAMS] + [(python, PROGRAMS[0]) for python in OLD_PYTHONS]
+    for python, program in runs:
+        done = subprocess.run(
+            [python, str(ROOT / program), "--help"], capture_output=True, text=True, timeout=WAIT_SECONDS
+        )
+        assert (done.returncode, done.stdout) == (1, ""), program
+        assert re.fullmatch(r"Python 3\.10 or later is needed, but this is Python 3\.\d+\.\d+\n", done.stderr), program
+
+
+def test_help_ends_with_an_example() -> None:
+    for program, done in zip(PROGRAMS, run_programs(*((program, "--help") for program in PROGRAMS)), strict=True):
+        assert (done.returncode, done.stderr) == (0, ""), program
+        assert re.search(r"\n\nExample: .*" + re.escape(program), done.stdout, re.DOTALL), program
+
+
+def test_a_program_can_be_imported_without_a_standard_output() -> None:
+    statement = "; ".join(f"import {program.removesuffix('.py')}" for program in PROGRAMS)
+    done = subprocess.run(
+        ["sh", "-c", f'exec "{sys.executable}" -W error -c "{statement}" >&-'],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=WAIT_SECONDS,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_program_runs_from_any_directory_also_where_scripts_directories_are_not_trusted(tmp_path: Path) -> None:
+    for program in PROGRAMS:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", str(ROOT / program), "--help"],
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_SECONDS,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), program
+
+
+# Starting
+
+
+@servers
+def test_the_first_line_names_the_host_and_the_port(start: Start, program: str) -> None:
+    server = start(program, "0", "--host", "127.0.0.1")
+    assert re.fullmatch(r"Listening on 127\.0\.0\.1:\d+", server.lines[0])
+    expect_served(server.connect(), program)
+
+
+def test_an_ipv6_address_stands_in_brackets(start: Start) -> None:
+    with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        server = start("chat_server.py", "0", "--host", "::1")
+        assert re.fullmatch(r"Listening on \[::1\]:\d+", server.lines[0])
+        socket.create_connection(("::1", server.port)).close()
+        server.wait_for_line(CLIENT + r"accepted from \[::1\]:\d+")
+        return
+    pytest.skip("there is no IPv6 here")
+
+
+@servers
+def test_wrong_arguments_are_answered_with_the_usage(program: str) -> None:
+    wrong = ["", "65536", "0 1", "0 --max-connections 0", "0 --login-seconds x"]
+    for done in run_programs(*((program, *arguments.split()) for arguments in wrong)):
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"usage: {program} ")
+
+
+@servers
+def test_help_names_the_defaults_of_the_limits(program: str) -> None:
+    text = " ".join(run_program(program, "--help").stdout.split())
+    for option, default in (
+        ("--max-connections", "2000"),
+        ("--max-per-address", "half of --max-connections"),
+        ("--login-seconds", "600"),
+    ):
+        assert re.search(rf"{option} N [^()]*\(default: {default}\)", text), option
+
+
+@servers
+def test_a_taken_port_is_named(start: Start, program: str) -> None:
+    port = start(program, "0").port
+    done = run_program(program, str(port))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"Cannot listen on 0.0.0.0:{port}: Address already in use\n"
+
+
+@servers
+def test_an_unknown_host_is_named(program: str) -> None:
+    for host in ("no.such.host.invalid", "a..b"):
+        done = run_program(program, "0", "--host", host)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert re.fullmatch(rf"Cannot listen on {re.escape(host)}:0: .+\n", done.stderr)
+
+
+# Admission
+
+
+@servers
+def test_more_connections_than_allowed_are_refused_with_a_sentence(start: Start, program: str) -> None:
+    server = start(program, "0", "--max-connections", "2", "--max-per-address", "2")
+    first, second, third = (server.connect() for _ in range(3))
+    third.expect("Too many connections")
+    third.expect_end()
+    server.wait_for_line(CLIENT + "refused: Too many connections")
+    second.end_input()
+    second.expect_end()
+    server.wait_for_line(CLIENT + "disconnected")
+    expect_served(first, program)
+    fourth = server.connect()
+    fourth.send("3")
+    assert fourth.read_line() != "Too many connections"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.1 is the only loopback address")
+@pytest.mark.parametrize("options", [("--max-per-address", "2"), ()])
+def test_one_address_cannot_take_all_places(start: Start, options: tuple[str, ...]) -> None:
+    server = start("chat_server.py", "0", "--max-connections", "4", *options)  # half of them is the default
+    greedy = [server.connect(source="127.0.0.2") for _ in range(2)]
+    refused = server.connect(source="127.0.0.2")
+    refused.expect("Too many connections from your address")
+    refused.expect_end()
+    expect_served(server.connect(), "chat_server.py")
+    greedy[0].end_input()
+    greedy[0].expect_end()
+    server.wait_for_line(CLIENT + "disconnected")
+
+    def is_admitted() -> bool:
+        peer = server.connect(source="127.0.0.2")
+        peer.send("LIST")
+        return peer.read_line().startswith("Unregistered")
+
+    wait_until(is_admitted, "a place is free again")
+
+
+def test_rooms_and_lobby_count_the_connections_of_an_address_together(start: Start) -> None:
+    server = start("chatroom_server.py", "0", "--max-per-address", "2")
+    lobby = server.connect()
+    lobby.send("1tea", "2tea")
+    lobby.expect("0")
+    port = int(lobby.expect_match(r"0(\d+) 0")[1])
+    member, refused = Peer(port), Peer(port)
+    refused.expect("Too many connections from your address")
+    refused.expect_end()
+    member.close()
+    lobby.send("4tea")
+    lobby.expect("0")
+
+
+def test_five_thousand_clients_are_connected_at_once(start: Start) -> None:
+    few = ("prlimit", "--nofile=1024:6000") if shutil.which("prlimit") else ()  # which it raises by itself
+    options = ("--max-connections", "5000", "--max-per-address", "5000")
+    raise_descriptor_limit(5100)
+    server = start("chat_server.py", "0", *options, prefix=few)
+    crowd = [server.connect() for _ in range(5000)]
+    expect_served(crowd[-1], "chat_server.py")
+    one_more = server.connect()
+    one_more.expect("Too many connections")
+    one_more.expect_end()
+
+
+def raise_descriptor_limit(count: int) -> None:
+    """Allow this process this many descriptors, or skip the test."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < count + 100:
+        pytest.skip(f"only {hard} descriptors are allowed here")
+    if soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+
+
+# What it survives
+
+
+@pytest.mark.skipif(not shutil.which("prlimit"), reason="prlimit is not installed")
+def test_without_descriptors_a_server_says_so_once_and_serves_on(start: Start) -> None:
+    server = start("chat_server.py", "0", prefix=("prlimit", "--nofile=64"))
+    alice = server.connect()
+    expect_served(alice, "chat_server.py")
+    crowd = [server.connect() for _ in range(80)]
+    server.wait_for_line("Cannot accept for now: Too many open files")
+    for _ in range(30):
+        alice.send("LIST")
+        alice.expect("Registered users (1):", "a")
+    for peer in crowd[:40]:
+        peer.close()
+    crowd[-1].send("JOIN last")
+    crowd[-1].expect("JOIN last accepted")
+    assert server.count_lines("Cannot accept for now.*") == 1
+
+
+def test_without_threads_a_server_refuses_clients_and_serves_on(start: Start, tmp_path: Path) -> None:
+    server = start(changed_program(tmp_path, "chat_server.py", few_threads(5)), "0")
+    alice, bob = server.connect(), server.connect()
+    expect_served(alice, "chat_server.py")
+    third = server.connect()
+    third.expect("Too many threads")
+    third.expect_end()
+    bob.send("QUIT")
+    bob.expect_end()
+    server.wait_for_line(CLIENT + "disconnected")
+    carol = server.connect()
+    carol.send("JOIN carol")
+    carol.expect("JOIN carol accepted")
+
+
+def test_a_bug_costs_its_own_connection_alone(tmp_path: Path) -> None:
+    server = Program(changed_program(tmp_path, "chat_server.py", "program.COMMANDS['LIST'] = lambda *_: 1 / 0"), "0")
+    try:
+        alice, bob = server.connect(), server.connect()
+        alice.send("JOIN alice", "LIST")
+        alice.expect("JOIN alice accepted")
+        alice.expect_end()
+        server.wait_for_line(CLIENT + "disconnected: a bug in its handler")
+        bob.send("JOIN alice", "MESG nobody hi")
+        bob.expect("JOIN alice accepted", "Unknown Recipient nobody")
+        assert server.stop() == 0
+        assert server.errors.count("Traceback") == 1
+        assert "ZeroDivisionError" in server.errors
+    finally:
+        server.kill()
+        for peer in server.peers:
+            peer.close()
+
+
+@servers
+def test_clients_that_reset_at_once_harm_nobody(start: Start, program: str) -> None:
+    server = start(program, "0")
+    for _ in range(200):
+        server.connect().reset()
+    expect_served(server.connect(), program)
+
+
+@servers
+def test_a_server_without_a_standard_output_serves(program: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = f'exec "{sys.executable}" -W error "{ROOT / program}" {port} --host 127.0.0.1 >&-'
+    process = subprocess.Popen(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
+    try:
+        peers: list[Peer] = []
+
+        def connects() -> bool:
+            with suppress(ConnectionRefusedError):
+                peers.append(Peer(port))
+            return bool(peers)
+
+        wait_until(connects, "it listens")
+        expect_served(peers[0], program)
+        peers[0].close()
+        process.terminate()
+        assert process.communicate(timeout=WAIT_SECONDS)[1] == ""
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_server_whose_status_lines_nobody_reads_serves_on_and_says_how_many_were_lost() -> None:
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "chat_server.py"), "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout
+    try:
+        alice = Peer(int(process.stdout.readline().rpartition(b":")[2]))
+        expect_served(alice, "chat_server.py")
+        for _ in range(5):
+            alice.send(*["BCST x"] * 5_000, *["MESG a " + "x" * 100] * 5_000)
+            for _ in range(5_000):
+                alice.expect("FROM a: " + "x" * 100)
+        log = b""
+        while not re.search(rb"\n[0-9]+ status lines were lost: they could not be written\n", log):
+            log += os.read(process.stdout.fileno(), 1 << 16)
+        alice.send("LIST")
+        while not log.endswith(b": LIST\n"):
+            log += os.read(process.stdout.fileno(), 1 << 16)
+        lost = sum(map(int, re.findall(rb"([0-9]+) status lines were lost", log)))
+        assert lost
+        assert log.count(b"MESG a") + log.count(b"BCST") + lost == 50_000
+        alice.close()
+        process.terminate()
+        assert process.wait(WAIT_SECONDS) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+# Stopping
+
+
+@servers
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_closes_every_connection_in_order_and_frees_the_port(start: Start, program: str, number: int) -> None:
+    server = start(program, "0")
+    idle, half = server.connect(), server.connect()
+    half.send_bytes(b"JOIN ha")
+    expect_served(server.connect(), program)
+    assert server.stop(number) == 0
+    idle.expect_end()
+    half.expect_end()
+    assert server.errors == ""
+    expect_served(start(program, str(server.port)).connect(), program)
+
+
+def test_a_server_that_nohup_started_goes_on_when_its_terminal_is_closed(start: Start) -> None:
+    server = start("chat_server.py", "0", prefix=("nohup",), stdin=subprocess.DEVNULL)
+    server.process.send_signal(signal.SIGHUP)
+    peer = server.connect()
+    for _ in range(20):
+        peer.send("LIST")
+        peer.expect_match("Unregistered.*")
+    assert server.process.poll() is None
+    assert server.stop() == 0
+
+
+@servers
+def test_the_last_status_lines_are_written_before_a_server_ends(start: Start, program: str) -> None:
+    server = start(program, "0")
+    for _ in range(10):
+        server.connect()
+    wait_until(lambda: server.count_lines(CLIENT + "handler started") == 10, "all are served")
+    assert server.stop() == 0
+    assert server.count_lines(CLIENT + "disconnected") == 10

@@ -1,0 +1,767 @@
+"""The front end as browsers, and programs that are not browsers, meet it."""
+
+import random
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from conftest import ROOT, WAIT_SECONDS, Peer, Program, Start, looking_after, run_program, run_programs, wait_until
+from websocket_client import ACCEPT, BINARY, CLOSE, MASK, PING, PONG, WebSocket, ask, get, head, masked, text
+
+CHAT = "/ws/chat"
+TICKETS = "/ws/tickets"
+ROOMS = "/ws/chatrooms"
+CREATE, LIST, DELETE, SUCCESS = "\x01", "\x03", "\x04", "\x00"
+
+
+class Systems(NamedTuple):
+    """Two systems, and a front end that was given these and a third that is not there."""
+
+    front_end: Program
+    chat: Program
+    rooms: Program
+
+    @property
+    def port(self) -> int:
+        """The front end's port."""
+        return self.front_end.port
+
+    def open(self, path: str, *headers: str, rest: bytes = b"") -> WebSocket:
+        """Return a new tab's WebSocket."""
+        return WebSocket(self.front_end, path, *headers, rest=rest)
+
+    def join(self, name: str) -> WebSocket:
+        """Return the WebSocket of a tab that has joined the chat."""
+        websocket = self.open(CHAT)
+        websocket.send(f"JOIN {name}")
+        websocket.expect(f"JOIN {name} accepted")
+        return websocket
+
+
+@pytest.fixture(scope="module")
+def common_systems() -> Iterator[Systems]:
+    """Give the systems and the front end of all tests that leave nothing there."""
+    with looking_after() as launch, socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # it does not listen
+        chat, rooms = launch("chat_server.py", "0"), launch("chatroom_server.py", "0")
+        systems = ("--chat", address(chat), "--chatrooms", address(rooms), "--tickets", name_of(unused))
+        front_end = launch("front_end.py", "0", *systems)
+        for server in (front_end, chat, rooms):
+            server.wait_for_start()
+        yield Systems(front_end, chat, rooms)
+
+
+@pytest.fixture
+def systems(common_systems: Systems) -> Iterator[Systems]:
+    """Give the systems; when a test ends, no connection may be left."""
+    yield common_systems
+    for server in common_systems:
+        server.expect_rest()
+
+
+class FakeSystem:
+    """A system whose bytes a test chooses: what the front end connects to as --tickets."""
+
+    def __init__(self, start: Start, *arguments: str, script: str = "front_end.py") -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(WAIT_SECONDS)
+        self.front_end = start(script, "0", "--tickets", name_of(self.listener), *arguments)
+        self.sock: socket.socket
+
+    def open(self) -> WebSocket:
+        """Return a new tab's WebSocket; self.sock is then the other end of its connection."""
+        websocket = WebSocket(self.front_end, TICKETS)
+        self.sock, _ = self.listener.accept()
+        self.sock.settimeout(WAIT_SECONDS)
+        return websocket
+
+    def expect(self, data: bytes) -> None:
+        """Fail unless these bytes come from the tab."""
+        received = b""
+        while len(received) < len(data):
+            piece = self.sock.recv(len(data) - len(received))
+            assert piece, f"the connection ended after {received!r}"
+            received += piece
+        assert received == data
+
+    def expect_end(self) -> None:
+        """Fail unless the tab's connection ends now; close it."""
+        assert self.sock.recv(1) == b""
+        self.sock.close()
+
+
+@pytest.fixture
+def fake(start: Start) -> Iterator[FakeSystem]:
+    """Give a system whose bytes the test chooses."""
+    system = FakeSystem(start)
+    with system.listener:
+        yield system
+
+
+def address(server: Program) -> str:
+    """Return where a server listens, as the front end is told."""
+    return f"127.0.0.1:{server.port}"
+
+
+def name_of(sock: socket.socket) -> str:
+    """Return where a socket is bound."""
+    return f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+def patched(directory: Path, *assignments: str) -> str:
+    """Write a script that is the front end with other constants; return its path."""
+    script = directory / "patched_front_end.py"
+    patches = "\n".join(assignments)
+    script.write_text(f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+import front_end, net.output, web.tab
+{patches}
+sys.exit(front_end.main())
+""")
+    return str(script)
+
+
+# ---- HTTP ----
+
+
+def test_files_of_the_pages_and_nothing_else_are_served(start: Start, tmp_path: Path) -> None:
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    files = {
+        "index.html": "text/html; charset=utf-8",
+        "chat.html": "text/html; charset=utf-8",
+        "style.css": "text/css; charset=utf-8",
+        "wire.js": "text/javascript; charset=utf-8",
+        "icon.svg": "image/svg+xml",
+        "icon.png": "image/png",
+        "icon.ico": "image/x-icon",
+    }
+    for name in files:
+        (pages / name).write_text(f"the content of {name}: ☕")
+    (pages / "notes.txt").write_text("not for everybody")
+    (tmp_path / "secret.html").write_text("not for everybody")
+    port = start(patched(tmp_path, f"front_end.PAGES = Path({str(pages)!r})"), "0").port
+    for name, content_type in files.items():
+        response = get(port, f"/{name}?from=elsewhere")
+        assert (response.status, response.body.decode()) == (200, f"the content of {name}: ☕")
+        assert response.headers["content-type"] == content_type
+        assert response.headers["content-length"] == str(len(response.body))
+    assert get(port, "/").body == get(port, "/index.html").body != b""
+    for path in (
+        "/notes.txt",
+        "/../secret.html",
+        "/%2e%2e/secret.html",
+        "/pages/",
+        "//",
+        "/index.html/",
+        "/INDEX.HTML",
+    ):
+        assert get(port, path).status == 404, path
+
+
+def test_response_has_the_headers_that_keep_a_page_safe(systems: Systems) -> None:
+    for path in ("/systems.json", "/nothing"):
+        headers = get(systems.port, path).headers
+        policy = dict(rule.split(" ", 1) for rule in headers["content-security-policy"].split("; "))
+        assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+        assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert headers["connection"] == "close"
+
+
+def test_list_of_systems_says_which_were_given(systems: Systems) -> None:
+    response = get(systems.port, "/systems.json")
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == {"dormitory": False, "tickets": True, "chat": True, "chatrooms": True}
+
+
+def test_front_end_without_systems_leads_to_the_dormitory(start: Start) -> None:
+    response = get(start("front_end.py", "0").port, "/systems.json")
+    assert response.json() == {"dormitory": True, "tickets": False, "chat": False, "chatrooms": False}
+
+
+def test_head_request_gets_the_headers_alone(systems: Systems) -> None:
+    whole, headers = get(systems.port, "/systems.json"), get(systems.port, "/systems.json", method="HEAD")
+    assert (headers.status, headers.body, headers.headers) == (200, b"", whole.headers)
+    assert get(systems.port, "/nothing", method="HEAD").body == b""
+
+
+def test_request_split_anywhere_is_answered(systems: Systems) -> None:
+    peer = systems.front_end.connect()
+    for byte in head("GET /systems.json HTTP/1.1", f"Host: localhost:{systems.port}"):
+        peer.send_bytes(bytes([byte]))
+    assert peer.read_all().startswith("HTTP/1.1 200 OK\r\n")
+
+
+def test_request_typed_in_nc_is_answered(systems: Systems) -> None:
+    peer = systems.front_end.connect()
+    peer.send("", "GET /systems.json HTTP/1.0", f"host:localhost:{systems.port}", "")
+    assert peer.read_all().startswith("HTTP/1.1 200 OK\r\n")
+
+
+HOST = "Host: 127.0.0.1:{port}"
+WEBSOCKET = [
+    HOST,
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "request_line", "headers"),
+    [
+        (400, "", []),
+        (400, "hello", []),
+        (400, "GET /", [HOST]),
+        (400, "GET  / HTTP/1.1", [HOST]),
+        (400, "GET / HTTP/2.0", [HOST]),
+        (400, "GET / HTTP/1.1", []),
+        (400, "GET / HTTP/1.1", [HOST, HOST]),
+        (400, "GET / HTTP/1.1", [HOST, "no colon"]),
+        (400, "GET / HTTP/1.1", [HOST, "blank : before the colon"]),
+        (400, "\x16\x03\x01", []),
+        (400, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET[:4], "Sec-WebSocket-Key: c2hvcnQ="]),
+        (400, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET[:4], "Sec-WebSocket-Key: not base64!!!!!!!!!!!!!!"]),
+        (400, f"GET {CHAT} HTTP/1.1", WEBSOCKET[:4]),
+        (403, "GET / HTTP/1.1", ["Host: evil.example"]),
+        (403, "GET / HTTP/1.1", ["Host: evil.example:{port}"]),
+        (403, "GET / HTTP/1.1", ["Host: 127.0.0.1.evil.example:{port}"]),
+        (403, "GET / HTTP/1.1", ["Host: localhost"]),
+        (403, "GET / HTTP/1.1", ["Host: localhost:1"]),
+        (403, f"GET {CHAT} HTTP/1.1", ["Host: evil.example:{port}", *WEBSOCKET[1:]]),
+        (403, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET, "Origin: http://evil.example"]),
+        (403, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET, "Origin: http://127.0.0.1:1"]),
+        (403, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET, "Origin: http://127.0.0.1:{port}.evil.example"]),
+        (403, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET, "Origin: null"]),
+        (404, "GET /nothing HTTP/1.1", [HOST]),
+        (404, "GET http://127.0.0.1:22/ HTTP/1.1", [HOST]),
+        (404, "CONNECT 127.0.0.1:22 HTTP/1.1", [HOST]),
+        (404, "GET /ws/dormitory HTTP/1.1", WEBSOCKET),
+        (404, "GET /ws/ HTTP/1.1", WEBSOCKET),
+        (404, f"GET {CHAT}/tea HTTP/1.1", WEBSOCKET),
+        (404, "GET /ws/127.0.0.1:22 HTTP/1.1", WEBSOCKET),
+        (404, f"GET {ROOMS}/ HTTP/1.1", WEBSOCKET),
+        (404, f"GET {ROOMS}/no%20room HTTP/1.1", WEBSOCKET),
+        (404, f"GET {ROOMS}/tea/tea HTTP/1.1", WEBSOCKET),
+        (404, f"GET {ROOMS}/{'x' * 33} HTTP/1.1", WEBSOCKET),
+        (405, "POST /systems.json HTTP/1.1", [HOST]),
+        (405, "DELETE /systems.json HTTP/1.1", [HOST]),
+        (405, f"POST {CHAT} HTTP/1.1", WEBSOCKET),
+        (405, f"HEAD {CHAT} HTTP/1.1", WEBSOCKET),
+        (414, f"GET /{'x' * 4200} HTTP/1.1", [HOST]),
+        (414, f"GET /{'x' * 20000} HTTP/1.1", [HOST]),
+        (426, f"GET {CHAT} HTTP/1.1", [HOST]),
+        (426, f"GET {CHAT} HTTP/1.1", [HOST, "Upgrade: h2c", *WEBSOCKET[2:]]),
+        (426, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET[:2], "Connection: close", *WEBSOCKET[3:]]),
+        (426, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET[:3], "Sec-WebSocket-Version: 8", WEBSOCKET[4]]),
+        (431, "GET / HTTP/1.1", [HOST, f"Cookie: {'x' * 17000}"]),
+        (431, "GET / HTTP/1.1", [HOST, *(f"X-{number}: y" for number in range(120))]),
+    ],
+)
+def test_wrong_request_gets_its_status_and_one_status_line(
+    systems: Systems, status: int, request_line: str, headers: list[str]
+) -> None:
+    before = systems.front_end.count_lines(rf"Client \(\d+\): .*: {status} .*")
+    request = head(request_line, *(header.format(port=systems.port) for header in headers)) or b"\r\n\r\n"
+    if request_line == "":
+        request = b"\x00\r\n\r\n"
+    response = ask(systems.port, request)
+    assert response.status == status, response
+    if not request_line.startswith("HEAD"):
+        assert re.fullmatch(rb".+\n", response.body), "a sentence is expected"
+    assert ("allow" in response.headers) == (status == 405)
+    assert (response.headers.get("upgrade") == "websocket") == (status == 426)
+    wait_until(
+        lambda: systems.front_end.count_lines(rf"Client \(\d+\): .*: {status} .*") == before + 1, "one status line"
+    )
+
+
+def test_head_that_does_not_end_is_refused_at_its_limit(systems: Systems) -> None:
+    peer = systems.front_end.connect()
+    peer.send_bytes(b"GET / HTTP/1.1\r\nCookie: " + b"x" * 17000)
+    assert peer.read_all().startswith("HTTP/1.1 431 ")
+
+
+def test_late_head_is_refused_even_if_it_trickles(start: Start) -> None:
+    server = start("front_end.py", "0", "--login-seconds", "1")
+    began = time.monotonic()
+    silent, trickling = server.connect(), server.connect()
+    request = iter(b"GET /" + b"x" * 4000)
+    trickling.sock.settimeout(0.05)
+    while time.monotonic() < began + 3:
+        trickling.send_bytes(bytes([next(request)]))
+        try:
+            trickling.received += trickling.sock.recv(1 << 16)
+            break
+        except TimeoutError:
+            pass
+    trickling.sock.settimeout(WAIT_SECONDS)
+    for peer in (trickling, silent):
+        assert re.match(r"HTTP/1\.1 408 .*\r\n\r\nNo complete request within 1 seconds\n", peer.read_all(), re.DOTALL)
+    assert 0.9 < time.monotonic() - began < 3
+
+
+def test_control_characters_in_a_refused_host_do_not_reach_the_log(systems: Systems) -> None:
+    assert ask(systems.port, b"GET /marker HTTP/1.1\r\nHost: \x1b[31mred\r\n\r\n").status == 403
+    line = systems.front_end.wait_for_line(r".*GET /marker: 403 .*")[0]
+    assert "\x1b" not in line
+    assert "\N{REPLACEMENT CHARACTER}[31mred" in line
+
+
+def test_names_given_with_allow_host_are_served_on_any_port(start: Start) -> None:
+    port = start("front_end.py", "0", "--allow-host", "Lab.example", "--allow-host", "192.0.2.1").port
+    for host in ("lab.example", "LAB.example:8443", "192.0.2.1:80", f"localhost:{port}", f"[::1]:{port}"):
+        assert ask(port, head("GET /systems.json HTTP/1.1", f"Host: {host}")).status == 200, host
+    for host in ("other.example", "x.lab.example", "192.0.2.2", "localhost:1"):
+        assert ask(port, head("GET /systems.json HTTP/1.1", f"Host: {host}")).status == 403, host
+
+
+def test_browser_that_finds_no_place_gets_503_until_there_is_one(start: Start, systems: Systems) -> None:
+    server = start("front_end.py", "0", "--chat", address(systems.chat), "--max-connections", "2")
+    tab = WebSocket(server, CHAT)
+    refused = get(server.port, "/systems.json")
+    assert (refused.status, refused.body) == (503, b"Too many connections from your address\n")
+    server.wait_for_line(r"Client \(\d+\): request: 503 Too many connections from your address")
+    tab.send("LIST")
+    tab.expect("Unregistered User. Use JOIN <username> to register.")
+    tab.close()
+    wait_until(lambda: get(server.port, "/systems.json").status == 200, "a place")
+
+
+def test_client_that_leaves_without_a_request_costs_nothing(systems: Systems) -> None:
+    for request in (b"", b"GET / HT"):
+        peer = systems.front_end.connect()
+        peer.send_bytes(request)
+        peer.end_input()
+        peer.expect_end()
+    peer = systems.front_end.connect()
+    peer.send_bytes(b"GET / HT")
+    peer.reset()
+
+
+def test_random_bytes_disturb_nobody(systems: Systems) -> None:
+    generator = random.Random(14)
+    alice = systems.join("alice")
+    for _ in range(50):
+        peer = systems.front_end.connect()
+        peer.send_bytes(generator.randbytes(generator.randrange(1, 3000)))
+        peer.end_input()
+        peer.read_all()
+    alice.send("LIST")
+    alice.expect("Registered users (1):", "alice")
+    alice.close()
+
+
+# ---- WebSockets ----
+
+
+def test_handshake_answers_the_key_of_the_rfc(systems: Systems) -> None:
+    tab = systems.open(CHAT)
+    assert tab.response.headers == {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-accept": ACCEPT}
+    tab.close()
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:{port}", "https://127.0.0.1:{port}", "HTTP://127.0.0.1:{port}"])
+def test_page_of_the_front_end_may_open_a_websocket(systems: Systems, origin: str) -> None:
+    systems.open(CHAT, f"Origin: {origin.format(port=systems.port)}").close()
+
+
+def test_chat_between_a_tab_and_a_direct_client(systems: Systems) -> None:
+    alice = systems.join("alice")
+    bob = systems.chat.connect()
+    bob.send("JOIN bob", "BCST hello, Zoë ☕")
+    bob.expect("JOIN bob accepted")
+    alice.expect("FROM bob (all): hello, Zoë ☕")
+    alice.send("MESG bob Grüße", "LIST")
+    alice.expect("Registered users (2):", "alice", "bob")
+    bob.expect("FROM alice: Grüße")
+    alice.send("QUIT")
+    alice.expect_close(1000, "The system ended the connection")
+    systems.front_end.wait_for_line(rf"Client \(\d+\): {CHAT} closed, 1000 .*: 4 lines to the system, 5 to the browser")
+
+
+def test_frames_split_anywhere_are_lines(systems: Systems) -> None:
+    tab = systems.open(CHAT)
+    data = masked(0x01, b"JOIN ") + masked(PING, b"?") + masked(0x80, b"alice") + text("LIST", "QUIT")
+    for byte in data:
+        tab.send_bytes(bytes([byte]))
+    assert tab.read_frame() == (PONG, b"?")
+    tab.expect("JOIN alice accepted", "Registered users (1):", "alice")
+    tab.expect_close(1000)
+
+
+def test_messages_sent_with_the_handshake_are_lines(systems: Systems) -> None:
+    tab = systems.open(CHAT, rest=text("JOIN alice", "QUIT"))
+    tab.expect("JOIN alice accepted")
+    tab.expect_close(1000)
+
+
+def test_thousands_of_messages_in_one_write_arrive_in_order(systems: Systems) -> None:
+    alice = systems.join("alice")
+    bob = systems.chat.connect()
+    bob.send("JOIN bob")
+    bob.expect("JOIN bob accepted")
+    alice.send(*(f"MESG bob {number}" for number in range(5000)))
+    bob.expect(*(f"FROM alice: {number}" for number in range(5000)))
+    bob.send(*(f"MESG alice {number}" for number in range(5000)))
+    alice.expect(*(f"FROM bob: {number}" for number in range(5000)))
+    alice.close()
+
+
+def test_ping_is_answered_with_its_payload(systems: Systems) -> None:
+    tab = systems.open(CHAT)
+    tab.send_bytes(masked(PING, b"x" * 125) + masked(PONG, b"nobody asked"))
+    assert tab.read_frame() == (PONG, b"x" * 125)
+    tab.close()
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        (b"\x81\x01x", 1002),
+        (masked(0xC1, b"x"), 1002),
+        (masked(0x83), 1002),
+        (masked(0x80, b"x"), 1002),
+        (masked(0x09), 1002),
+        (masked(CLOSE, b"\x03"), 1002),
+        (masked(BINARY, b"x"), 1003),
+        (masked(0x81, b"\xff"), 1007),
+        (masked(CLOSE, b"\x03\xe8\xff"), 1007),
+        (masked(0x81, b"LIST\nQUIT"), 1008),
+        (masked(0x81, b"x" * 4097), 1009),
+        (masked(0x01, b"x" * 4000) + masked(0x80, b"x" * 97), 1009),
+        (b"\x81\xff\x00\x00\x00\x10\x00\x00\x00\x00" + MASK, 1009),
+    ],
+    ids=lambda value: value.hex()[:20] if isinstance(value, bytes) else str(value),
+)
+def test_wrong_frame_gets_its_close_code_after_the_messages_before_it(
+    systems: Systems, frames: bytes, code: int
+) -> None:
+    bob = systems.chat.connect()
+    bob.send("JOIN bob")
+    bob.expect("JOIN bob accepted")
+    alice = systems.join("alice")
+    before = systems.front_end.count_lines(rf"Client \(\d+\): {CHAT} closed, {code} .*")
+    alice.send_bytes(text("BCST last words") + frames + text("BCST never sent"))
+    alice.expect_close(code, ".+")
+    bob.expect("FROM alice (all): last words")
+    bob.send("LIST")
+    bob.expect("Registered users (1):", "bob")
+    lines = rf"Client \(\d+\): {CHAT} closed, {code} .*"
+    wait_until(lambda: systems.front_end.count_lines(lines) == before + 1, "one status line")
+
+
+def test_message_of_the_longest_line_is_relayed(fake: FakeSystem) -> None:
+    tab = fake.open()
+    tab.send("x" * 4096)
+    fake.expect(b"x" * 4096 + b"\n")
+    tab.close()
+    fake.expect_end()
+
+
+def test_empty_messages_are_empty_lines(fake: FakeSystem) -> None:
+    tab = fake.open()
+    tab.send("", "")
+    fake.expect(b"\n\n")
+    fake.sock.sendall(b"\n\r\n")
+    tab.expect("", "")
+    tab.close()
+    fake.expect_end()
+
+
+def test_system_that_is_not_there_closes_with_1014_and_a_sentence(systems: Systems) -> None:
+    tab = systems.open(TICKETS)
+    tab.expect_close(1014, r"Cannot connect to 127\.0\.0\.1:\d+: Connection refused")
+    systems.front_end.wait_for_line(rf"Client \(\d+\): {TICKETS} closed, 1014 Cannot connect to .*")
+
+
+def test_close_without_a_code_is_answered_without_a_code(systems: Systems) -> None:
+    tab = systems.open(CHAT)
+    tab.send_bytes(masked(CLOSE))
+    assert tab.read_frame() == (CLOSE, b"")
+    tab.peer.expect_end()
+
+
+def test_last_words_of_a_system_are_delivered_before_the_close_frame(fake: FakeSystem) -> None:
+    tab = fake.open()
+    fake.sock.sendall("one\r\ntwo\nhalf a line ☕".encode())
+    fake.sock.close()
+    tab.expect("one", "two", "half a line ☕")
+    tab.expect_close(1000, "The system ended the connection")
+
+
+def test_lost_connection_to_the_system_closes_with_1014(fake: FakeSystem) -> None:
+    tab = fake.open()
+    fake.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    fake.sock.close()
+    tab.expect_close(1014, "The connection to the system was lost: Connection reset by peer")
+
+
+def test_bytes_that_are_not_utf_8_are_replaced(fake: FakeSystem) -> None:
+    tab = fake.open()
+    fake.sock.sendall(b"caf\xe9\n")
+    tab.expect("caf\N{REPLACEMENT CHARACTER}")
+    tab.close()
+    fake.expect_end()
+
+
+def test_long_reply_is_one_message_and_an_endless_one_closes_with_1011(fake: FakeSystem) -> None:
+    tab = fake.open()
+    fake.sock.sendall(b"x" * 200_000 + b"\n")
+    tab.expect("x" * 200_000)
+    fake.sock.sendall(b"x" * 1_200_000)
+    tab.expect_close(1011, "The system sent a line of more than 1048576 bytes")
+    fake.sock.close()
+
+
+# ---- Ending ----
+
+
+def test_name_is_free_as_soon_as_a_tab_has_closed(systems: Systems) -> None:
+    for _ in range(100):
+        systems.join("alice").close(1001)
+
+
+@pytest.mark.parametrize("ending", ["reset", "end_input", "close"])
+def test_tab_that_ends_without_a_close_frame_frees_its_name(systems: Systems, ending: str) -> None:
+    bob = systems.chat.connect()
+    bob.send("JOIN bob")
+    bob.expect("JOIN bob accepted")
+    tab = systems.join("alice")
+    tab.send("BCST last words")
+    bob.expect("FROM alice (all): last words")
+    getattr(tab.peer, ending)()
+
+    wait_until(lambda: count_users(bob) == 1, "alice's name is free", seconds=1)
+
+
+def count_users(peer: Peer) -> int:
+    """Return how many users the chat server lists."""
+    peer.send("LIST")
+    number = int(peer.expect_match(r"Registered users \((\d+)\):")[1])
+    for _ in range(number):
+        peer.read_line()
+    return number
+
+
+def test_messages_sent_right_before_a_tab_ends_reach_the_system(systems: Systems) -> None:
+    bob, carol = systems.chat.connect(), systems.chat.connect()
+    for name, peer in (("bob", bob), ("carol", carol)):
+        peer.send(f"JOIN {name}")
+        peer.expect(f"JOIN {name} accepted")
+    for number in range(20):
+        tab = systems.join("alice")
+        carol.send(*["MESG alice a line that alice does not read"] * 20)
+        tab.send_bytes(text(f"MESG bob goodbye {number}") + masked(CLOSE, b"\x03\xe9"))
+        bob.expect(f"FROM alice: goodbye {number}")
+        wait_until(lambda: count_users(bob) == 2, "alice has left")
+        tab.peer.close()
+
+
+def test_hold_of_a_closed_tab_is_released_at_once(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "seats.txt").write_text("0 0\n")
+    tickets = start("ticket_server.py", "0", "--seats-file", str(tmp_path / "seats.txt"))
+    front_end = start("front_end.py", "0", "--tickets", address(tickets))
+    first, second = WebSocket(front_end, TICKETS), WebSocket(front_end, TICKETS)
+    order = ("2", "1", "1")
+    first.send(*order)
+    while first.read() != "Ticket 1 reserved":
+        pass
+    first.close()
+    second.send(*order, "1", "2")
+    while (line := second.read()) != "Booked: 1-1, 1-2":
+        assert "cancelled" not in line, line
+    second.expect_close(1000)
+    assert (tmp_path / "seats.txt").read_text().split() == ["1", "1"]
+
+
+def test_rooms_are_created_entered_and_deleted_from_tabs(systems: Systems) -> None:
+    lobby = systems.open(ROOMS)
+    lobby.send(f"{CREATE}tea", LIST)
+    lobby.expect(SUCCESS, f"{SUCCESS}tea")
+    alice, bob = systems.open(f"{ROOMS}/tea"), systems.open(f"{ROOMS}/tea")
+    wait_until(lambda: systems.rooms.count_lines(r"Client \(\d+\): entered room tea") == 2, "both are in the room")
+    alice.send("hello")
+    bob.expect("hello")
+    bob.send("hello, alice")
+    alice.expect("hello, alice")
+    lobby.send(f"{DELETE}tea", LIST)
+    for member in (alice, bob):
+        member.expect("Warning: room tea is deleted")
+        member.expect_close(1000)
+    lobby.expect(SUCCESS, SUCCESS)
+    lobby.close()
+
+
+def test_room_that_does_not_exist_closes_with_1008_and_the_lobbys_sentence(systems: Systems) -> None:
+    systems.open(f"{ROOMS}/soup").expect_close(1008, "Room soup does not exist")
+
+
+def test_lobby_that_is_gone_closes_a_rooms_tab_with_1014(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        front_end = start("front_end.py", "0", "--chatrooms", name_of(listener))
+        tab = WebSocket(front_end, f"{ROOMS}/tea")
+        lobby, _ = listener.accept()
+        with lobby:
+            assert lobby.recv(100) == b"\x02tea\n"
+        tab.expect_close(1014, "The lobby of the chat rooms did not answer with a line")
+
+
+def test_stopping_front_end_tells_its_tabs(start: Start, systems: Systems) -> None:
+    server = start("front_end.py", "0", "--chat", address(systems.chat))
+    tabs = [WebSocket(server, CHAT) for _ in range(20)]
+    for number, tab in enumerate(tabs[:5]):
+        tab.send(f"JOIN u{number}")
+        tab.expect(f"JOIN u{number} accepted")
+    began = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    for tab in tabs:
+        tab.expect_close(1001, "The front end is stopping")
+    assert server.wait(2.0 - (time.monotonic() - began)) == 0
+
+
+# ---- Slow and vanished browsers, slow systems ----
+
+
+def test_vanished_browser_is_given_up_and_one_that_answers_pings_is_not(
+    start: Start, systems: Systems, tmp_path: Path
+) -> None:
+    script = patched(tmp_path, "web.tab.PING_SECONDS = 0.2", "web.tab.GONE_SECONDS = 0.6")
+    server = start(script, "0", "--chat", address(systems.chat))
+    began = time.monotonic()
+    vanished, present = WebSocket(server, CHAT), WebSocket(server, CHAT)
+    for _ in range(5):
+        assert present.read_frame() == (PING, b"")
+        present.send_bytes(masked(PONG))
+    assert time.monotonic() - began > 0.9
+    assert [vanished.read_frame() for _ in range(2)] == [(PING, b"")] * 2
+    vanished.expect_close(1001, "Nothing came from the browser for 1 seconds")
+    present.send("QUIT")
+    present.expect_close(1000)
+
+
+def test_browser_that_does_not_read_is_dropped_and_slows_others_once(
+    start: Start, systems: Systems, tmp_path: Path
+) -> None:
+    script = patched(tmp_path, "net.output.PERIOD_SECONDS = 0.5")
+    server = start(script, "0", "--chat", address(systems.chat))
+    deaf = WebSocket(server, CHAT, receive_buffer=4096)
+    deaf.send("JOIN deaf")
+    reader = WebSocket(server, CHAT)
+    reader.send("JOIN reader")
+    reader.expect("JOIN reader accepted")
+    line = "x" * 4000
+    lines = 4000
+    sender = systems.chat.connect()
+    sender.send("JOIN sender")
+    sender.expect("JOIN sender accepted")
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(sender.send, *[f"BCST {line}"] * lines)
+        for _ in range(lines):
+            reader.expect(f"FROM sender (all): {line}")
+        sent.result(WAIT_SECONDS)
+    assert time.monotonic() - began < 5
+    server.wait_for_line(r"Client \(\d+\): dropped: it took less than 65536 bytes a second")
+    wait_until(lambda: count_users(sender) == 2, "the name of the deaf browser is free")
+    assert server.resident_bytes() < 100 << 20
+    reader.close()
+
+
+def test_system_that_does_not_read_slows_its_tab_down_and_loses_nothing(fake: FakeSystem) -> None:
+    tab = fake.open()
+    line = "x" * 4000
+    messages = text(line) * 250
+    before = fake.front_end.resident_bytes()
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(tab.send_bytes, messages * 30)
+        with pytest.raises(TimeoutError):
+            sent.result(0.5)
+        assert fake.front_end.resident_bytes() - before < 8 << 20
+        for _ in range(30):
+            fake.expect(f"{line}\n".encode() * 250)
+        sent.result(WAIT_SECONDS)
+    fake.sock.sendall(b"all of them came\n")
+    tab.expect("all of them came")
+    tab.close()
+    fake.expect_end()
+
+
+# ---- The program ----
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Give the files of a certificate for localhost, and of its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("there is no openssl here")
+    directory = tmp_path_factory.mktemp("certificate")
+    files = str(directory / "certificate.pem"), str(directory / "key.pem")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+    subprocess.run(
+        [*command.split(), "-addext", names, "-out", files[0], "-keyout", files[1]], check=True, capture_output=True
+    )
+    return files
+
+
+def test_browser_and_system_over_tls(start: Start, certificate: tuple[str, str]) -> None:
+    own = ("--tls-certificate", certificate[0], "--tls-key", certificate[1])
+    chat = start("chat_server.py", "0", *own)
+    server = start("front_end.py", "0", *own, "--chat", address(chat), "--tls", "--tls-ca", certificate[0])
+    browser = ssl.create_default_context(cafile=certificate[0])
+    response = ask(server.port, head("GET /systems.json HTTP/1.1", f"Host: localhost:{server.port}"), browser)
+    assert response.status == 200
+    alice = WebSocket(server, CHAT, f"Origin: https://127.0.0.1:{server.port}", tls=browser)
+    bob = WebSocket(server, CHAT, tls=browser)
+    for name, tab in (("alice", alice), ("bob", bob)):
+        tab.send(f"JOIN {name}")
+        tab.expect(f"JOIN {name} accepted")
+    expect_records_that_arrive_together(server, alice, bob)
+    alice.close()
+    bob.send("LIST", "QUIT")
+    bob.expect("Registered users (1):", "bob")
+    bob.expect_close(1000)
+    wait_until(lambda: chat.count_lines(r"Client \(\d+\): disconnected") == 2, "both ended in order")
+
+
+def expect_records_that_arrive_together(server: Program, alice: WebSocket, bob: WebSocket) -> None:
+    """Fail unless all of several TLS records are handled that have arrived by the time the front end reads."""
+    long = "x" * 980
+    server.process.send_signal(signal.SIGSTOP)
+    for _ in range(2):  # together they are more than the front end reads at once
+        alice.send(*[f"MESG bob {long}"] * 10)  # a record of 10,000 bytes
+    server.process.send_signal(signal.SIGCONT)
+    bob.expect(*[f"FROM alice: {long}"] * 20)
+
+
+def test_system_without_tls_closes_with_1014_if_tls_is_asked_for(start: Start, systems: Systems) -> None:
+    server = start("front_end.py", "0", "--chat", address(systems.chat), "--tls")
+    WebSocket(server, CHAT).expect_close(1014, "Cannot connect to 127.0.0.1:.* over TLS: .*")
+
+
+def test_wrong_command_lines_end_with_a_sentence(systems: Systems) -> None:
+    commands = [("x",), ("--chat", "nowhere"), ("--dormitory", "127.0.0.1:99999"), (str(systems.port),)]
+    results = run_programs(*(("front_end.py", *arguments) for arguments in commands))
+    assert [result.returncode for result in results] == [2, 2, 2, 1]
+    assert results[3].stderr == f"Cannot listen on 127.0.0.1:{systems.port}: Address already in use\n"
+    assert all("Traceback" not in result.stderr for result in results)
+
+
+def test_help_ends_with_an_example() -> None:
+    help_text = run_program("front_end.py", "--help").stdout
+    assert re.search(r"Example: front_end\.py .*\n\Z", help_text)

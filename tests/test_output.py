@@ -1,0 +1,354 @@
+"""What is sent to a client that reads slowly or not at all: in the tests' own process, with short periods."""
+
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+from conftest import WAIT_SECONDS, wait_until
+
+from net import connection, output
+from net.connection import Connection
+from net.log import LOG
+
+PERIOD_SECONDS = 0.25
+LEAST_BYTES_PER_SECOND = 1 << 19
+RETRY_SECONDS = 0.05
+LINE = b"%08d" + b"." * 1000 + b"\n"
+LINE_BYTES = len(LINE % 0)
+KERNEL_BYTES = 1 << 20  # more than the kernel keeps for a pair of sockets
+
+
+@pytest.fixture(scope="module", autouse=True)
+def log_thread() -> None:
+    """Start the log's thread, which never ends, before threads are counted."""
+    LOG.write("The tests of output begin")
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Connection, socket.socket]]:
+    """Give a connection, and the client's end of it."""
+    monkeypatch.setattr(output, "PERIOD_SECONDS", PERIOD_SECONDS)
+    monkeypatch.setattr(output, "LEAST_BYTES_PER_SECOND", LEAST_BYTES_PER_SECOND)
+    monkeypatch.setattr(output, "RETRY_SECONDS", RETRY_SECONDS)
+    threads = threading.active_count()
+    stop_reader, stop_writer = os.pipe()
+    server_end, client = socket.socketpair()
+    client.settimeout(WAIT_SECONDS)
+    connected = Connection(server_end, stop_reader)
+    yield connected, client
+    client.close()
+    connected.abort()
+    connected.close()
+    os.close(stop_reader)
+    os.close(stop_writer)
+    wait_until(lambda: threading.active_count() == threads, "the end of all threads")
+
+
+Ends = tuple[Connection, socket.socket]
+
+
+def in_thread(work: Callable[..., object], *arguments: object) -> threading.Thread:
+    """Run work in a thread."""
+    thread = threading.Thread(target=work, args=arguments)
+    thread.start()
+    return thread
+
+
+def send_lines(connected: Connection, first: int, count: int) -> None:
+    """Send numbered lines."""
+    for number in range(first, first + count):
+        connected.send(LINE % number)
+
+
+def lines(count: int) -> bytes:
+    """Return the first numbered lines."""
+    return b"".join(LINE % number for number in range(count))
+
+
+def fill(connected: Connection) -> int:
+    """Send numbered lines until no more fit: neither into the backlog nor, because it has been offered, the kernel."""
+    count = 0
+    refused_since = time.monotonic()
+    while time.monotonic() < refused_since + 4 * RETRY_SECONDS:
+        if connected.try_send(LINE % count):
+            count += 1
+            refused_since = time.monotonic()
+        else:
+            time.sleep(RETRY_SECONDS / 5)
+    return count
+
+
+def receive(client: socket.socket, size: int) -> bytes:
+    """Receive this many bytes, or all until the end."""
+    data = bytearray()
+    while len(data) < size and (more := client.recv(size - len(data))):
+        data += more
+    return bytes(data)
+
+
+def receive_all(client: socket.socket) -> bytes:
+    """Receive all until the connection ends, also by a reset."""
+    data = bytearray()
+    with suppress(ConnectionError):
+        while more := client.recv(1 << 16):
+            data += more
+    return bytes(data)
+
+
+def test_the_rule_is_64_kib_a_second_over_five_seconds_while_one_mib_waits() -> None:
+    assert output.PERIOD_SECONDS == 5.0
+    assert output.LEAST_BYTES_PER_SECOND == 64 << 10
+    assert output.BACKLOG_BYTES == 1 << 20
+
+
+# Whole and in order
+
+
+def test_lines_of_five_senders_arrive_whole_and_each_senders_in_order(served: Ends) -> None:
+    connected, client = served
+    senders = [in_thread(send_lines, connected, 10_000 * i, 1000) for i in range(5)]
+    received = receive(client, 5000 * LINE_BYTES).splitlines()
+    for sender in senders:
+        sender.join()
+    numbers = [int(line[:8]) for line in received if len(line) == LINE_BYTES - 1]
+    assert len(numbers) == 5000
+    for i in range(5):
+        assert [n for n in numbers if n // 10_000 == i] == list(range(10_000 * i, 10_000 * i + 1000))
+
+
+def test_blocks_that_the_kernel_takes_in_parts_arrive_whole(served: Ends) -> None:
+    connected, client = served
+    blocks = [letter * 600_000 for letter in (b"a", b"b", b"c", b"d")]
+    senders = [in_thread(connected.send, block) for block in blocks]
+    data = receive(client, 2_400_000)
+    for sender in senders:
+        sender.join()
+    assert sorted(run[0] for run in re.findall(rb"((.)\2*)", data)) == blocks
+
+
+def test_every_way_to_send_keeps_the_order(served: Ends) -> None:
+    connected, client = served
+    senders: list[Callable[[bytes], object]] = [connected.send, connected.try_send, connected.post]
+    for number in range(900):  # fits into the backlog
+        senders[number % 3](LINE % number)
+    assert receive(client, 900 * LINE_BYTES) == lines(900)
+
+
+def test_a_block_longer_than_a_backlog_arrives_whole(served: Ends) -> None:
+    connected, client = served
+    sender = in_thread(send_lines, connected, 0, 100)
+    sender.join()
+    sender = in_thread(connected.send, b"x" * 3 * output.BACKLOG_BYTES)
+    assert receive(client, 100 * LINE_BYTES) == lines(100)
+    assert receive(client, 3 * output.BACKLOG_BYTES) == b"x" * 3 * output.BACKLOG_BYTES
+    sender.join()
+
+
+# The bound
+
+
+def test_a_sender_blocks_when_a_mebibyte_waits_and_not_before(served: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "PERIOD_SECONDS", WAIT_SECONDS)
+    connected, _ = served
+    sent: list[int] = []
+
+    def send() -> None:
+        for number in range(10_000):
+            connected.send(LINE % number)
+            sent.append(number)
+
+    sender = in_thread(send)
+    wait_until(lambda: len(sent) * LINE_BYTES > output.BACKLOG_BYTES - LINE_BYTES, "1 MiB sent without blocking")
+    time.sleep(4 * RETRY_SECONDS)
+    assert len(sent) * LINE_BYTES < output.BACKLOG_BYTES + KERNEL_BYTES
+    connected.abort()  # wakes the sender
+    sender.join()
+
+
+def test_a_blocked_sender_goes_on_when_half_the_backlog_has_drained(
+    served: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "PERIOD_SECONDS", WAIT_SECONDS)
+    connected, client = served
+    count = fill(connected)
+    sender = in_thread(connected.send, LINE % count)
+    data = receive(client, count * LINE_BYTES - output.BACKLOG_BYTES // 4)
+    sender.join(WAIT_SECONDS / 2)
+    assert not sender.is_alive()
+    assert data + receive(client, (count + 1) * LINE_BYTES - len(data)) == lines(count + 1)
+
+
+def test_try_send_sends_all_or_nothing_and_does_not_block(served: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "PERIOD_SECONDS", WAIT_SECONDS)
+    connected, client = served
+    count = fill(connected)
+    assert not connected.try_send(b"x" * LINE_BYTES)
+    assert receive(client, count * LINE_BYTES) == lines(count)
+    assert connected.try_send(b"after\n")
+    assert receive(client, 6) == b"after\n"
+
+
+def test_post_does_not_block_though_the_backlog_is_full(served: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "PERIOD_SECONDS", WAIT_SECONDS)
+    connected, client = served
+    count = fill(connected)
+    sender = in_thread(connected.send, LINE % (count + 1))
+    connected.post(LINE % count)
+    assert sender.is_alive()
+    assert receive(client, (count + 2) * LINE_BYTES) == lines(count + 2)
+    sender.join()
+
+
+def test_the_second_thread_lives_only_while_there_is_a_backlog(served: Ends) -> None:
+    connected, client = served
+    threads = threading.active_count()
+    connected.send(LINE % 0)
+    assert threading.active_count() == threads
+    count = 1 + KERNEL_BYTES // LINE_BYTES
+    send_lines(connected, 1, count)
+    assert threading.active_count() == threads + 1
+    receive(client, (count + 1) * LINE_BYTES)
+    wait_until(lambda: threading.active_count() == threads, "the second thread's end")
+
+
+def test_a_client_for_which_there_is_no_second_thread_is_cut_off(served: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    connected, client = served
+    with monkeypatch.context() as context:
+        context.setattr(threading.Thread, "start", refuse)
+        send_lines(connected, 0, 2 * KERNEL_BYTES // LINE_BYTES)
+    assert lines(2000).startswith(receive_all(client))
+
+
+# The client that is dropped, and the one that is not
+
+
+def test_a_client_that_takes_nothing_for_the_period_is_dropped(served: Ends) -> None:
+    connected, client = served
+    began = time.monotonic()
+    send_lines(connected, 0, 5000)
+    assert PERIOD_SECONDS <= time.monotonic() - began < PERIOD_SECONDS + WAIT_SECONDS / 2
+    connected.send(b"in vain\n")
+    assert len(receive_all(client)) < 5000 * LINE_BYTES
+
+
+def test_a_client_that_takes_too_little_is_dropped(served: Ends) -> None:
+    connected, client = served
+    sender = in_thread(send_lines, connected, 0, 5000)
+    received = 0
+    while sender.is_alive():  # 400 KB a second at most
+        received += len(client.recv(4000))
+        time.sleep(0.01)
+    assert received + len(receive_all(client)) < 3000 * LINE_BYTES
+
+
+def test_a_client_that_is_merely_slow_gets_everything(served: Ends) -> None:
+    connected, client = served
+    count = (output.BACKLOG_BYTES + KERNEL_BYTES // 2) // LINE_BYTES
+    sender = in_thread(send_lines, connected, 0, count)
+    data = b""
+    while sender.is_alive():  # 1.2 MB a second at most: half a backlog takes longer than a period
+        data += receive(client, 12_000)
+        time.sleep(0.01)
+    assert data + receive(client, count * LINE_BYTES - len(data)) == lines(count)
+
+
+def test_a_client_that_stops_reading_while_no_sender_blocks_is_not_dropped(served: Ends) -> None:
+    connected, client = served
+    count = fill(connected)
+    time.sleep(2 * PERIOD_SECONDS)
+    assert receive(client, count * LINE_BYTES) == lines(count)
+
+
+def test_sends_to_a_client_that_has_gone_do_nothing(served: Ends) -> None:
+    connected, client = served
+    client.close()
+    send_lines(connected, 0, 5000)
+    assert connected.try_send(b"x" * 2 * output.BACKLOG_BYTES)
+
+
+# The end
+
+
+def test_close_lets_the_backlog_go_out(served: Ends) -> None:
+    connected, client = served
+    send_lines(connected, 0, 1000)
+    closer = in_thread(connected.close)
+    assert receive_all(client) == lines(1000)
+    client.close()
+    closer.join()
+
+
+def test_close_gives_up_on_a_client_that_does_not_take_the_backlog(served: Ends) -> None:
+    connected, client = served
+    send_lines(connected, 0, 1000)
+    began = time.monotonic()
+    connected.close()
+    assert PERIOD_SECONDS <= time.monotonic() - began < PERIOD_SECONDS + WAIT_SECONDS / 2
+    assert len(receive_all(client)) < 1000 * LINE_BYTES
+
+
+def test_close_waits_only_briefly_for_a_client_that_does_not_end_its_side(
+    served: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected, client = served
+    monkeypatch.setattr(connection, "LINGER_SECONDS", PERIOD_SECONDS)
+    client.sendall(b"unread")
+    began = time.monotonic()
+    connected.close()
+    assert PERIOD_SECONDS <= time.monotonic() - began < PERIOD_SECONDS + WAIT_SECONDS / 2
+
+
+def test_a_farewell_is_the_last_that_arrives_though_the_backlog_is_full(
+    served: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "PERIOD_SECONDS", WAIT_SECONDS)
+    connected, client = served
+    count = fill(connected)
+    sender = in_thread(connected.send, LINE % count)
+    connected.finish(b"farewell\n")
+    sender.join(WAIT_SECONDS / 2)
+    assert not sender.is_alive()  # it does not wait for what would be discarded
+    connected.send(b"discarded\n")
+    closer = in_thread(connected.close)
+    assert receive_all(client) == lines(count) + b"farewell\n"
+    client.close()
+    closer.join()
+
+
+def test_abort_discards_the_backlog_and_ends_the_owners_wait_for_input(served: Ends) -> None:
+    connected, client = served
+    received: list[bytes] = []
+
+    def receive_input() -> None:
+        with suppress(OSError):
+            received.append(connected.receive())
+
+    owner = in_thread(receive_input)
+    fill(connected)
+    connected.abort()
+    owner.join(WAIT_SECONDS)
+    assert not owner.is_alive()
+    assert received in ([], [b""])
+    assert len(receive_all(client)) < output.BACKLOG_BYTES
+    assert connected.is_reset()
+
+
+def test_it_is_known_that_a_client_has_ended_its_side_before_its_last_input_is_read(served: Ends) -> None:
+    connected, client = served
+    assert not connected.has_left()
+    client.sendall(b"unread")
+    client.shutdown(socket.SHUT_WR)
+    assert connected.has_left()
+    assert not connected.is_reset()
+    assert connected.receive() == b"unread"
+    assert not connected.input_ended
+    assert connected.receive() == b""
+    assert connected.input_ended

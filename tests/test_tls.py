@@ -1,0 +1,818 @@
+"""TLS with real peers: Python's ssl, openssl s_client and ncat."""
+
+import argparse
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from certificates import Certificates, Pair
+from conftest import WAIT_SECONDS, Peer, Program, Start, changed_program, run_program, wait_until
+from dorm import PASSWORDS, Dormitory, make_dormitory  # noqa: F401
+
+from net.connect import CannotConnect, connect
+from net.output import Output
+from net.stream import RECORD_BYTES, TlsStream
+
+PERIOD_SECONDS = 0.5  # instead of net.output's
+FLOOD_LINES = 4000
+LONG_TEXT = "x" * 1000
+
+# Statements that report two threads in the same SSLSocket at the same time.
+GUARDS = """
+import ssl, threading
+users = {}
+
+def guarded(method):
+    def call(sock, *arguments, **named):
+        me = threading.get_ident()
+        if users.setdefault(id(sock), me) != me:
+            sys.stderr.write(f"two threads use an SSLSocket at once: {method.__name__}\\n")
+        try:
+            return method(sock, *arguments, **named)
+        finally:
+            users.pop(id(sock), None)
+    return call
+
+for name in ("recv", "send", "do_handshake", "unwrap"):
+    setattr(ssl.SSLSocket, name, guarded(getattr(ssl.SSLSocket, name)))
+"""
+
+
+class TlsPeer(Peer):
+    """A client's connection over TLS; a connection that is cut without close_notify raises ssl.SSLEOFError."""
+
+    def __init__(self, port: int, context: ssl.SSLContext, receive_buffer: int = 0) -> None:
+        super().__init__(port, receive_buffer)
+        self.tls = context.wrap_socket(self.sock, server_hostname="localhost", suppress_ragged_eofs=False)
+        self.sock = self.tls
+
+    def end_input(self) -> None:
+        """Send close_notify, and leave the TCP connection open in both directions."""
+        self.tls.setblocking(False)
+        with suppress(ssl.SSLWantReadError):
+            self.tls.unwrap()
+        self.tls.settimeout(WAIT_SECONDS)
+
+    def cut(self) -> None:
+        """End the TCP connection's output without close_notify."""
+        socket.socket.shutdown(self.tls, socket.SHUT_WR)
+
+
+class RecordClient:
+    """A TLS client whose test decides how its records are sent."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        self.sock = sock
+        sock.settimeout(WAIT_SECONDS)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+
+    def hello(self) -> bytes:
+        """Return the first message of a handshake."""
+        with suppress(ssl.SSLWantReadError):
+            self._tls.do_handshake()
+        return self._outgoing.read()
+
+    def shake_hands(self, send: Callable[[bytes], None]) -> None:
+        """Carry out the handshake."""
+        while True:
+            with suppress(ssl.SSLWantReadError):
+                self._tls.do_handshake()
+                send(self._outgoing.read())
+                return
+            send(self._outgoing.read())
+            self._incoming.write(self.sock.recv(1 << 16))
+
+    def records(self, *texts: bytes, close_notify: bool = False) -> bytes:
+        """Return a record for each text, as the network would carry them."""
+        for text in texts:
+            self._tls.write(text)
+        if close_notify:
+            with suppress(ssl.SSLWantReadError):
+                self._tls.unwrap()
+        return self._outgoing.read()
+
+    def read_line(self) -> bytes:
+        """Return what comes, up to and with a newline; or up to close_notify, which ends the input."""
+        line = b""
+        while not line.endswith(b"\n"):
+            try:
+                byte = self._tls.read(1)
+            except ssl.SSLZeroReturnError:
+                return line
+            except ssl.SSLWantReadError:
+                self._incoming.write(self.sock.recv(1 << 16) or pytest.fail("the end came without close_notify"))
+                continue
+            if not byte:
+                return line
+            line += byte
+        return line
+
+    def expect(self, *lines: bytes) -> None:
+        """Fail unless the next lines are these; b"" is the end of the input."""
+        for line in lines:
+            assert self.read_line() == line
+
+    def send_byte_by_byte(self, data: bytes) -> None:
+        """Send each byte in a segment of its own."""
+        for i in range(len(data)):
+            self.sock.sendall(data[i : i + 1])
+
+
+@pytest.fixture
+def start_tls(start: Start, certificates: Certificates) -> Start:
+    """Give a function that starts a server with a good certificate."""
+
+    def start_server(*arguments: str, pair: Pair = certificates.good) -> Program:
+        return start(*arguments, *pair.options)
+
+    return start_server
+
+
+@pytest.fixture
+def join(certificates: Certificates) -> Callable[..., TlsPeer]:
+    """Give a function that connects a client over TLS."""
+
+    def connect_peer(server: Program, port: int = 0, receive_buffer: int = 0) -> TlsPeer:
+        peer = TlsPeer(port or server.port, certificates.client_context, receive_buffer)
+        server.peers.append(peer)
+        return peer
+
+    return connect_peer
+
+
+Join = Callable[..., TlsPeer]
+
+
+def register(server: Program, join: Join, name: str, receive_buffer: int = 0) -> TlsPeer:
+    """Return a client that has joined the chat."""
+    peer = join(server, receive_buffer=receive_buffer)
+    peer.send(f"JOIN {name}")
+    peer.expect(f"JOIN {name} accepted")
+    return peer
+
+
+# TlsStream and the backlog, over a socket pair
+
+
+@contextmanager
+def tls_pair(certificates: Certificates) -> Iterator[tuple[TlsStream, ssl.SSLSocket]]:
+    """Give a server's stream, and the client's end of it."""
+    server_end, client_end = socket.socketpair()
+    server_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 19)
+    client_end.settimeout(WAIT_SECONDS)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.good.certificate, certificates.good.key)
+    stream = TlsStream(
+        context.wrap_socket(server_end, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False)
+    )
+    with ThreadPoolExecutor(1) as pool:
+        client = pool.submit(
+            certificates.client_context.wrap_socket,
+            client_end,
+            server_hostname="localhost",
+            suppress_ragged_eofs=False,
+        )
+        wait_until(stream.shake_hands, "a handshake")
+    with closing(client.result()) as sock, closing(stream):
+        yield stream, sock
+
+
+@pytest.fixture
+def ends(certificates: Certificates) -> Iterator[tuple[TlsStream, ssl.SSLSocket]]:
+    """Give a server's stream, and the client's end of it."""
+    with tls_pair(certificates) as pair:
+        yield pair
+
+
+def test_a_write_says_how_much_was_taken_and_may_go_on_with_less_or_more(
+    ends: tuple[TlsStream, ssl.SSLSocket],
+) -> None:
+    stream, client = ends
+    data = bytes(range(256)) * 8192
+    with ThreadPoolExecutor(1) as pool:
+        taken = stream.write(data)
+        assert 0 < taken < len(data)
+        assert stream.write(data[taken : taken + RECORD_BYTES]) == 0  # the kernel is full; a record is begun
+        received = pool.submit(receive, client, len(data))
+        while taken < len(data):
+            taken += stream.write(data[taken : taken + (1 << 18)])
+        assert received.result() == data
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    """Receive a number of bytes."""
+    data = b""
+    while len(data) < size:
+        data += sock.recv(1 << 16)
+    return data
+
+
+def test_messages_of_many_threads_stay_whole_and_in_order_while_the_backlog_grows(
+    ends: tuple[TlsStream, ssl.SSLSocket],
+) -> None:
+    stream, client = ends
+    output = Output(stream, pytest.fail)
+    sizes = [700_000, 1, 100, 10_000, 100_000]  # less and more than a record, a piece, a backlog
+
+    def send(sender: int) -> None:
+        for i in range(6):
+            number = sender * 100 + i
+            message = b"%03d" % number + b"." * sizes[number % len(sizes)] + b"\n"
+            (output.post if number % 3 == 0 else output.send)(message)
+
+    with ThreadPoolExecutor(4) as pool:
+        senders = [pool.submit(send, sender) for sender in range(4)]
+        time.sleep(0.2)  # the kernel's buffer and the backlog fill
+        pieces: list[bytes] = []
+        while sum(piece.count(b"\n") for piece in pieces) < 24:
+            pieces.append(client.recv(1 << 16))
+        for sender in senders:
+            sender.result()
+    lines = b"".join(pieces).splitlines()
+    numbers = [int(line[:3]) for line in lines]
+    assert [line[3:] for line in lines] == [b"." * sizes[number % len(sizes)] for number in numbers]
+    for first in (0, 100, 200, 300):
+        assert [n for n in numbers if first <= n < first + 100] == [*range(first, first + 6)]
+
+
+def test_close_notify_reaches_a_client_that_is_slow_to_make_room_for_it(certificates: Certificates) -> None:
+    with tls_pair(certificates) as (stream, _):
+        fitting = sum(iter(lambda: stream.write(b"." * 1000), 0))
+    with tls_pair(certificates) as (stream, client), ThreadPoolExecutor(1) as pool:
+        for _ in range(fitting // 1000):
+            assert stream.write(b"." * 1000) == 1000
+        ended = pool.submit(stream.end_output)
+        time.sleep(0.1)  # the kernel has no room during this time
+        data = b"".join(iter(lambda: client.recv(1 << 16), b""))  # raises ssl.SSLEOFError without close_notify
+        ended.result()
+        assert len(data) == fitting
+
+
+# Handshakes
+
+
+def test_clients_that_do_not_shake_hands_delay_nobody_and_cost_a_line_with_the_reason(
+    start_tls: Start, join: Join, certificates: Certificates
+) -> None:
+    server = start_tls("chat_server.py", "0", "--login-seconds", "1")
+    with socket.socket() as sock:
+        hello = RecordClient(sock, certificates.client_context).hello()
+    first_bytes = {
+        b"": "No complete request within 1 seconds",
+        hello[:100]: "No complete request within 1 seconds",
+        b"JOIN alice\n": "TLS handshake failed: not TLS",
+        b"GET / HTTP/1.1\r\n\r\n": "TLS handshake failed: not TLS but plain HTTP",
+        bytes(range(200, 250)): "TLS handshake failed: not TLS",
+        hello[:5] + bytes(len(hello) - 5): "TLS handshake failed: .*",
+    }
+    peers = []
+    for data in first_bytes:
+        for _ in range(5):
+            peers.append(server.connect())
+            peers[-1].send_bytes(data)
+    began = time.monotonic()
+    alice = register(server, join, "alice")
+    assert time.monotonic() - began < 0.5
+    server.connect().close()
+    server.connect().reset()
+    for line in {*first_bytes.values(), "TLS handshake failed: (the client has left|Connection reset by peer)"}:
+        server.wait_for_line(rf"Client \(\d+\): disconnected: {line}")
+    for peer in peers:
+        with suppress(ConnectionError):
+            while peer.sock.recv(1 << 16):
+                pass
+    accepted = server.count_lines(".*: accepted from .*")
+    assert accepted >= len(peers) + 2  # the system may never show a server a connection that was reset
+    wait_until(lambda: server.count_lines(".*: disconnected: .*") == accepted - 1, "one line for each client but alice")
+    alice.send("LIST")
+    alice.expect("Registered users (1):", "alice")
+
+
+def test_clients_that_reset_before_they_are_accepted_harm_nobody(start_tls: Start, join: Join) -> None:
+    server = start_tls("chat_server.py", "0")
+    server.process.send_signal(signal.SIGSTOP)
+    for _ in range(20):
+        server.connect().reset()
+    server.process.send_signal(signal.SIGCONT)
+    register(server, join, "alice")
+
+
+@pytest.mark.parametrize("version", ["tls1_1", "tls1_2", "tls1_3"])
+def test_tls_1_2_is_the_oldest_version(start_tls: Start, version: str) -> None:
+    server = start_tls("chat_server.py", "0")
+    result = s_client(server, "QUIT\n", f"-{version}", "-cipher", "ALL:@SECLEVEL=0")
+    if version == "tls1_1":
+        assert "alert protocol version" in result.stderr
+        server.wait_for_line(r"Client \(\d+\): disconnected: TLS handshake failed: unsupported protocol")
+    else:
+        assert result.returncode == 0
+        server.wait_for_line(r"Client \(\d+\): QUIT")
+
+
+def s_client(server: Program, input: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Talk to a server with openssl s_client until the server ends the connection."""
+    command = ["openssl", "s_client", "-quiet", "-connect", f"localhost:{server.port}", *options]
+    return subprocess.run(command, input=input, capture_output=True, text=True, timeout=WAIT_SECONDS)
+
+
+# The rules of every server
+
+
+def test_input_byte_by_byte_and_lines_in_parts_of_records(
+    start_tls: Start, join: Join, certificates: Certificates
+) -> None:
+    server = start_tls("chat_server.py", "0")
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client = RecordClient(sock, certificates.client_context)
+        client.shake_hands(client.send_byte_by_byte)
+        client.send_byte_by_byte(client.records(b"JOIN alice\nLIST\n"))
+        client.expect(b"JOIN alice accepted\n", b"Registered users (1):\n", b"alice\n")
+        client.send_byte_by_byte(client.records(*(bytes([byte]) for byte in b"LIST\nQUIT\n")))
+        client.expect(b"Registered users (1):\n", b"alice\n", b"")
+    bob = register(server, join, "bob")
+    for byte in b"LIST\n":
+        bob.send_bytes(bytes([byte]))
+    bob.expect("Registered users (1):", "bob")
+
+
+def test_input_that_arrives_together_is_all_handled(start_tls: Start, join: Join, certificates: Certificates) -> None:
+    server = start_tls("chat_server.py", "0")
+    alice = register(server, join, "alice")
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        client = RecordClient(sock, certificates.client_context)
+        client.shake_hands(sock.sendall)
+        sock.sendall(client.records(b"JOIN bob\n"))
+        client.expect(b"JOIN bob accepted\n")
+        line = b"BCST " + b"x" * 94 + b"\n"
+        server.process.send_signal(signal.SIGSTOP)  # so that all is there when the server reads
+        sock.sendall(client.records(*[line * 100] * 20))  # records of 10,000 bytes, which no buffer's size divides
+        server.process.send_signal(signal.SIGCONT)
+        alice.expect(*["FROM bob (all): " + "x" * 94] * 2000)
+
+
+def test_end_of_input_is_answered_even_if_it_comes_with_the_last_line(
+    start_tls: Start, certificates: Certificates
+) -> None:
+    server = start_tls("chat_server.py", "0")
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        client = RecordClient(sock, certificates.client_context)
+        client.shake_hands(sock.sendall)
+        sock.sendall(client.records(b"JOIN alice\nLIST", close_notify=True))  # TCP stays open in both directions
+        client.expect(b"JOIN alice accepted\n", b"Registered users (1):\n", b"alice\n", b"")
+    server.wait_for_line(r"Client \(\d+\): disconnected")
+
+
+def test_an_end_without_close_notify_is_reported(start_tls: Start, join: Join) -> None:
+    server = start_tls("chat_server.py", "0")
+    alice = register(server, join, "alice")
+    alice.send_bytes(b"LIST")  # a line without its end, which may have been cut off
+    alice.cut()
+    alice.expect_end()
+    server.wait_for_line(r"Client \(\d+\): disconnected: the connection was cut without close_notify")
+    bob = register(server, join, "bob")
+    bob.reset()
+    server.wait_for_line(r"Client \(\d+\): disconnected: .*(reset|cut).*")
+    carol = register(server, join, "carol")
+    carol.send("LIST")
+    carol.expect("Registered users (1):", "carol")
+
+
+def test_a_slow_reader_is_dropped_and_a_flood_to_others_is_whole(start_tls: Start, join: Join, tmp_path: Path) -> None:
+    short = f"import net.output; net.output.PERIOD_SECONDS = {PERIOD_SECONDS}"
+    server = start_tls(changed_program(tmp_path, "chat_server.py", short, GUARDS), "0")
+    senders = [register(server, join, f"sender{i}") for i in range(2)]
+    reader = register(server, join, "reader", receive_buffer=1 << 16)
+    silent = register(server, join, "silent", receive_buffer=1 << 12)
+    before = server.resident_bytes() if Path("/proc").exists() else 0
+    with ThreadPoolExecutor(len(senders)) as pool:
+        floods = [pool.submit(flood, sender, i) for i, sender in enumerate(senders)]
+        got: dict[str, list[int]] = {"sender0": [], "sender1": []}
+        for _ in range(FLOOD_LINES * len(senders)):
+            sender, number = reader.expect_match(rf"FROM (\w+) \(all\): (\d+) {LONG_TEXT}").groups()
+            got[sender].append(int(number))
+        for done in floods:
+            done.result()
+    assert got == {"sender0": [*range(FLOOD_LINES)], "sender1": [*range(FLOOD_LINES)]}
+    server.wait_for_line(r"Client \(\d+\): dropped: it took less than 65536 bytes a second")
+    with suppress(ConnectionError, ssl.SSLEOFError):
+        while silent.sock.recv(1 << 16):
+            pass
+    if before:
+        assert server.resident_bytes() - before < 16 << 20  # at most 1 MiB is kept for each client, and malloc's rest
+
+
+def flood(sender: TlsPeer, number: int) -> None:
+    """Send numbered lines to all others, and read what the others send."""
+    for first in range(0, FLOOD_LINES, 100):
+        sender.send(*(f"BCST {i} {LONG_TEXT}" for i in range(first, first + 100)))
+
+
+def test_a_client_that_ends_its_side_without_close_notify_gets_every_reply(
+    start_tls: Start, certificates: Certificates
+) -> None:
+    server = start_tls("chat_server.py", "0")
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        client = RecordClient(sock, certificates.client_context)
+        client.shake_hands(sock.sendall)
+        server.process.send_signal(signal.SIGSTOP)  # so that lines and end arrive together
+        sock.sendall(client.records(b"JOIN alice\nLIST\nQU"))
+        sock.shutdown(socket.SHUT_WR)
+        server.process.send_signal(signal.SIGCONT)
+        client.expect(b"JOIN alice accepted\n", b"Registered users (1):\n", b"alice\n", b"")
+    server.wait_for_line(r"Client \(\d+\): disconnected: the connection was cut without close_notify")
+
+
+def test_the_last_lines_of_a_client_that_never_reads_are_handled(
+    start_tls: Start, join: Join, certificates: Certificates
+) -> None:
+    server = start_tls("chat_server.py", "0")
+    alice = register(server, join, "alice")
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        client = RecordClient(sock, certificates.client_context)
+        client.shake_hands(sock.sendall)
+        sock.sendall(client.records(b"JOIN bob\n", *[b"MESG alice %d\n" % i for i in range(100)]))
+        # Closing with the server's session tickets unread sends a reset.
+    alice.expect(*(f"FROM bob: {i}" for i in range(100)))
+
+
+def test_sigterm_ends_a_server_with_tls_clients_in_every_state(
+    start_tls: Start, join: Join, certificates: Certificates
+) -> None:
+    server = start_tls("chat_server.py", "0")
+    server.connect()  # in the middle of the handshake
+    alice, bob = (register(server, join, name) for name in ("alice", "bob"))
+    silent = register(server, join, "silent", receive_buffer=1 << 12)
+    alice.send(*[f"MESG silent {LONG_TEXT}"] * 1200, "MESG bob done")
+    bob.expect("FROM alice: done")
+    alice.send_bytes(b"LI")
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began < 2
+    alice.expect_end()  # with close_notify, or it would raise ssl.SSLEOFError
+    silent.close()
+
+
+def test_a_thousand_connections(start_tls: Start, join: Join) -> None:
+    server = start_tls("chat_server.py", "0", "--max-connections", "2000", "--max-users", "1000")
+    with ThreadPoolExecutor(4) as pool:
+        users = list(pool.map(lambda number: register(server, join, f"u{number}"), range(1000)))
+    users[0].send("BCST hello")
+    for user in users[1:]:
+        user.expect("FROM u0 (all): hello")
+
+
+def test_refused_connections_cost_no_handshake(start_tls: Start, join: Join, certificates: Certificates) -> None:
+    server = start_tls("chat_server.py", "0", "--max-connections", "2", "--max-per-address", "2")
+    alice, bob = (register(server, join, name) for name in ("alice", "bob"))
+    with pytest.raises(OSError):
+        join(server)
+    server.wait_for_line(r"Client \(\d+\): refused: Too many connections")
+    alice.close()
+    server.wait_for_line(r"Client \(\d+\): disconnected.*")
+    register(server, join, "alice")
+    bob.send("LIST")
+    bob.expect("Registered users (2):", "bob", "alice")
+
+
+def test_every_room_speaks_tls(start_tls: Start, join: Join) -> None:
+    server = start_tls("chatroom_server.py", "0")
+    lobby = join(server)
+    for name in ("red", "blue"):
+        lobby.send(f"1{name}")
+        lobby.expect("0")
+        lobby.send(f"2{name}")
+        port = int(lobby.expect_match(r"0(\d+) 0")[1])
+        with socket.create_connection(("127.0.0.1", port)) as plain:
+            plain.settimeout(WAIT_SECONDS)
+            plain.sendall(b"hello\n" * 10)
+            with suppress(ConnectionError):
+                assert b"hello" not in b"".join(iter(lambda: plain.recv(1 << 16), b""))
+        alice, bob = join(server, port), join(server, port)
+        alice.send("hello")
+        bob.expect("hello")
+        lobby.send(f"4{name}")
+        for member in (alice, bob):
+            member.expect(f"Warning: room {name} is deleted")
+            member.expect_end()
+        lobby.expect("0")
+
+
+# Real peers
+
+
+def test_openssl_s_client_is_a_full_client(start_tls: Start, certificates: Certificates) -> None:
+    server = start_tls("chat_server.py", "0")
+    trust = ("-CAfile", str(certificates.authority), "-verify_return_error", "-verify_hostname", "localhost")
+    result = s_client(server, "JOIN alice\nLIST\nQUIT\n", *trust)
+    assert (result.returncode, result.stdout) == (0, "JOIN alice accepted\nRegistered users (1):\nalice\n")
+    server.wait_for_line(r"Client \(\d+\): disconnected")  # and no reason
+
+
+@pytest.mark.skipif(not shutil.which("ncat"), reason="there is no ncat program")
+def test_ncat_gets_every_reply_at_the_end_of_its_input(start_tls: Start, certificates: Certificates) -> None:
+    server = start_tls("chat_server.py", "0")
+    trust = ("--ssl-verify", "--ssl-trustfile", str(certificates.authority))
+    result = subprocess.run(
+        ["ncat", "--ssl", *trust, "localhost", str(server.port)],
+        input="JOIN alice\nLIST\n",
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+    )
+    assert (result.returncode, result.stdout) == (0, "JOIN alice accepted\nRegistered users (1):\nalice\n")
+
+
+def test_a_client_that_does_not_trust_the_server_is_told_of_in_its_words(
+    start_tls: Start, certificates: Certificates
+) -> None:
+    server = start_tls("chat_server.py", "0")
+    result = s_client(server, "JOIN alice\n", "-verify_return_error")
+    assert result.returncode == 1
+    server.wait_for_line(r"Client \(\d+\): disconnected: .*the client sent the alert 'unknown ca'")
+    assert server.count_lines(".*JOIN alice.*") == 0
+
+
+# Certificates
+
+
+def test_a_certificate_that_cannot_be_used_costs_one_line_and_status_1(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    good = certificates.good
+    damaged = tmp_path / "damaged.pem"
+    damaged.write_text(good.certificate.read_text()[:300])
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    missing = tmp_path / "missing.pem"
+    expected = {
+        (missing, good.key): f"{missing}: No such file or directory",
+        (good.certificate, missing): f"{missing}: No such file or directory",
+        (tmp_path, good.key): f"{tmp_path}: Is a directory",
+        (damaged, good.key): f"{damaged}: a certificate in PEM form is expected",
+        (good.key, good.certificate): f"{good.key}: a certificate in PEM form is expected",
+        (good.certificate, empty): f"{empty}: a private key in PEM form is expected",
+        (good.certificate, certificates.renewed.key): f"{certificates.renewed.key}: "
+        f"the key of {good.certificate} is expected, but this is another one",
+        (good.certificate, certificates.encrypted_key.key): f"{certificates.encrypted_key.key}: "
+        "expected a key that is not encrypted",
+    }
+    with ThreadPoolExecutor(2) as pool:
+        run = pool.map(lambda pair: run_program("chat_server.py", "0", *Pair(*pair).options), expected)
+        results = dict(zip(expected, run, strict=True))
+        alone = run_program("chatroom_server.py", "0", "--tls-certificate", str(good.certificate))
+    for pair, sentence in expected.items():
+        assert (results[pair].returncode, results[pair].stdout, results[pair].stderr) == (1, "", f"{sentence}\n")
+    assert (alone.returncode, alone.stderr) == (1, "--tls-certificate and --tls-key are expected together\n")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_key_that_may_not_be_read_costs_one_line_and_status_1(certificates: Certificates, tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    key.write_bytes(certificates.good.key.read_bytes())
+    key.chmod(0)
+    result = run_program("chat_server.py", "0", *Pair(certificates.good.certificate, key).options)
+    assert (result.returncode, result.stderr) == (1, f"{key}: Permission denied\n")
+
+
+def test_sighup_renews_the_certificate_of_a_server_and_its_rooms_without_dropping_anybody(
+    start_tls: Start, join: Join, certificates: Certificates, tmp_path: Path
+) -> None:
+    pair = Pair(tmp_path / "certificate.pem", tmp_path / "key.pem")
+
+    def install(certificate: Path, key: Path) -> None:
+        pair.certificate.write_bytes(certificate.read_bytes())
+        pair.key.write_bytes(key.read_bytes())
+        server.process.send_signal(signal.SIGHUP)
+
+    def name(port: int) -> str:
+        peer = join(server, port)
+        return dict(field[0] for field in peer.tls.getpeercert()["subject"])["commonName"]  # type: ignore
+
+    pair.certificate.write_bytes(certificates.good.certificate.read_bytes())
+    pair.key.write_bytes(certificates.good.key.read_bytes())
+    server = start_tls("chatroom_server.py", "0", pair=pair)
+    lobby = join(server)
+    lobby.send("1red", "2red")
+    lobby.expect("0")
+    room = int(lobby.expect_match(r"0(\d+) 0")[1])
+    member, other = join(server, room), join(server, room)
+    assert (name(server.port), name(room)) == ("good", "good")
+    install(certificates.renewed.certificate, certificates.renewed.key)
+    server.wait_for_line("The certificate was read again; new connections use it")
+    assert (name(server.port), name(room)) == ("renewed", "renewed")
+    install(certificates.good.certificate, certificates.renewed.key)
+    server.wait_for_line(f"The certificate was not replaced: {pair.key}: the key of .* is expected, .*")
+    pair.key.unlink()
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_line(f"The certificate was not replaced: {pair.key}: No such file or directory")
+    assert (name(server.port), name(room)) == ("renewed", "renewed")
+    member.send("still here")
+    other.expect("still here")
+    lobby.send("3", "4red")
+    lobby.expect("0red", "0")
+
+
+# Clients
+
+
+class Recorder:
+    """A server that shakes hands with one client and records what the client sends to it, plain or decrypted."""
+
+    def __init__(self, pair: Pair | None) -> None:
+        self._listener = socket.create_server(("localhost", 0))
+        self._context = None
+        if pair:
+            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._context.load_cert_chain(pair.certificate, pair.key)
+        self.port: int = self._listener.getsockname()[1]
+        self._pool = ThreadPoolExecutor(1)
+        self._recorded = self._pool.submit(self._record)
+
+    def _record(self) -> bytes:
+        with self._listener, self._listener.accept()[0] as sock:
+            sock.settimeout(WAIT_SECONDS)
+            if not self._context:
+                sock.sendall(b"Welcome\n")
+                return sock.recv(1 << 16)
+            try:
+                with self._context.wrap_socket(sock, server_side=True) as tls:
+                    return tls.recv(1 << 16)
+            except OSError:
+                return b""
+
+    def recorded(self) -> bytes:
+        """Return what the client sent."""
+        try:
+            return self._recorded.result(WAIT_SECONDS)
+        finally:
+            self._pool.shutdown()
+
+
+def tls_options(authority: Path | None = None) -> argparse.Namespace:
+    """Return a client's options."""
+    return argparse.Namespace(tls=True, tls_ca=authority and str(authority))
+
+
+def test_a_client_connects_to_a_server_that_it_trusts_by_name_and_by_address(
+    start_tls: Start, certificates: Certificates
+) -> None:
+    server = start_tls("chat_server.py", "0")
+    for host in ("localhost", "127.0.0.1"):
+        with connect(host, server.port, tls_options(certificates.authority)) as sock:
+            assert isinstance(sock, ssl.SSLSocket)
+            sock.sendall(b"JOIN alice\nQUIT\n")
+            assert sock.recv(100) == b"JOIN alice accepted\n"
+
+
+@pytest.mark.parametrize(
+    ("pair", "trusted", "sentence"),
+    [
+        ("expired", "authority", "its certificate has expired"),
+        ("self_signed", None, "its certificate is self-signed; --tls-ca FILE names a certificate to trust"),
+        ("other_host", "authority", "its certificate is for another host, not for localhost"),
+        ("good", None, "its certificate was issued by an unknown authority; --tls-ca FILE names one to trust"),
+    ],
+)
+def test_a_client_sends_nothing_to_a_server_that_it_does_not_trust(
+    certificates: Certificates, pair: str, trusted: str | None, sentence: str
+) -> None:
+    recorder = Recorder(getattr(certificates, pair))
+    options = tls_options(certificates.authority if trusted else None)
+    with pytest.raises(CannotConnect) as refused:
+        connect("localhost", recorder.port, options)
+    assert str(refused.value) == f"Cannot trust localhost:{recorder.port}: {sentence}"
+    assert recorder.recorded() == b""
+
+
+def test_a_self_signed_certificate_is_trusted_if_it_is_named(certificates: Certificates) -> None:
+    recorder = Recorder(certificates.self_signed)
+    with connect("localhost", recorder.port, tls_options(certificates.self_signed.certificate)) as sock:
+        sock.sendall(b"hello")
+    assert recorder.recorded() == b"hello"
+
+
+def test_a_client_sends_no_request_to_a_server_without_tls(certificates: Certificates) -> None:
+    recorder = Recorder(None)
+    with pytest.raises(CannotConnect) as refused:
+        connect("localhost", recorder.port, tls_options(certificates.authority))
+    assert str(refused.value) == (
+        f"Cannot connect to localhost:{recorder.port} over TLS: the server answers without TLS"
+    )
+    assert recorder.recorded()[:1] == b"\x16"  # a handshake record, and nothing else
+
+
+def test_a_client_waits_for_a_handshake_only_for_a_while() -> None:
+    with socket.create_server(("localhost", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(CannotConnect) as refused:
+            connect("localhost", port, tls_options(), seconds=0.2)
+    assert str(refused.value) == (
+        f"Cannot connect to localhost:{port} over TLS: the server does not answer; perhaps it speaks no TLS"
+    )
+
+
+def test_a_file_of_trusted_certificates_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    missing, empty = tmp_path / "missing.pem", tmp_path / "empty.pem"
+    empty.touch()
+    expected = {missing: "No such file or directory", empty: "a file of PEM certificates is expected"}
+    for path, sentence in expected.items():
+        with pytest.raises(CannotConnect) as refused:
+            connect("localhost", 1, tls_options(path))
+        assert str(refused.value) == f"{path}: {sentence}"
+
+
+REAL_CLIENTS = {
+    "client.py": ("--port", "{port}", "--host", "localhost", "--user", "alice"),
+    "chatroom_client.py": ("localhost", "{port}"),
+    "ticket_client.py": ("localhost", "{port}", "--seats", "1-1"),
+}
+
+
+def run_client(program: str, port: int, authority: Path | None, input: str = "") -> subprocess.CompletedProcess[str]:
+    """Run one of the clients over TLS."""
+    where = [argument.format(port=port) for argument in REAL_CLIENTS[program]]
+    trust = ["--tls-ca", str(authority)] if authority else []
+    return run_program(program, *where, "--tls", *trust, input=input)
+
+
+@pytest.mark.parametrize("program", REAL_CLIENTS)
+def test_a_real_client_says_in_one_sentence_why_it_does_not_trust_a_server(
+    certificates: Certificates, program: str
+) -> None:
+    def refuse(pair: Pair, authority: Path | None, sentence: str) -> None:
+        recorder = Recorder(pair)
+        done = run_client(program, recorder.port, authority, "a secret\n")
+        status = 3 if program == "ticket_client.py" else 1
+        assert (done.returncode, done.stdout) == (status, "")
+        assert done.stderr == f"Cannot trust localhost:{recorder.port}: {sentence}\n"
+        assert recorder.recorded() == b""
+
+    with ThreadPoolExecutor(2) as pool:
+        sentences = [
+            pool.submit(refuse, certificates.expired, certificates.authority, "its certificate has expired"),
+            pool.submit(
+                refuse,
+                certificates.self_signed,
+                None,
+                "its certificate is self-signed; --tls-ca FILE names a certificate to trust",
+            ),
+            pool.submit(
+                refuse,
+                certificates.other_host,
+                certificates.authority,
+                "its certificate is for another host, not for localhost",
+            ),
+        ]
+        for sentence in sentences:
+            sentence.result()
+
+
+def test_tickets_are_sold_over_tls(start_tls: Start, certificates: Certificates, tmp_path: Path) -> None:
+    hall = tmp_path / "seats.txt"
+    hall.write_text("0 0\n0 0\n")
+    server = start_tls("ticket_server.py", "0", "--seats-file", str(hall))
+    done = run_client("ticket_client.py", server.port, certificates.authority)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Booked: 1-1" in done.stdout
+    assert hall.read_text() == "1 0\n0 0\n"
+    answers = s_client(server, "1\n2\n2\n", "-CAfile", str(certificates.authority), "-verify_return_error")
+    assert answers.stdout.endswith("Ticket 1 reserved\nBooked: 2-2\n")
+
+
+def test_rooms_are_reserved_over_tls(dormitory: Dormitory, certificates: Certificates) -> None:
+    dormitory.start_back_ends("S")
+    dormitory.start_main(*certificates.good.options)
+    dormitory.wait_until_found("S")
+    answers = "".join(f"{line}\n" for line in (PASSWORDS["alice"], "S12", "reservation", "quit"))
+    done = run_client("client.py", dormitory.main.port, certificates.authority, answers)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Room S12 is yours: reservation S1. 5 left." in done.stdout
+    lines = f"LOGIN alice {PASSWORDS['alice']}\nAVAILABILITY S12\nQUIT\n"
+    replies = s_client(dormitory.main, lines, "-CAfile", str(certificates.authority), "-verify_return_error")
+    assert replies.stdout == "MEMBER alice\nAVAILABLE 5\n"
+
+
+def test_the_rooms_client_talks_over_tls_in_the_lobby_and_in_a_room(
+    start_tls: Start, join: Join, certificates: Certificates
+) -> None:
+    server = start_tls("chatroom_server.py", "0")
+    lobby = join(server)
+    lobby.send("1red", "2red")
+    lobby.expect("0")
+    member = join(server, int(lobby.expect_match(r"0(\d+) 0")[1]))
+    done = run_client("chatroom_client.py", server.port, certificates.authority, "JOIN red\nhello\n/leave\n")
+    assert done.returncode == 0, done.stderr
+    member.expect_match(".*hello")
+    lobby.send("4red")
+    lobby.expect("0")

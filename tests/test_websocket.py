@@ -1,0 +1,199 @@
+"""WebSocket frames: RFC 6455's own examples, split anywhere, and each way in which a frame can be wrong."""
+
+import os
+import random
+
+import pytest
+from websocket_client import MASK, masked
+
+from web.websocket import Closing, Event, FrameReader, Opcode, accept_key, apply_mask, close_code, close_frame, frame
+
+MAX_BYTES = 4096
+HELLO = bytes.fromhex("818537fa213d7f9f4d5158")  # masked, from there
+PROTOCOL_ERROR, INVALID_TEXT, TOO_BIG = 1002, 1007, 1009
+
+
+def read(data: bytes, max_message_bytes: int = MAX_BYTES) -> list[tuple[int, bytes]]:
+    """Return the events in what a client sent."""
+    return list(FrameReader(max_message_bytes).feed(data))
+
+
+def read_in_pieces(pieces: list[bytes]) -> list[tuple[int, bytes]]:
+    """Return the events in what a client sent in pieces."""
+    reader = FrameReader(MAX_BYTES)
+    return [event for piece in pieces for event in reader.feed(piece)]
+
+
+def expect_closing(data: bytes, code: int, *events: tuple[int, bytes]) -> None:
+    """Fail unless the data give these events, and then a reason to close with a code."""
+    given = []
+    with pytest.raises(Closing) as closing:
+        for event in FrameReader(MAX_BYTES).feed(data):
+            given.append(event)
+    assert (closing.value.code, given) == (code, list(events))
+    assert len(str(closing.value).encode()) <= 123
+
+
+def test_accept_key_of_the_rfc() -> None:
+    assert accept_key("dGhlIHNhbXBsZSBub25jZQ==") == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+
+def test_masked_hello_of_the_rfc_is_read() -> None:
+    assert read(HELLO) == [(Opcode.TEXT, b"Hello")]
+
+
+def test_masked_pong_of_the_rfc_is_read() -> None:
+    assert read(b"\x8a" + HELLO[1:]) == [(Opcode.PONG, b"Hello")]
+
+
+def test_fragmented_hello_of_the_rfc_is_read_once_masked() -> None:
+    assert read(masked(0x01, b"Hel") + masked(0x80, b"lo")) == [(Opcode.TEXT, b"Hello")]
+
+
+@pytest.mark.parametrize(
+    ("opcode", "payload", "header"),
+    [
+        (Opcode.TEXT, b"Hello", "8105"),
+        (Opcode.PING, b"Hello", "8905"),
+        (Opcode.BINARY, bytes(256), "827e0100"),
+        (Opcode.BINARY, bytes(65536), "827f0000000000010000"),
+    ],
+    ids=["text", "ping", "256 bytes", "64 KiB"],
+)
+def test_unmasked_frames_of_the_rfc_are_written(opcode: Opcode, payload: bytes, header: str) -> None:
+    assert frame(opcode, payload) == bytes.fromhex(header) + payload
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 128, 255, 256, 4096, 65535, 65536, 65537])
+def test_lengths_of_every_form_are_read_and_written(size: int) -> None:
+    payload = (b"0123456789abcdef" * (size // 16 + 1))[:size]
+    assert read(masked(0x81, payload), 1 << 17) == [(Opcode.TEXT, payload)]
+    header = frame(Opcode.TEXT, payload).removesuffix(payload)
+    assert len(header) == 2 if size < 126 else 4 if size < 65536 else 10
+
+
+def test_dialogue_split_anywhere_gives_the_same_events() -> None:
+    data = b"".join(
+        [
+            masked(0x81, "Zoë ☕".encode()),
+            masked(0x01, b"one "),
+            masked(0x89, b"ping in between"),
+            masked(0x00, b"two "),
+            masked(0x80, b"three"),
+            masked(0x82, b"\xff\x00"),
+            masked(0x81, b"x" * 300),
+            masked(0x8A),
+            masked(0x88, b"\x03\xe8bye"),
+        ]
+    )
+    expected = [
+        (Opcode.TEXT, "Zoë ☕".encode()),
+        (Opcode.PING, b"ping in between"),
+        (Opcode.TEXT, b"one two three"),
+        (Opcode.BINARY, b"\xff\x00"),
+        (Opcode.TEXT, b"x" * 300),
+        (Opcode.PONG, b""),
+        (Opcode.CLOSE, b"\x03\xe8bye"),
+    ]
+    assert read(data) == expected
+    assert read_in_pieces([data[i : i + 1] for i in range(len(data))]) == expected
+    for cut in range(len(data)):
+        assert read_in_pieces([data[:cut], data[cut:]]) == expected
+
+
+def test_text_cut_within_a_character_is_whole_again() -> None:
+    assert read(masked(0x01, b"\xe2\x98") + masked(0x80, b"\x95")) == [(Opcode.TEXT, "☕".encode())]
+
+
+def test_empty_fragments_are_read() -> None:
+    assert read(masked(0x01) + masked(0x00) * 1000 + masked(0x80)) == [(Opcode.TEXT, b"")]
+
+
+def test_mask_of_zeros_is_a_mask() -> None:
+    assert read(masked(0x81, b"Hello", mask=bytes(4))) == [(Opcode.TEXT, b"Hello")]
+
+
+@pytest.mark.parametrize("size", range(10))
+def test_masking_twice_gives_the_payload(size: int) -> None:
+    payload = os.urandom(size)
+    assert apply_mask(MASK, apply_mask(MASK, payload)) == payload
+    assert apply_mask(MASK, payload) == bytes(byte ^ MASK[i % 4] for i, byte in enumerate(payload))
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (bytes.fromhex("810548656c6c6f"), PROTOCOL_ERROR),
+        (masked(0xC1, b"x"), PROTOCOL_ERROR),
+        (masked(0xA1, b"x"), PROTOCOL_ERROR),
+        (masked(0x91, b"x"), PROTOCOL_ERROR),
+        *[(masked(0x80 | opcode), PROTOCOL_ERROR) for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)],
+        (masked(0x80, b"x"), PROTOCOL_ERROR),
+        (masked(0x00, b"x"), PROTOCOL_ERROR),
+        (masked(0x01, b"x") + masked(0x81, b"y"), PROTOCOL_ERROR),
+        (masked(0x01, b"x") + masked(0x82, b"y"), PROTOCOL_ERROR),
+        (masked(0x09, b"x"), PROTOCOL_ERROR),
+        (masked(0x08), PROTOCOL_ERROR),
+        (masked(0x89, b"x" * 126), PROTOCOL_ERROR),
+        (b"\x81\xfe\x00\x7d" + MASK, PROTOCOL_ERROR),
+        (b"\x81\xff\x00\x00\x00\x00\x00\x00\xff\xff" + MASK, PROTOCOL_ERROR),
+        (b"\x81\xff\x80\x00\x00\x00\x00\x00\x00\x00" + MASK, PROTOCOL_ERROR),
+        (masked(0x88, b"\x03"), PROTOCOL_ERROR),
+        *[
+            (masked(0x88, number.to_bytes(2, "big")), PROTOCOL_ERROR)
+            for number in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)
+        ],
+        (masked(0x88, b"\x03\xe8\xff"), INVALID_TEXT),
+        (masked(0x81, b"\xff"), INVALID_TEXT),
+        (masked(0x81, b"\xed\xa0\x80"), INVALID_TEXT),
+        (masked(0x81, b"\xc0\xaf"), INVALID_TEXT),
+        (masked(0x81, b"\xf4\x90\x80\x80"), INVALID_TEXT),
+        (masked(0x01, b"\xe2\x98") + masked(0x80), INVALID_TEXT),
+        (masked(0x81, b"x" * 4097), TOO_BIG),
+        (masked(0x82, b"x" * 4097), TOO_BIG),
+        (masked(0x01, b"x" * 4096) + masked(0x80, b"x"), TOO_BIG),
+        (b"\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff" + MASK, TOO_BIG),
+    ],
+    ids=lambda value: value.hex()[:40] if isinstance(value, bytes) else str(value),
+)
+def test_wrong_frame_closes_with_its_code_after_the_frames_before_it(data: bytes, code: int) -> None:
+    expect_closing(data, code)
+    expect_closing(HELLO + data, code, (Opcode.TEXT, b"Hello"))
+    with pytest.raises(Closing) as closing:
+        read_in_pieces([data[i : i + 1] for i in range(len(data))])
+    assert closing.value.code == code
+
+
+@pytest.mark.parametrize("number", [1000, 1001, 1003, 1007, 1011, 1014, 3000, 4999])
+def test_close_codes_that_may_be_sent_are_read(number: int) -> None:
+    ((opcode, payload),) = read(masked(0x88, number.to_bytes(2, "big")))
+    assert (opcode, close_code(payload)) == (Opcode.CLOSE, number)
+
+
+def test_close_without_a_code_is_read() -> None:
+    assert read(masked(0x88)) == [(Opcode.CLOSE, b"")]
+    assert close_code(b"") == 1005
+    assert close_frame(1005) == b"\x88\x00"
+
+
+def test_nothing_is_read_after_a_close_frame() -> None:
+    assert read(masked(0x88) + HELLO + b"\xff\xff") == [(Opcode.CLOSE, b"")]
+
+
+def test_close_reason_is_cut_between_characters() -> None:
+    sent = close_frame(1014, "☕" * 42)  # 126 bytes, of which 123 may be sent: 41 characters
+    assert sent == b"\x88\x7d\x03\xf6" + ("☕" * 41).encode()
+    assert close_frame(1000, "x" + "☕" * 42)[4:].decode() == "x" + "☕" * 40
+
+
+def test_random_bytes_give_events_or_a_reason_to_close() -> None:
+    generator = random.Random(6455)
+    for _ in range(3000):
+        data = bytearray(masked(generator.choice([0x81, 0x01, 0x80, 0x88, 0x89, 0x8A]), generator.randbytes(5)) * 3)
+        for _ in range(generator.randrange(4)):
+            data[generator.randrange(len(data))] = generator.randrange(256)
+        reader = FrameReader(MAX_BYTES)
+        try:
+            assert all(isinstance(event, Event) for event in reader.feed(bytes(data)))
+        except Closing as closing:
+            assert closing.code in (PROTOCOL_ERROR, INVALID_TEXT, TOO_BIG)

@@ -1,0 +1,188 @@
+"""Heads of HTTP requests and whole responses (RFC 9110 and 9112): bytes to values and back, no socket.
+
+Every response ends its connection, so there is no second request to find after the first, and no body is ever read.
+"""
+
+import base64
+import binascii
+import http.client
+import io
+import re
+from collections.abc import Mapping
+from email.message import Message
+from http import HTTPStatus
+from typing import NamedTuple
+
+from web.websocket import accept_key
+
+MAX_HEAD_BYTES = 16 << 10
+MAX_REQUEST_LINE_BYTES = 4 << 10
+KEY_BYTES = 16
+
+HEAD_END = re.compile(rb"\r?\n\r?\n")
+REQUEST_LINE = re.compile(r"(?P<method>[!#$%&'*+.^_`|~0-9A-Za-z-]+) (?P<target>[!-~]+) HTTP/1\.[01]")
+
+# No script, style or image but from here, no page inside another, no guessing of types, nothing kept in a cache.
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+class Refused(Exception):
+    """A request gets an error status.
+
+    Args:
+        status: the status.
+        sentence: what was wrong.
+        headers: what the response must have as well.
+    """
+
+    def __init__(self, status: HTTPStatus, sentence: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.headers = headers or {}
+
+
+class Request(NamedTuple):
+    """The head of a request.
+
+    Attributes:
+        method: such as GET.
+        path: the target up to a question mark.
+        headers: by name, in any case.
+    """
+
+    method: str
+    path: str
+    headers: Message
+
+    def header(self, name: str) -> str:
+        """Return a header's value, or nothing if there is none.
+
+        Raises:
+            Refused: it is there more than once.
+        """
+        values = self.headers.get_all(name, [])
+        if len(values) > 1:
+            raise Refused(HTTPStatus.BAD_REQUEST, f"One {name} header is expected, but {len(values)} came")
+        return str(values[0]).strip() if values else ""
+
+
+class HeadReader:
+    """Turn what a client sent, in pieces of any size, into the head of its request.
+
+    Attributes:
+        rest: what came after the head.
+    """
+
+    def __init__(self) -> None:
+        self.rest = b""
+        self._data = b""
+
+    def feed(self, data: bytes) -> Request | None:
+        """Take what was received; return the head once it is whole.
+
+        Raises:
+            Refused: it is malformed or too long.
+        """
+        self._data = (self._data + data).lstrip(b"\r\n")
+        end = HEAD_END.search(self._data)
+        head = self._data[: end.end()] if end else self._data
+        check_size(head)
+        if not end:
+            return None
+        self.rest = self._data[end.end() :]
+        return parse_head(head)
+
+
+def check_size(head: bytes) -> None:
+    """Check the beginning of a head, which may not be whole yet.
+
+    Raises:
+        Refused: it is too long, or begins like no request.
+    """
+    if head and not head[:1].isalpha():  # a browser that tries TLS would wait, and so would its user
+        raise Refused(HTTPStatus.BAD_REQUEST, f"A request such as GET / HTTP/1.1 is expected, not byte {head[0]}")
+    if len(head.partition(b"\n")[0]) > MAX_REQUEST_LINE_BYTES:
+        raise Refused(HTTPStatus.REQUEST_URI_TOO_LONG, f"The request line is over {MAX_REQUEST_LINE_BYTES} bytes")
+    if len(head) > MAX_HEAD_BYTES:
+        raise Refused(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The head of the request is over {MAX_HEAD_BYTES} bytes"
+        )
+
+
+def parse_head(head: bytes) -> Request:
+    """Return a whole head as values.
+
+    Raises:
+        Refused: it is malformed.
+    """
+    line, _, fields = head.partition(b"\n")
+    match = REQUEST_LINE.fullmatch(line.decode("latin-1").removesuffix("\r"))
+    if not match:
+        raise Refused(HTTPStatus.BAD_REQUEST, "A request line such as GET / HTTP/1.1 is expected")
+    try:
+        headers = http.client.parse_headers(io.BytesIO(fields))
+    except http.client.HTTPException as error:
+        raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"Too many headers: {error}") from None
+    if headers.defects:
+        raise Refused(HTTPStatus.BAD_REQUEST, "A header is malformed: lines such as Host: localhost are expected")
+    return Request(match["method"], match["target"].partition("?")[0], headers)
+
+
+def check_upgrade(request: Request) -> None:
+    """Check that a request asks for a WebSocket (RFC 6455, section 4.2.1).
+
+    Raises:
+        Refused: it does not, or not as version 13 does.
+    """
+    tokens = {token.strip().lower() for token in ",".join(request.headers.get_all("Connection", [])).split(",")}
+    if request.header("Upgrade").lower() != "websocket" or "upgrade" not in tokens:
+        raise Refused(HTTPStatus.UPGRADE_REQUIRED, "A WebSocket is expected here", {"Upgrade": "websocket"})
+    if request.header("Sec-WebSocket-Version") != "13":
+        headers = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+        raise Refused(HTTPStatus.UPGRADE_REQUIRED, "Version 13 of WebSocket is expected", headers)
+    try:
+        key = base64.b64decode(request.header("Sec-WebSocket-Key"), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise Refused(HTTPStatus.BAD_REQUEST, f"A Sec-WebSocket-Key of {KEY_BYTES} bytes in base64 is expected")
+
+
+def switching_protocols(request: Request) -> bytes:
+    """Return the response after which a WebSocket begins."""
+    return response_head(
+        HTTPStatus.SWITCHING_PROTOCOLS,
+        {
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Accept": accept_key(request.header("Sec-WebSocket-Key")),
+        },
+    )
+
+
+def response(
+    status: HTTPStatus, kind: str, body: bytes, headers: Mapping[str, str] = {}, head_only: bool = False
+) -> bytes:
+    """Return a response that ends the connection.
+
+    Args:
+        status: the status.
+        kind: the type of the body, such as text/html; charset=utf-8.
+        body: the body.
+        headers: more headers.
+        head_only: leave the body out, as for HEAD.
+    """
+    about_body = {"Content-Type": kind, "Content-Length": str(len(body)), "Connection": "close"}
+    return response_head(status, {**about_body, **PAGE_HEADERS, **headers}) + (b"" if head_only else body)
+
+
+def response_head(status: HTTPStatus, headers: Mapping[str, str]) -> bytes:
+    """Return the head of a response."""
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in headers.items())]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1")

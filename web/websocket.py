@@ -1,0 +1,267 @@
+"""WebSocket frames as a server reads and writes them (RFC 6455): bytes in, events out, no socket.
+
+A frame is two bytes, a longer length if needed, a mask of four bytes (from a client only) and the payload:
+
+    FIN RSV1-3 opcode(4) | MASK length(7) | length(16 or 64), if length(7) is 126 or 127 | mask(32) | payload
+
+A message is one frame, or a first frame and continuations of which the last has FIN set; control frames (close, ping,
+pong) may come between these. No extension is offered, so the reserved bits must be zero.
+"""
+
+import base64
+import hashlib
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import NamedTuple
+
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
+MAX_CONTROL_BYTES = 125
+MAX_REASON_BYTES = MAX_CONTROL_BYTES - 2
+FIN = 0x80
+MASK = 0x80
+
+
+class Opcode(IntEnum):
+    """What a frame carries."""
+
+    CONTINUATION = 0
+    TEXT = 1
+    BINARY = 2
+    CLOSE = 8
+    PING = 9
+    PONG = 10
+
+
+class CloseCode(IntEnum):
+    """Why a WebSocket is closed (RFC 6455, section 7.4.1, and the registry of IANA)."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    NO_STATUS = 1005  # never on the wire: a close frame without a code
+    ABNORMAL = 1006  # never on the wire: the connection ended without a close frame
+    INVALID_TEXT = 1007
+    POLICY_VIOLATION = 1008
+    TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
+    BAD_GATEWAY = 1014
+
+
+SENDABLE_CODES = frozenset([*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)])
+
+
+class Closing(Exception):
+    """The WebSocket must be closed.
+
+    Args:
+        code: the close code that says why.
+        reason: the same in a sentence.
+    """
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Event(NamedTuple):
+    """A whole message, or a control frame.
+
+    Attributes:
+        opcode: TEXT, BINARY, CLOSE, PING or PONG.
+        payload: unmasked; that of TEXT is valid UTF-8, and that of CLOSE is empty or a code and a reason.
+    """
+
+    opcode: Opcode
+    payload: bytes
+
+
+class _Header(NamedTuple):
+    """The beginning of a frame."""
+
+    fin: bool
+    opcode: Opcode
+    payload_start: int
+    payload_bytes: int
+
+
+class FrameReader:
+    """Turn what a client sent, in pieces of any size, into events.
+
+    Args:
+        max_message_bytes: how long a message may be, over all its frames.
+    """
+
+    def __init__(self, max_message_bytes: int) -> None:
+        self._max_message_bytes = max_message_bytes
+        self._buffer = bytearray()  # a frame whose end has not come
+        self._opcode: Opcode | None = None  # of a message whose last frame has not come
+        self._message = bytearray()
+        self._closed = False
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        """Take what was received, and give the events that it completes; nothing comes after a close frame.
+
+        Raises:
+            Closing: a frame is not acceptable; those before it were given.
+        """
+        self._buffer += data
+        while not self._closed and (frame := self._next_frame()):
+            header, payload = frame
+            if header.opcode >= Opcode.CLOSE:
+                self._closed = header.opcode is Opcode.CLOSE
+                yield Event(header.opcode, check_close(payload) if self._closed else payload)
+            elif event := self._add_to_message(header, payload):
+                yield event
+
+    def _next_frame(self) -> tuple[_Header, bytes] | None:
+        """Take a whole frame out of the buffer; return None if its end has not come."""
+        header = self._read_header()
+        if header is None:
+            return None
+        end = header.payload_start + header.payload_bytes
+        if len(self._buffer) < end:
+            return None
+        mask = self._buffer[header.payload_start - 4 : header.payload_start]
+        payload = apply_mask(mask, self._buffer[header.payload_start : end])
+        del self._buffer[:end]
+        return header, payload
+
+    def _read_header(self) -> _Header | None:
+        """Return the header at the start of the buffer, checked; None if its end has not come.
+
+        Raises:
+            Closing: no such frame may come here; what it carries is not waited for.
+        """
+        if len(self._buffer) < 2:
+            return None
+        first, second = self._buffer[:2]
+        fin, opcode = bool(first & FIN), check_first_byte(first)
+        if not second & MASK:
+            raise Closing(CloseCode.PROTOCOL_ERROR, "A client's frame is not masked")
+        self._check_order(fin, opcode)
+        length = second & ~MASK
+        start = 2 + {126: 2, 127: 8}.get(length, 0) + 4
+        if len(self._buffer) < start:
+            return None
+        if length >= 126:
+            length = check_long_length(length, int.from_bytes(self._buffer[2 : start - 4], "big"))
+        self._check_length(opcode, length)
+        return _Header(fin, opcode, start, length)
+
+    def _check_order(self, fin: bool, opcode: Opcode) -> None:
+        """Check that a frame may come now."""
+        if opcode >= Opcode.CLOSE:
+            if not fin:
+                raise Closing(CloseCode.PROTOCOL_ERROR, "A control frame is fragmented")
+        elif opcode is Opcode.CONTINUATION and self._opcode is None:
+            raise Closing(CloseCode.PROTOCOL_ERROR, "A continuation comes without a message to continue")
+        elif opcode is not Opcode.CONTINUATION and self._opcode is not None:
+            raise Closing(CloseCode.PROTOCOL_ERROR, "A message begins before the one before it has ended")
+
+    def _check_length(self, opcode: Opcode, length: int) -> None:
+        """Check that a frame is not too long, before its payload is waited for."""
+        if opcode >= Opcode.CLOSE:
+            if length > MAX_CONTROL_BYTES:
+                raise Closing(CloseCode.PROTOCOL_ERROR, f"A control frame is over {MAX_CONTROL_BYTES} bytes")
+        elif len(self._message) + length > self._max_message_bytes:
+            raise Closing(CloseCode.TOO_BIG, f"A message is over {self._max_message_bytes} bytes")
+
+    def _add_to_message(self, header: _Header, payload: bytes) -> Event | None:
+        """Add a frame to the message it belongs to; return the message if this completes it."""
+        opcode = header.opcode if self._opcode is None else self._opcode
+        self._message += payload
+        self._opcode = None if header.fin else opcode
+        if not header.fin:
+            return None
+        message = bytes(self._message)
+        self._message.clear()
+        return Event(opcode, check_text(message) if opcode is Opcode.TEXT else message)
+
+
+def check_first_byte(first: int) -> Opcode:
+    """Return the opcode in the first byte of a frame.
+
+    Raises:
+        Closing: it has none that is defined, or a reserved bit is set.
+    """
+    if first & 0x70:
+        raise Closing(CloseCode.PROTOCOL_ERROR, "A reserved bit is set, but no extension was agreed on")
+    try:
+        return Opcode(first & 0x0F)
+    except ValueError:
+        raise Closing(CloseCode.PROTOCOL_ERROR, f"Unknown opcode {first & 0x0F}") from None
+
+
+def check_long_length(kind: int, length: int) -> int:
+    """Return a length of 16 bits (kind 126) or 64 bits (kind 127).
+
+    Raises:
+        Closing: it fits a shorter field, or its most significant bit is set.
+    """
+    if length < (126 if kind == 126 else 1 << 16) or length >= 1 << 63:
+        raise Closing(CloseCode.PROTOCOL_ERROR, "A length is not written in the shortest form")
+    return length
+
+
+def check_text(payload: bytes) -> bytes:
+    """Return the payload of a text message.
+
+    Raises:
+        Closing: it is not UTF-8.
+    """
+    try:
+        payload.decode()
+    except UnicodeDecodeError as error:
+        raise Closing(CloseCode.INVALID_TEXT, f"Byte {error.start} of a text is not valid UTF-8") from None
+    return payload
+
+
+def check_close(payload: bytes) -> bytes:
+    """Return the payload of a close frame.
+
+    Raises:
+        Closing: it is neither empty nor a valid code and a reason in UTF-8.
+    """
+    if len(payload) == 1:
+        raise Closing(CloseCode.PROTOCOL_ERROR, "A close frame holds half a close code")
+    if payload and close_code(payload) not in SENDABLE_CODES:
+        raise Closing(CloseCode.PROTOCOL_ERROR, f"Close code {close_code(payload)} may not be sent")
+    check_text(payload[2:])
+    return payload
+
+
+def close_code(payload: bytes) -> int:
+    """Return the code in the payload of a close frame, or NO_STATUS."""
+    return int.from_bytes(payload[:2], "big") if payload else CloseCode.NO_STATUS
+
+
+def apply_mask(mask: bytes | bytearray, payload: bytes | bytearray) -> bytes:
+    """Return the exclusive or of a payload and a mask of four bytes, repeated: it masks, and it unmasks."""
+    size = len(payload)
+    key = (bytes(mask) * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
+
+
+def frame(opcode: Opcode, payload: bytes = b"") -> bytes:
+    """Return an unmasked frame, as a server sends it, that is a whole message."""
+    size = len(payload)
+    if size < 126:
+        return bytes((FIN | opcode, size)) + payload
+    if size < 1 << 16:
+        return struct.pack("!BBH", FIN | opcode, 126, size) + payload
+    return struct.pack("!BBQ", FIN | opcode, 127, size) + payload
+
+
+def close_frame(code: int, reason: str = "") -> bytes:
+    """Return a close frame; its reason is cut to MAX_REASON_BYTES of UTF-8."""
+    if code == CloseCode.NO_STATUS:
+        return frame(Opcode.CLOSE)
+    text = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore").encode()
+    return frame(Opcode.CLOSE, struct.pack("!H", code) + text)
+
+
+def accept_key(key: str) -> str:
+    """Return the Sec-WebSocket-Accept that answers a client's Sec-WebSocket-Key."""
+    return base64.b64encode(hashlib.sha1(key.encode() + GUID, usedforsecurity=False).digest()).decode()
