@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A chat server; its clients use telnet.
 
-    JOIN name         register; everything but this and QUIT needs it
-    LIST              ask who is registered
+    JOIN name         register; required before LIST, MESG and BCST
+    LIST              ask for the names of all registered users
     MESG name text    send a text to one user
     BCST text         send a text to all other users
     QUIT              leave
@@ -27,18 +27,18 @@ from net.connection import Connection
 from net.conversation import Conversation
 
 MAX_USERS = 10
-LEAVING_SECONDS = 5.0  # how long JOIN waits for a user whose connection has ended, but whose thread is still busy
+LEAVING_SECONDS = 5.0  # how long JOIN waits for the thread of a user whose connection has ended
 
 NAME = re.compile(r"[A-Za-z0-9]{1,32}")
 UNKNOWN_MESSAGE = "Unknown Message. Use JOIN, LIST, MESG, BCST or QUIT."
 
 
 class Refused(Exception):
-    """A request is not carried out; the text is the reply."""
+    """The server does not carry out a request; the text is the reply."""
 
 
 class TooManyUsers(Refused):
-    """No place is left; the connection closes."""
+    """As many users are registered as are allowed; the server closes the connection."""
 
 
 class Users:
@@ -52,41 +52,41 @@ class Users:
         self._max_users = max_users
         self._left = threading.Condition()  # guards all below; notified when a user leaves
         self._connections: dict[str, Connection] = {}  # by name
-        self._everybody: tuple[Connection, ...] = ()  # a snapshot, replaced at every change
+        self._everybody: tuple[Connection, ...] = ()  # a snapshot of _connections, replaced at every change
 
     def join(self, name: str, connection: Connection) -> None:
-        """Register a user, and say so before any message can reach the connection.
+        """Register a user, and send the reply, so that no message can reach the user before it.
 
         Raises:
-            TooManyUsers: there is no place.
+            TooManyUsers: max_users are registered.
             Refused: another user has the name.
         """
         with self._left:
-            self._left.wait_for(lambda: not self._is_in_the_way(name), LEAVING_SECONDS)
+            self._left.wait_for(lambda: not self._is_about_to_be_free(name), LEAVING_SECONDS)
             if len(self._connections) >= self._max_users:
                 raise TooManyUsers("Too Many Users")
             if name in self._connections:
                 raise Refused(f"Username {name} is taken")
+            connection.post(f"JOIN {name} accepted\n".encode())  # post() never blocks, so the lock may be held
             self._connections[name] = connection
             self._everybody = tuple(self._connections.values())
-            connection.post(f"JOIN {name} accepted\n".encode())  # post() does not block, so the lock may be held
 
-    def _is_in_the_way(self, name: str) -> bool:
-        """Return whether a user who is about to leave, because the connection has ended, still has what is wanted."""
+    def _is_about_to_be_free(self, name: str) -> bool:
+        """Return whether the name, or the last place, is still taken by a user whose connection has ended."""
         if name in self._connections:
             return self._connections[name].has_left()
         is_full = len(self._connections) >= self._max_users
         return is_full and any(connection.has_left() for connection in self._everybody)
 
     def leave(self, name: str) -> None:
-        """Remove a user; the name is free."""
+        """Remove a user, so that the name is free."""
         with self._left:
             del self._connections[name]
             self._everybody = tuple(self._connections.values())
             self._left.notify_all()
 
     def names(self) -> list[str]:
-        """Return the names of all users."""
+        """Return the names of all users, in order of joining."""
         with self._left:
             return list(self._connections)
 
@@ -96,12 +96,17 @@ class Users:
             return self._connections.get(name)
 
     def everybody(self) -> tuple[Connection, ...]:
-        """Return the connections of all users: the same object until somebody joins or leaves."""
+        """Return the connections of all users: the same object until a user joins or leaves."""
         return self._everybody
 
 
 class ChatSession:
-    """What one client asks for, and what comes of it."""
+    """Carries out the requests of one client.
+
+    Args:
+        client: the client.
+        users: the registered users.
+    """
 
     def __init__(self, client: Conversation, users: Users) -> None:
         self._client = client
@@ -109,7 +114,7 @@ class ChatSession:
         self._name = ""  # until JOIN
 
     def run(self) -> None:
-        """Handle requests until the client quits or is gone."""
+        """Handle requests until the client quits or its input ends."""
         try:
             for line in self._client.lines():
                 command, _, rest = line.lstrip(" ").partition(" ")
@@ -131,8 +136,8 @@ class ChatSession:
         """Carry out a request.
 
         Args:
-            command: its first word; an empty line has none.
-            rest: what follows the blank after that word.
+            command: the first word of the request; empty for an empty line.
+            rest: the text after the blank that follows the command.
 
         Raises:
             Refused: the request cannot be carried out.
@@ -153,14 +158,14 @@ class ChatSession:
             raise Refused(f"Already registered as {self._name}")
         if not NAME.fullmatch(name):
             raise Refused("Invalid username: 1 to 32 letters and digits are expected")
-        self._client.flush()  # join() sends the reply by itself
+        self._client.flush()  # earlier replies must go out before the reply that Users.join() sends
         self._users.join(name, self._client.connection)
         self._name = name
         self._client.allow(None)
         self._client.log(f"JOIN {name}")
 
     def list(self, rest: str) -> None:
-        """LIST: tell who is registered."""
+        """LIST: send the names of all users."""
         if rest.strip():
             raise Refused(UNKNOWN_MESSAGE)
         names = self._users.names()
@@ -193,14 +198,14 @@ COMMANDS = {
     "LIST": ChatSession.list,
     "MESG": ChatSession.message,
     "BCST": ChatSession.broadcast,
-}
+}  # QUIT is handled by ChatSession.run()
 
 
 def main() -> int:
-    """Serve until a signal comes; return the exit status."""
+    """Serve until SIGINT or SIGTERM; return the exit status."""
     parser = argparse.ArgumentParser(
         description="A chat server; its clients use telnet.",
-        epilog="Example: python3 chat_server.py 5050, then in other terminals: telnet localhost 5050",
+        epilog="Example: python3 chat_server.py 5050 (clients: telnet localhost 5050)",
     )
     parser.add_argument("port", type=port_number, metavar="PORT", help="TCP port to listen on; 0 means any free port")
     add_number(parser, "--max-users", MAX_USERS, "how many users may be registered at once")

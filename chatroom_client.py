@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A client of the chat room server: commands at a prompt, and in a room each line goes to all others.
+"""A client of the chat room server: it reads commands at a prompt, and in a room it sends each line to all others.
 
     Command> CREATE tea
     Room tea is created.
@@ -9,7 +9,7 @@
 
 A request to the lobby is an action byte, a room's name and a newline; a reply is a status byte, information and a
 newline. A room is a connection to a port of its own. One thread waits for the user, the lobby and the room at once, so
-lines are shown while the user types, and a room that is deleted gives the prompt back at once.
+the client shows lines while the user types, and returns to the prompt at once when a room is deleted.
 """
 
 import os
@@ -47,21 +47,21 @@ MAX_NAME_LENGTH = 32
 
 
 class Refused(Exception):
-    """What the user asked for was not done; the text is a sentence that says why."""
+    """The client or the server refused a command; the text is a sentence that says why."""
 
 
 class ServerLost(Exception):
-    """The connection to the lobby has ended; the text says what is known."""
+    """The connection to the lobby has ended; the text says why, as far as the client knows."""
 
     def __str__(self) -> str:
-        return f"The server is lost: {self.args[0]}"
+        return f"The connection to the server is lost: {self.args[0]}"
 
 
 class Lobby:
-    """The connection that takes requests.
+    """The connection to the lobby.
 
     Args:
-        sock: the connection; between requests only the end of the server brings input.
+        sock: the connection; between requests, the server sends nothing unless it ends the connection.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -75,7 +75,7 @@ class Lobby:
             Refused: the server refused the request.
             ServerLost: the server did not send a reply.
         """
-        with suppress(OSError):  # reading shows what has happened
+        with suppress(OSError):  # reading the reply raises ServerLost
             self.sock.sendall(room_request(action, name))
         status, information = self._read_reply()
         if status is not RoomStatus.SUCCESS:
@@ -83,15 +83,15 @@ class Lobby:
         return information
 
     def check(self) -> None:
-        """Read what has come without a request, if anything has.
+        """Read input that has arrived without a request, if there is any.
 
         Raises:
-            ServerLost: the server has closed the connection, or said why it is going to.
+            ServerLost: the server has closed the connection, or has sent the reason why it will.
         """
         self.sock.setblocking(False)
         try:
             self._receive()
-        except WOULD_BLOCK:  # TLS received something for itself
+        except WOULD_BLOCK:  # only a message of the TLS protocol itself arrived
             return
         finally:
             self.sock.settimeout(ANSWER_SECONDS)
@@ -104,7 +104,7 @@ class Lobby:
         text = harmless(line.rstrip(b"\r"))
         try:
             return RoomStatus(line[0]), text[1:]
-        except (IndexError, ValueError):  # not a chat room server, or one that says why it closes the connection
+        except (IndexError, ValueError):  # not a chat room server, or the reason why it closes the connection
             raise ServerLost(text) from None
 
     def _receive(self) -> None:
@@ -115,15 +115,17 @@ class Lobby:
         except OSError as error:
             raise ServerLost(reason(error)) from None
         if not data:
-            raise ServerLost("it closed the connection")
+            raise ServerLost("the server closed it")
         self._received += data
 
 
 class Prompt:
-    """What a user does at the prompt.
+    """The prompt, and the commands that the user types there.
 
     Args:
-        options: the command line, which says where rooms are reached and how.
+        console: where the user types and reads.
+        lobby: the connection to the lobby.
+        options: the command line, which holds the host of the rooms and the TLS options.
     """
 
     def __init__(self, console: Console, lobby: Lobby, options: argparse.Namespace) -> None:
@@ -134,10 +136,10 @@ class Prompt:
     def run(self) -> None:
         """Carry out commands until the user quits or the input ends.
 
-        The first LIST shows the server that this is a client, which may then be idle for as long as it likes.
+        The LIST at the start is a first request; after it, the server sets the client no time limit.
 
         Raises:
-            ServerLost: the server is gone.
+            ServerLost: the connection to the lobby has ended.
         """
         self._console.show(HELP + self._list() + "\n")
         with suppress(EOFError):
@@ -165,7 +167,7 @@ class Prompt:
             self._console.refuse(str(refused))
 
     def _answer(self, command: str, name: str) -> str:
-        """Do what a command says; return what to tell the user."""
+        """Carry out a command; return the answer to show to the user."""
         if command in ("LIST", "HELP", "?"):
             if name:
                 raise Refused(f"{command} takes no name.")
@@ -203,16 +205,16 @@ def parse_join(information: str) -> tuple[int, int]:
     """Return the port and the number of members in a reply to JOIN.
 
     Raises:
-        ServerLost: the reply has another form, so this is not a chat room server.
+        ServerLost: the reply has another form, so the server is not a chat room server.
     """
     match = re.fullmatch(r"([0-9]{1,5}) ([0-9]+)", information)
     if not match or int(match[1]) > MAX_PORT:
-        raise ServerLost(f"a port and a number of members are expected, but it answered {information!r}")
+        raise ServerLost(f"a port and a number of members are expected, but the server sent {information!r}")
     return int(match[1]), int(match[2])
 
 
 def user_name(text: str) -> str:
-    """Return the user's name that a command line gives.
+    """Check the user's name on the command line, and return it.
 
     Raises:
         argparse.ArgumentTypeError: the text is empty, too long or not printable.
@@ -223,9 +225,9 @@ def user_name(text: str) -> str:
 
 
 def main() -> int:
-    """Parse the command line; let the user chat; return the exit status."""
+    """Parse the command line and let the user chat; return the exit status."""
     options = parse_command_line()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leaving Console restores the terminal's mode
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Console restores the terminal
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -234,19 +236,19 @@ def main() -> int:
         return fail(str(error))
     except KeyboardInterrupt:
         return 0
-    except OSError as error:  # what is shown cannot be written
+    except OSError as error:  # standard output cannot be written
         discard_output()
         return 1 if isinstance(error, BrokenPipeError) else fail(f"Cannot write: {reason(error)}")
 
 
 def parse_command_line() -> argparse.Namespace:
-    """Return the options; end the program with its usage if they are wrong."""
+    """Return the options; if they are wrong, print the usage and exit."""
     parser = argparse.ArgumentParser(
         description="Talk in the chat rooms of chatroom_server.py. HELP at the prompt lists the commands.",
-        epilog="Example: chatroom_client.py localhost 5050 --name alice",
+        epilog="Example: python3 chatroom_client.py localhost 5050 --name alice",
     )
     parser.add_argument("host", metavar="HOST", help="name or address of the machine where the server runs")
-    parser.add_argument("port", type=port_number, metavar="PORT", help="port that the server was started with")
+    parser.add_argument("port", type=port_number, metavar="PORT", help="port of the server's lobby")
     parser.add_argument("--name", type=user_name, metavar="NAME", help="put NAME: before each line you send to a room")
     add_tls_options(parser)
     return parser.parse_args()
@@ -255,7 +257,7 @@ def parse_command_line() -> argparse.Namespace:
 def chat(options: argparse.Namespace) -> int:
     """Connect, and carry out what the user types; return the exit status.
 
-    It is 1 if something in a script was refused. A user at a terminal has seen it.
+    The status is 1 if a command of a script was refused. It is 0 at a terminal, where the user has seen the refusal.
     """
     with closing(connect(options.host, options.port, options)) as sock, Console() as console:
         sock.settimeout(ANSWER_SECONDS)

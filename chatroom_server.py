@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-r"""A server of chat rooms; its clients are chatroom_client.py and telnet.
+r"""A chat room server; its clients are chatroom_client.py and telnet.
 
 A request is an action byte, a room's name and \n; a reply is a status byte, information and \n:
 
@@ -11,7 +11,8 @@ A request is an action byte, a room's name and \n; a reply is a status byte, inf
 An action may be written as a digit, as telnet sends it; the reply then begins with a digit too.
 
 A room has a listening socket of its own, a thread that accepts, and a thread for each member. A client that connects to
-its port is a member until it closes or sends the line /leave; every other line goes to all other members.
+the room's port is a member until it closes the connection or sends the line /leave. The room relays every other line to
+all other members.
 """
 
 import os
@@ -49,11 +50,11 @@ ANY_FREE_PORT = range(1)
 
 
 class RequestFailed(Exception):
-    """A request is not carried out.
+    """The server cannot carry out a request.
 
     Args:
-        status: the reply's status.
-        sentence: tells the client why.
+        status: the status of the reply.
+        sentence: the information of the reply.
     """
 
     def __init__(self, status: RoomStatus, sentence: str) -> None:
@@ -62,19 +63,19 @@ class RequestFailed(Exception):
 
 
 class Room:
-    """A chat room: a TCP server, whose connections are the members.
+    """A chat room: a TCP server whose connections are the members.
 
     Args:
-        name: what the room is called.
-        site: what all rooms have in common.
+        name: the room's name.
+        site: where the room listens.
 
     Attributes:
         name: as given.
-        server: the server.
+        server: the TCP server.
 
     Raises:
-        OSError: there is no descriptor or port for it.
-        RuntimeError: there is no thread for it.
+        OSError: no descriptor or port is free.
+        RuntimeError: no thread can be started.
     """
 
     def __init__(self, name: str, site: "Site") -> None:
@@ -83,7 +84,7 @@ class Room:
         self.server.start()
 
     def _relay(self, member: Conversation) -> None:
-        """Send the lines of a member to all others, until it leaves."""
+        """Send the lines of a member to all other members, until it leaves."""
         member.allow(None)
         member.log(f"entered room {self.name}")
         member.flush()
@@ -100,14 +101,14 @@ class Room:
 
 
 class Site:
-    """Where and how rooms listen.
+    """The settings that all rooms share: where and how they listen.
 
     Args:
         host: the name or address.
-        ports: the ports that rooms may use; ANY_FREE_PORT leaves the choice to the system.
-        places: one for each connection, to a room or to the lobby.
-        login_seconds: how long a TLS handshake may take.
-        certificate: what the server proves itself with, if it speaks TLS.
+        ports: the ports that rooms may use; with ANY_FREE_PORT, the system chooses.
+        places: limits the connections to the lobby and to all rooms together.
+        login_seconds: the time limit for a TLS handshake.
+        certificate: the server's certificate, if it speaks TLS.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class Site:
         """Return a server that listens on the first free port.
 
         Raises:
-            OSError: no port is free, or there is no descriptor.
+            OSError: no port or no descriptor is free.
         """
         for port in self._ports:
             try:
@@ -136,25 +137,25 @@ class Site:
 
 
 class Rooms:
-    """The database of all rooms, in order of creation.
+    """All rooms, in order of creation.
 
     Args:
         site: where rooms listen.
-        max_rooms: how many there may be.
+        max_rooms: how many rooms may exist at once.
     """
 
     def __init__(self, site: Site, max_rooms: int) -> None:
         self.site = site
         self._max_rooms = max_rooms
-        self._lock = threading.Lock()  # guards all below and _max_rooms
+        self._lock = threading.Lock()  # guards all below
         self._by_name: dict[str, Room] = {}
         self._reserved: set[str] = set()  # names of rooms that are being created
 
     def reserve(self, name: str) -> None:
-        """Reserve a name and a place for a room; add() or release() must follow.
+        """Reserve a name for a room that the caller creates; add() or release() must follow.
 
         Raises:
-            RequestFailed: a room of that name exists or is being created, or there are too many rooms.
+            RequestFailed: a room of that name exists or is being created, or max_rooms rooms exist.
         """
         with self._lock:
             if name in self._by_name or name in self._reserved:
@@ -171,25 +172,25 @@ class Rooms:
             self._reserved.remove(name)
 
     def add(self, room: Room) -> None:
-        """Add a room, whose name is reserved."""
+        """Add a room whose name was reserved."""
         with self._lock:
             self._reserved.remove(room.name)
             self._by_name[room.name] = room
 
     def find(self, name: str) -> Room:
-        """Return a room.
+        """Return the room of a name.
 
         Raises:
-            RequestFailed: there is no room of that name.
+            RequestFailed: no room has this name.
         """
         with self._lock:
             return self._find(name)
 
     def remove(self, name: str) -> Room:
-        """Remove a room, so that its name is free; return it, for the caller to stop.
+        """Remove a room, so its name is free; return the room, which the caller must stop.
 
         Raises:
-            RequestFailed: there is no room of that name.
+            RequestFailed: no room has this name.
         """
         with self._lock:
             room = self._find(name)
@@ -202,9 +203,8 @@ class Rooms:
             return list(self._by_name)
 
     def close(self) -> list[Room]:
-        """Remove all rooms, and let none be created any more; return them, for the caller to stop."""
+        """Remove all rooms, so that no other thread stops them; return the rooms, which the caller must stop."""
         with self._lock:
-            self._max_rooms = 0
             rooms, self._by_name = list(self._by_name.values()), {}
             return rooms
 
@@ -215,11 +215,10 @@ class Rooms:
 
 
 def main() -> int:
-    """Take the parameters; serve; return the exit status."""
+    """Parse the command line and serve; return the exit status."""
     parser = argparse.ArgumentParser(
-        description="A server of chat rooms: a lobby, and a port for each room.",
-        epilog="Example: python3 chatroom_server.py 5060, then in other terminals: "
-        "python3 chatroom_client.py localhost 5060",
+        description="A server of chat rooms, for chatroom_client.py: a lobby, and a port for each room.",
+        epilog="Example: python3 chatroom_server.py 5060",
     )
     parser.add_argument("port", type=port_number, metavar="PORT", help="TCP port of the lobby; 0 means any free port")
     add_number(parser, "--max-rooms", MAX_ROOMS, "how many rooms there may be at once")
@@ -228,14 +227,14 @@ def main() -> int:
         type=port_range,
         default=ANY_FREE_PORT,
         metavar="FIRST-LAST",
-        help="which ports rooms may use, for instance those that a firewall lets through (default: any free port)",
+        help="the ports that rooms may use, for instance those that a firewall allows (default: any free port)",
     )
     process.add_server_options(parser)
     return server(parser.parse_args())
 
 
 def port_range(text: str) -> range:
-    """Return the ports that FIRST-LAST names.
+    """Convert FIRST-LAST to a range of ports.
 
     Raises:
         argparse.ArgumentTypeError: the text is not of this form.
@@ -249,7 +248,7 @@ def port_range(text: str) -> range:
 
 
 def server(options: argparse.Namespace) -> int:
-    """Set up the master socket and accept until SIGINT or SIGTERM; then stop it and all rooms together."""
+    """Listen for the lobby and serve until SIGINT or SIGTERM; then stop the lobby and all rooms together."""
     process.prepare(options.max_connections + options.max_rooms * SERVER_DESCRIPTORS, os.getpid())
     places = process.places(options)
     try:
@@ -273,7 +272,7 @@ def server(options: argparse.Namespace) -> int:
 
 
 def connection_handler(client: Conversation, rooms: Rooms) -> None:
-    """Answer the requests of one client of the lobby; its own thread runs this."""
+    """Answer the requests of one client of the lobby, in the connection's own thread."""
     in_digits = False
     try:
         for request in client.raw_lines():
@@ -296,7 +295,7 @@ def answer(client: Conversation, rooms: Rooms, request: bytes) -> tuple[RoomStat
         if action is not RoomAction.LIST and not is_room_name(name):
             raise RequestFailed(RoomStatus.INVALID, f"Invalid name: {ROOM_NAME_RULE}")
         if action in (RoomAction.CREATE, RoomAction.DELETE):
-            client.flush()  # their handlers write status lines, and a deletion takes a moment
+            client.flush()  # their handlers write status lines themselves, and a deletion may take seconds
         return RoomStatus.SUCCESS, HANDLERS[action](rooms, name)
     except RequestFailed as failure:
         client.log(f"refused: {failure}")
@@ -304,10 +303,10 @@ def answer(client: Conversation, rooms: Rooms, request: bytes) -> tuple[RoomStat
 
 
 def requested_action(request: bytes) -> RoomAction:
-    """Return the action that the first byte of a request names, as a number or as a digit.
+    """Return the action of a request, whose first byte is the action's number or a digit.
 
     Raises:
-        RequestFailed: it names none.
+        RequestFailed: the request is empty, or its first byte is not an action.
     """
     if not request:
         raise RequestFailed(RoomStatus.INVALID, "Empty request: an action byte, 1 to 4, is expected")
@@ -319,10 +318,10 @@ def requested_action(request: bytes) -> RoomAction:
 
 
 def room_creation_handler(rooms: Rooms, name: str) -> str:
-    """Create a room: its name, its own listening socket, its thread.
+    """Create a room with its own listening socket and thread.
 
     Raises:
-        RequestFailed: the name is taken, there are too many rooms, or there is no port, descriptor or thread for it.
+        RequestFailed: the name is taken, there are too many rooms, or no port, descriptor or thread is free.
     """
     rooms.reserve(name)
     try:
@@ -336,10 +335,10 @@ def room_creation_handler(rooms: Rooms, name: str) -> str:
 
 
 def room_join_handler(rooms: Rooms, name: str) -> str:
-    """Return the port of a room, and how many members it has before this one.
+    """Return the port of a room, and how many members it has before the client joins.
 
     Raises:
-        RequestFailed: there is no such room.
+        RequestFailed: no room has this name.
     """
     room = rooms.find(name)
     room.server.accept_pending()
@@ -355,7 +354,7 @@ def room_deletion_handler(rooms: Rooms, name: str) -> str:
     """Remove a room, warn its members and close their connections.
 
     Raises:
-        RequestFailed: there is no such room.
+        RequestFailed: no room has this name.
     """
     room = rooms.remove(name)
     stop_all([room.server], f"Warning: room {name} is deleted\n".encode())

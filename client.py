@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""The dormitory's client: asks a person what to ask the main server, and says the answer in a sentence.
+"""The dormitory's client: it asks the user for requests, sends them to the main server, and explains the replies.
 
-    user name, password (Enter alone: a guest), then again and again a room's code and availability or reservation, or
-    both at once (`S233 r`, `reserve S233`); at the same prompt also list, list S, mine, cancel ID, help and quit
+It asks for a user name and a password (Enter alone: guest). Then it repeats two questions: for a room's code, and for
+availability or reservation. The user may answer both at once (`S233 r`, `reserve S233`), or type list, list S, mine,
+cancel ID, help or quit, in upper or lower case. Every question accepts help and quit.
 
-Commands may be typed in upper or lower case; help and quit are understood at every question.
-
-When standard input is not a terminal, the same answers are read from it, a line each, and nothing is asked; the
-password is a line, too. The exit status is 0 if all went well, 1 if the server was lost or the login was refused.
+If standard input is not a terminal, the client shows no questions and reads the answers, also the password, from there,
+one from each line. The exit status is 0 if the answers ended, 1 if the server was lost or the login was refused.
 """
 
 import os
@@ -68,18 +67,18 @@ class Lost(Exception):
 
 
 class LoginRefused(Exception):
-    """There is no login, and there are no more answers to try; the text says why."""
+    """The login failed, and the client will not try again; the text says why."""
 
 
 class Quit(EOFError):
-    """The user has typed quit: like the end of the answers."""
+    """The user has typed quit; this counts as the end of the answers."""
 
 
 class MainServer:
     """The connection to the main server.
 
     Args:
-        options: the command line: where the server is, whether to use TLS, and whether to narrate.
+        options: the command line.
 
     Raises:
         CannotConnect: the server cannot be reached.
@@ -97,12 +96,12 @@ class MainServer:
         """Send a request; return the status word of the reply, and the rest of the reply.
 
         Raises:
-            Lost: there is no reply.
+            Lost: no reply came.
         """
         word, _, rest = request.partition(" ")
         is_login = word == "LOGIN"
         sent = f"Authentication request of {rest.split()[0]} sent" if is_login else f"Request sent: {request}"
-        with suppress(OSError):  # reading says what happened, and may find the server's last line
+        with suppress(OSError):  # read_line() raises Lost, or finds the server's last line
             self._sock.sendall(request.encode(errors="replace") + b"\n")
         self._narrate(sent)
         line = self.read_line()
@@ -111,7 +110,7 @@ class MainServer:
         received = "Result of the authentication" if is_login else "Response"
         self._narrate(f"{received} received over TCP with port {self._port}: {line[:MAX_SHOWN_CHARACTERS]}")
         word, _, rest = line.partition(" ")
-        if not word.isupper():  # not a reply, but why the server closes the connection
+        if not word.isupper():  # not a reply, but a sentence that says why the server closes the connection
             raise Lost(closed(line))
         return word, rest
 
@@ -140,21 +139,21 @@ class MainServer:
 
 
 def closed(sentence: str) -> str:
-    """Return that the server closed the connection, and the sentence that it sent last, if there is one."""
+    """Return the message that the server closed the connection, with the sentence that it sent last, if any."""
     return f"The main server closed the connection{': ' + sentence if sentence else '.'}"
 
 
 def ask(question: str, help_text: str, read: Callable[[str], str] = input) -> str:
-    """Return the answer to a question. The question is shown only on a terminal.
+    """Return the answer to a question, which is shown only on a terminal.
 
     Args:
         question: the question.
-        help_text: what is shown for the answer help, after which the question comes again.
-        read: reads from the terminal.
+        help_text: the text to show when the answer is help, before the question is repeated.
+        read: shows the question on a terminal and reads the answer.
 
     Raises:
         Quit: the answer is quit.
-        EOFError: there is no answer.
+        EOFError: the answers have ended.
     """
     while True:
         answer = read(question) if sys.stdin.isatty() else input()
@@ -167,10 +166,10 @@ def ask(question: str, help_text: str, read: Callable[[str], str] = input) -> st
 
 
 def log_in(server: MainServer, user: str | None, password: str | None) -> None:
-    """Log in; ask for what is not given, and ask again until the server accepts it.
+    """Log in; ask for a name or a password that is None, and ask again until the server accepts the login.
 
     Raises:
-        LoginRefused: the server did not accept what was given, or what was answered last.
+        LoginRefused: the server refused the given password, or the last of those that were typed.
         EOFError: the answers ended before the first attempt.
     """
     refusals = 0
@@ -196,7 +195,7 @@ def log_in(server: MainServer, user: str | None, password: str | None) -> None:
 
 
 def ask_user_name() -> str:
-    """Return the user name that is typed: one word."""
+    """Ask for the user name, which must be one word."""
     while True:
         words = ask("User name: ", LOGIN_HELP).split()
         if len(words) == 1:
@@ -205,7 +204,7 @@ def ask_user_name() -> str:
 
 
 def ask_password() -> str:
-    """Return the password that is typed without being shown; without a terminal, the next line."""
+    """Ask for the password; a terminal does not show it."""
     while True:
         try:
             return ask("Password (Enter alone: as a guest): ", LOGIN_HELP, getpass.getpass)
@@ -214,7 +213,7 @@ def ask_password() -> str:
 
 
 def send_login(server: MainServer, name: str, password: str) -> tuple[str, str]:
-    """Return the reply to a login; if the server has no time for it, try again."""
+    """Return the reply to a login; if the server is too busy, try again, LOGIN_RETRIES times."""
     request = f"LOGIN {name} {password}" if password else f"LOGIN {name}"
     for _ in range(LOGIN_RETRIES):
         word, rest = server.ask(request)
@@ -226,11 +225,11 @@ def send_login(server: MainServer, name: str, password: str) -> tuple[str, str]:
 
 
 def converse(server: MainServer) -> NoReturn:
-    """Carry out one request after the other.
+    """Carry out one request after another.
 
     Raises:
         Quit: the user has typed quit.
-        EOFError: there are no more requests.
+        EOFError: the answers have ended.
     """
     while True:
         words = ask(PROMPT, HELP).split()
@@ -239,7 +238,7 @@ def converse(server: MainServer) -> NoReturn:
 
 
 def carry_out(server: MainServer, words: list[str]) -> str:
-    """Carry out what a user typed; return what to tell the user."""
+    """Carry out the request that the user typed; return the text for the user."""
     command = words[0].upper()
     if command in ("LIST", "MINE", "CANCEL"):
         return explain(*server.ask(" ".join(words).upper()), request=command)
@@ -251,7 +250,7 @@ def carry_out(server: MainServer, words: list[str]) -> str:
 
 
 def action_of(word: str) -> str:
-    """Return AVAILABILITY or RESERVE for a word that means it, or for its beginning; "" for another word."""
+    """Return AVAILABILITY or RESERVE if a word of ACTIONS begins with this one, else ""."""
     for name, action in ACTIONS.items():
         if name.startswith(word.lower()):
             return action
@@ -259,7 +258,7 @@ def action_of(word: str) -> str:
 
 
 def ask_action() -> str:
-    """Ask what to do with a room; return AVAILABILITY or RESERVE."""
+    """Ask whether the user wants availability or a reservation; return AVAILABILITY or RESERVE."""
     while True:
         answer = ask("Availability or reservation? ", HELP).strip()
         if answer and action_of(answer):
@@ -268,7 +267,7 @@ def ask_action() -> str:
 
 
 def ask_about_room(server: MainServer, action: str, code: str) -> str:
-    """Request something for a room; return what to tell the user. The code may be typed in lower case."""
+    """Send a request for a room; return the text for the user. The code may be typed in lower case."""
     for spelling in dict.fromkeys((code[0].upper() + code[1:], code.upper())):
         word, rest = server.ask(f"{action} {spelling}")
         if word != "UNKNOWN_ROOM":
@@ -277,7 +276,7 @@ def ask_about_room(server: MainServer, action: str, code: str) -> str:
 
 
 def explain(word: str, rest: str, request: str = "", room: str = "") -> str:
-    """Return what a reply means, in sentences or as a table.
+    """Explain a reply in sentences or as a table.
 
     Args:
         word: the reply's status word.
@@ -322,7 +321,7 @@ def read_password(file: Path) -> str:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Talk to the server until the answers end; return the exit status of the program."""
+    """Log in and carry out requests until the answers end; return the exit status of the program."""
     password = None
     if options.password_file:
         try:
@@ -346,7 +345,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def parse_options() -> argparse.Namespace:
-    """Return what the command line says."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description="Ask the dormitory for rooms, and reserve them.",
         epilog="Example: python3 client.py --host 192.0.2.1 --user alice",
@@ -361,9 +360,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--password-file", type=Path, metavar="F", help="a file whose first line is the password (default: asks)"
     )
-    parser.add_argument(
-        "--verbose", action="store_true", help="tell on standard error what is sent and received, step by step"
-    )
+    parser.add_argument("--verbose", action="store_true", help="report each step, sent or received, on standard error")
     add_tls_options(parser)
     options = parser.parse_args()
     if options.user is not None and len(options.user.split()) != 1:
@@ -374,7 +371,7 @@ def parse_options() -> argparse.Namespace:
 def main() -> int:
     """Run the client; return its exit status."""
     options = parse_options()
-    sys.stdin = sys.stdin or io.StringIO()  # None if it was closed before the program began
+    sys.stdin = sys.stdin or io.StringIO()  # a standard stream that was closed before the start is None
     sys.stdout = sys.stdout or io.StringIO()
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
@@ -382,7 +379,7 @@ def main() -> int:
     try:
         status = run(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # nobody reads the output any more
+    except BrokenPipeError:  # the program that read the output has ended
         discard_output()
         return 1
     except OSError as error:

@@ -3,11 +3,11 @@
 
     demo.py                  all scenarios, one after the other; the exit status is 0 if all happened as expected
     demo.py cinema           one of them: chat, cinema, rooms, dormitory or tls
-    demo.py cinema --stay    only the servers, for you to play with; Ctrl-C stops them
+    demo.py cinema --stay    only its servers, for you to use; Ctrl-C stops them
     demo.py --stay           the servers of all systems, and the front end for browsers
 
 The programs run as processes, on free ports of 127.0.0.1 and on copies of the data files in a temporary directory.
-scenarios/harness.py runs them and shows what they write; scenarios/scenarios.py holds what is played.
+scenarios/harness.py runs them and shows what they write; scenarios/scenarios.py contains the scenarios.
 """
 
 import os
@@ -23,7 +23,7 @@ import tempfile
 from pathlib import Path
 
 from net.command_line import fail
-from scenarios.harness import HOST, ROOT, Harness, Unmet
+from scenarios.harness import HOST, Harness, Unmet
 from scenarios.report import BOLD, DIM, Outcome, Report, Stopped
 from scenarios.scenarios import LISTENING, OTHER_NAMES, SCENARIOS, NotPlayed, OpenServer, Scenario
 
@@ -51,7 +51,7 @@ def parse_command_line() -> argparse.Namespace:
     """Return the options; end the program with its usage if they are wrong."""
     parser = argparse.ArgumentParser(
         description="Play the systems with the real programs, and check what they do.",
-        epilog="Example: demo.py chat --stay",
+        epilog="Example: python3 demo.py chat --stay",
     )
     parser.add_argument(
         "name",
@@ -84,7 +84,7 @@ def play_all(scenarios: list[Scenario], report: Report) -> int:
 
 
 def play(scenario: Scenario, report: Report) -> list[Outcome]:
-    """Play one scenario; return what was expected and what happened, and what ended it early if anything did."""
+    """Play one scenario; return a row for each expectation, and one for an error that ended the scenario early."""
     outcomes: list[Outcome] = []
 
     def check(situation: str, expected: str, happened: str) -> None:
@@ -103,7 +103,7 @@ def play(scenario: Scenario, report: Report) -> list[Outcome]:
 
 
 def stay(scenarios: list[Scenario], report: Report) -> int:
-    """Start servers, say how to reach them, and wait for a signal to stop them; return the exit status."""
+    """Start servers, show how to reach them, and wait for a signal to stop them; return the exit status."""
     with tempfile.TemporaryDirectory() as scratch, Harness(report, live=True) as harness:
         try:
             servers = [open_in(scenario, harness, Path(scratch, str(n))) for n, scenario in enumerate(scenarios)]
@@ -130,8 +130,8 @@ def open_in(scenario: Scenario, harness: Harness, directory: Path) -> OpenServer
 
 
 def start_front_end(scenarios: list[Scenario], servers: list[OpenServer], harness: Harness) -> str:
-    """Start the front end for several systems; return the address of its page, or an empty text for a single one."""
-    if len(scenarios) == 1 or not (ROOT / FRONT_END).exists():
+    """Start the front end for several systems; return the URL of its page, or an empty string for a single system."""
+    if len(scenarios) == 1:
         return ""
     where = []
     for scenario, server in zip(scenarios, servers, strict=True):

@@ -239,7 +239,7 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="A front end for browsers: it serves pages, and connects them to the systems that it is given; "
         "without any, to the dormitory on 127.0.0.1:25000.",
-        epilog="Example: front_end.py 8000 --chat 127.0.0.1:5001 --tickets 127.0.0.1:5002",
+        epilog="Example: python3 front_end.py 8000 --chat 127.0.0.1:5050",
     )
     parser.add_argument(
         "port",

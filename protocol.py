@@ -1,7 +1,7 @@
-r"""Bytes to values and back, without a socket: the framing that all four systems share, and their codes.
+r"""Convert between bytes and values, without a socket: the framing that all four systems share, and their codes.
 
 Every message on every TCP connection is one line: bytes up to \n, at most MAX_LINE_BYTES of them; a \r before the \n is
-dropped. LineBuffer is fed what was received and gives whole lines; harmless() makes text of them that may be shown.
+dropped. LineBuffer turns received bytes into whole lines; harmless() turns lines into text that is safe to display.
 """
 
 import re
@@ -9,9 +9,12 @@ from enum import IntEnum
 
 MAX_LINE_BYTES = 4096
 
-# RFC 854: IAC introduces a command: SB ... IAC SE (a subnegotiation, in which IAC IAC is a byte 255), WILL, WONT, DO or
-# DONT with an option, or one of two bytes, down to EOF, SUSP and ABORT (RFC 1184). IAC IAC is a byte 255 of data. IAC
-# before anything else is left as it is. A command whose end has not arrived is "unfinished".
+# RFC 854: IAC (byte 255) introduces a command. A command is one of
+# - SB ... IAC SE, a subnegotiation, in which IAC IAC stands for a byte 255,
+# - WILL, WONT, DO or DONT, and an option,
+# - one byte from 236 to 249, which includes EOF, SUSP and ABORT of RFC 1184.
+# IAC IAC stands for a byte 255 of data. An IAC before any other byte is left as it is. The group "unfinished" matches a
+# command whose end has not arrived.
 _IAC = b"\xff"
 _TELNET = re.compile(
     rb"\xff(?:\xff|[\xec-\xf9]|[\xfb-\xfe].|\xfa(?:[^\xff]|\xff[^\xf0])*\xff\xf0"
@@ -19,16 +22,16 @@ _TELNET = re.compile(
     re.DOTALL,
 )
 
-# RFC 860: after Ctrl-C, telnet shows nothing more before this question is answered.
+# RFC 860: after Ctrl-C, telnet discards output until the server has answered this request.
 _DO_TIMING_MARK = b"\xff\xfd\x06"
 _WILL_TIMING_MARK = b"\xff\xfb\x06"
 
 _EOT = b"\x04"  # Ctrl-D
-_BACKSPACE, _DELETE = b"\b", b"\x7f"  # the two bytes that a backspace key may send
+_BACKSPACE, _DELETE = b"\b", b"\x7f"  # the two bytes that a Backspace key may send
 
-# Characters that could forge or hide text on a terminal: control characters but tab and newline; and invisible ones,
-# such as bidirectional overrides (Unicode Technical Report 36, 3.1). The joiners U+200C and U+200D are left, because
-# Persian and emoji need them.
+# Characters that could forge or hide text on a terminal: control characters except tab and newline, and invisible
+# characters such as bidirectional overrides (Unicode Technical Report 36, 3.1). The joiners U+200C and U+200D are not
+# among them, because Persian and emoji need them.
 _HARMFUL = [
     *(*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), 0xAD, 0x061C, 0x180E, 0x200B, 0x200E, 0x200F),
     *(*range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080)),
@@ -37,20 +40,20 @@ _SHOWN = dict.fromkeys(_HARMFUL, "\N{REPLACEMENT CHARACTER}")
 
 
 class LineTooLong(Exception):
-    """A line has more than MAX_LINE_BYTES."""
+    """A line has more than MAX_LINE_BYTES bytes."""
 
     def __str__(self) -> str:
         return f"Line too long: at most {MAX_LINE_BYTES} bytes are expected"
 
 
 class LineBuffer:
-    """Turn what was received, in pieces of any size, into whole lines without telnet's commands.
+    """Turn received bytes, in pieces of any size, into whole lines, and remove telnet's commands.
 
     Attributes:
         eot_ends_input: whether Ctrl-D (byte 4) at the start of a line ends the input; otherwise it is data.
-        ended: whether it did; nothing that follows it is given.
-        too_long: whether a line of more than MAX_LINE_BYTES came; nothing that follows it is given.
-        answer: what is to be sent to the client's telnet for what the last feed brought.
+        ended: whether Ctrl-D has ended the input; the buffer returns no line after it.
+        too_long: whether a line of more than MAX_LINE_BYTES has arrived; the buffer returns no line after it.
+        answer: the telnet command to send to the client in answer to the bytes of the last feed(); usually empty.
     """
 
     def __init__(self) -> None:
@@ -58,11 +61,11 @@ class LineBuffer:
         self.ended = False
         self.too_long = False
         self.answer = b""
-        self._line = b""  # a line whose end has not come
-        self._telnet = b""  # a telnet command whose end has not come
+        self._line = b""  # a line whose end has not arrived
+        self._telnet = b""  # a telnet command whose end has not arrived
 
     def feed(self, data: bytes) -> bytes:
-        """Take what was received; return the lines that it completes, each with its newline."""
+        """Add received bytes; return the lines that they complete, each with its newline."""
         self.answer = b""
         if self._telnet or _IAC in data:
             data = self._remove_telnet(self._telnet + data)
@@ -80,7 +83,7 @@ class LineBuffer:
         return _erased(data[:end])
 
     def end(self) -> bytes:
-        """Take the end of the input; return the last line, if it had no newline, with one."""
+        """End the input; return an unfinished last line with a newline, or b"" if there is none."""
         self.answer = b""
         last, self._line = self._line.removesuffix(b"\r"), b""
         return _erased(last + b"\n") if last and not self.too_long else b""
@@ -92,7 +95,7 @@ class LineBuffer:
         return before[1:] + b"\n" * (self.ended and len(before) > 0)
 
     def _remove_telnet(self, data: bytes) -> bytes:
-        """Return the data without telnet commands; keep an unfinished one for the next feed."""
+        """Return the data without telnet commands; keep an unfinished command for the next feed."""
         self._telnet = b""
 
         def replacement(command: re.Match[bytes]) -> bytes:
@@ -106,7 +109,7 @@ class LineBuffer:
 
 
 def _erased(lines: bytes) -> bytes:
-    """Carry out the backspaces of a client that sends each key as it is pressed."""
+    """Apply the backspaces of a client that sends each key as the user presses it."""
     if _BACKSPACE in lines or _DELETE in lines:
         return b"".join(map(_line_erased, lines.splitlines(keepends=True)))
     return lines
@@ -123,12 +126,12 @@ def _line_erased(line: bytes) -> bytes:
 
 
 def harmless(data: bytes) -> str:
-    """Decode UTF-8; replace invalid bytes, and characters that could forge a line on a terminal, by U+FFFD."""
+    """Decode UTF-8; replace invalid bytes, and characters that could forge a line on a terminal, with U+FFFD."""
     return data.decode(errors="replace").translate(_SHOWN)
 
 
 class RoomAction(IntEnum):
-    """What a request to the chat room server asks for: its first byte."""
+    """The first byte of a request to the chat room server: what it asks for."""
 
     CREATE = 1
     JOIN = 2
@@ -137,7 +140,7 @@ class RoomAction(IntEnum):
 
 
 class RoomStatus(IntEnum):
-    """What became of a request to the chat room server: the first byte of the reply."""
+    """The first byte of a reply of the chat room server: the outcome of the request."""
 
     SUCCESS = 0
     ALREADY_EXISTS = 1
@@ -151,7 +154,7 @@ _ROOM_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
 def is_room_name(text: str) -> bool:
-    """Return whether a room may have this name."""
+    """Return whether a text is a valid name for a room."""
     return _ROOM_NAME.fullmatch(text) is not None
 
 
@@ -161,11 +164,11 @@ def room_request(action: RoomAction, name: str) -> bytes:
 
 
 def room_reply(status: RoomStatus, information: str, in_digits: bool) -> str:
-    """Return a reply of the chat room server as it is sent, but for its newline.
+    """Return a reply of the chat room server as it is sent, without its newline.
 
     Args:
-        status: what became of the request.
-        information: what follows the status.
-        in_digits: whether the request began with a digit; then the reply does too.
+        status: the outcome of the request.
+        information: the text after the status.
+        in_digits: whether the request began with a digit; the reply then begins with a digit too.
     """
     return f"{int(status) if in_digits else chr(status)}{information}"

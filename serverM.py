@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The dormitory's main server: clients over TCP, in lines; the three back ends over UDP, in datagrams.
+"""The dormitory's main server: it answers clients over TCP and asks the three back ends over UDP.
 
     LOGIN user password   MEMBER user | REFUSED Wrong username or password
     LOGIN user            GUEST user
@@ -10,9 +10,10 @@
     LIST, or LIST S       ROOMS S233=6 S301=8 ...
     QUIT
 
-Before LOGIN every request is DENIED. A request that a back end does not answer is answered TRY_LATER; in MINE and LIST
-that kind of room is S=?. Anything else is INVALID. The first letter of a room's code, or of a reservation's id, names
-the back end. dormitory/session.py answers clients, backend_client.py asks back ends, members.py knows the passwords.
+Before LOGIN the reply to every request is DENIED. If a back end does not answer, the reply is TRY_LATER; to MINE and
+LIST it has S=? for that kind of room. The reply to any other line is INVALID. The first letter of a room's code, or of
+a reservation's id, names the back end. dormitory/session.py answers clients, backend_client.py asks back ends, and
+members.py checks passwords.
 """
 
 import os
@@ -137,7 +138,7 @@ def main() -> int:
     parser.add_argument(
         "--add-member",
         metavar="NAME",
-        help=f"instead of serving, ask for a password and write it to {MEMBER_FILE}; for a member, it is the new one",
+        help=f"instead of serving, ask for a password and write {MEMBER_FILE}; for a member, it is the new password",
     )
     add_data_dir(parser)
     options = parser.parse_args()

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Buy tickets from ticket_server.py: show what it says, answer its questions, and show the hall in colour.
 
-The server speaks plain text. The client understands these lines, and shows every other line as it is:
+The server sends plain text. The client recognizes these lines, and shows all others as they are:
 
     How many tickets do you want?       a question ends with `?`; its answer is a line
      Seat 1 2 3 4 5                     the hall: a line with the numbers of the seats,
-    Row 1 0 0 1 0 0                     then one for each row: 0 is a free seat, 1 is taken
-    Ticket 1 reserved                   the seat that the last two answers named is the customer's
+    Row 1 0 0 1 0 0                     then a line for each row: 0 is a free seat, 1 a taken one
+    Ticket 1 reserved                   the server holds the seat that the last two answers named
     Seat 2-3 is taken. ...              another customer has the seat, and the order ends
     Booked: 2-3, 2-4                    the order is on disk
 """
@@ -22,6 +22,7 @@ import argparse
 import io
 import re
 import select
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -29,7 +30,7 @@ from typing import NamedTuple
 
 from cinema.picture import SeatPicture
 from cinema.seatmap import Seat
-from net.command_line import discard_output, port_number, positive_number, reason
+from net.command_line import discard_output, fail, port_number, positive_number, reason
 from net.connect import WOULD_BLOCK, CannotConnect, add_tls_options, connect
 from protocol import harmless
 from terminal.seat_chooser import SeatChooser
@@ -40,7 +41,7 @@ CONNECTION_LOST = 3
 OUTPUT_LOST = 4
 
 RECEIVE_BYTES = 1 << 16
-LEAVE = b"\x04"  # Ctrl-D: a TLS connection cannot be ended in one direction alone
+LEAVE = b"\x04"  # Ctrl-D; the client cannot end its own direction alone, because TLS does not allow that
 
 HOW_MANY = "How many tickets do you want?"
 FIRST_ROW = "Row for ticket 1?"
@@ -51,12 +52,19 @@ LOST = re.compile(r"Seat (\d+-\d+) is taken\..*")
 SEAT = re.compile(r"\s*([0-9]{1,99})(?:\s*-\s*|\s+)([0-9]{1,99})\s*")  # 2-3 or 2 3
 
 
+class ConnectionLost(Exception):
+    """The connection ended before the server said how the order ended; the text is a sentence for the user."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The connection was lost: {why}")
+
+
 class OutputLost(Exception):
-    """Nothing more can be written to standard output; the text says why."""
+    """Standard output cannot be written; the text says why, and is empty if its reader has closed the pipe."""
 
 
 class LostOrder(NamedTuple):
-    """An order that ended because another customer has one of its seats: the number of tickets, and that seat."""
+    """The number of tickets of an order that ended because another customer has one of its seats, and that seat."""
 
     tickets: str
     seat: Seat
@@ -76,10 +84,10 @@ class ServerLines:
         self._ended = False
 
     def __iter__(self) -> Iterator[str]:
-        """Give each whole line as harmless text; wait for it if necessary.
+        """Yield each whole line as harmless text; wait for it if necessary.
 
         Raises:
-            OSError: the connection is lost.
+            ConnectionLost: the connection has failed.
         """
         while True:
             while b"\n" not in self._received and not self._ended:
@@ -91,21 +99,27 @@ class ServerLines:
             yield harmless(line)
 
     def fileno(self) -> int:
-        """Return the descriptor to wait for."""
+        """Return the descriptor for select.select()."""
         return self._sock.fileno()
 
     def receive(self) -> bool:
-        """Take what has arrived, without blocking; return whether anything has, such as the end of the connection."""
+        """Receive without blocking; return whether data, or the end of the connection, has arrived.
+
+        Raises:
+            ConnectionLost: the connection has failed.
+        """
         try:
             data = self._sock.recv(RECEIVE_BYTES)
         except WOULD_BLOCK:
             return False
+        except OSError as error:
+            raise ConnectionLost(reason(error)) from error
         self._received += data
         self._ended = not data
         return True
 
     def send(self, data: bytes) -> None:
-        """Send an answer, or nothing if the connection is lost: receiving then says why."""
+        """Send an answer; leave it to receive() to report that the connection has failed."""
         self._sock.settimeout(None)
         with suppress(OSError):
             self._sock.sendall(data)
@@ -117,62 +131,64 @@ class Purchase:
 
     Args:
         server: the connection.
-        seats: seats to book without asking a person.
-        best: how many adjacent seats to book without asking a person, or 0.
-        repeated: an order that lost a seat; a person is asked whether to repeat it.
+        seats: the seats to book; if there are none and `best` is 0, the client asks the user.
+        best: how many adjacent seats to book.
+        repeated: an order that lost a seat; the client asks the user whether to start it again.
 
     Attributes:
-        status: the exit status, if the dialogue ends now.
         lost: this order, if it has lost a seat.
     """
 
     def __init__(self, server: ServerLines, seats: list[Seat], best: int, repeated: LostOrder | None) -> None:
-        self.status = CONNECTION_LOST
         self.lost: LostOrder | None = None
+        self._status: int | None = None  # the exit status; None if the order has not ended
         self._server = server
         self._best = best
         self._repeated = repeated
-        self._asks_person = not seats and not best
-        self._answers = answers_for(seats) if seats else {}  # by question, each for one use
+        self._asks_user = not seats and not best
+        self._answers = answers_for(seats) if seats else {}  # by question; each is used once
         if best:
             self._answers[HOW_MANY] = str(best)
         elif repeated:
             self._answers[HOW_MANY] = repeated.tickets
-        self._given: dict[str, str] = {}  # the last answers: how many, a row, a seat
+        self._given: dict[str, str] = {}  # the last answers: "How many", "Row" and "Seat"
         self._picture = SeatPicture(shows_escapes() and not os.getenv("NO_COLOR"), repeated and repeated.seat)
         self._is_shown = True  # whether the screen shows the picture as it is now
 
-    def run(self) -> None:
-        """Hold the dialogue to its end.
+    def run(self) -> int:
+        """Hold the dialogue to its end; return the exit status.
 
         Raises:
-            OSError: the connection is lost, or nobody reads the output (BrokenPipeError).
-            OutputLost: the output cannot be written.
+            ConnectionLost: the connection ended before the order did.
+            OutputLost: standard output cannot be written.
         """
         for line in self._server:
             question = QUESTION.fullmatch(line)
             if self._picture.add_line(line):
                 self._is_shown = False
             elif question:
-                self.status = CONNECTION_LOST
+                self._status = None
                 self._answer(line, question["what"])
             else:
                 tell(line)
                 self._learn(line)
+        if self._status is None:
+            raise ConnectionLost("the server ended it")
+        return self._status
 
     def _learn(self, line: str) -> None:
         """Note what a line says about the order."""
         lost = LOST.fullmatch(line)
         seat = seat_in(lost[1]) if lost else None
         if line.startswith("Booked: "):
-            self.status = BOOKED
+            self._status = BOOKED
             self._is_shown = False
             self._show_picture()
         elif RESERVED.fullmatch(line):
-            self.status = CONNECTION_LOST
+            self._status = None
             self._add_mine()
         else:
-            self.status = NOT_BOOKED  # unless a question follows, this line says why
+            self._status = NOT_BOOKED  # unless a question follows, this line says why
         if seat:
             self.lost = LostOrder(self._given.get("How many", ""), seat)
 
@@ -180,12 +196,12 @@ class Purchase:
         seat = seat_in(f"{self._given.get('Row')}-{self._given.get('Seat')}")
         if seat:
             self._picture.add_mine(seat)
-            self._is_shown = not self._asks_person
+            self._is_shown = not self._asks_user
 
     def _answer(self, question: str, what: str) -> None:
         """Answer a question; without an answer, leave: the server then says that nothing is booked.
 
-        A question that comes again was answered wrongly: a person is asked again, a script leaves.
+        The server repeats a question after a wrong answer: the client then asks the user again, but a script leaves.
         """
         try:
             answer = self._next_answer(question)
@@ -197,7 +213,7 @@ class Purchase:
             self._server.send(f"{answer}\n".encode())
 
     def _next_answer(self, question: str) -> str | None:
-        """Return the answer to a question; None if the server ends the order before a person has answered.
+        """Return the answer to a question; None if the server ends the order before the user has answered.
 
         Raises:
             EOFError: there is no answer.
@@ -208,18 +224,10 @@ class Purchase:
             self._show_picture()
             tell(f"{question} {self._answers[question]}")
             return self._answers.pop(question)
-        if not self._asks_person:
+        if not self._asks_user:
             tell(question)
             raise EOFError
-        if not question.startswith("Row "):
-            return self._ask(question)
-        self._answers = {}  # a seat that was typed together with a wrong row
-        answer = self._ask_for_seat(question)
-        seat = seat_in(answer or "")
-        if not seat:
-            return answer
-        self._answers = {question.replace("Row", "Seat", 1): str(seat.number)}
-        return str(seat.row)
+        return self._ask_for_seat(question) if question.startswith("Row ") else self._ask(question)
 
     def _begin_choice(self) -> None:
         """Before the first seat, ask whether to repeat an order that lost one, and choose the best seats."""
@@ -234,25 +242,27 @@ class Purchase:
             self._answers.update(answers_for([seat for group in groups for seat in group]))
 
     def _ask_for_seat(self, question: str) -> str | None:
-        """Ask a person for a row, or for a row and a seat, with the arrow keys where the terminal allows it."""
-        if shows_escapes() and sys.stdin and sys.stdin.isatty():
+        """Ask the user for a row, or for a row and a seat; return the row, and keep the seat for the next question."""
+        chooser = None
+        if shows_escapes() and sys.stdin.isatty():
             chooser = SeatChooser(self._picture, question, self._server, write)
-            if chooser.fits():
-                self._is_shown = True
-                return chooser.choose()
-        return self._ask(question)
+        if chooser and chooser.fits():
+            self._is_shown = True
+            answer = chooser.choose()
+        else:
+            answer = self._ask(question)
+        seat = seat_in(answer or "")
+        self._answers = {question.replace("Row", "Seat", 1): str(seat.number)} if seat else {}
+        return str(seat.row) if seat else answer
 
     def _ask(self, question: str) -> str | None:
-        """Return the line that a person types; None if the server speaks first.
+        """Return the line that the user types; None if the server sends something first.
 
         Raises:
             EOFError: there is no line.
         """
         self._show_picture()
         write(f"{question} ")
-        if sys.stdin is None:
-            tell("")
-            raise EOFError
         with io.FileIO(sys.stdin.fileno(), closefd=False) as keyboard:  # a buffer would hide input from select()
             if not self._wait_for(keyboard):
                 tell("")
@@ -266,7 +276,7 @@ class Purchase:
         return answer
 
     def _wait_for(self, keyboard: io.FileIO) -> bool:
-        """Wait until the person types; return False if the server speaks first."""
+        """Wait until the user types; return False if the server sends something first."""
         sources: list[ServerLines | io.FileIO] = [self._server, keyboard]
         while True:
             readable, _, _ = select.select(sources, [], [])
@@ -292,25 +302,22 @@ def write(text: str) -> None:
     """Write to standard output at once.
 
     Raises:
-        BrokenPipeError: nobody reads it.
-        OutputLost: it cannot be written for another reason.
+        OutputLost: it cannot be written.
     """
     try:
         print(text, end="", flush=True)
     except OSError as error:
         discard_output()
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise OutputLost(reason(error)) from error
+        raise OutputLost("" if isinstance(error, BrokenPipeError) else reason(error)) from error
 
 
 def shows_escapes() -> bool:
     """Return whether standard output is a terminal that understands escape sequences."""
-    return bool(sys.stdout and sys.stdout.isatty() and os.getenv("TERM", "dumb") != "dumb")
+    return sys.stdout.isatty() and os.getenv("TERM", "dumb") != "dumb"
 
 
 def described(groups: list[list[Seat]], tickets: int) -> str:
-    """Return a line that says which seats --best has chosen."""
+    """Return a sentence that says which seats --best has chosen."""
     seats = " and ".join(", ".join(map(str, group)) for group in groups)
     if len(groups) > 1:
         return f"No {tickets} adjacent seats are free. The nearest groups: {seats}"
@@ -318,7 +325,7 @@ def described(groups: list[list[Seat]], tickets: int) -> str:
 
 
 def answers_for(seats: list[Seat]) -> dict[str, str]:
-    """Return the answers that book seats, by question."""
+    """Return the answers with which to book seats, by question."""
     answers = {HOW_MANY: str(len(seats))}
     for ticket, seat in enumerate(seats, 1):
         answers[f"Row for ticket {ticket}?"] = str(seat.row)
@@ -327,7 +334,7 @@ def answers_for(seats: list[Seat]) -> dict[str, str]:
 
 
 def seat_in(text: str) -> Seat | None:
-    """Return the seat that a text such as 2-3 names, if it names one."""
+    """Return the seat that a text such as 2-3 names, or None."""
     match = SEAT.fullmatch(text)
     return Seat(int(match[1]), int(match[2])) if match else None
 
@@ -351,11 +358,32 @@ def seat_list(text: str) -> list[Seat]:
 
 def main() -> int:
     """Run the client; return its exit status."""
+    options = parse_command_line()
+    sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY), closefd=False)  # None if it was closed
+    sys.stdout = sys.stdout or io.StringIO()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave as after Ctrl-C, which restores the terminal
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # the terminal's encoding may lack characters that the server sends
+    try:
+        try:
+            return buy(options)
+        except KeyboardInterrupt:
+            tell("")
+            return NOT_BOOKED
+    except OutputLost as lost:
+        if not str(lost):
+            return NOT_BOOKED
+        fail(f"The output cannot be written: {lost}")
+        return OUTPUT_LOST
+
+
+def parse_command_line() -> argparse.Namespace:
+    """Return the options; end the program with its usage if they are wrong."""
     parser = argparse.ArgumentParser(
         description="Buy cinema tickets. In a terminal, choose seats with the arrow keys and Enter, or type them: 2-3. "
         "The exit status is 0 for booked, 1 for not booked, 2 for wrong arguments, 3 for no connection or a lost one, "
         "4 for output that cannot be written.",
-        epilog="Example: ticket_client.py localhost 5050 --best 2",
+        epilog="Example: python3 ticket_client.py localhost 5050 --best 2",
     )
     parser.add_argument("host", metavar="HOST", help="name or address of the server")
     parser.add_argument("port", type=port_number, metavar="PORT", help="port of the server")
@@ -372,57 +400,26 @@ def main() -> int:
         type=positive_number,
         default=0,
         metavar="N",
-        help="book N adjacent seats as near to the middle as possible without asking, or else groups near each other",
+        help="book N adjacent seats near the middle of the hall, or else groups near each other, without asking",
     )
     add_tls_options(parser)
-    options = parser.parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # the server's text may have characters that the terminal has not
-    try:
-        return buy(options)
-    except KeyboardInterrupt:
-        write("\n")
-        return NOT_BOOKED
+    return parser.parse_args()
 
 
 def buy(options: argparse.Namespace) -> int:
-    """Order until the seats are booked or nobody wants to start again; return the exit status."""
+    """Order until the seats are booked or the user does not want to start again; return the exit status."""
     repeated = None
     while True:
         try:
-            sock = connect(options.host, options.port, options)
-        except CannotConnect as error:
-            print(error, file=sys.stderr)
+            with connect(options.host, options.port, options) as sock:
+                purchase = Purchase(ServerLines(sock), options.seats, options.best, repeated)
+                status = purchase.run()
+        except (CannotConnect, ConnectionLost) as error:
+            fail(str(error))
             return CONNECTION_LOST
-        with sock:
-            purchase = Purchase(ServerLines(sock), options.seats, options.best, repeated)
-            status = converse(purchase)
         repeated = purchase.lost
-        if status != NOT_BOOKED or not repeated or options.seats or not is_interactive():
+        if not repeated or options.seats or not (sys.stdin.isatty() and sys.stdout.isatty()):
             return status
-
-
-def is_interactive() -> bool:
-    """Return whether a person is at a terminal."""
-    return bool(sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty())
-
-
-def converse(purchase: Purchase) -> int:
-    """Hold the dialogue, whatever ends it but Ctrl-C; return the exit status."""
-    why = "the server ended it"
-    try:
-        purchase.run()
-        status = purchase.status
-    except BrokenPipeError:  # nobody reads the output
-        return NOT_BOOKED
-    except OutputLost as lost:
-        print(f"The output cannot be written: {lost}", file=sys.stderr)
-        return OUTPUT_LOST
-    except OSError as error:
-        why, status = reason(error), CONNECTION_LOST
-    if status == CONNECTION_LOST:
-        print(f"The connection was lost: {why}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@
     Ticket 1 reserved
     Booked: 2-3
 
-The server holds a seat from `reserved` on, until the order is booked or cancelled. It says `Booked` when the order is
-in seats.txt and on disk. If the order is in the file, but flushing the directory failed, so that the order might not
-survive a power failure, the server says that it is not certain.
+After `reserved` the server holds the seat until the order is booked or cancelled. It says `Booked` when the order is in
+seats.txt and on disk. If the order is in the file, but flushing the directory has failed, the order might not survive a
+power failure: the server then says that it is not certain.
 """
 
 import os
@@ -38,41 +38,41 @@ from net.process import add_server_options, serve
 
 SEATS_FILE = Path(__file__).resolve().with_name("seats.txt")
 HOLD_SECONDS = 600
-WRONG_ANSWERS = 5  # in a row; they end an order
+WRONG_ANSWERS = 5  # in a row end an order
 CANCELLED = "Order cancelled, nothing was booked."
 
 
 class TooManyWrongAnswers(OrderCancelled):
-    """A customer does not give a possible answer."""
+    """A customer has given WRONG_ANSWERS wrong answers in a row."""
 
     def __init__(self) -> None:
         super().__init__(f"{WRONG_ANSWERS} wrong answers in a row")
 
 
 def sell(client: Conversation, theatre: Theatre, hold_seconds: int) -> None:
-    """Sell one customer the seats of an order, or say why not; afterwards the customer holds none."""
+    """Sell one customer the seats of an order, or say why not; release the customer's holds in either case."""
     order = Order()
     try:
         take_order(client, theatre, order, hold_seconds)
-        client.flush()  # before the wait for the disk
+        client.flush()  # the customer reads `reserved` while this thread waits for the disk
         theatre.book(order)
         confirm(client, order)
     except OrderCancelled as reason:
-        cancel(client, str(reason), str(reason))
+        cancel(client, str(reason))
     except InputEnded:
-        cancel(client, "No answer came", "no answer came")
+        cancel(client, "No answer came")
     except NotFlushed as error:
         client.log(f"perhaps booked: {error}")
         client.reply("Sorry, it is not certain whether the order is booked.")
     except SeatFileError as error:
-        cancel(client, "Sorry, no seat can be sold now", str(error))
+        cancel(client, "Sorry, no seat can be sold now", logged=str(error))
     finally:
         theatre.release(order)
 
 
 def take_order(client: Conversation, theatre: Theatre, order: Order, hold_seconds: int) -> None:
     """Ask how many tickets the customer wants, and hold a seat for each."""
-    theatre.seat_map()  # a file that is malformed or read-only ends the order before the first question
+    theatre.seat_map()  # raises SeatFileError, so that no question is asked while nothing can be sold
     tickets = ask_number(client, "How many tickets do you want?")
     seat_map = theatre.seat_map()
     client.log(f"tickets asked for: {tickets}, seats free: {seat_map.free}")
@@ -112,31 +112,32 @@ def ask_number(client: Conversation, question: str, most: int | None = None) -> 
 
 
 def number_in(answer: str) -> int:
-    """Return the number that an answer consists of, in ASCII digits with optional white space around it, or 0.
+    """Return the number in an answer of ASCII digits, perhaps with white space around them; 0 for any other answer.
 
-    A line is shorter than the longest number that int() takes (sys.int_info.default_max_str_digits).
+    int() limits the number of digits (sys.int_info.default_max_str_digits), but no line is that long.
     """
     digits = answer.strip()
     return int(digits) if digits.isascii() and digits.isdigit() else 0
 
 
 def confirm(client: Conversation, order: Order) -> None:
-    """Say which seats the customer has bought."""
+    """Tell the customer which seats are booked."""
     seats = ", ".join(map(str, order.seats))
     client.log(f"booked {seats}")
     client.reply(f"Booked: {seats}")
 
 
-def cancel(client: Conversation, reason: str, log_reason: str) -> None:
-    """Say why nothing is booked."""
-    client.log(f"cancelled: {log_reason}")
+def cancel(client: Conversation, reason: str, logged: str = "") -> None:
+    """Say why nothing is booked; log another text if the operator needs to know more than the customer."""
+    client.log(f"cancelled: {logged or reason}")
     client.reply(f"{reason}. {CANCELLED}")
 
 
 def main() -> int:
     """Run the server; return its exit status."""
     parser = argparse.ArgumentParser(
-        description="Sell the seats of a cinema.", epilog="Example: ticket_server.py 5050 --seats-file hall.txt"
+        description="Sell the seats of a cinema.",
+        epilog="Example: python3 ticket_server.py 5050 --seats-file hall.txt",
     )
     parser.add_argument("port", type=port_number, metavar="PORT", help="port to listen on; 0 means any free port")
     add_server_options(parser)

@@ -1,4 +1,4 @@
-"""How fast the chat server is, compared with servers that do nothing but move the bytes, and how fair.
+"""Measure the speed of the chat server against servers that only move bytes, and its fairness.
 
     python3 benchmarks/bench_chat.py
 
@@ -32,7 +32,15 @@ NEWCOMERS = 100
 
 @dataclass
 class Relay:
-    """A server that relays, and how one talks to it."""
+    """A server that relays lines, and what its clients send and receive.
+
+    Attributes:
+        command: the script and its arguments.
+        hello: what a client sends first; {} is its number.
+        answer: what the server sends then; # is the client's number.
+        relayed: what each other client receives when the first client sends LINE.
+        tls: the clients' context, if the server speaks TLS.
+    """
 
     command: tuple[str, ...]
     hello: str = ""
@@ -41,7 +49,7 @@ class Relay:
     tls: ssl.SSLContext | None = None
 
     def connect(self, server: Measured) -> list[Client]:
-        """Return ten clients that are known to the server."""
+        """Return ten clients to which the server relays."""
         return [
             Client(server, self.hello.format(i).encode(), self.answer.replace(b"#", b"%d" % i)) for i in range(USERS)
         ]
@@ -53,7 +61,7 @@ LINES = Relay(("benchmarks/floors.py", "lines"))
 
 
 def deliveries_per_second(relay: Relay, senders: int, lines: int) -> Callable[[], float]:
-    """Measure a flood of so many lines in all."""
+    """Return a function that measures a flood with this many lines in total."""
 
     def measure() -> float:
         blocks = lines // BLOCK_LINES // senders
@@ -67,7 +75,7 @@ def deliveries_per_second(relay: Relay, senders: int, lines: int) -> Callable[[]
 
 
 def latency(relay: Relay) -> Callable[[], float]:
-    """Measure the seconds from a line's sending until nine readers have it."""
+    """Return a function that measures the seconds from sending a line until nine readers have received it."""
 
     def measure() -> float:
         with running(*relay.command, tls=relay.tls) as server:
@@ -80,7 +88,7 @@ def latency(relay: Relay) -> Callable[[], float]:
 
 
 def conversations_per_second(command: tuple[str, ...], answer: bytes) -> Callable[[], float]:
-    """Measure connect, JOIN, its answer, QUIT, the end; the echo needs the end of our side for a QUIT."""
+    """Return a function that measures how many conversations (connect, JOIN, QUIT, close) are possible in a second."""
 
     def measure() -> float:
         count = 3000
@@ -105,7 +113,7 @@ def compare(
 
 
 def fairness() -> None:
-    """Measure how long a newcomer waits for its first reply while others flood LIST, and what the floods get."""
+    """Measure how long a newcomer waits for its first reply while users flood LIST, and how much the users receive."""
     with running("chat_server.py", "0", "--max-users", str(FLOODERS)) as server:
         users = [Client(server, b"JOIN u%d\n" % i, b"JOIN u%d accepted\n" % i) for i in range(FLOODERS)]
         over = threading.Event()
@@ -114,7 +122,7 @@ def fairness() -> None:
         threads.append(threading.Thread(target=count_received, args=(users, over, received)))
         for thread in threads:
             thread.start()
-        time.sleep(0.5)  # until the floods have filled every buffer
+        time.sleep(0.5)  # the floods fill every buffer
         before, began = received[0], time.perf_counter()
         waits = []
         for _ in range(NEWCOMERS):
@@ -131,7 +139,7 @@ def fairness() -> None:
             thread.join()
         close(users)
     tenths = statistics.quantiles(waits, n=10)
-    print_row(f"newcomer beside {FLOODERS} floods of LIST: median", f"{tenths[4]:.0f} ms")
+    print_row(f"newcomer during {FLOODERS} floods of LIST: median", f"{tenths[4]:.0f} ms")
     print_row("  90th percentile", f"{tenths[8]:.0f} ms", "", "", "<= 50 ms")
     print_row("  the floods receive", f"{rate:.0f} MB/s", "", "", ">= 25 MB/s")
 
@@ -144,7 +152,7 @@ def flood_list(user: Client, over: threading.Event) -> None:
 
 
 def count_received(users: list[Client], over: threading.Event, received: list[int]) -> None:
-    """Read what all users get, and count the bytes."""
+    """Receive what the server sends to all users, and count the bytes."""
     buffer = bytearray(1 << 18)
     with selectors.DefaultSelector() as selector:
         for user in users:
@@ -156,7 +164,7 @@ def count_received(users: list[Client], over: threading.Event, received: list[in
 
 
 def idle(connections: int) -> None:
-    """Measure what idle connections cost in memory, and in latency for ten active ones."""
+    """Measure the memory of idle connections, and the latency of ten active users among them."""
     with running("chat_server.py", "0", "--max-connections", str(3 * connections)) as server:
         clients = CHAT.connect(server)
         size = len(CHAT.relayed)

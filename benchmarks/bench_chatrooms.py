@@ -1,4 +1,4 @@
-"""How fast a chat room is, compared with servers that only move the bytes; and a hundred rooms compared with one.
+"""Measure the speed of a chat room against servers that only move bytes, and of a hundred rooms against one.
 
     python3 benchmarks/bench_chatrooms.py
 
@@ -31,7 +31,7 @@ ROOMS = 100
 
 @contextmanager
 def rooms(count: int) -> Iterator[list[Measured]]:
-    """Run our server with some rooms; give each of them as if it were a server."""
+    """Run our server with some rooms; give each room as if it were a server."""
     with running("chatroom_server.py", "0", "--max-per-address", "2000") as server:
         lobby = Client(server)
         yield [Measured(new_room(lobby, b"room-%d\n" % number), server.pid) for number in range(count)]
@@ -52,7 +52,7 @@ def members(room: Measured) -> list[Client]:
 
 
 def room_deliveries_per_second(senders: int, lines: int) -> Callable[[], float]:
-    """Measure a flood of so many lines in one room."""
+    """Return a function that measures a flood with this many lines in one room."""
 
     def measure() -> float:
         blocks = lines // BLOCK_LINES // senders
@@ -66,7 +66,7 @@ def room_deliveries_per_second(senders: int, lines: int) -> Callable[[], float]:
 
 
 def rooms_deliveries_per_second(count: int, lines: int) -> Callable[[], float]:
-    """Measure a flood of so many lines, shared by rooms in each of which one sends."""
+    """Return a function that measures a flood with this many lines in total; one member of each room sends."""
 
     def measure() -> float:
         blocks = lines // BLOCK_LINES // count
@@ -80,7 +80,7 @@ def rooms_deliveries_per_second(count: int, lines: int) -> Callable[[], float]:
 
 
 def flood_all(clients: Sequence[Sequence[Client]], blocks: int) -> float:
-    """Have the first member of each room send blocks, and all others receive them; return the seconds."""
+    """Let the first member of each room send blocks, and all others receive them; return the seconds."""
 
     def send(sender: Client) -> None:
         for _ in range(blocks):
@@ -98,7 +98,7 @@ def flood_all(clients: Sequence[Sequence[Client]], blocks: int) -> float:
 
 
 def room_latency() -> float:
-    """Measure the seconds from a line's sending until nine readers have it."""
+    """Measure the seconds from sending a line until nine readers have received it."""
     with rooms(1) as [room]:
         clients = members(room)
         seconds = lock_step(clients, LINE, len(LINE), rounds=3000)
@@ -107,7 +107,7 @@ def room_latency() -> float:
 
 
 def requests_per_second() -> float:
-    """Measure connect, LIST, its answer, the end."""
+    """Measure how many conversations (connect, LIST, close) are possible in a second."""
     count = 3000
     with running("chatroom_server.py", "0") as server:
         began = time.perf_counter()

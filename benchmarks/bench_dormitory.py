@@ -1,10 +1,10 @@
-"""Measure the dormitory against floors in the same run.
+"""Measure the dormitory and its floors in the same run.
 
     python3 benchmarks/bench_dormitory.py
 
-The floor of a request is dormitory_floor.py; that of a reservation is a loop of single SQLite commits, synchronised in
-full, on the same disk. Each is measured in turn with ours, several times; the table shows medians, and the median of
-the ratios within a turn.
+The floor of a request is dormitory_floor.py; that of a reservation is a loop of single SQLite commits with
+synchronous = FULL on the same disk. Each turn measures ours and the floors; the table shows the medians, and the median
+of the ratios within each turn.
 """
 
 import re
@@ -36,7 +36,7 @@ REQUEST = b"AVAILABILITY S1\n"
 
 @contextmanager
 def running(directory: Path, *command: str, ready: str = "") -> Iterator[int]:
-    """Run a server, its status lines to a file, and wait until they match a pattern; give its port."""
+    """Run a server with its status lines in a file; wait until they contain a pattern; give its port."""
     log = directory / f"{len(list(directory.iterdir()))}.log"
     with log.open("wb") as file:
         process = subprocess.Popen([sys.executable, *command], stdout=file, cwd=ROOT)
@@ -50,7 +50,7 @@ def running(directory: Path, *command: str, ready: str = "") -> Iterator[int]:
 
 
 def find_in(log: Path, pattern: str) -> str:
-    """Wait until a file holds something; return it."""
+    """Wait until a file contains a pattern; return the text that matches its group."""
     end = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
         if match := re.search(pattern, log.read_text()):
@@ -91,7 +91,7 @@ def microseconds_a_request(sock: socket.socket) -> float:
 
 
 def requests_a_second(sockets: list[socket.socket], request: bytes, number: int) -> float:
-    """Return the rate when each client asks again as soon as it is answered."""
+    """Return the rate when each client sends its next request as soon as the reply comes."""
     with selectors.DefaultSelector() as selector:
         for sock in sockets:
             selector.register(sock, selectors.EVENT_READ, sock)
@@ -125,14 +125,14 @@ def commits_a_second(directory: Path) -> float:
 
 
 def report(workload: str, unit: str, turns: list[tuple[float, float]], goal: str) -> None:
-    """Print a line of the table from what ours and the floor took in each turn."""
+    """Print a line of the table from the figures of ours and the floor in each turn."""
     ours, floor = (median(column) for column in zip(*turns, strict=True))
     ratio = median(a / b for a, b in turns)
     print(f"{workload:<28} {ours:>10,.0f} {floor:>10,.0f} {unit:<10} {ratio:>6.2f}  {goal}", flush=True)
 
 
 def write_data(directory: Path) -> None:
-    """Write a dormitory that does not fill up."""
+    """Write the data files of a dormitory with enough rooms for all turns."""
     for kind, letter in (("single", "S"), ("double", "D"), ("suite", "U")):
         rooms = "".join(f"{letter}{number}, 9999\n" for number in range(1, TURNS + 1))
         (directory / f"{kind}.txt").write_text(rooms)

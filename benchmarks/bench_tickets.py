@@ -1,14 +1,14 @@
 r"""Measure how many orders per second ticket_server.py books, and compare it with bare loops that do less.
 
 An order is one seat in a hall of 2,000: connect, answer the questions, read `Booked`. A client either waits for each
-question before it answers, or sends all answers at once, as `printf '1\n2\n3' | nc` does. The server and the floors are
-measured in turn:
+question before it answers, or sends all answers at once, as `printf '1\n2\n3' | nc` does. Each round measures the
+server and then two floors:
 
     disk    write a file as large as the hall, flush it, rename it, flush the directory: no server, no client
     talk    a server of fifteen lines with a thread per connection that only holds the dialogue
 
-The goals compare with the disk. An order of a single client is a dialogue and then a flush, so one client cannot book
-more than 1 / (1 / disk + 1 / talk) orders per second: there is no goal for it.
+The goals refer to the disk. A single client holds a dialogue and then waits for the flush, so it cannot book more than
+1 / (1 / disk + 1 / talk) orders per second: there is no goal for it.
 """
 
 import os
@@ -104,7 +104,7 @@ def load(port: int, clients: int, orders: int, buy: Buy) -> float:
 
 
 def answer_each_question(sock: socket.socket, row: int, number: int) -> None:
-    """Order a seat as a person does, question by question."""
+    """Order a seat question by question."""
     for answer in (1, row, number):
         receive(sock, lambda received: received.endswith(b"?\n"))
         sock.sendall(b"%d\n" % answer)
@@ -112,13 +112,13 @@ def answer_each_question(sock: socket.socket, row: int, number: int) -> None:
 
 
 def answer_at_once(sock: socket.socket, row: int, number: int) -> None:
-    """Order a seat as a script does, with one write."""
+    """Order a seat with one write."""
     sock.sendall(b"1\n%d\n%d\n" % (row, number))
     receive(sock, lambda received: b"Booked: " in received)
 
 
 def receive(sock: socket.socket, is_enough: Callable[[bytes], bool]) -> None:
-    """Receive until enough has arrived."""
+    """Receive until the received bytes are enough."""
     received = b""
     while not is_enough(received):
         data = sock.recv(1 << 16)
@@ -127,7 +127,7 @@ def receive(sock: socket.socket, is_enough: Callable[[bytes], bool]) -> None:
 
 
 def main() -> None:
-    """Print a table of orders per second: the medians of ROUNDS rounds."""
+    """Print a table of orders per second: medians of ROUNDS rounds."""
     workloads: list[tuple[str, int, int, Buy, str]] = [
         ("1 client, question by question", 1, 300, answer_each_question, ""),
         ("1 client, answers at once", 1, 300, answer_at_once, ""),

@@ -1,4 +1,4 @@
-"""What TLS costs the chat server, and how that compares with asyncio streams over TLS.
+"""Measure the cost of TLS for the chat server, and compare it with asyncio streams over TLS.
 
     python3 benchmarks/bench_tls.py
 
@@ -37,7 +37,7 @@ def over_tls(relay: Relay, *options: str) -> Relay:
 
 
 def handshakes_per_second(relay: Relay) -> Callable[[], float]:
-    """Measure connect, handshake, JOIN, its answer, the end."""
+    """Return a function that measures how many connections with a handshake and a JOIN are possible in a second."""
 
     def measure() -> float:
         with running(*relay.command, tls=relay.tls) as server:
@@ -50,14 +50,14 @@ def handshakes_per_second(relay: Relay) -> Callable[[], float]:
 
 
 def idle_bytes(relay: Relay, *options: str) -> Callable[[], float]:
-    """Measure the memory that each idle connection costs."""
+    """Return a function that measures the memory of an idle connection."""
 
     def measure() -> float:
         with running(*relay.command, *options, tls=relay.tls) as server:
             clients = relay.connect(server)
             before = server.resident_bytes()
             crowd = [Client(server) for _ in range(IDLE)]
-            clients.append(Client(server))  # its greeting comes when the crowd has been accepted
+            clients.append(Client(server))  # the server answers it after it has accepted the crowd
             clients[0].sock.sendall(b"BCST hello\n")
             clients[1].receive(len(b"FROM u0 (all): hello\n"))
             each = (server.resident_bytes() - before) / IDLE

@@ -1,4 +1,4 @@
-"""The least that a main server and a back end can cost: bytes from TCP to UDP and back, unread and without a tag.
+"""The floor for a main server and a back end: forward bytes from TCP to UDP and back, unparsed and without a tag.
 
 python3 dormitory_floor.py back
 python3 dormitory_floor.py front PORT_OF_BACK
@@ -22,7 +22,7 @@ def back() -> None:
 
 
 def front(back_port: int) -> None:
-    """Give each client a thread and a UDP socket."""
+    """Accept clients; serve each with a thread and a UDP socket."""
     listener = socket.create_server(("127.0.0.1", 0))
     print(f"Listening on 127.0.0.1:{listener.getsockname()[1]}", flush=True)
     while True:
@@ -32,7 +32,7 @@ def front(back_port: int) -> None:
 
 
 def relay(client: socket.socket, back_port: int) -> None:
-    """Ask the back end for each thing that a client sends; send the answer back."""
+    """Forward what the client sends to the back end, and the back end's answers to the client."""
     with client, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         while data := client.recv(RECEIVE_BYTES):
             sock.sendto(data, ("127.0.0.1", back_port))

@@ -1,9 +1,9 @@
-"""What a server costs that does nothing but move the bytes: the floors that the benchmarks measure against.
+"""Servers that do little more than move bytes: the floors that the benchmarks compare with.
 
     python3 floors.py lines|streams|echo
     python3 floors.py streams CERTIFICATE KEY       over TLS
 
-Each serves on a free port and prints it as the real programs do. None of them survives a client that does not read.
+Each server listens on a free port and prints it as the real programs do. A client that does not read blocks it.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 
 RECEIVE_BYTES = 1 << 16
-GREETING = b"welcome\n"  # tells a client that it is among those who are relayed to
+GREETING = b"welcome\n"  # tells a client that lines are relayed to it from now on
 
 
 def accept_for_ever(handler: Callable[[socket.socket], None]) -> None:
@@ -46,7 +46,7 @@ def relay() -> None:
 
 
 def echo() -> None:
-    """Send everything back until a client ends."""
+    """Send everything back until the client ends its input."""
 
     def handler(sock: socket.socket) -> None:
         while data := sock.recv(RECEIVE_BYTES):

@@ -1,8 +1,7 @@
-"""Servers to measure, and clients that load them: the same for ours and for the floors.
+"""Run the servers to measure, ours and the floors, and the clients that load them.
 
-A figure is a ratio: ours and the floor are run in turn, several rounds in one run, and the medians are compared,
-because machines are noisy. Where the system lets a program choose, servers run on one processor and the load on the
-others.
+Because machines are noisy, a benchmark runs ours and the floor in turn, several rounds in one run, and compares the
+medians. On Linux, the server runs on one processor and the load on the others.
 """
 
 import itertools
@@ -34,12 +33,12 @@ def _move_to_last_processor() -> None:
 
 
 class Measured:
-    """A server that is being measured.
+    """A running server.
 
     Attributes:
         port: the port in its first line.
-        pid: its process.
-        tls: how clients speak TLS with it, if they do.
+        pid: its process id.
+        tls: the context of its clients, if it speaks TLS.
     """
 
     def __init__(self, port: int, pid: int, tls: ssl.SSLContext | None = None) -> None:
@@ -48,11 +47,11 @@ class Measured:
         self.tls = tls
 
     def resident_bytes(self) -> int:
-        """Return the memory that it has resident (Linux only)."""
+        """Return the size of its resident memory (Linux only)."""
         return self._status("VmRSS") * 1024
 
     def threads(self) -> int:
-        """Return how many threads it has (Linux only)."""
+        """Return the number of its threads (Linux only)."""
         return self._status("Threads")
 
     def _status(self, field: str) -> int:
@@ -61,7 +60,7 @@ class Measured:
 
 @contextmanager
 def running(*command: str, tls: ssl.SSLContext | None = None) -> Iterator[Measured]:
-    """Run a script of this repository on the last processor, its status lines into a file."""
+    """Run a script of this repository on the last processor, with its status lines in a file."""
     with tempfile.NamedTemporaryFile() as log:
         process = subprocess.Popen([sys.executable, *command], stdout=log, cwd=ROOT, preexec_fn=_move_to_last_processor)
         try:
@@ -96,7 +95,7 @@ class Client:
             self.receive(len(answer))
 
     def receive(self, size: int) -> None:
-        """Receive so many bytes."""
+        """Receive this many bytes."""
         while size > 0:
             data = self.sock.recv(size)
             if not data:
@@ -105,7 +104,7 @@ class Client:
 
 
 def receive_everywhere(sizes: dict[Client, int]) -> None:
-    """Receive so many bytes at each client, all at the same time."""
+    """Receive, at all clients at the same time, as many bytes as each is to receive."""
     left = dict(sizes)
     buffer = bytearray(1 << 18)
     with selectors.DefaultSelector() as selector:
@@ -121,14 +120,14 @@ def receive_everywhere(sizes: dict[Client, int]) -> None:
 
 
 def flood(clients: Sequence[Client], senders: int, block: bytes, blocks: int, size: int) -> float:
-    """Have the first clients send blocks as fast as they can, and all receive what the others sent.
+    """Let the first clients send blocks as fast as they can, and all clients receive what the others have sent.
 
     Args:
-        clients: who is connected.
-        senders: how many of them send.
-        block: what each of those sends, again and again.
-        blocks: how often.
-        size: as how many bytes a block arrives at each other client.
+        clients: all clients.
+        senders: how many of the clients send.
+        block: the data that a sender sends repeatedly.
+        blocks: how often it sends the block.
+        size: how many bytes each other client receives for a block.
 
     Returns:
         The seconds until everything has arrived.
@@ -151,7 +150,7 @@ def flood(clients: Sequence[Client], senders: int, block: bytes, blocks: int, si
 
 
 def lock_step(clients: Sequence[Client], line: bytes, size: int, rounds: int) -> float:
-    """Have the first client send a line, wait until all others have it, as often as told; return the median seconds."""
+    """Let the first client send a line and all others receive it; return the median seconds of all rounds."""
     times = []
     for _ in range(rounds):
         began = time.perf_counter()
@@ -163,7 +162,7 @@ def lock_step(clients: Sequence[Client], line: bytes, size: int, rounds: int) ->
 
 
 def in_turn(measures: Sequence[Callable[[], float]], rounds: int) -> list[float]:
-    """Run the measures in turn, so many rounds; return the median of each."""
+    """Run the measures in turn for some rounds; return the median of each."""
     results = [[measure() for measure in measures] for _ in range(rounds)]
     return [statistics.median(column) for column in zip(*results, strict=True)]
 

@@ -1,7 +1,7 @@
 """The seats that are for sale: which are free, which are held for a customer, and how an order is booked.
 
-A hold exists in memory and ends with its order. A booking is in the file, which is read again whenever it matters,
-because people edit it and other servers book in it.
+A hold exists in memory and ends with its order. A booking is in the file. Theatre reads the file again for every
+decision, because an operator may have edited it, or another server may have sold seats from it.
 """
 
 import os
@@ -15,7 +15,7 @@ from net.log import LOG
 
 
 class OrderCancelled(Exception):
-    """An order ends and nothing is booked; the text tells the customer why."""
+    """An order ended and nothing is booked; the text tells the customer why."""
 
 
 class SeatTaken(OrderCancelled):
@@ -26,7 +26,10 @@ class SeatTaken(OrderCancelled):
 
 
 class Order:
-    """The seats that a customer holds, and why they are not booked; used by the customer's thread and Theatre."""
+    """The seats that a customer holds, and why they are not booked.
+
+    The customer's thread changes it through Theatre; while the order waits to be booked, the thread that writes does.
+    """
 
     def __init__(self) -> None:
         self.seats: list[Seat] = []
@@ -34,10 +37,10 @@ class Order:
 
 
 class Theatre:
-    """The seats of a hall: those that the file says are free or taken, and the holds on free ones.
+    """The seats of a hall: free or taken, as the file says, or held for an order.
 
     Args:
-        file: zeros and ones, as cinema/seatmap.py reads them; a symbolic link is resolved once.
+        file: the seats file; if it is a symbolic link, sales replace its target.
 
     Raises:
         SeatFileError: the file cannot be read or is malformed.
@@ -47,10 +50,10 @@ class Theatre:
         self._file = Path(os.path.realpath(file))  # Path.resolve() raises RuntimeError for a loop of links
         self._commit_lock = threading.Lock()  # held by the thread that writes the file; taken before _lock
         self._lock = threading.Lock()  # guards all below; no thread holds it while it flushes to disk
-        self._map = SeatMap(read_text(self._file), self._file)  # what the file said when it was read last
+        self._map = SeatMap(read_text(self._file), self._file)  # the file's contents when a thread last read it
         self._held: set[Seat] = set()
-        self._sold: set[Seat] = set()  # by this server, since it started
-        self._waiting: list[Order] = []  # for the next write
+        self._sold: set[Seat] = set()  # by this server since its start
+        self._waiting: list[Order] = []  # to be written together by the next commit
 
     def seat_map(self) -> SeatMap:
         """Return the seats as they are now; held seats count as taken.
@@ -81,7 +84,7 @@ class Theatre:
             self._held.difference_update(order.seats)
 
     def book(self, order: Order) -> None:
-        """Write all seats of an order to disk, or none; its holds stay until they are released.
+        """Write all seats of an order to disk, or none; the order keeps its holds until they are released.
 
         Group commit: orders that arrive during a write share the next one.
 
@@ -99,18 +102,18 @@ class Theatre:
             raise order.failure
 
     def _is_waiting(self, order: Order) -> bool:
-        """Return whether no other thread has written the order together with its own."""
+        """Return whether no other thread's commit has included the order."""
         with self._lock:
             return order in self._waiting
 
     def _commit(self) -> None:
-        """Write all waiting orders; called with the commit lock."""
+        """Write all waiting orders; the caller holds the commit lock."""
         orders: list[Order] = []
         try:
             with locked(self._file):
                 orders = self._take_waiting()
                 while not self._write(orders):
-                    pass  # somebody has just edited the file
+                    pass  # the file was edited between reading and writing
         except SeatFileError as error:
             for order in orders or self._take_waiting():
                 order.failure = error
@@ -121,7 +124,7 @@ class Theatre:
             return orders
 
     def _write(self, orders: list[Order]) -> bool:
-        """Write the orders, except those that have lost a seat; return False if the file was edited meanwhile."""
+        """Write the orders, except those that have lost a seat; return False if an edit came in between."""
         check_writable(self._file)
         with self._reading() as before:
             after = _take_seats(before, orders)
@@ -139,7 +142,7 @@ class Theatre:
 
     @contextmanager
     def _reading(self) -> Iterator[SeatMap]:
-        """Give what the file says now, with the lock held; afterwards report sold seats that an edit made free."""
+        """Read the file and yield its map while holding the lock; then report sold seats that an edit has freed."""
         freed: list[Seat] = []
         try:
             with self._lock:

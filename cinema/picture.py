@@ -1,4 +1,4 @@
-"""The picture of the hall that ticket_server.py sends, as its client shows it, and the best seats in it.
+"""The picture of a hall: read it from the lines of ticket_server.py, show it in colour, and find the best seats in it.
 
  Seat 1 2 3 4 5
 Row 1 0 0 1 0 0
@@ -12,12 +12,8 @@ from collections.abc import Iterator, Sequence
 from cinema.seatmap import Seat
 
 FREE, TAKEN, YOURS, LOST = "0", "1", "*", "!"
-COLOURS = {
-    FREE: "\033[32m",
-    TAKEN: "\033[31m",
-    YOURS: "\033[1;36m",
-    LOST: "\033[1;31m",
-}  # green, red, bold cyan, bold red
+# green, red, bold cyan and bold red
+COLOURS = {FREE: "\033[32m", TAKEN: "\033[31m", YOURS: "\033[1;36m", LOST: "\033[1;31m"}
 REVERSE = "\033[7m"
 NORMAL = "\033[0m"
 
@@ -31,7 +27,7 @@ class SeatPicture:
 
     Args:
         in_colour: whether the terminal shows colours.
-        lost: a seat that the customer has just lost to another one; it stands out if it is taken.
+        lost: a seat that another customer has just taken; the picture marks it as LOST if it is taken.
     """
 
     def __init__(self, in_colour: bool, lost: Seat | None = None) -> None:
@@ -39,7 +35,7 @@ class SeatPicture:
         self._lost = lost
         self._lines: list[re.Match[str]] = []
         self._rows: list[str] = []  # a character for each seat: FREE, TAKEN, YOURS or LOST
-        self._latest: Seat | None = None  # the last that became the customer's
+        self._latest: Seat | None = None  # the last seat that became the customer's
 
     def add_line(self, line: str) -> bool:
         """Add a line that the server sent; return False if it is not part of the picture."""
@@ -66,12 +62,12 @@ class SeatPicture:
         return self._sign(seat) == YOURS
 
     def neighbour(self, seat: Seat, rows: int, numbers: int) -> Seat:
-        """Return the seat that many rows and numbers away, or the seat itself if there is none."""
+        """Return the seat at a distance in rows and numbers, or the seat itself if there is none."""
         other = Seat(seat.row + rows, seat.number + numbers)
         return other if self._sign(other) else seat
 
     def lines(self, cursor: Seat | None = None) -> list[str]:
-        """Return the picture, with one seat in reverse video, and a line that explains its signs."""
+        """Return the picture, with the seat at the cursor in reverse video, and a line that explains the signs."""
         rows = itertools.count(1)
         lines = [self._line(match, next(rows), cursor) if match["cells"] else match[0] for match in self._lines]
         lost = f", {self._painted(LOST)} just lost" if any(LOST in row for row in self._rows) else ""
@@ -79,7 +75,7 @@ class SeatPicture:
         return [*lines, f"({signs})"]
 
     def width(self) -> int:
-        """Return the number of columns that the hall takes on a terminal."""
+        """Return the number of terminal columns that the hall needs."""
         return max((len(match[0]) for match in self._lines), default=0)
 
     def nearest_free(self) -> Seat:
@@ -135,13 +131,13 @@ class SeatPicture:
 
 
 def _nearest_group(rows: Sequence[str], most: int, target: Point) -> tuple[list[str], list[Seat]]:
-    """Return the rows after a group has been taken, and the group: as large as possible, then as near as possible."""
+    """Find a group as large as possible and then as near as possible; return the rows without it, and the group."""
     runs = list(_free_runs(rows))
     size = min(most, max((len(run) for _, run in runs), default=0))
     if not size:
         return list(rows), []
 
-    def distance(group: list[Seat]) -> tuple[float, float]:  # of two groups at the same distance, that in the same row
+    def distance(group: list[Seat]) -> tuple[float, float]:  # at the same distance the nearer row comes first
         rows = abs(group[0].row - target[0])
         return rows**2 + ((group[0].number + group[-1].number) / 2 - target[1]) ** 2, rows
 
@@ -158,7 +154,7 @@ def _nearest_group(rows: Sequence[str], most: int, target: Point) -> tuple[list[
 
 
 def _free_runs(rows: Sequence[str]) -> Iterator[tuple[int, range]]:
-    """Give each run of adjacent free seats: its row, and the numbers of its seats."""
+    """Yield the row of each run of adjacent free seats, and the numbers of its seats."""
     for row, cells in enumerate(rows, 1):
         for run in re.finditer(f"{FREE}+", cells):
             yield row, range(run.start() + 1, run.end() + 1)

@@ -1,10 +1,10 @@
-"""seats.txt: the seats of a hall as zeros and ones that people read and edit, and how a sale reaches the disk.
+"""seats.txt: the seats of a hall as zeros and ones in a text file, and how a sale is written to disk.
 
     0 0 0 0 0
     0 0 1 1 0
 
-A line is a row, and 1 is a seat that is taken; 25 numbers on one line are five rows of five. A sale changes one
-character for each seat, so that the file keeps the layout in which somebody wrote it.
+A line is a row; 0 is a free seat and 1 a taken one. 25 numbers on one line are five rows of five. A sale changes one
+character for each seat, so that the file keeps its white space.
 """
 
 import copy
@@ -23,11 +23,11 @@ FREE = b"0"
 TAKEN = b"1"
 ONE_LINE_ROWS = ONE_LINE_COLUMNS = 5
 LOCK_SECONDS = 5.0  # the longest wait for a lock that another program holds
-LOCK_RETRY_SECONDS = 0.002  # about as long as a write; with a longer pause a busy second server would starve this one
+LOCK_RETRY_SECONDS = 0.002  # about the time of a write; after a longer pause a busy second server would have it again
 SHOWN_CHARACTERS = 20  # of a wrong number, which may be long
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_IS_SEAT = bytes(byte in FREE + TAKEN for byte in range(256))  # for bytes.translate()
+_IS_SEAT = bytes(byte in FREE + TAKEN for byte in range(256))  # a table for bytes.translate(): 1 for a seat, else 0
 _OTHER_BYTES = bytes(byte for byte in range(256) if not _IS_SEAT[byte])
 
 
@@ -36,7 +36,7 @@ class SeatFileError(Exception):
 
 
 class NotFlushed(SeatFileError):
-    """The file holds the new text, but may hold the old text again if the machine stops now."""
+    """The file holds the new text, but after a power failure it may hold the old text again."""
 
 
 class Seat(NamedTuple):
@@ -54,7 +54,7 @@ class SeatMap:
 
     Args:
         text: zeros, ones and white space, perhaps after a byte order mark.
-        file: the file it was read from, for error messages.
+        file: where the text comes from, for error messages.
 
     Attributes:
         text: the text.
@@ -93,7 +93,7 @@ class SeatMap:
         return seat_map
 
     def lines(self) -> list[str]:
-        """Return the picture that customers see: a line with the seats' numbers, then a line for each row."""
+        """Return the hall as customers see it: a line with the numbers of the seats, then a line for each row."""
         row_width, width = len(str(self.rows)), len(str(self.columns))
         gap = " " * width
         cells = gap + gap.join(self.text.translate(None, _OTHER_BYTES).decode())
@@ -148,8 +148,8 @@ def read_text(file: Path) -> bytes:
 def check_writable(file: Path) -> None:
     """Check that a sale may be written: neither the file nor its directory is read-only.
 
-    A file without any write permission is read-only for root too, although root could write it: nobody else can tell
-    the server to stop selling without stopping it.
+    The permission bits count even for root, who could write anyway: taking them away is how an operator suspends sales
+    without stopping the server.
 
     Raises:
         SeatFileError: one of the two is read-only, or cannot be examined.
@@ -165,10 +165,10 @@ def check_writable(file: Path) -> None:
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Keep every other server from writing a file meanwhile; wait at most LOCK_SECONDS for a server that does.
+    """Hold the lock that keeps other servers from writing a file; wait for it at most LOCK_SECONDS.
 
-    The lock is on a second file, named like the first and `.lock`, because a write replaces the first file. It is
-    advisory: it binds servers, and does not keep people from editing.
+    The locked file is a second one, whose name ends with `.lock`, because a write replaces the first. The lock is
+    advisory: editors do not respect it.
 
     Raises:
         SeatFileError: the lock file cannot be made or locked.
@@ -184,7 +184,7 @@ def locked(file: Path) -> Iterator[None]:
 
 
 def _open_locked(file: Path) -> int:
-    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)  # an NFS client locks only what it may write
+    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)  # NFS requires a writable descriptor
     try:
         end = time.monotonic() + LOCK_SECONDS
         while not _lock(fd):
@@ -210,7 +210,7 @@ def replace_text(file: Path, old: bytes, new: bytes) -> bool:
     """Replace the contents of a file atomically and durably: after a crash it holds the old text or the new one.
 
     Returns:
-        True if the file now holds the new text; False if it no longer held the old text, because somebody edited it.
+        True if the file now holds the new text; False, without a change, if an edit had replaced the old text.
 
     Raises:
         NotFlushed: the file holds the new text, but the directory could not be flushed.
@@ -233,8 +233,8 @@ def replace_text(file: Path, old: bytes, new: bytes) -> bool:
 
 
 def _read(file: Path) -> bytes:
-    """Return the contents of a regular file in few system calls: at each of them another thread may take the GIL."""
-    fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # to open a FIFO would otherwise block until somebody writes
+    """Return the contents of a regular file in few system calls, because another thread may take the GIL at each."""
+    fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # otherwise opening a FIFO would block
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -247,8 +247,8 @@ def _read(file: Path) -> bytes:
 def _write_sibling(file: Path, sibling: Path, text: bytes) -> None:
     """Write a second file with the owner and the permissions of the first, and flush it to disk.
 
-    A file of that name is removed, not written to: a server that was killed may have left a read-only one, and
-    somebody else may have put a symbolic link there.
+    A file that already has this name is removed and not written to: a killed server may have left a read-only one, and
+    another user may have made it a symbolic link to a file that is not ours.
     """
     status = file.stat()
     sibling.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ DOCS = Path(__file__).resolve().parent
 DEMO = DOCS.parent / "demo.py"
 PICTURE = DOCS / "demo.svg"
 
-# What is drawn: a pattern, and how many lines are drawn from the next one on that matches it.
+# Each excerpt: the pattern of its first line, and the number of its lines.
 EXCERPTS = [
     (r"\[1/5\]", 1),
     (r"chat_server +\$", 2),
@@ -28,7 +28,7 @@ EXCERPTS = [
     (r"ok +the last seat, one", 3),
     (r" +Dormitory +Expected", 8),
 ]
-LEFT_OUT = "\033[2m...\033[0m"
+OMITTED = "\033[2m...\033[0m"
 
 COLUMNS = 106
 FONTS = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
@@ -58,7 +58,7 @@ def run_demo() -> list[str]:
     """Return the lines that the demo shows on a terminal, with their colours.
 
     Raises:
-        subprocess.CalledProcessError: not all happened as expected.
+        subprocess.CalledProcessError: an expectation was not met.
     """
     terminal, tty = pty.openpty()
     fcntl.ioctl(tty, termios.TIOCSWINSZ, struct.pack("HHHH", 0, COLUMNS, 0, 0))
@@ -73,11 +73,11 @@ def run_demo() -> list[str]:
 
 
 def read_to_end(terminal: int) -> Iterator[bytes]:
-    """Give what is written to a terminal, until no program has it open any more."""
+    """Yield what programs write to a terminal, until none has it open."""
     while True:
         try:
             data = os.read(terminal, 1 << 16)
-        except OSError:  # so Linux reports the end
+        except OSError:  # Linux reports the end in this way
             return
         if not data:
             return
@@ -85,20 +85,20 @@ def read_to_end(terminal: int) -> Iterator[bytes]:
 
 
 def excerpts(lines: list[str]) -> list[str]:
-    """Return the lines that are drawn, with a mark where lines are left out."""
+    """Return the lines of the excerpts, with OMITTED where lines are left out."""
     drawn: list[str] = []
-    end = 0  # of what was drawn or looked at
+    end = 0  # of the last excerpt
     for pattern, number in EXCERPTS:
         start = next(i for i in range(end, len(lines)) if re.match(pattern, ESCAPE.sub("", lines[i])))
         if start > end:
-            drawn.append(LEFT_OUT)
+            drawn.append(OMITTED)
         drawn += lines[start : start + number]
         end = start + number
     return drawn
 
 
 def svg(lines: list[str]) -> str:
-    """Return the picture of a terminal with these lines."""
+    """Return an SVG picture of a terminal that shows these lines."""
     width = round(2 * MARGIN + COLUMNS * COLUMN_WIDTH)
     height = TITLE_HEIGHT + 2 * MARGIN + len(lines) * LINE_HEIGHT
     middle = TITLE_HEIGHT // 2
@@ -118,7 +118,7 @@ def svg(lines: list[str]) -> str:
 
 
 def text(line: str, y: int) -> str:
-    """Return a line of the picture: a piece for each colour, at its column."""
+    """Return an SVG text for a line: a tspan for each piece in one style, at its column."""
     pieces = []
     column = 0
     for style, piece in styled(line[: COLUMNS + line.count("\033") * 5]):
@@ -130,7 +130,7 @@ def text(line: str, y: int) -> str:
 
 
 def styled(line: str) -> Iterator[tuple[str, str]]:
-    """Give the pieces of a line, each with the attributes of its style."""
+    """Yield the pieces of a line, each after the SVG attributes of its style."""
     style = ""
     for number, piece in enumerate(ESCAPE.split(line)):
         if number % 2 == 0:

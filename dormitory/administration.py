@@ -1,4 +1,4 @@
-"""What an office does with the reservations of one kind of room, while the back end runs or not: report and cancel."""
+"""Report and cancel the reservations of one kind of room for an office, whether the back end is running or not."""
 
 import argparse
 import csv
@@ -11,16 +11,16 @@ from dormitory.textfiles import Malformed
 from dormitory.wire import RESERVATION_ID
 from net.command_line import discard_output, fail
 
-BUSY_SECONDS = 5.0  # how long to wait while a back end writes
+BUSY_SECONDS = 5.0  # how long to wait while a back end is writing
 COLUMNS = ("id", "room", "member", "time (UTC)")
 
 
 def add_administration_options(parser: argparse.ArgumentParser, letter: str) -> None:
-    """Add the options of the office."""
-    group = parser.add_argument_group("instead of serving, while a server runs or not")
-    group.add_argument("--report", action="store_true", help="print who has reserved what")
+    """Add the options for the office."""
+    group = parser.add_argument_group("instead of serving, whether a server is running or not")
+    group.add_argument("--report", action="store_true", help="print all reservations and their members")
     group.add_argument("--csv", action="store_true", help="print the report as CSV")
-    group.add_argument("--cancel", metavar="ID", help=f"cancel a reservation, such as {letter}17, of whichever member")
+    group.add_argument("--cancel", metavar="ID", help=f"cancel any member's reservation, such as {letter}17")
 
 
 def administer(letter: str, database: Path, options: argparse.Namespace) -> int:

@@ -1,9 +1,9 @@
-"""What serverS, serverD and serverU have in common: the rooms of one kind, asked for over UDP.
+"""A back end, which serverS, serverD and serverU run: it answers requests for the rooms of one kind over UDP.
 
     wait for datagrams -> carry out all that have arrived, in one transaction (group commit) -> send the replies
 
-One thread does that. A reply is sent only when what it confirms is on disk, in the file that a restart would open.
-wire.py shows the datagrams, reservations.py the database.
+One thread does that. It sends a reply only when the change that the reply confirms is on disk, in the file that a
+restart would open. wire.py describes the datagrams, reservations.py the database.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dormitory.administration import add_administration_options, administer
 from dormitory.inventory import read_inventory
-from dormitory.reservations import MAX_CLOCK_DIFFERENCE_MS, FilesReplaced, Reservations
+from dormitory.reservations import MAX_CLOCK_DIFFERENCE_MS, FilesReplaced, Reservations, explain_database_error
 from dormitory.shared_key import load_key
 from dormitory.textfiles import Malformed, WatchedFile, add_data_dir, explain
 from dormitory.wire import (
@@ -44,40 +44,23 @@ from net.log import LOG
 from net.server import resolve
 
 FILE_CHECK_SECONDS = 0.5
-BUSY_POLL_SECONDS = 100e-6  # after a reply: waking a sleeping thread costs more than an answer
+BUSY_POLL_SECONDS = 100e-6  # after a reply: waking a sleeping thread costs more than answering a request
 STOP_SECONDS = 1.0
-COMPLAINT_SECONDS = 60.0
+PROBLEM_SECONDS = 60.0  # at least, between two status lines about the same problem
 MAX_BATCH = 256  # requests that share a transaction
 MAX_PAGE_ITEMS = MAX_TEXT_BYTES // len("S1=6")
 RECEIVE_BUFFER_BYTES = 1 << 20
 
 CHANGES = (Action.RESERVE, Action.CANCEL)
 
-Address = tuple[str, int]  # IPv6 addresses have two more numbers, which the program only passes on
+Address = tuple[str, int]  # an IPv6 address has two more numbers, which the program only passes on
 Datagrams = list[tuple[Datagram, Address]]
-
-
-class Complaints:
-    """Status lines about what goes wrong: for each kind of problem at most one a minute, with the number left out."""
-
-    def __init__(self) -> None:
-        self._kinds: dict[str, tuple[float, int]] = {}  # when the next line is due, and how many were left out
-
-    def add(self, kind: str, sentence: str) -> None:
-        """Write a status line, or count it if there was one of its kind less than a minute ago."""
-        due, left_out = self._kinds.get(kind, (0.0, 0))
-        now = time.monotonic()
-        if now < due:
-            self._kinds[kind] = due, left_out + 1
-            return
-        LOG.write(f"{sentence} ({left_out} more since the last such line)" if left_out else sentence)
-        self._kinds[kind] = now + COMPLAINT_SECONDS, 0
 
 
 class BackEnd:
     """The rooms of one kind, and the thread that answers requests for them.
 
-    Only that thread uses what is in here; there is no lock.
+    No other thread uses the attributes, so there is no lock.
     """
 
     def __init__(
@@ -96,7 +79,7 @@ class BackEnd:
         self._reservations = reservations
         self._file_check_due = 0.0
         self._busy_poll_end = 0.0
-        self._complaints = Complaints()
+        self._problem_due: dict[str, float] = {}  # when the next status line about a problem may be written
         self._status_lines: list[str] = []  # about the requests that are being carried out
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve_for_ever, name=self._name, daemon=True)
@@ -118,13 +101,15 @@ class BackEnd:
                 self._check_files()
                 if requests:
                     self._serve(requests)
-            except (sqlite3.Error, FilesReplaced) as error:  # nothing was answered: the main server asks again
-                self._complaints.add(str(error), f"{self._name} cannot answer: {error}")
-            except Exception:
-                logging.exception(self._name)
+            except Exception as error:  # the thread has sent no reply: the main server asks again
+                self._file_check_due = 0.0  # the counts include what was rolled back
+                if isinstance(error, (sqlite3.Error, FilesReplaced)):
+                    self._report(str(error), f"cannot answer: {error}")
+                else:
+                    logging.exception(self._name)
 
     def _check_files(self) -> None:
-        """From time to time, see what others have done to the files.
+        """Every FILE_CHECK_SECONDS, take note of what other programs have done to the files.
 
         Raises:
             FilesReplaced: the database is not the one that a restart would open.
@@ -136,7 +121,7 @@ class BackEnd:
             self._file_check_due = time.monotonic() + FILE_CHECK_SECONDS
 
     def _receive(self) -> Datagrams:
-        """Wait a tick for a request; return it and, if it is a change, all requests that have arrived by then."""
+        """Wait RECEIVE_TICK_SECONDS for a request; return it and, if it is a change, all others that have arrived."""
         first = self._busy_poll() or self._receive_one()
         if first is None:
             return []
@@ -155,10 +140,10 @@ class BackEnd:
         return None
 
     def _receive_one(self, flags: int = 0) -> tuple[Datagram, Address] | None:
-        """Return the next request, or None if there is none or it is not accepted."""
+        """Return the next request, or None if no datagram has arrived or this one is not accepted."""
         try:
             data, address = self._sock.recvfrom(MAX_DATAGRAM_BYTES + 1, flags)
-        except OSError:  # nothing has arrived, or the kernel reports a reply that could not be delivered
+        except OSError:  # no datagram has arrived, or the kernel reports a reply that could not be delivered
             return None
         try:
             return self._accept(data), address
@@ -185,12 +170,20 @@ class BackEnd:
         return request
 
     def _report_dropped(self, bad: BadDatagram, address: Address) -> None:
-        self._complaints.add(bad.problem, f"{self._name} dropped a datagram from {shown_address(*address[:2])} {bad}")
+        self._report(bad.problem, f"dropped a datagram from {shown_address(*address[:2])} {bad}")
+
+    def _report(self, problem: str, sentence: str) -> None:
+        """Write a status line about a problem, unless there was one less than a minute ago."""
+        now = time.monotonic()
+        if now >= self._problem_due.get(problem, 0.0):
+            self._problem_due[problem] = now + PROBLEM_SECONDS
+            LOG.write(f"{self._name} {sentence}")
 
     def _serve(self, requests: Datagrams) -> None:
-        """Carry requests out and reply; if any of them changes something, in one transaction."""
+        """Carry requests out and reply; all that _receive() returns with a change share one transaction."""
         self._status_lines.clear()
-        if any(request.action in CHANGES for request, _ in requests):
+        first, _ = requests[0]
+        if first.action in CHANGES:
             with self._reservations.transaction():
                 replies = self._replies_to(requests)
             self._reservations.check_files()
@@ -212,7 +205,7 @@ class BackEnd:
             except BadDatagram as bad:
                 self._report_dropped(bad, address)
                 continue
-            reply = request._replace(action=Action.REPLY, database=database, page=page, text=text)
+            reply = Datagram(Action.REPLY, request.request_id, request.time_ms, database, page, text)
             replies.append((reply, address))
         return replies
 
@@ -220,7 +213,7 @@ class BackEnd:
         try:
             self._sock.sendto(pack(self._key, reply), address)
         except OSError as error:  # as if the reply were lost: the main server asks again
-            self._complaints.add("send", f"{self._name} cannot reply to {shown_address(*address[:2])}: {reason(error)}")
+            self._report("send", f"cannot reply to {shown_address(*address[:2])}: {reason(error)}")
         else:
             self._status_lines.append(f"{self._name} sent {shortened(reply.text) or 'nothing'} to the main server")
 
@@ -278,12 +271,12 @@ class BackEnd:
         return f"CANCELLED {room} {self._report_left(room)}"
 
     def _mine(self, member: str, page: int) -> tuple[str, int]:
-        """Return a member's reservations whose numbers are greater than the page."""
+        """Return a member's reservations; the page is the number of the reservation before them."""
         rows = self._reservations.of_member(member, page, MAX_PAGE_ITEMS)
         return fill_page((number, f"{self._letter}{number}={room}") for number, room in rows)
 
     def _list(self, page: int) -> tuple[str, int]:
-        """Return codes and how many are left; the page is the number of codes before them.
+        """Return codes and how many rooms of each are left; the page is the number of codes before them.
 
         An edit of the inventory between two pages may repeat or omit codes in that one answer.
         """
@@ -291,7 +284,7 @@ class BackEnd:
         return fill_page((number, f"{code}={self._left(code)}") for number, code in enumerate(codes, page + 1))
 
     def _left(self, room: str) -> int:
-        """Return how many can be reserved; none if an edit of the inventory left fewer rooms than are reserved."""
+        """Return how many can be reserved; 0 if an edit of the inventory left fewer rooms than are reserved."""
         return max(0, self._inventory.content.get(room, 0) - self._reservations.taken[room])
 
     def _report_left(self, room: str) -> int:
@@ -301,7 +294,7 @@ class BackEnd:
 
 
 def fill_page(items: Iterable[tuple[int, str]]) -> tuple[str, int]:
-    """Return the texts that fit a datagram, and the page to ask for next: the number of the last of them, or 0."""
+    """Return the texts that fit a datagram, and the next page: the number of the last of these texts, or 0."""
     texts: list[str] = []
     size = last = 0
     for number, text in items:
@@ -314,7 +307,7 @@ def fill_page(items: Iterable[tuple[int, str]]) -> tuple[str, int]:
 
 
 def main(letter: str, port: int) -> int:
-    """Be the back end of a letter, or administer its reservations; return the exit status of the program."""
+    """Run the back end of a letter, or administer its reservations; return the exit status of the program."""
     options = _parse_options(letter, port)
     database: Path = options.data_dir / f"{KINDS[letter]}.db"
     try:
@@ -323,11 +316,13 @@ def main(letter: str, port: int) -> int:
         return _serve(letter, database, options)
     except (Malformed, OSError) as error:
         return fail(explain(error))
+    except sqlite3.Error as error:
+        return fail(explain_database_error(database, error))
 
 
 def _serve(letter: str, database: Path, options: argparse.Namespace) -> int:
-    others = max(1, len(process.PROCESSORS) - 1)  # than the main server's
-    process.prepare(0, processor=1 + list(KINDS).index(letter) % others)
+    processors = max(1, len(process.PROCESSORS) - 1)  # all but that of the main server
+    process.prepare(0, processor=1 + list(KINDS).index(letter) % processors)
     inventory = WatchedFile(database.with_suffix(".txt"), lambda path: read_inventory(path, letter))
     key = load_key(options.data_dir)
     try:

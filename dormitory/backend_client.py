@@ -1,8 +1,8 @@
-"""How the main server asks the back ends, and what it knows about them.
+"""Ask the back ends over UDP, and remember which of them do not answer.
 
-A thread asks over UDP sockets of its own. It repeats a request under the same id, with growing pauses, until the answer
-comes; the back end carries the request out once. A back end that stays silent is marked as down: requests for it are
-answered at once, while one thread of the main server keeps asking it for its rooms.
+Each client's thread has UDP sockets of its own. It repeats a request under the same id, with growing pauses, until the
+reply comes; the back end carries the request out once. The main server marks a back end that stays silent as down: it
+refuses requests for it at once, while one thread keeps asking that back end for its rooms.
 """
 
 import logging
@@ -30,21 +30,21 @@ from net.command_line import shown_address
 from net.log import LOG
 
 PAUSES_SECONDS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # between repetitions; 3 seconds in all
-SEARCH_PAUSES_SECONDS = (0.1, 0.3)  # for each of three back ends: one that is back is found within two seconds
+SEARCH_PAUSES_SECONDS = (0.1, 0.3)  # for each of three back ends: one that is up again is found within two seconds
 SEARCH_AGAIN_SECONDS = 0.2
 
 FamilyAndAddress = tuple[int, Any]
 
 
 class NoAnswer(Exception):
-    """A back end does not answer; whether it carried out the request is unknown."""
+    """A back end does not answer; it may have carried out the request or not."""
 
     def __init__(self, letter: str) -> None:
         super().__init__(f"Server {letter} is not answering")
 
 
 class BackEnds:
-    """Where the back ends are, which of them are down, and which database each of them answers from.
+    """The addresses of the back ends, which of them are down, and which database each of them has.
 
     Args:
         addresses: the family and the address of each back end, by letter.
@@ -57,18 +57,18 @@ class BackEnds:
         self._changed = threading.Condition()  # guards the rest
         self._down: set[str] = set()
         self._databases: dict[str, bytes] = {}  # by letter: the first that answered
-        self._refused: set[bytes] = set()  # other databases that were reported
+        self._refused: set[bytes] = set()  # other databases, which were reported
 
     def start_search(self) -> None:
-        """Start the thread that asks silent back ends for their rooms; at first it asks all of them."""
+        """Start the thread that asks back ends that are down for their rooms; at first it asks all of them."""
         threading.Thread(target=self._search_for_ever, name="search", daemon=True).start()
 
     def is_down(self, letter: str) -> bool:
-        """Return whether a back end did not answer the last time."""
+        """Return whether a back end did not answer the last request."""
         return letter in self._down
 
     def mark_down(self, letter: str) -> None:
-        """Remember that a back end is silent, and report it once."""
+        """Remember that a back end does not answer, and report it once."""
         with self._changed:
             if letter not in self._down:
                 LOG.write(f"Server {letter} at {self._shown(letter)} is not answering")
@@ -76,11 +76,11 @@ class BackEnds:
                 self._changed.notify()
 
     def database(self, letter: str) -> bytes:
-        """Return the id of a back end's database, or ANY_DATABASE before its first answer."""
+        """Return the id of a back end's database, or ANY_DATABASE before its first reply."""
         return self._databases.get(letter, ANY_DATABASE)
 
     def accepts(self, letter: str, database: bytes) -> bool:
-        """Return whether an answer from this database counts: all must come from the one that answered first."""
+        """Return whether this database is the one that answered first; report another one."""
         with self._changed:
             expected = self._databases.setdefault(letter, database)
             if database == expected:
@@ -123,13 +123,13 @@ class BackEnds:
 
 
 class BackEndClient:
-    """The UDP sockets with which one thread asks the back ends: one for each, from the first request to it.
+    """One thread's UDP sockets: one for each back end, opened for the first request to it.
 
-    A connected socket has the local address that leads to the back end, and receives from that back end alone.
+    The sockets are connected: each receives on the local address that leads to its back end, and from there alone.
 
     Args:
         back_ends: what all threads share.
-        before_repeating: called before a request is sent again: the thread is going to wait.
+        before_repeating: called before a request is sent again, when the thread is about to wait for longer.
     """
 
     def __init__(self, back_ends: BackEnds, before_repeating: Callable[[], None] = lambda: None) -> None:
@@ -143,7 +143,7 @@ class BackEndClient:
             sock.close()
 
     def ask(self, letter: str, action: Action, text: str) -> str:
-        """Return a back end's answer, with all its pages.
+        """Return a back end's answer: the texts of all its pages.
 
         Raises:
             NoAnswer: the back end is down, or does not answer within the sum of PAUSES_SECONDS.
@@ -157,7 +157,7 @@ class BackEndClient:
             raise
 
     def ask_pages(self, letter: str, action: Action, text: str, pauses: Sequence[float]) -> str:
-        """Return a back end's answer as ask() does, but ask it even if it is down.
+        """Return a back end's answer as ask() does, but ask even if the back end is down.
 
         Raises:
             NoAnswer: a page did not come within the sum of the pauses.
@@ -172,16 +172,16 @@ class BackEndClient:
                 return " ".join(filter(None, texts))
 
     def _ask_page(self, letter: str, request: Datagram, pauses: Sequence[float]) -> Datagram:
-        """Send a request again and again until its reply comes; return the reply."""
+        """Send a request, once before each pause, until its reply comes; return the reply."""
         data = pack(self._back_ends.key, request)
         try:
             sock = self._socket(letter)
-        except OSError:  # no network leads there at present
+        except OSError:  # there is no route to the back end at present
             raise NoAnswer(letter) from None
         for number, pause in enumerate(pauses):
             if number:
                 self._before_repeating()
-            with suppress(OSError):  # as if the request were lost: it is sent again
+            with suppress(OSError):  # such a request counts as lost, and is sent again
                 sock.send(data)
             reply = self._wait_for_reply(sock, request, pause)
             if reply and self._back_ends.accepts(letter, reply.database):
@@ -189,10 +189,10 @@ class BackEndClient:
         raise NoAnswer(letter)
 
     def _wait_for_reply(self, sock: socket.socket, request: Datagram, seconds: float) -> Datagram | None:
-        """Return the reply to a request, or None if it does not come in time; discard whatever else comes."""
+        """Return the reply to a request, or None if it does not come in time; discard all other datagrams."""
         end = time.monotonic() + seconds
         while True:
-            with suppress(OSError, BadDatagram):  # nothing came, nobody listens there at present, or it is forged
+            with suppress(OSError, BadDatagram):  # nothing came, the back end is not running, or the datagram is forged
                 reply = unpack(self._back_ends.key, sock.recv(MAX_DATAGRAM_BYTES + 1))
                 if reply.action == Action.REPLY and reply.request_id == request.request_id:
                     return reply

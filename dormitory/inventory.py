@@ -1,4 +1,4 @@
-"""The inventory of one kind of room: a text file with `code, count` on each line. The programs only read it."""
+"""Read the inventory of one kind of room: a text file with `code, count` on each line. No program writes it."""
 
 from pathlib import Path
 

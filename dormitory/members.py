@@ -1,7 +1,7 @@
-"""The members and their passwords: member.txt, `name, scrypt-hash` on each line.
+"""Check and change the members' passwords: member.txt has `name, scrypt-hash` on each line.
 
-A hash reads scrypt$N$r$p$SALT$HASH, the last two in hexadecimal (RFC 7914). Each hash carries its own salt and cost, so
-that the cost can be raised for new passwords without touching the old ones.
+A hash reads scrypt$N$r$p$SALT$HASH, the last two in hexadecimal (RFC 7914). Each hash has its own salt and cost, so the
+cost can be raised for new passwords while the old ones keep theirs.
 """
 
 import fcntl
@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dormitory.login_queue import LoginQueue
-from dormitory.textfiles import Malformed, explain, read_fields
-from net.log import LOG
+from dormitory.textfiles import Malformed, WatchedFile, read_fields
 
 NAME = re.compile(r"[^\s,]{1,32}")
 MIN_PASSWORD_CHARACTERS = 8  # of new passwords
@@ -71,7 +70,7 @@ class PasswordHash(NamedTuple):
         return power_of_two and ranges and 128 * self.cost * self.block_size < MAX_MEMORY_BYTES
 
     def derive(self, password: str) -> bytes:
-        """Return the hash of a password with this salt and cost; it runs without the interpreter's lock."""
+        """Return the hash of a password with this salt and cost; scrypt releases the GIL."""
         return hashlib.scrypt(
             password.encode(),
             salt=self.salt,
@@ -86,23 +85,21 @@ class PasswordHash(NamedTuple):
 class Members:
     """The members who may log in, as the file names them; it is read again when it has changed.
 
-    After the constructor only the login queue's thread reads the file, so there is no lock.
+    After the constructor only the login queue's thread uses the file, so there is no lock.
 
     Raises:
-        Malformed: a line of the file is wrong.
+        Malformed: a line of the file is malformed.
         OSError: the file cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._version = _version(path)  # before the file is read: a later edit shows as another version
-        self._hashes = read_members(path)
+        self._file = WatchedFile(path, read_members)
         self._logins = LoginQueue()
         self._secret = secrets.token_hex(SALT_BYTES)
 
     def warnings(self) -> list[str]:
-        """Return a status line if members still have the passwords that everybody can read in the README."""
-        shipped = [name for name, expected in self._hashes.items() if expected.salt.hex() in SHIPPED_SALTS]
+        """Return a status line if members still have the passwords that README publishes."""
+        shipped = [name for name, expected in self._file.content.items() if expected.salt.hex() in SHIPPED_SALTS]
         if not shipped:
             return []
         names = f"{' and '.join(shipped)} still {'has' if len(shipped) == 1 else 'have'}"
@@ -115,7 +112,7 @@ class Members:
             user: the name; an unknown one costs as much as a wrong password.
             password: the password.
             address: the client's address.
-            has_left: returns whether the client's side of the connection has ended.
+            has_left: returns whether the client has ended its side of the connection.
 
         Raises:
             TooManyLogins: the check would take more than 5 seconds.
@@ -123,35 +120,15 @@ class Members:
         return self._logins.run(lambda: self._verify(user, password), address, has_left)
 
     def _verify(self, user: str, password: str) -> bool:
-        self._read_if_changed()
-        expected = self._hashes.get(user) or self._decoy(user)
+        self._file.refresh()
+        expected = self._file.content.get(user) or self._decoy(user)
         return hmac.compare_digest(expected.derive(password), expected.hash)
 
     def _decoy(self, user: str) -> PasswordHash:
         """Return a hash that no password matches, with the cost of a member chosen by the name."""
-        hashes = list(self._hashes.values()) or [PasswordHash(COST, BLOCK_SIZE, PARALLELISM, bytes(SALT_BYTES), b"")]
+        hashes = list(self._file.content.values())
+        hashes = hashes or [PasswordHash(COST, BLOCK_SIZE, PARALLELISM, bytes(SALT_BYTES), b"")]
         return random.Random(self._secret + user).choice(hashes)._replace(hash=bytes(HASH_BYTES))
-
-    def _read_if_changed(self) -> None:
-        """Read the file if it is another version than before; if the new one is wrong, report that and keep the old."""
-        version = _version(self._path)
-        if version == self._version:
-            return
-        self._version = version
-        try:
-            self._hashes = read_members(self._path)
-            LOG.write(f"{self._path} was read again; members: {len(self._hashes)}")
-        except (Malformed, OSError) as error:
-            LOG.write(f"{explain(error)}; the members stay as they were before this change")
-
-
-def _version(path: Path) -> tuple[int, ...] | None:
-    """Return numbers that differ after the file was edited, replaced, or its permissions changed; None without one."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def read_members(path: Path) -> dict[str, PasswordHash]:
@@ -175,10 +152,10 @@ def read_members(path: Path) -> dict[str, PasswordHash]:
 def add_member(path: Path, name: str, password: str) -> bool:
     """Add a member to the file, or give an existing one a new password; return whether the member is new.
 
-    The file is replaced as a whole: whatever is killed at whatever time, it holds the old members or the new ones.
+    The file is replaced in one step: if this program is killed, the file holds either the old members or the new ones.
 
     Raises:
-        Malformed: a line of the file is wrong, or the name or the password cannot be used.
+        Malformed: a line of the file is malformed, or the name or the password cannot be used.
         OSError: the file cannot be read or written.
     """
     if not NAME.fullmatch(name) or not name.isprintable():
@@ -200,7 +177,7 @@ def add_member(path: Path, name: str, password: str) -> bool:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Let no other program add a member meanwhile; the lock is on a second file, since the first is replaced."""
+    """Keep other programs from adding members meanwhile; the lock is on a second file because the first is replaced."""
     fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -210,10 +187,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Put a file on disk in place of the old one, with its owner, and readable by nobody else.
+    """Replace a file; the new one has the owner of the old one, who alone may read it, and is on disk on return.
 
     Raises:
-        OSError: it cannot be written; the old one is still there, and the error names it.
+        OSError: the new file cannot be written; the old one is still there, and the error names it.
     """
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)  # left by a program that was killed
@@ -233,7 +210,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _copy_owner(path: Path, fd: int) -> None:
-    """Give an open file the owner of another one, and its mode without the permissions of group and others."""
+    """Give an open file the owner of another file, and its mode without the permissions of group and others."""
     status = path.stat()
     if status.st_uid != os.geteuid():
         os.fchown(fd, status.st_uid, status.st_gid)

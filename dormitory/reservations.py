@@ -1,7 +1,8 @@
-"""The reservations of one kind of room, in an SQLite file, and the replay cache: what was answered to each change.
+"""Keep the reservations of one kind of room in an SQLite file, and with them the replay cache.
 
-A change and its answer are written in one transaction. Whatever is killed at whatever moment, a request that comes
-again is answered from the replay cache and changes nothing.
+The replay cache holds the reply to each change, under the request's id. A change and its reply are written in one
+transaction. So whichever program is killed at whatever moment, a request that comes again gets the recorded reply and
+changes nothing.
 """
 
 import os
@@ -11,17 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dormitory.textfiles import Malformed
 from dormitory.wire import now_ms
 
 MAX_CLOCK_DIFFERENCE_MS = 600_000  # a datagram whose time is further off is refused
-KEEP_ANSWERS_MS = 2 * MAX_CLOCK_DIFFERENCE_MS  # twice: a clock may also be set back after an answer was deleted
+KEEP_REPLIES_MS = 2 * MAX_CLOCK_DIFFERENCE_MS  # twice: a clock may also be set back after a reply was deleted
 BUSY_SECONDS = 0.2  # how long to wait while another program has the file locked
-SUFFIXES = ("", "-wal", "-shm")  # of SQLite's three files; all three are needed to find what was committed
+SUFFIXES = ("", "-wal", "-shm")  # of SQLite's three files, which together hold what was committed
 
 SCHEMA = """
     CREATE TABLE IF NOT EXISTS reservations (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again, also after a cancellation
+        number INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again, not even after a cancellation
         room TEXT NOT NULL,
         member TEXT NOT NULL,
         time TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
@@ -38,22 +38,32 @@ Row = tuple[int, str, str, str]  # number, room, member, time
 
 
 class FilesReplaced(Exception):
-    """The database that is open is no longer the one that a restart would find; the text says so."""
+    """The open database is no longer the one that a restart would open; the text says so."""
+
+
+def explain_database_error(path: Path, error: sqlite3.Error) -> str:
+    """Return the line that says why a database cannot be used.
+
+    It advises against the file only if that never was such a database: one that is locked, or on a full disk, holds
+    reservations.
+    """
+    is_other_file = any(words in str(error) for words in ("not a database", "no such"))
+    return f"{path}: {error}" + ("; move the file away, and the next start makes a new one" if is_other_file else "")
 
 
 class Reservations:
-    """Who has reserved what; used by one thread at a time.
+    """The reservations and the replay cache; one thread at a time may use them.
 
     Args:
-        path: the SQLite file; made if there is none.
+        path: the SQLite file; created if it does not exist.
         busy_seconds: how long to wait while another program has the file locked.
 
     Attributes:
-        database: the random id that the database got when it was made.
+        database: the random id that the database was given when it was created.
         taken: how many reservations there are of each room, as of the last transaction() or refresh().
 
     Raises:
-        Malformed: the file cannot be used.
+        sqlite3.Error: the file cannot be used; explain_database_error() tells why.
         OSError: the file cannot be made.
     """
 
@@ -65,9 +75,9 @@ class Reservations:
         self._db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
         try:
             self._prepare()
-        except sqlite3.Error as error:
+        except sqlite3.Error:
             self._db.close()
-            raise Malformed(f"{path}: {error}; move the file away, and the next start makes a new one") from error
+            raise
         self._files = self._find_files()
 
     def _prepare(self) -> None:
@@ -87,7 +97,7 @@ class Reservations:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Carry out all changes of the block or none of them; on leaving it, they are on disk.
+        """Carry out all changes of the with block or none; when the block has ended, they are on disk.
 
         Raises:
             sqlite3.Error: nothing was changed.
@@ -95,11 +105,11 @@ class Reservations:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self.refresh()
-            self._db.execute("DELETE FROM replay_cache WHERE time_ms < ?", (now_ms() - KEEP_ANSWERS_MS,))
+            self._db.execute("DELETE FROM replay_cache WHERE time_ms < ?", (now_ms() - KEEP_REPLIES_MS,))
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            self._counted_version = None  # `taken` counts what is rolled back
+            self._counted_version = None  # so that refresh() counts again: `taken` includes what is rolled back
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
@@ -122,7 +132,7 @@ class Reservations:
             raise FilesReplaced(f"{self._path} was deleted or replaced while it was open; restart this server")
 
     def _find_files(self) -> list[tuple[int, int]]:
-        """Return device and inode of each file that exists."""
+        """Return the device and the inode of each of the three files that exists."""
         found = []
         for suffix in SUFFIXES:
             try:
@@ -140,7 +150,7 @@ class Reservations:
         return number
 
     def find(self, number: int) -> tuple[str, str] | None:
-        """Return room and member of a reservation, or None if it does not exist."""
+        """Return the room and the member of a reservation, or None if it does not exist."""
         query = "SELECT room, member FROM reservations WHERE number = ?"
         row: tuple[str, str] | None = self._db.execute(query, (number,)).fetchone()
         return row
@@ -151,7 +161,7 @@ class Reservations:
         self.taken[room] -= 1
 
     def of_member(self, member: str, after: int, limit: int) -> list[tuple[int, str]]:
-        """Return number and room of a member's reservations whose numbers are greater than `after`."""
+        """Return the number and the room of those of a member's reservations whose numbers are greater than `after`."""
         query = "SELECT number, room FROM reservations WHERE member = ? AND number > ? ORDER BY number LIMIT ?"
         return self._db.execute(query, (member, after, limit)).fetchall()
 
@@ -160,11 +170,11 @@ class Reservations:
         return self._db.execute("SELECT number, room, member, time FROM reservations ORDER BY number").fetchall()
 
     def recorded_reply(self, time_ms: int, request_id: bytes) -> str | None:
-        """Return the reply that was given to a request, or None if it has not come before."""
+        """Return the recorded reply to a request, or None if the request has not come before."""
         query = "SELECT reply FROM replay_cache WHERE time_ms = ? AND request_id = ?"
         row: tuple[str] | None = self._db.execute(query, (time_ms, request_id)).fetchone()
         return row and row[0]
 
     def record_reply(self, time_ms: int, request_id: bytes, reply: str) -> None:
-        """Keep the reply to a request, within the transaction of the change itself."""
+        """Record the reply to a request, within the transaction of the change."""
         self._db.execute("INSERT INTO replay_cache VALUES (?, ?, ?)", (time_ms, request_id, reply))

@@ -1,6 +1,6 @@
-"""What one client of the dormitory's main server asks for, and what it gets: serverM.py shows the requests.
+"""Answer the requests of one client of the main server; serverM.py lists the requests and their replies.
 
-A user's rights come from the last LOGIN on the connection, and from nothing else.
+The last LOGIN on the connection alone decides what the user may do.
 """
 
 import time
@@ -14,11 +14,11 @@ from dormitory.wire import CODE, KINDS, RESERVATION_ID, Action, shortened
 from net.conversation import Conversation
 
 MAX_FAILED_LOGINS = 5
-AFTER_TOO_MANY_LOGINS_SECONDS = 0.5  # before the next request, so that hundreds of refused clients use no processor
+AFTER_TOO_MANY_LOGINS_SECONDS = 0.5  # before the next request: hundreds of refused clients must not fill a processor
 
 
 class Denied(Exception):
-    """The user may not do that; the text says why."""
+    """The user may not make this request; the text says why."""
 
 
 class Invalid(Exception):
@@ -26,12 +26,12 @@ class Invalid(Exception):
 
 
 class Session:
-    """One client's session: who has logged in, and the requests that it makes.
+    """One client's session: the user that has logged in, and the requests.
 
     Args:
         client: the client.
-        members: who may log in as a member.
-        back_ends: what the main server knows of the back ends.
+        members: the members and their passwords.
+        back_ends: what the main server knows about the back ends.
         idle_seconds: how long a user who has logged in may go without a request.
     """
 
@@ -45,7 +45,7 @@ class Session:
         self._failed_logins = 0
 
     def run(self) -> None:
-        """Answer requests until the client leaves, or has sent its fifth wrong login."""
+        """Answer requests until the client leaves or sends its fifth wrong login."""
         with closing(self._back_ends):
             for line in self._client.lines():
                 if line.rstrip() == "QUIT":
@@ -88,7 +88,7 @@ class Session:
             return f"TRY_LATER {no_answer}"
 
     def _log_request(self, word: str, rest: str) -> None:
-        """Write a status line about a request, without anything that may be a password."""
+        """Write a status line about a request that shows nothing that may be a password."""
         if word == "LOGIN":
             user, _, password = rest.partition(" ")
             text = f"authentication request received: {user} as a {'member' if password else 'guest'}"
@@ -99,7 +99,7 @@ class Session:
         self._client.log(shortened(text))
 
     def _log_in(self, rest: str) -> str:
-        """Give a user the rights that the login proves; those of an earlier login end, even if this one fails."""
+        """Log a user in; an earlier login on the connection ends, even if this one fails."""
         user, _, password = rest.partition(" ")
         if not NAME.fullmatch(user):
             raise Invalid
@@ -113,8 +113,11 @@ class Session:
         return f"MEMBER {user}" if password else f"GUEST {user}"
 
     def _is_right(self, user: str, password: str) -> bool:
-        self._client.flush()  # the check may have to wait for others
-        return self._members.check(user, password, self._client.address, self._client.connection.has_left)
+        self._client.flush()  # the check may have to wait for those of other clients
+        connection = self._client.connection
+        if connection.is_reset():
+            raise ConnectionResetError("Connection closed by the client")
+        return self._members.check(user, password, connection.address, connection.has_left)
 
     def _availability(self, rest: str) -> str:
         return self._ask_about_room(Action.AVAILABILITY, only_field(rest))
@@ -159,7 +162,7 @@ class Session:
         return self._ask(code[0], action, code + more) if CODE.fullmatch(code) else "UNKNOWN_ROOM"
 
     def _ask_each(self, letters: Iterable[str], action: Action, more: str = "") -> list[str]:
-        """Return what back ends answer, without empty answers, and S=? for one that does not answer."""
+        """Return the answers of several back ends, except empty ones; that of a silent Server S is S=?."""
         answers = []
         for letter in letters:
             try:

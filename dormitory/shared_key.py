@@ -1,6 +1,6 @@
-"""The key under which the four servers tag their datagrams: dorm.key, made by whichever of them starts first.
+"""Load the key under which the four servers tag their datagrams: dorm.key, created by the server that starts first.
 
-Servers on other hosts need a copy of the file. It must be readable by its owner alone, as BIND's rndc.key is.
+Servers on other hosts need a copy of the file. Its owner alone may read it, as with BIND's rndc.key.
 """
 
 import os
@@ -15,11 +15,11 @@ KEY_BYTES = 32
 
 
 def load_key(directory: Path) -> bytes:
-    """Return the key; make one if the file does not exist.
+    """Return the key; create the file if it does not exist.
 
     Raises:
-        Malformed: others may read the file, or it holds no key.
-        OSError: the file can neither be read nor made.
+        Malformed: other users may read the file, or it does not hold a key.
+        OSError: the file can neither be read nor created.
     """
     path = directory / KEY_FILE
     if not path.exists():
@@ -28,7 +28,7 @@ def load_key(directory: Path) -> bytes:
 
 
 def _create(path: Path) -> None:
-    """Make the file, unless another server is faster; nobody ever reads half a key, because link() is atomic."""
+    """Create the file, unless another server is faster; link() is atomic, so no server ever reads half a key."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

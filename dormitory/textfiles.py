@@ -1,9 +1,10 @@
-"""The dormitory's data files: where they are, and how those that people edit are read.
+"""Find the dormitory's data files, and read those that people edit, again whenever they have changed.
 
 Each line has two fields, separated by a comma. Empty lines are ignored.
 """
 
 import argparse
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -23,7 +24,7 @@ def explain(error: Malformed | OSError) -> str:
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says where the data files are."""
+    """Add the option --data-dir."""
     parser.add_argument(
         "--data-dir",
         type=Path,
@@ -34,12 +35,14 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def read_fields(path: Path, expected: str) -> Iterator[tuple[str, str, str]]:
-    """Read a file; yield for each line its place, FILE:NUMBER, and its two fields without the space around them.
+    """Read a file; yield for each line its place, FILE:NUMBER, and its two fields without surrounding space.
 
     Raises:
-        Malformed: a line does not have two fields; the text says what is expected.
+        Malformed: a line does not have two fields, or this is not a file of text; the text says what is expected.
         OSError: the file cannot be read.
     """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise Malformed(f"{path}: not a regular file")  # opening a FIFO would block until another program writes to it
     for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").split("\n"), 1):
         if not line.strip():
             continue
@@ -50,12 +53,12 @@ def read_fields(path: Path, expected: str) -> Iterator[tuple[str, str, str]]:
 
 
 class WatchedFile(Generic[Content]):
-    """A data file that is read again when it has changed; used by one thread at a time.
+    """A data file that is read again when it has changed; one thread at a time may use it.
 
-    A file that can no longer be read is reported once, in a status line, and its last good content stays in force.
+    If the file can no longer be read, one status line says so, and the content read before stays in force.
 
     Attributes:
-        content: what the file says.
+        content: what the reading function returned.
 
     Raises:
         Malformed: the file is malformed.
@@ -65,12 +68,12 @@ class WatchedFile(Generic[Content]):
     def __init__(self, path: Path, read: Callable[[Path], Content]) -> None:
         self._path = path
         self._read = read
-        self._version = self._look()
+        self._version = self._find_version()  # before reading: a later edit shows as another version
         self.content = read(path)
 
     def refresh(self) -> None:
-        """Read the file again if it has changed, and say so in a status line."""
-        version = self._look()
+        """Read the file again if it has changed, and write a status line about it."""
+        version = self._find_version()
         if version == self._version:
             return
         self._version = version
@@ -81,8 +84,8 @@ class WatchedFile(Generic[Content]):
         else:
             LOG.write(f"{self._path} has changed and was read again")
 
-    def _look(self) -> tuple[int, ...]:
-        """Return what changes whenever the file does."""
+    def _find_version(self) -> tuple[int, ...]:
+        """Return numbers that change when the file is edited, replaced, or given other permissions."""
         try:
             status = self._path.stat()
         except OSError:

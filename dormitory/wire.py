@@ -1,11 +1,11 @@
-"""What serverM and the back ends send each other over UDP: values to bytes and back, without a socket.
+"""Pack and unpack the datagrams between serverM and the back ends; there is no socket here.
 
     tag         16 bytes   keyed BLAKE2b (RFC 7693) of all that follows, under the key in dorm.key
     action       1 byte    see Action
     request id  16 bytes   random; a repeated request and its reply carry the same
     time         8 bytes   when the request was first sent, in milliseconds since 1970
     database     8 bytes   the id of the back end's database; zeros in a request that does not know it yet
-    page         4 bytes   0 asks for the beginning; a reply names the page to ask for next, 0 if that was all
+    page         4 bytes   0 in a request for the first page; a reply names the next page, or 0 after the last
     text                   AVAILABILITY  code              MINE   letter member
                            RESERVE       code member       LIST   letter
                            CANCEL        id member         REPLY  the answer
@@ -16,8 +16,8 @@ The first letter of a request's text is that of the back end. Only the replies t
 import enum
 import hashlib
 import hmac
+import random
 import re
-import secrets
 import struct
 import time
 from typing import NamedTuple
@@ -42,7 +42,7 @@ _HEAD = struct.Struct(f"!B{REQUEST_ID_BYTES}sQ{DATABASE_ID_BYTES}sI")
 
 
 class Action(enum.IntEnum):
-    """What a datagram asks for, or that it is the answer."""
+    """What a datagram requests, or that it is a reply."""
 
     AVAILABILITY = 1
     RESERVE = 2
@@ -53,10 +53,10 @@ class Action(enum.IntEnum):
 
 
 class BadDatagram(Exception):
-    """A datagram is not accepted; the text completes "dropped a datagram ...".
+    """A datagram cannot be accepted; the text completes "dropped a datagram ...".
 
     Attributes:
-        problem: the text without its details: the same for all datagrams of the kind.
+        problem: the text without details, which is the same for all datagrams with this problem.
     """
 
     def __init__(self, problem: str, details: str = "") -> None:
@@ -65,7 +65,7 @@ class BadDatagram(Exception):
 
 
 class Datagram(NamedTuple):
-    """A request or a reply; the action's number is not checked yet."""
+    """A request or a reply; its action may be a number that is not in Action."""
 
     action: int
     request_id: bytes
@@ -82,7 +82,8 @@ def now_ms() -> int:
 
 def new_request(action: Action, text: str, database: bytes = ANY_DATABASE, page: int = 0) -> Datagram:
     """Return a request with an id of its own and the present time."""
-    return Datagram(action, secrets.token_bytes(REQUEST_ID_BYTES), now_ms(), database, page, text)
+    request_id = random.randbytes(REQUEST_ID_BYTES)  # it is unique, not secret: the tag proves the origin
+    return Datagram(action, request_id, now_ms(), database, page, text)
 
 
 def pack(key: bytes, datagram: Datagram) -> bytes:
@@ -93,10 +94,10 @@ def pack(key: bytes, datagram: Datagram) -> bytes:
 
 
 def unpack(key: bytes, data: bytes) -> Datagram:
-    """Return what a datagram says.
+    """Return the datagram that these bytes hold.
 
     Raises:
-        BadDatagram: the tag is wrong, or what it covers is malformed.
+        BadDatagram: the tag is wrong, or the datagram is malformed.
     """
     body = data[TAG_BYTES:]
     if not hmac.compare_digest(_tag(key, body), data[:TAG_BYTES]):
@@ -113,10 +114,10 @@ def _tag(key: bytes, body: bytes) -> bytes:
 
 
 def malformed() -> BadDatagram:
-    """Return the exception for a datagram that has a valid tag, but that the main server never sends."""
+    """Return the exception for a datagram with a valid tag and a content that the main server never sends."""
     return BadDatagram("that has a valid tag but is malformed")
 
 
 def shortened(text: str) -> str:
-    """Return a text as a status line shows it: a long list of rooms without most of them."""
+    """Return the beginning of a text, for a status line: a list of rooms may be long."""
     return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}..."

@@ -1,18 +1,18 @@
-"""Command lines: the types of arguments, and how a program ends with one line that says why.
+"""Parse command lines, and report in one line why a program ends.
 
-Clients import this module too, so it stands on nothing but argparse.
+Clients import this module too, so it imports nothing of the server stack.
 """
 
 import argparse
 import os
 import sys
 
-MAX_NUMBER = 1_000_000  # of anything; as seconds it is what poll() can wait, 24 days
+MAX_NUMBER = 1_000_000  # the largest value of an option; as seconds (11 days), poll() can wait it
 MAX_PORT = 65535
 
 
 def port_number(text: str) -> int:
-    """Return the port that a command line gives.
+    """Convert an argument to a port.
 
     Raises:
         argparse.ArgumentTypeError: the text is not a number from 0 to 65535.
@@ -23,7 +23,7 @@ def port_number(text: str) -> int:
 
 
 def positive_number(text: str) -> int:
-    """Return the number that a command line gives.
+    """Convert an argument to a number.
 
     Raises:
         argparse.ArgumentTypeError: the text is not a number from 1 to a million.
@@ -34,7 +34,7 @@ def positive_number(text: str) -> int:
 
 
 def host_and_port(text: str) -> tuple[str, int]:
-    """Return the host and the port that HOST:PORT gives; an IPv6 address may stand in brackets.
+    """Convert HOST:PORT to the host and the port; an IPv6 address may stand in brackets.
 
     Raises:
         argparse.ArgumentTypeError: the text is not of this form.
@@ -58,25 +58,25 @@ def add_number(parser: argparse.ArgumentParser, option: str, default: int, meani
 
 
 def shown_address(host: str, port: int) -> str:
-    """Return HOST:PORT as users read it, with an IPv6 address in brackets (RFC 3986, 3.2.2)."""
+    """Return HOST:PORT for display, with an IPv6 address in brackets (RFC 3986, 3.2.2)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def reason(error: Exception) -> str:
-    """Return what an error says to a user: the system's message if it has one."""
+    """Return an error's message for a user: the system's message if the error has one."""
     return getattr(error, "strerror", None) or str(error)
 
 
 def fail(message: str) -> int:
-    """Say in one line on standard error why the program cannot go on; return its exit status, 1."""
+    """Print one line on standard error that says why the program ends; return its exit status, 1."""
     print(message, file=sys.stderr)
     return 1
 
 
 def discard_output() -> None:
-    """Send all further output nowhere, after a write to standard output has failed.
+    """Discard all further output, after a write to standard output has failed.
 
-    Otherwise the interpreter would try once more when it exits, and report the error again.
+    Otherwise the interpreter would try to write again when it exits, and report the error again.
     """
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

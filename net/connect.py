@@ -1,20 +1,20 @@
-"""Connecting to a server, over TLS if the command line asks for it: what every client does first."""
+"""Connect a client to a server, over TLS if the command line asks for it."""
 
 import argparse
 import socket
 import ssl
 
 from net.command_line import reason, shown_address
-from net.stream import WOULD_BLOCK as WOULD_BLOCK  # clients poll too
+from net.stream import WOULD_BLOCK as WOULD_BLOCK  # for clients that poll
 
 CONNECT_SECONDS = 10.0
 
-# OpenSSL's verification results (X509_V_ERR_...), which Python passes on as numbers only.
+# OpenSSL's verification results (X509_V_ERR_...); Python has no names for them.
 _EXPIRED, _SELF_SIGNED, _SELF_SIGNED_IN_CHAIN, _NO_ISSUER, _WRONG_HOST, _WRONG_IP = 10, 18, 19, 20, 62, 64
 
 
 class CannotConnect(Exception):
-    """There is no connection; the text is a sentence for the user."""
+    """No connection could be made; the text is a sentence for the user."""
 
 
 def add_tls_options(parser: argparse.ArgumentParser) -> None:
@@ -23,27 +23,30 @@ def add_tls_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tls-ca",
         metavar="FILE",
-        help="with --tls: trust the certificates in this PEM file instead of those that the system trusts",
+        help="use TLS, and trust the certificates in this PEM file instead of those that the system trusts",
     )
 
 
 def connect(host: str, port: int, options: argparse.Namespace, seconds: float = CONNECT_SECONDS) -> socket.socket:
-    """Return a connection to a server; under --tls it is encrypted, and the server's certificate has been verified.
+    """Connect to a server; with --tls or --tls-ca, encrypt the connection and verify the server's certificate.
 
     Args:
         host: the server's name or address.
-        port: its port.
-        options: holds tls and tls_ca, as add_tls_options() adds them.
+        port: the server's port.
+        options: holds tls and tls_ca, which add_tls_options() defines.
         seconds: how long the connection and the handshake may each take.
 
+    Returns:
+        a blocking socket without a timeout.
+
     Raises:
-        CannotConnect: the server cannot be reached, or is not the one that its certificate should prove.
+        CannotConnect: the server cannot be reached, or its certificate cannot be trusted.
     """
     where = shown_address(host, port)
     context = _client_context(options) if options.tls or options.tls_ca else None
     try:
         sock = socket.create_connection((host, port), seconds)
-    except (OSError, UnicodeError) as error:  # UnicodeError: no host can have such a name
+    except (OSError, UnicodeError) as error:  # UnicodeError: the name is not a valid host name
         raise CannotConnect(f"Cannot connect to {where}: {reason(error)}") from error
     try:
         if context:
@@ -57,7 +60,7 @@ def connect(host: str, port: int, options: argparse.Namespace, seconds: float = 
 
 
 def _client_context(options: argparse.Namespace) -> ssl.SSLContext:
-    """Return a context that verifies the chain and the host name, from TLS 1.2 on."""
+    """Return a context that verifies the certificate chain and the host name, and requires TLS 1.2 or later."""
     try:
         context = ssl.create_default_context(cafile=options.tls_ca)
     except ssl.SSLError:
@@ -69,7 +72,7 @@ def _client_context(options: argparse.Namespace) -> ssl.SSLContext:
 
 
 def _distrust(error: ssl.SSLCertVerificationError, host: str) -> str:
-    """Return what is wrong with a certificate."""
+    """Return why a certificate cannot be trusted."""
     if error.verify_code == _EXPIRED:
         return "its certificate has expired"
     if error.verify_code in (_SELF_SIGNED, _SELF_SIGNED_IN_CHAIN):
@@ -84,9 +87,9 @@ def _distrust(error: ssl.SSLCertVerificationError, host: str) -> str:
 def _tls_reason(error: OSError) -> str:
     """Return why a handshake failed."""
     if isinstance(error, TimeoutError):
-        return "the server does not answer; perhaps it speaks no TLS"
+        return "the server does not answer; perhaps it does not speak TLS"
     if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
-        return "the server answers without TLS"
+        return "the server does not speak TLS"
     if isinstance(error, (ssl.SSLEOFError, ConnectionError)):
         return "the server ended the connection during the handshake"
     return reason(error)

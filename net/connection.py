@@ -1,4 +1,4 @@
-"""One client's connection: its owner, a thread, reads from it and closes it; any thread may send to it."""
+"""One client's connection: the thread that owns it reads from it and closes it; any thread may send to it."""
 
 import select
 import socket
@@ -10,35 +10,34 @@ from net.log import LOG
 from net.output import Output
 from net.stream import Stream, TlsStream
 
-RECEIVE_BYTES = 1 << 16  # for more, malloc asks the system for pages each time
+RECEIVE_BYTES = 1 << 16  # for a larger buffer, malloc would map new pages at each call
 LINGER_SECONDS = 1.0
 QUIET_SECONDS = 0.1
 
 
 class TimeLimitPassed(Exception):
-    """A client took too long; the text is a sentence for it."""
+    """A client took too long; the text is the sentence that the server sends to the client."""
 
 
 class Connection:
     """A client's connection.
 
-    Any thread may call send(), try_send(), post() and finish(): see Output, whose methods they are.
+    Any thread may call send(), try_send(), post() and finish(), which are methods of Output.
 
-    To end it, the owner calls close(), which lets the backlog go out; a thread that gives the client up calls abort(),
-    and the owner finds the input ended.
+    The owner ends the connection with close(), which sends the backlog first. Another thread that gives the client up
+    calls abort(), and the owner's next receive() finds the input ended.
 
     Args:
         sock: the socket.
-        stop_fd: a descriptor that becomes readable when the input is to be taken as ended.
-        address: the client's IP address, or whatever names it.
-        tls: the server's context, if the connection speaks TLS: the owner then calls shake_hands() first.
+        stop_fd: a descriptor that becomes readable when the server stops.
+        address: the client's IP address.
+        tls: the server's context, if the connection speaks TLS; the owner then calls shake_hands() first.
 
     Attributes:
-        fd: the number of the descriptor; it names the client in status lines.
+        fd: the descriptor; it names the client in status lines.
         address: as given.
-        while self._stream.input_ended or self._wait_for_input():
-            data = self.try_receive(size)
-            if data is not None:
+        stop_fd: as given.
+        input_ended: whether receive() has returned the end of the client's input.
     """
 
     def __init__(self, sock: socket.socket, stop_fd: int, address: str = "", tls: ssl.SSLContext | None = None) -> None:
@@ -51,7 +50,7 @@ class Connection:
         self.post = self._output.post
         self.finish = self._output.finish
         self.stop_fd = stop_fd
-        self._poll = select.poll()  # select.select() cannot take descriptors over 1023
+        self._poll = select.poll()  # select.select() accepts no descriptor over 1023
         self._poll.register(self.fd, select.POLLIN)
         self._poll.register(stop_fd, select.POLLIN)
         self.input_ended = False
@@ -63,33 +62,33 @@ class Connection:
         LOG.write(f"Client ({self.fd}): {text}")
 
     def allow(self, seconds: float | None, sentence: str = "") -> None:
-        """Limit how long receive() may wait from now on; None lifts the limit.
+        """Set a time limit for receive() and shake_hands(), or lift it.
 
         Args:
-            seconds: from now.
-            sentence: what the client is told when they have passed.
+            seconds: the limit, counted from now; None lifts it.
+            sentence: the text of the TimeLimitPassed that is raised when the limit has passed.
         """
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._sentence = sentence
 
     def shake_hands(self) -> None:
-        """Carry out the TLS handshake, within the time limit; then what was sent meanwhile goes out.
+        """Carry out the TLS handshake; then send the output that other threads have queued meanwhile.
 
         Raises:
-            HandshakeFailed: the client does not speak TLS, or left.
+            HandshakeFailed: the client does not speak TLS, does not trust the certificate, or has left.
             TimeLimitPassed: the client took too long.
         """
         if isinstance(self._stream, TlsStream):
             while not self._stream.shake_hands():
                 if not self._wait_for_input():
-                    return  # the server stops
+                    return  # the server is stopping
             self._output.release()
 
     def receive(self, size: int = RECEIVE_BYTES) -> bytes:
-        """Block until input arrives and return it; return b"" at its end, or when the server stops.
+        """Wait for input and return it; return b"" at the end of the input, or when the server stops.
 
         Raises:
-            TimeLimitPassed: nothing came in time, or too little was done in time.
+            TimeLimitPassed: the time limit has passed, whether or not input has arrived.
             OSError: the connection is lost.
         """
         while self._stream.input_ended or self._wait_for_input():
@@ -99,29 +98,29 @@ class Connection:
         return b""
 
     def try_receive(self, size: int = RECEIVE_BYTES) -> bytes | None:
-        """Return the input that has arrived, b"" at its end, None if nothing has: for a thread that polls by itself.
+        """Return the input that has arrived, b"" at the end of the input, or None if no input has arrived.
 
         Raises:
             OSError: the connection is lost.
         """
         data = self._stream.read(size)
-        # To a thread that sends, the system may report that the client has reset; we then read an end here.
+        # The kernel reports a reset once. If a sending thread got the report, this read looks like an orderly end.
         self.input_ended = data == b"" and not self._output.is_lost()
         return data
 
     def _wait_for_input(self) -> bool:
-        """Block until the socket is readable; return False if the server stops."""
+        """Wait until the socket is readable; return False if the server stops."""
         wait = None
         if self._deadline is not None:
             wait = max(0.0, self._deadline - time.monotonic()) * 1000
         ready = self._poll.poll(wait)
-        if not ready or wait == 0.0:  # the limit holds also for a client that never pauses
+        if not ready or wait == 0.0:  # the limit also ends a client that never stops sending
             raise TimeLimitPassed(self._sentence)
         return self.stop_fd not in dict(ready)
 
     def has_left(self) -> bool:
         """Return whether the client has ended its side, even if input is still unread. Any thread may ask."""
-        return self._is_in(getattr(select, "POLLRDHUP", select.POLLHUP))
+        return self._is_in(getattr(select, "POLLRDHUP", select.POLLHUP))  # macOS has no POLLRDHUP
 
     def is_reset(self) -> bool:
         """Return whether nothing that is sent can reach the client any more. Any thread may ask."""
@@ -129,18 +128,21 @@ class Connection:
 
     def _is_in(self, state: int) -> bool:
         poll = select.poll()
-        poll.register(self.fd, state)  # the system reports POLLHUP and POLLERR in any case
+        poll.register(self.fd, state)  # poll() reports POLLHUP and POLLERR in any case
         return bool(poll.poll(0))
 
     def abort(self) -> None:
-        """Give the client up: discard the backlog, wake the owner and every thread that waits for the client."""
+        """Give the client up: discard the backlog, and wake the owner and every thread that waits for the client."""
         self._output.lose()
 
     def close(self, reason: str = "") -> None:
-        """Let the backlog go out, end our side, wait a moment for the client to end its own, and close.
+        """Send the backlog, end our side, wait up to LINGER_SECONDS for the client to end its side, and close.
 
-        Closing while input is unread would send a reset, which may destroy the last lines on their way (RFC 1122
-        4.2.2.13).
+        To close a socket with unread input would send a reset, which may destroy the last lines on their way to the
+        client (RFC 1122, 4.2.2.13).
+
+        Args:
+            reason: follows "disconnected" in the status line.
         """
         self._output.finish()
         self._output.wait_until_sent()
@@ -151,7 +153,10 @@ class Connection:
         self._stream.close()
 
     def refuse(self, text: str) -> None:
-        """Tell the client why it is not served, and close without waiting. Before a TLS handshake it is only closed."""
+        """Send the client the reason why it is not served, and close without waiting.
+
+        A client of a TLS server cannot be told: the handshake has not taken place.
+        """
         self.log(f"refused: {text}")
         if not isinstance(self._stream, TlsStream):
             with suppress(OSError):
@@ -161,7 +166,10 @@ class Connection:
         self._stream.close()
 
     def _discard_input(self) -> None:
-        """Read until the client ends its side, but not for long; if the server stops, until nothing more comes."""
+        """Read until the client ends its side, for at most LINGER_SECONDS.
+
+        Once the server stops, a pause of QUIET_SECONDS in the client's input is enough.
+        """
         end = time.monotonic() + LINGER_SECONDS
         patience = LINGER_SECONDS
         while (seconds := min(patience, end - time.monotonic())) > 0:

@@ -1,19 +1,20 @@
-"""The loop that every conversation is: receive what came, answer it, tell others, log it, wait for more.
+"""The loop of every conversation: receive lines, handle them, send and log the output, and wait for more lines.
 
 A program reads like blocking code:
 
     for line in client.lines():
         client.reply(...)
 
-Replies, messages to others and status lines are gathered while there are lines to handle. They go out together, with
-one send for each recipient, before the thread waits for input. That decision is worth a factor of thirty over a send
+A Conversation gathers replies, messages to others and status lines while there are lines to handle. It sends them
+together, with one send for each recipient, before the thread waits for input: about thirty times as fast as one send
 for each message.
 
-The loop is fair: after every LINES_PER_TURN lines the thread sends what it has gathered and lets other threads run.
+The loop is fair: after every LINES_PER_TURN lines the thread sends the gathered output and lets other threads run.
 """
 
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -22,30 +23,27 @@ from net.log import LOG
 from protocol import LineBuffer, LineTooLong, harmless
 
 LINES_PER_TURN = 500
-PAUSE_SECONDS = (
-    50e-6  # a thread that only offers the processor to others may get it back at once; one that sleeps does not
-)
-GATHERED_CHARACTERS = 1 << 18  # more go out before the turn ends
+PAUSE_SECONDS = 50e-6  # a thread that only yields the processor may get it back at once; a thread that sleeps does not
+GATHERED_CHARACTERS = 1 << 18  # more output is sent before the turn ends
 
 _TURN = re.compile(rb"(?:[^\n]*\n){1,%d}" % LINES_PER_TURN)
-
 
 _Line = TypeVar("_Line", str, bytes)
 
 
 class InputEnded(Exception):
-    """A client ended its input where an answer was expected."""
+    """A client has ended its input where an answer was expected."""
 
 
 class Conversation:
-    """One client's conversation; the connection's own thread holds it, and no other thread uses it.
+    """One client's conversation; only the connection's own thread may use it.
 
     Args:
-        connection: the client's; other threads may use it, to send.
+        connection: the client's connection; other threads may send to it.
 
     Attributes:
         connection: as given.
-        fd: the number of its descriptor.
+        fd: the connection's descriptor.
         address: the client's IP address.
     """
 
@@ -57,24 +55,24 @@ class Conversation:
         self._lines: Iterator[str] | None = None
         self._before_turn: Callable[[], object] | None = None
         self._handled = 0  # lines since the last pause
-        self._limit: tuple[float, str] | None = None  # the seconds that each line restarts, and the sentence
-        # Recipients, which of them is left out, and lines for the others.
+        self._limit: tuple[float, str] | None = None  # the arguments of allow(), if each line restarts the limit
+        # Recipients, the recipient that is left out, and the lines for all others.
         self._messages: list[tuple[Sequence[Connection], Connection | None, list[str]]] = []
         self._myself = (connection,)
-        self._gathered = 0  # characters in messages and log
+        self._gathered = 0  # characters in _messages and _log
         self._log: list[str] = []
 
     def lines(self, before_turn: Callable[[], object] | None = None) -> Iterator[str]:
-        """Give the client's lines as harmless text without newlines, until the input ends or the server stops.
+        """Yield the client's lines as harmless text without newlines, until the input ends or the server stops.
 
-        A last line without a newline counts. Ctrl-D where a line would begin ends the input.
+        The end of the input completes the last line. Ctrl-D at the start of a line ends the input.
 
         Args:
-            before_turn: called before the lines that arrived together are given.
+            before_turn: called each time that lines have arrived, before the first of them is yielded.
 
         Raises:
-            LineTooLong: a line was over MAX_LINE_BYTES; those before it were given.
-            TimeLimitPassed: what allow() allows has passed.
+            LineTooLong: a line has more than MAX_LINE_BYTES; all lines before it were yielded.
+            TimeLimitPassed: the time limit that allow() set has passed.
             OSError: the connection is lost.
         """
         if self._lines is None:
@@ -83,7 +81,7 @@ class Conversation:
         return self._lines
 
     def raw_lines(self) -> Iterator[bytes]:
-        """Give the client's lines as bytes without newlines, for a protocol in which byte 4 is not Ctrl-D.
+        """Yield the client's lines as bytes without newlines, for a protocol in which byte 4 is not Ctrl-D.
 
         Raises:
             As lines().
@@ -95,7 +93,7 @@ class Conversation:
         """Send a question; return the next line.
 
         Raises:
-            InputEnded: there is none.
+            InputEnded: the input has ended.
             As lines().
         """
         self.reply(question)
@@ -104,7 +102,7 @@ class Conversation:
         raise InputEnded
 
     def _each_line(self, split: Callable[[bytes], list[_Line]]) -> Iterator[_Line]:
-        """Give line after line; before each wait, and after every turn, let out what they caused."""
+        """Yield each line; send the gathered output before each wait and after every turn."""
         more = True
         while more:
             self.flush()
@@ -118,22 +116,22 @@ class Conversation:
                 raise LineTooLong
 
     def _receive_lines(self) -> tuple[bytes, bool]:
-        """Wait for input; return the lines that it completes, and whether there may be more.
+        """Wait for input; return the lines that it completes, and whether more may follow.
 
-        The end of the input completes the last line; a server that stops leaves it incomplete.
+        The end of the input completes the last line. When the server stops, an incomplete line is discarded.
         """
         data = self.connection.receive()
         if not data:
             return self._buffer.end() if self.connection.input_ended else b"", False
         lines = self._buffer.feed(data)
         if self._buffer.answer:
-            self.connection.send(self._buffer.answer)  # telnet shows no reply before it has this
+            self.connection.send(self._buffer.answer)  # telnet discards all output before this answer
         if lines and self._before_turn:
             self._before_turn()
         return lines, not self._buffer.ended
 
     def _end_turn(self, lines: int) -> None:
-        """Once a turn's work is done, send what it caused and let other threads run."""
+        """Once LINES_PER_TURN lines have been handled, send the gathered output and let other threads run."""
         self._handled += lines
         if self._handled >= LINES_PER_TURN:
             self._handled = 0
@@ -141,11 +139,11 @@ class Conversation:
             time.sleep(PAUSE_SECONDS)
 
     def allow(self, seconds: float | None, sentence: str = "", restarts: bool = True) -> None:
-        """Limit how long the client may take; None lifts the limit.
+        """Set a time limit for the client, or lift it.
 
         Args:
-            seconds: from now.
-            sentence: what the client is told when they have passed.
+            seconds: the limit, counted from now; None lifts it.
+            sentence: the sentence that the server sends to the client when the limit has passed.
             restarts: whether every complete line restarts the limit.
         """
         self._limit = (seconds, sentence) if seconds is not None and restarts else None
@@ -160,11 +158,14 @@ class Conversation:
         self._gather(self._myself, None, line)
 
     def send(self, recipients: Sequence[Connection], line: str) -> None:
-        """Send a line to some clients; many lines to the same sequence cost little more than one."""
+        """Send a line to some clients.
+
+        Successive lines to the same sequence object are encoded together and cost little more than one line.
+        """
         self._gather(recipients, None, line)
 
     def broadcast(self, everybody: Sequence[Connection], line: str) -> None:
-        """Send a line as send() does, but not to our own client."""
+        """Send a line to all clients of a sequence but this conversation's own, as send() does."""
         self._gather(everybody, self.connection, line)
 
     def _gather(self, recipients: Sequence[Connection], left_out: Connection | None, line: str) -> None:
@@ -182,32 +183,31 @@ class Conversation:
         self._gathered += len(text)
 
     def flush(self) -> None:
-        """Send and log what was gathered: first to clients that have room for it, so that none waits for another."""
+        """Send and log the gathered output.
+
+        Recipients with a full backlog come last, so that no other recipient waits for them.
+        """
         self._gathered = 0
         if self._messages:
-            data = self._data_by_recipient()
+            blocks = self._blocks_by_recipient()
             self._messages.clear()
-            full = [recipient for recipient, block in data.items() if not recipient.try_send(block)]
+            full = [recipient for recipient, parts in blocks.items() if not recipient.try_send(b"".join(parts))]
             for recipient in full:
-                recipient.send(data[recipient])
+                recipient.send(b"".join(blocks[recipient]))
         if self._log:
             prefix = f"Client ({self.fd}): "
             LOG.write(prefix + f"\n{prefix}".join(self._log))
             self._log.clear()
 
-    def _data_by_recipient(self) -> dict[Connection, bytearray]:
-        """Return what each recipient gets."""
-        data: dict[Connection, bytearray] = {}
+    def _blocks_by_recipient(self) -> dict[Connection, list[bytes]]:
+        """Return the data for each recipient, in blocks that recipients share: a broadcast is kept in memory once."""
+        blocks: defaultdict[Connection, list[bytes]] = defaultdict(list)
         for recipients, left_out, lines in self._messages:
             block = ("\n".join(lines) + "\n").encode()
             for recipient in recipients:
-                if recipient is left_out:
-                    continue
-                if recipient in data:
-                    data[recipient] += block
-                else:
-                    data[recipient] = bytearray(block)
-        return data
+                if recipient is not left_out:
+                    blocks[recipient].append(block)
+        return blocks
 
 
 def _text_lines(block: bytes) -> list[str]:

@@ -1,8 +1,9 @@
-"""Status lines on standard output, written many at a time by one thread.
+"""Write status lines to standard output, many at a time, in one thread.
 
-A thread that serves a client never writes to the terminal itself: a terminal that is stopped, or a pipe that nobody
-reads, is like a client that does not read. What it does not take is kept up to a bound; then threads that have lines
-block. Once it has taken nothing for STALL_SECONDS, lines are counted instead of kept, until it takes some again.
+Standard output may block like a client that does not read: a terminal may be stopped, a pipe may be full. So threads
+that serve clients do not write to it. They add lines to a queue, and the log's thread writes them. A thread that finds
+PENDING_BYTES in the queue blocks. Once standard output has accepted nothing for STALL_SECONDS, the log drops new lines
+and counts them, until standard output accepts data again.
 """
 
 import os
@@ -15,22 +16,21 @@ from collections import deque
 PENDING_BYTES = 1 << 20
 PIECE_BYTES = 1 << 16
 STALL_SECONDS = 1.0
-GATHER_SECONDS = 0.02  # a pause after each write, so that the next one takes many lines
-RETRY_SECONDS = 1.0  # after a write error
+GATHER_SECONDS = 0.02  # the pause after a write; the next write then takes many lines
 
 
 class Log:
-    """The lines that wait to be written to standard output, and the thread that writes them.
+    """The queue of status lines, and the thread that writes them to standard output.
 
-    Standard output is looked at when the first line comes, not before: a program that only imports this needs none.
+    The first write() opens standard output, not the import of this module.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards all below
-        self._filled = threading.Condition(self._lock)
-        self._taken = threading.Condition(self._lock)
-        self._blocks: deque[bytes] = deque()  # what each call of write brought
-        self._pending_bytes = 0  # of these blocks and of what is being written
+        self._filled = threading.Condition(self._lock)  # notified when lines are added
+        self._written = threading.Condition(self._lock)  # notified when lines are written or lost
+        self._blocks: deque[bytes] = deque()  # one for each call of write()
+        self._pending_bytes = 0  # in _blocks and in the piece that is being written
         self._lost_lines = 0
         self._stalled = False
         self._fd = -1
@@ -38,25 +38,25 @@ class Log:
         self._writer: threading.Thread | None = None
 
     def write(self, *lines: str) -> None:
-        """Have lines written soon, in the order of the calls."""
+        """Add lines to the queue; block while it is full, unless standard output has stalled."""
         with self._lock:
             if not self._writer:
                 self._open()
             block = ("\n".join(lines) + "\n").encode(self._encoding, "backslashreplace")
             while self._pending_bytes > PENDING_BYTES and not self._stalled:
-                self._stalled = not self._taken.wait(STALL_SECONDS)
+                self._stalled = not self._written.wait(STALL_SECONDS)
             if self._stalled:
                 self._lost_lines += block.count(b"\n")
             else:
                 self._keep(block)
 
     def flush(self, seconds: float) -> None:
-        """Wait until all lines are written, for at most some seconds."""
+        """Wait until all lines are written or standard output has stalled, for at most this many seconds."""
         with self._lock:
-            self._taken.wait_for(lambda: self._stalled or not self._pending_bytes, seconds)
+            self._written.wait_for(lambda: self._stalled or not self._pending_bytes, seconds)
 
     def _open(self) -> None:
-        if sys.stdout is None:  # it was closed before the program began
+        if sys.stdout is None:  # standard output was closed before the program began
             self._fd = os.open(os.devnull, os.O_WRONLY)
         else:
             self._fd, self._encoding = sys.stdout.fileno(), sys.stdout.encoding
@@ -76,7 +76,6 @@ class Log:
                 self._account_for(piece)
             except OSError:  # a full disk, or a reader or a terminal that is gone
                 self._account_for(piece, lost=True)
-                time.sleep(RETRY_SECONDS)
             if not self._blocks:
                 time.sleep(GATHER_SECONDS)
 
@@ -91,7 +90,7 @@ class Log:
             return b"".join(piece)
 
     def _account_for(self, piece: bytes, lost: bool = False) -> None:
-        """Make room for more lines; once lines can be written again, say how many were lost."""
+        """Remove a piece from the count of pending bytes; after a stall, report how many lines were lost."""
         with self._lock:
             self._pending_bytes -= len(piece)
             self._stalled = self._stalled and self._pending_bytes > PENDING_BYTES // 2
@@ -100,7 +99,7 @@ class Log:
             elif self._lost_lines and not self._stalled:
                 self._keep(f"{self._lost_lines} status lines were lost: they could not be written\n".encode())
                 self._lost_lines = 0
-            self._taken.notify_all()
+            self._written.notify_all()
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -109,7 +108,7 @@ def _write_all(fd: int, data: bytes) -> None:
     while data:
         try:
             data = data[os.write(fd, data) :]
-        except BlockingIOError:  # another program has left the terminal non-blocking
+        except BlockingIOError:  # another program has made the terminal non-blocking
             writable.poll()
 
 

@@ -1,48 +1,50 @@
-"""Bytes on their way to one client, and what happens when the client does not read.
+"""Send to one client, which may read slowly or not at all.
 
-A sender never blocks in the client's socket. What the kernel does not take is kept in the client's backlog, at most
-BACKLOG_BYTES, and a second thread for that client, which lives only while there is a backlog, sends it. A sender that
-finds the backlog full blocks until half of it has drained. A client that takes less than LEAST_BYTES_PER_SECOND while a
-sender blocks for PERIOD_SECONDS is dropped. Hence a client that stops reading delays others once, and a client that is
-merely slow loses nothing: whoever floods it is slowed down.
+A sender never blocks in the client's socket. Data that the kernel does not accept goes to the client's backlog, at most
+BACKLOG_BYTES. A second thread for that client, which lives only while there is a backlog, sends the backlog. A sender
+that finds the backlog full blocks until half of it has drained. A client that accepts less than LEAST_BYTES_PER_SECOND
+while a sender is blocked for PERIOD_SECONDS is dropped. The period begins when a sender finds the backlog full, so that
+several clients that stop reading are dropped together. Hence they delay a sender once, and a client that reads slowly
+loses nothing: it slows its senders down.
 """
 
 import select
 import threading
+import time
 from collections.abc import Callable
 
 from net.stream import Stream
 
 BACKLOG_BYTES = 1 << 20
-PIECE_BYTES = 1 << 18  # of the backlog, offered to the kernel at once
 LEAST_BYTES_PER_SECOND = 1 << 16
 PERIOD_SECONDS = 5.0
-RETRY_SECONDS = 0.25  # poll() reports a socket writable only when a third of its buffer is free, which may take long
+RETRY_SECONDS = 0.25  # poll() reports a socket as writable only when a third of its buffer is free
 
 
 class Output:
-    """What is sent to a client; any thread may send.
+    """The output of one connection, and its backlog; any thread may send.
 
     Args:
         stream: the socket.
         report: writes a status line about the client.
-        held: whether everything goes to the backlog until release() is called, because a TLS handshake comes first.
+        held: whether all data goes to the backlog until release() is called, because a TLS handshake comes first.
     """
 
     def __init__(self, stream: Stream, report: Callable[[str], None], held: bool = False) -> None:
         self._stream = stream
         self._report = report
-        self._lock = threading.Lock()  # guards all below and the order of writes; nobody waits for the client with it
-        self._changed = threading.Condition(self._lock)  # the backlog has drained by half, or wholly, or output ended
+        self._lock = threading.Lock()  # guards all below and the order of writes; no thread waits while it holds it
+        self._changed = threading.Condition(self._lock)  # notified when the backlog drains or the output ends
         self._backlog = bytearray()
-        self._sender: threading.Thread | None = None  # sends the backlog, while there is one
-        self._sent_bytes = 0  # of backlogs, since the beginning
+        self._sender: threading.Thread | None = None  # sends the backlog
+        self._sent_bytes = 0  # by all sender threads so far
+        self._full_since: tuple[float, int] | None = None  # when a sender found the backlog full, and _sent_bytes then
         self._held = held
-        self._open = True  # more output is accepted
-        self._lost = False  # nothing can be sent any more
+        self._open = True  # False: further data is discarded
+        self._lost = False  # the client was given up, or sending has failed
 
     def send(self, data: bytes | bytearray) -> None:
-        """Send data whole and in order; block while the backlog is full. Do nothing if the client is gone."""
+        """Send data as a whole and in order; block while the backlog is full. Do nothing if the client is gone."""
         with self._lock:
             if rest := self._write_first(data):
                 if not self._fits(rest):
@@ -50,43 +52,44 @@ class Output:
                 self._append(rest)
 
     def try_send(self, data: bytes | bytearray) -> bool:
-        """Send data as send() does, unless that would block; return whether it was sent."""
+        """Send data as send() does, unless that would block; return False if it would."""
         with self._lock:
             if rest := self._write_first(data):
                 if not self._fits(rest):
+                    self._begin_period()  # so that several clients that do not read are dropped at the same time
                     return False
                 self._append(rest)
             return True
 
     def post(self, data: bytes | bytearray) -> None:
-        """Send data without blocking, even if the backlog is full: for what is short and rare."""
+        """Send data without blocking, even if the backlog is full; meant for data that is short and rare."""
         with self._lock:
             self._append(self._write_first(data))
 
     def finish(self, farewell: bytes = b"") -> None:
-        """Send the last thing that the client gets; what others send from now on is discarded."""
+        """Send a last message without blocking; discard everything that is sent after it."""
         with self._lock:
             self._append(self._write_first(farewell))
             self._open = False
             self._changed.notify_all()
 
     def wait_until_sent(self) -> None:
-        """Block until the backlog is sent, or the client is dropped because it does not take it."""
+        """Block until the backlog is sent, or the client is dropped because it does not read."""
         with self._lock:
-            if self._held:  # the handshake failed
-                self._backlog.clear()
+            if self._held:
+                self._lose()
             self._wait_until(lambda: not self._backlog)
             while self._sender:
                 self._changed.wait()
 
     def release(self) -> None:
-        """Send what was held."""
+        """End the hold: send the data that was held, and all further data as it comes."""
         with self._lock:
             self._held = False
             self._append(b"")
 
     def lose(self) -> None:
-        """Give the client up: discard the backlog, cut the connection, wake every thread that waits for it."""
+        """Give the client up: discard the backlog, cut the connection, and wake every thread that waits for it."""
         with self._lock:
             self._lose()
 
@@ -96,7 +99,7 @@ class Output:
             return self._lost
 
     def _write_first(self, data: bytes | bytearray) -> bytes | bytearray:
-        """Write what the kernel takes at once of data, unless older data wait; return the rest."""
+        """Write as much of data as the kernel accepts now, unless older data waits; return the rest."""
         if self._backlog or self._held or not self._open:
             return data
         return data[self._write(data) :]
@@ -104,17 +107,17 @@ class Output:
     def _write(self, data: bytes | bytearray) -> int:
         try:
             return self._stream.write(data)
-        except OSError:  # the owner finds out why when it reads
+        except OSError:  # the owner's next read raises an error or returns the end
             self._lose()
             return 0
 
     def _fits(self, data: bytes | bytearray, free_bytes: int = 0) -> bool:
-        """Return whether data may be added and this much is free; to an empty backlog, anything may be added."""
+        """Return whether data fits into the backlog and free_bytes are free; any data fits into an empty backlog."""
         needed = max(len(data), free_bytes)
         return not self._open or not self._backlog or len(self._backlog) + needed <= BACKLOG_BYTES
 
     def _append(self, data: bytes | bytearray) -> None:
-        """Add to the backlog, and see to it that a thread sends it."""
+        """Add data to the backlog; start a thread that sends it, unless one is running."""
         if not self._open:
             return
         self._backlog += data
@@ -127,32 +130,40 @@ class Output:
                 self._lose()
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
-        """Block until a condition holds or the client is lost; drop a client that takes too little meanwhile."""
+        """Block until a condition holds or the client is lost; drop a client that accepts too little meanwhile."""
         while True:
-            before = self._sent_bytes
-            if self._changed.wait_for(lambda: self._lost or condition(), PERIOD_SECONDS):
+            began, sent_before = self._begin_period()
+            seconds = max(0.0, began + PERIOD_SECONDS - time.monotonic())
+            if self._changed.wait_for(lambda: self._lost or condition(), seconds):
                 return
-            if self._sent_bytes - before < LEAST_BYTES_PER_SECOND * PERIOD_SECONDS:
+            if self._sent_bytes - sent_before < LEAST_BYTES_PER_SECOND * PERIOD_SECONDS:
                 self._report(f"dropped: it took less than {LEAST_BYTES_PER_SECOND} bytes a second")
                 self._lose()
+            self._full_since = None
+
+    def _begin_period(self) -> tuple[float, int]:
+        """Return the beginning of the current period; begin one now if there is none."""
+        self._full_since = self._full_since or (time.monotonic(), self._sent_bytes)
+        return self._full_since
 
     def _send_backlog(self) -> None:
-        """Send the backlog as the client takes it, until nothing is left; the client's second thread."""
+        """Send the backlog as fast as the client reads it, in a thread of its own, until nothing is left."""
         writable = select.poll()
         writable.register(self._stream.fileno(), select.POLLOUT)
         while self._send_piece():
             writable.poll(RETRY_SECONDS * 1000)
 
     def _send_piece(self) -> bool:
-        """Send what the kernel takes of the backlog; return whether there is more to do."""
+        """Send as much of the backlog as the kernel accepts now; return whether anything is left."""
         with self._lock:
             if self._backlog:
-                sent = self._write(self._backlog[:PIECE_BYTES])
+                sent = self._write(self._backlog)
                 del self._backlog[:sent]
                 self._sent_bytes += sent
             if not self._backlog:
                 self._sender = None
             if len(self._backlog) <= BACKLOG_BYTES // 2:
+                self._full_since = None
                 self._changed.notify_all()
             return self._sender is not None
 

@@ -1,4 +1,4 @@
-"""What every server is as a program: its options, what the process is allowed, signals, its first line and its end."""
+"""Run a server as a program: options, the descriptor limit, signals, the first line of output, and an orderly end."""
 
 import argparse
 import os
@@ -21,10 +21,9 @@ LOGIN_SECONDS = 600
 FLUSH_SECONDS = 0.3
 SPARE_DESCRIPTORS = 64
 STACK_BYTES = 1 << 19  # the usual 8 MiB each would cost 40 GB of address space for 5,000 connections
-SWITCH_SECONDS = (
-    0.5  # each thread that waits for the interpreter wakes at this interval; at 5 ms, 5,000 would do only that
-)
-STOPPING_SWITCH_SECONDS = 0.005  # the thread that stops the others must get its turn
+# Each thread that waits for the GIL wakes at this interval. At the usual 5 ms, 5,000 threads would do nothing else.
+SWITCH_SECONDS = 0.5
+STOPPING_SWITCH_SECONDS = 0.005  # so that the thread that stops the others gets the GIL soon
 PROCESSORS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
 SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
@@ -37,11 +36,9 @@ def add_server_options(parser: argparse.ArgumentParser, host: str = "0.0.0.0") -
         "--max-per-address",
         type=positive_number,
         metavar="N",
-        help="how many of them may come from one address (default: half of --max-connections)",
+        help="how many clients from one address may be connected at once (default: half of --max-connections)",
     )
-    add_number(
-        parser, "--login-seconds", LOGIN_SECONDS, "how long a client may go without the first request that is expected"
-    )
+    add_number(parser, "--login-seconds", LOGIN_SECONDS, "how long a client may take for its first expected request")
     parser.add_argument(
         "--tls-certificate", type=Path, metavar="FILE", help="speak TLS, with the certificate in this PEM file"
     )
@@ -49,7 +46,7 @@ def add_server_options(parser: argparse.ArgumentParser, host: str = "0.0.0.0") -
 
 
 def places(options: argparse.Namespace, extra: int = 0) -> Places:
-    """Return the places that the options allow, and extra ones."""
+    """Return the places for connections that the options allow, plus extra ones."""
     per_address = options.max_per_address or (options.max_connections + 1) // 2
     return Places(options.max_connections + extra, per_address + extra)
 
@@ -58,7 +55,7 @@ def certificate(options: argparse.Namespace) -> Certificate | None:
     """Return the certificate that the options name, or None for a server that does not speak TLS.
 
     Raises:
-        BadCertificate: it cannot be used.
+        BadCertificate: the certificate cannot be used, or only one of the two options is given.
     """
     if not options.tls_certificate and not options.tls_key:
         return None
@@ -68,7 +65,7 @@ def certificate(options: argparse.Namespace) -> Certificate | None:
 
 
 def serve(options: argparse.Namespace, port: int, handler: Handler) -> int:
-    """Serve until SIGINT or SIGTERM, and exit; return the exit status of the program if it cannot begin."""
+    """Serve until SIGINT or SIGTERM, then exit; return the program's exit status if the server cannot start."""
     prepare(options.max_connections, os.getpid())
     try:
         proof = certificate(options)
@@ -84,18 +81,20 @@ def serve(options: argparse.Namespace, port: int, handler: Handler) -> int:
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> int:
-    """Say in one line why a server cannot begin; return its exit status."""
+    """Print one line that says why a server cannot listen; return the program's exit status."""
     return fail(f"Cannot listen on {shown_address(host, port)}: {reason(error)}")
 
 
 def prepare(descriptors: int, processor: int) -> None:
-    """Raise the descriptor limit, and block the signals that wait_for_stop() waits for.
+    """Set up the process: its processor, signals, the stack size of its threads, and the descriptor limit.
 
-    No handler runs in the middle of something. To be called before any thread is started: threads inherit all this.
+    SIGINT, SIGTERM and SIGHUP are blocked, so that no signal handler interrupts a thread; wait_for_stop() waits for
+    them. Call this before any thread is started, because threads inherit these settings.
 
     Args:
-        descriptors: how many the process may need.
-        processor: which processor the process stays on, counted round from the last one; any number will do.
+        descriptors: how many descriptors the process may need.
+        processor: selects the processor that the process stays on, counted backwards from the last one; any number
+            is valid, such as the process id.
     """
     _stay_on(processor)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -105,15 +104,15 @@ def prepare(descriptors: int, processor: int) -> None:
     wanted = descriptors + SPARE_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with suppress(OSError, ValueError):  # some systems allow less than they say
+        with suppress(OSError, ValueError):  # some systems allow fewer than their hard limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def _stay_on(processor: int) -> None:
-    """Keep this thread, and those that it starts, on one processor, where the system lets a program choose.
+    """Keep this thread, and the threads that it starts, on one processor, where the system supports that.
 
-    With a GIL, the interpreter runs one thread at a time. Spread over processors, its threads interrupt each other at
-    every system call to hand that right over, often in vain (David Beazley, Understanding the Python GIL, 2010).
+    With a GIL, only one thread runs at a time. Threads on several processors contend for the GIL at every system call,
+    often in vain (David Beazley, Understanding the Python GIL, 2010).
     """
     has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     if has_gil and hasattr(os, "sched_setaffinity"):
@@ -122,16 +121,17 @@ def _stay_on(processor: int) -> None:
 
 
 def use_all_processors() -> None:
-    """Let this thread run on any processor again: for long computations that do not hold the GIL."""
+    """Let this thread run on any processor again; meant for long computations that release the GIL."""
     if hasattr(os, "sched_setaffinity"):
         with suppress(OSError):
             os.sched_setaffinity(0, PROCESSORS)
 
 
 def wait_for_stop(proof: Certificate | None = None) -> None:
-    """Wait for SIGINT or SIGTERM. SIGHUP makes a server read its certificate again; without one, it stops the server.
+    """Wait for SIGINT or SIGTERM.
 
-    A server that was started with nohup goes on when its terminal is closed.
+    SIGHUP makes a TLS server read its certificate again. It stops a server without TLS, unless nohup started the
+    server: nohup makes a program ignore SIGHUP.
     """
     goes_on = proof or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     while signal.sigwait(SIGNALS) == signal.SIGHUP and goes_on:
@@ -148,9 +148,9 @@ def _reload(proof: Certificate) -> None:
 
 
 def end_process(servers: Sequence[Server]) -> NoReturn:
-    """Stop servers, write the last status lines, and exit with status 0; the kernel cuts off what has not ended.
+    """Stop servers, write the last status lines, and exit with status 0; the kernel closes what is still open.
 
-    The interpreter would wait for hundreds of busy threads, each in its turn, to end by itself.
+    A normal exit of the interpreter could take seconds while hundreds of threads are busy.
     """
     sys.setswitchinterval(STOPPING_SWITCH_SECONDS)
     stop_orderly(servers)

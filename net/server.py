@@ -2,8 +2,8 @@
 
     listen -> accept for ever -> (a worker thread) handshake if TLS -> the program's handler -> close
 
-A server stops in order: it accepts no more, every conversation ends as if its client had ended its input, what is
-queued goes out; only what has not ended by then is cut off.
+A server stops in this order: it stops accepting; every conversation ends as if its client had ended its input; queued
+output is sent; connections that have not ended after ORDERLY_STOP_SECONDS are cut off.
 """
 
 import logging
@@ -29,17 +29,17 @@ from protocol import LineTooLong
 ORDERLY_STOP_SECONDS = 1.0
 CUT_OFF_SECONDS = 0.3
 ACCEPT_AGAIN_SECONDS = 0.1
-# Detect hosts that vanished within two minutes instead of two hours. macOS calls the first of these TCP_KEEPALIVE.
+# Detect a host that has vanished within two minutes instead of two hours. macOS calls TCP_KEEPIDLE TCP_KEEPALIVE.
 KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3}
-SERVER_DESCRIPTORS = 3  # of a server without connections: the listening socket and a pipe
+SERVER_DESCRIPTORS = 3  # of a server without connections: its listening socket and both ends of a pipe
 
 Handler = Callable[[Conversation], None]
 
 
 class Places:
-    """Admission: how many connections there may be at once, in total and from one address.
+    """Admission control: limits the connections at one time, in total and from one address.
 
-    Several servers may share the places.
+    Several servers may share one Places object.
     """
 
     def __init__(self, total: int, per_address: int) -> None:
@@ -49,7 +49,7 @@ class Places:
         self._taken: Counter[str] = Counter()  # by address
 
     def take(self, address: str) -> str:
-        """Take a place; return "", or the sentence that says why there is none."""
+        """Take a place for an address; return "", or the sentence that says why no place is free."""
         with self._lock:
             if self._taken.total() >= self._total:
                 return "Too many connections"
@@ -59,7 +59,7 @@ class Places:
             return ""
 
     def release(self, address: str) -> None:
-        """Give a place back."""
+        """Release a place that was taken for an address."""
         with self._lock:
             self._taken[address] -= 1
             if not self._taken[address]:
@@ -73,15 +73,15 @@ class Server:
         host: the name or address to listen on.
         port: the port; 0 means any free port.
         handler: called with each conversation, in the connection's own thread; when it returns, the connection closes.
-        places: one for each connection; a client for whom there is none is told so and closed.
-        login_seconds: how long a client may take for its first complete line, unless the handler decides otherwise.
-        certificate: what the server proves itself with, if it speaks TLS.
+        places: limits the connections; a client for which no place is free is told so and disconnected.
+        login_seconds: the time limit for the TLS handshake and, unless the handler sets another, for each line.
+        certificate: the server's certificate, if it speaks TLS.
 
     Attributes:
-        port: the port that it listens on.
+        port: the port that the server listens on.
 
     Raises:
-        OSError: it cannot listen there.
+        OSError: the server cannot listen on this host and port.
     """
 
     def __init__(
@@ -93,14 +93,14 @@ class Server:
         login_seconds: float,
         certificate: Certificate | None = None,
     ) -> None:
-        self._stop_fd, self._stop_writer = os.pipe()  # closing the writer wakes every thread that polls
+        self._stop_fd, self._stop_writer = os.pipe()  # closing the writer wakes every thread that polls _stop_fd
         try:
             self._listener = listen(host, port)
         except OSError:
             os.close(self._stop_writer)
             os.close(self._stop_fd)
             raise
-        self._pending = select.poll()  # clients that have connected and are not accepted yet
+        self._pending = select.poll()  # reports clients that have connected and are not yet accepted
         self._pending.register(self._listener, select.POLLIN)
         self.port: int = self._listener.getsockname()[1]
         self._handler = handler
@@ -114,10 +114,10 @@ class Server:
         self._acceptor = threading.Thread(target=self._accept_for_ever, name=f"accept {self.port}", daemon=True)
 
     def start(self) -> None:
-        """Begin to accept.
+        """Start the accepting thread.
 
         Raises:
-            RuntimeError: there are no more threads; the server is stopped.
+            RuntimeError: no thread can be started; the server is stopped.
         """
         try:
             self._acceptor.start()
@@ -126,7 +126,7 @@ class Server:
             raise
 
     def connections(self) -> tuple[Connection, ...]:
-        """Return a snapshot of the connections: the same object until one begins or ends."""
+        """Return a snapshot of the connections: the same object until a connection begins or ends."""
         snapshot = self._snapshot
         if snapshot is None:
             with self._ended:
@@ -134,19 +134,19 @@ class Server:
         return snapshot
 
     def accept_pending(self) -> None:
-        """Accept clients that have connected by now and that the accepting thread has not come to yet.
+        """Accept pending clients now, so that a snapshot includes every client that believes it is connected.
 
-        A client that knows itself connected expects to be counted, and to be sent what others say from then on. Call
-        this first, and the snapshot includes it.
+        The kernel completes a connection before the accepting thread sees it. Its client expects to be counted, and to
+        receive what others send from then on.
         """
-        with self._ended:  # a poll object serves one thread at a time
-            pending = self._pending.poll(0)  # asks ten times faster than accept() does
+        with self._ended:  # only one thread at a time may use a poll object
+            pending = self._pending.poll(0)  # ten times as fast as an accept() that finds no client
         if pending:
-            with suppress(OSError):  # the accepting thread meets the same error, and reports it
+            with suppress(OSError):  # the accepting thread gets the same error, and reports it
                 self._accept_waiting()
 
     def begin_stop(self, farewell: bytes) -> None:
-        """Wake the accepting thread and every conversation to end; a farewell is the last that a client gets."""
+        """Make the accepting thread and every conversation end; send clients a farewell as their last message."""
         self._stopping.set()
         if farewell:
             for connection in self.connections():
@@ -154,24 +154,24 @@ class Server:
         os.close(self._stop_writer)
 
     def close_listener(self, deadline: float) -> None:
-        """Close the listening socket when the accepting thread has ended, at the latest at a time.monotonic()."""
+        """Wait for the accepting thread until a deadline (of time.monotonic()), then close the listening socket."""
         if self._acceptor.ident:
             self._acceptor.join(max(0.0, deadline - time.monotonic()))
         with self._ended:
             self._listener.close()
 
     def cut_off(self) -> None:
-        """Give up the connections that are left."""
+        """Cut off all connections that have not ended."""
         for connection in self.connections():
             connection.abort()
 
     def wait_for_end(self, seconds: float) -> bool:
-        """Wait until all connections have ended, for at most some seconds; return whether they have."""
+        """Wait until all connections have ended, for at most this many seconds; return whether they have."""
         with self._ended:
             return self._ended.wait_for(lambda: not self._connections, seconds)
 
     def close(self) -> None:
-        """Close the pipe that stopping needed; no connection is left."""
+        """Close the pipe; call this only when no connection is left."""
         os.close(self._stop_fd)
 
     def _accept_for_ever(self) -> None:
@@ -184,7 +184,7 @@ class Server:
             try:
                 self._accept_waiting()
                 complained = False
-            except OSError as error:  # no descriptors or no memory: waiting clients stay in the queue
+            except OSError as error:  # out of descriptors or memory: pending clients stay in the kernel's queue
                 if not complained and not self._stopping.is_set():
                     LOG.write(f"Cannot accept for now: {reason(error)}")
                     complained = True
@@ -192,10 +192,10 @@ class Server:
 
     def _accept_waiting(self) -> None:
         """Accept the clients that have connected by now."""
-        for _ in range(socket.SOMAXCONN):  # more may come all the time
+        for _ in range(socket.SOMAXCONN):  # bounded, because clients may keep connecting
             if self._stopping.is_set():
                 return
-            with self._ended:  # under the lock, a client is either in the queue or, unless refused, in _connections
+            with self._ended:  # so that a snapshot misses no client that has left the kernel's queue
                 try:
                     sock, address = self._listener.accept()
                 except BlockingIOError:
@@ -205,7 +205,7 @@ class Server:
                 self._begin(connection)
 
     def _admit(self, sock: socket.socket, address: tuple[str, int]) -> Connection | None:
-        """Return a new connection if there is a place for it."""
+        """Return a new connection, or None if no place is free or the client has left."""
         try:
             tls = self._certificate.context if self._certificate else None
             connection = Connection(sock, self._stop_fd, address[0], tls)
@@ -230,7 +230,7 @@ class Server:
             connection.refuse("Too many threads")
 
     def _converse(self, connection: Connection) -> None:
-        """Run the handler; whatever happens there costs this connection alone."""
+        """Run the handler; an error in it ends this connection alone."""
         client = Conversation(connection)
         ending = ""
         try:
@@ -261,18 +261,18 @@ class Server:
 
 
 def stop_all(servers: Sequence[Server], farewell: bytes = b"") -> None:
-    """Stop servers together, and cut off the connections whose backlog has not gone out after a second."""
+    """Stop servers together; after ORDERLY_STOP_SECONDS, cut off the connections that have not ended."""
     if not stop_orderly(servers, farewell):
         for server in servers:
             server.cut_off()
         if not _wait_for_end(servers, CUT_OFF_SECONDS):
-            return  # a handler hangs, and the rest is left to the end of the process
+            return  # a handler hangs; what is left lasts until the process ends
     for server in servers:
         server.close()
 
 
 def stop_orderly(servers: Sequence[Server], farewell: bytes = b"") -> bool:
-    """Accept no more and let every conversation end; return whether all did so within a second."""
+    """Stop accepting and let every conversation end; return whether all ended within ORDERLY_STOP_SECONDS."""
     for server in servers:
         server.begin_stop(farewell)
     deadline = time.monotonic() + CUT_OFF_SECONDS
@@ -287,16 +287,16 @@ def _wait_for_end(servers: Sequence[Server], seconds: float) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a non-blocking socket that listens. The sockets it accepts inherit its options.
+    """Return a non-blocking listening socket. Accepted sockets inherit its options.
 
     Raises:
-        OSError: it cannot listen there.
+        OSError: the socket cannot listen on this host and port.
     """
     family, address = resolve(host, port, socket.SOCK_STREAM)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # do not wait for the last run's connections
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # telnet may mark a byte as urgent
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the last run's port is free at once
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # telnet sends some bytes as urgent data
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in KEEP_ALIVE.items():
             if hasattr(socket, name):
@@ -307,18 +307,24 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError:
         listener.close()
         raise
-    listener.setblocking(False)  # several threads accept, and none of them may wait for another's client
+    listener.setblocking(False)  # several threads accept; another one may have accepted the client that poll() reported
     return listener
 
 
 def resolve(host: str, port: int, kind: int, family: int = 0) -> tuple[int, Any]:
-    """Return the family and the address of a host's port for a kind of socket, of that family if it is given.
+    """Look up a host and port; return the address family and the address.
+
+    Args:
+        host: a name or an address.
+        port: the port.
+        kind: the type of socket, such as socket.SOCK_STREAM.
+        family: the address family that is required; 0 means any.
 
     Raises:
         OSError: the host is unknown.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, family, kind)[0]
-    except UnicodeError as error:  # a name that no host can have, such as a..b
+    except UnicodeError as error:  # not a valid host name, for example a..b
         raise socket.gaierror(socket.EAI_NONAME, f"{host!r} is not a valid host name") from error
     return family, address

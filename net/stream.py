@@ -1,8 +1,9 @@
 """Non-blocking sockets, plain or TLS, behind one interface: read, write, end the output.
 
-Threads that wait for a socket wait in poll(), never in read() or write(): these return at once.
+read() and write() return at once; a thread that has to wait for the socket calls poll().
 """
 
+import errno
 import select
 import socket
 import ssl
@@ -12,12 +13,14 @@ import time
 from contextlib import suppress
 
 RECORD_BYTES = 1 << 14  # what a TLS record holds at most (RFC 8446, 5.1)
+RECORD_HEAD_BYTES = 5
+HANDSHAKE_RECORD = 22  # the first byte that a TLS client sends
 CLOSE_NOTIFY_SECONDS = 1.0  # how long a full socket may delay close_notify
-RETRY_SECONDS = 0.25  # poll() reports a socket writable only when a third of its buffer is free, which may take long
+RETRY_SECONDS = 0.25  # poll() reports a socket as writable only when a third of its buffer is free
 RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: close with a reset at once; the kernel discards what it has not sent
 
-# What recv and send raise on a non-blocking socket that is not ready. A TLS socket may poll readable without any data:
-# what arrived may be half a record, or a message of TLS itself.
+# The exceptions of recv and send on a non-blocking socket that is not ready. poll() may report a TLS socket as readable
+# although it has no data: half a record may have arrived, or a message of the TLS protocol itself.
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -29,7 +32,7 @@ class HandshakeFailed(OSError):
 
 
 class Stream:
-    """A plain socket. The owner reads, one thread at a time writes.
+    """A plain socket. Only its owner reads; only one thread at a time writes.
 
     Attributes:
         input_ended: whether the input has ended although poll() may not report it.
@@ -57,7 +60,7 @@ class Stream:
             return None
 
     def write(self, data: bytes | bytearray) -> int:
-        """Return how many bytes of data the kernel took.
+        """Write as much of data as the kernel accepts now; return how many bytes that is.
 
         Raises:
             OSError: the connection is lost.
@@ -68,7 +71,7 @@ class Stream:
             return 0
 
     def end_output(self) -> None:
-        """Tell the peer that nothing more will be sent; the input stays open, and read() discards what arrives."""
+        """Tell the peer that no more data follows; the input stays open, so that read() can discard it."""
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
@@ -86,25 +89,28 @@ class Stream:
 class TlsStream(Stream):
     """A TLS socket. A lock keeps two threads from using it at the same time, which OpenSSL does not allow.
 
-    A read takes whole records, so that nothing stays in OpenSSL, where poll() would not see it. A write hands over one
-    record after another: after a refused write, OpenSSL has begun a record, and must be offered the same bytes again,
-    and no fewer.
+    A read takes whole records: poll() does not report data that stays in OpenSSL's buffer. A write passes one record
+    after another to OpenSSL. If OpenSSL refuses a write, it has begun a record: the next write must begin with the same
+    bytes, and not be shorter.
     """
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         super().__init__(sock)
         self._tls = sock
-        self._lock = threading.Lock()  # guards the socket; nobody waits while holding it
+        self._lock = threading.Lock()  # guards the socket; no thread waits while it holds it
+        self._has_begun = False  # whether the peer's first bytes have arrived
         self._failure: OSError | None = None  # what read() raises at the end of the input
         self._output_ended = False
         self._is_reset = False
 
     def shake_hands(self) -> bool:
-        """Go on with the handshake; return whether it is complete. Otherwise call again when the socket is readable.
+        """Continue the handshake; return whether it is complete. If not, call again when the socket is readable.
 
         Raises:
-            HandshakeFailed: the peer does not speak TLS, or refuses ours.
+            HandshakeFailed: the peer does not speak TLS, or has ended the handshake.
         """
+        if not self._has_begun:
+            self._check_first_bytes()
         try:
             with self._lock:
                 self._tls.do_handshake()
@@ -115,8 +121,18 @@ class TlsStream(Stream):
             raise HandshakeFailed(error.errno, "the client has left" if left else tls_reason(error)) from error
         return True
 
+    def _check_first_bytes(self) -> None:
+        """Refuse plain text that is too short for OpenSSL, whose sender would wait for a reply until the time limit."""
+        try:
+            first = socket.socket.recv(self._sock, RECORD_HEAD_BYTES, socket.MSG_PEEK)
+        except OSError:  # nothing has arrived, or do_handshake() reports the error
+            return
+        self._has_begun = True
+        if 0 < len(first) < RECORD_HEAD_BYTES and first[0] != HANDSHAKE_RECORD:
+            raise HandshakeFailed(errno.EPROTO, "not TLS")
+
     def read(self, size: int) -> bytes | None:
-        """Return what has arrived, as Stream.read() does, but up to a record more.
+        """Return what has arrived, as Stream.read() does, but up to one record more than size.
 
         Raises:
             OSError: the connection is lost, or was cut without close_notify.
@@ -143,9 +159,9 @@ class TlsStream(Stream):
         return data
 
     def _read_record(self) -> bytes:
-        """Return what one record holds, or b"" for close_notify.
+        """Return the data of one record, or b"" for close_notify.
 
-        An end without close_notify is kept from OpenSSL, which would send nothing more after it.
+        OpenSSL must not see an end of the input without close_notify: it would refuse to send any more data.
         """
         if not self._read_raw(1, socket.MSG_PEEK):
             raise ssl.SSLEOFError
@@ -156,7 +172,7 @@ class TlsStream(Stream):
         return socket.socket.recv(self._sock, size, flags)
 
     def write(self, data: bytes | bytearray) -> int:
-        """Return how many bytes of data were taken; the rest must be the beginning of the next write.
+        """Write what is possible now, as Stream.write() does; the next write must begin with the rest of data.
 
         Raises:
             OSError: the connection is lost.
@@ -172,9 +188,9 @@ class TlsStream(Stream):
         return taken
 
     def end_output(self) -> None:
-        """Send close_notify, waiting a moment for room for it, and end the TCP output.
+        """Send close_notify, for which the kernel must have room within CLOSE_NOTIFY_SECONDS, and end the TCP output.
 
-        From now on read() returns what arrives as it is, encrypted; it is for discarding only.
+        After this, read() returns encrypted data, which the caller can only discard.
         """
         end = time.monotonic() + CLOSE_NOTIFY_SECONDS
         writable = select.poll()
@@ -186,13 +202,13 @@ class TlsStream(Stream):
             socket.socket.shutdown(self._sock, socket.SHUT_WR)
 
     def _send_close_notify(self) -> bool:
-        """Return whether it was sent, or cannot be."""
+        """Try to send close_notify; return False if the kernel has no room for it now."""
         try:
             with self._lock:
                 self._tls.unwrap()
         except ssl.SSLWantWriteError:
             return False
-        except (OSError, ValueError):  # ssl.SSLWantReadError: it was sent, and the peer's own has not come
+        except (OSError, ValueError):  # ssl.SSLWantReadError: close_notify was sent, the peer's has not arrived
             pass
         return True
 
@@ -201,17 +217,17 @@ class TlsStream(Stream):
         self._is_reset = True
         with suppress(OSError):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # leaves the TLS state to the thread that uses it
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # does not touch the TLS state, which may be in use
 
 
 def tls_reason(error: OSError) -> str:
-    """Return why TLS failed, in words."""
+    """Return in words why TLS has failed."""
     if isinstance(error, ssl.SSLEOFError):
         return "the connection was cut without close_notify"
     if isinstance(error, ssl.SSLError) and error.reason:
         words = error.reason.replace("_", " ").lower()
         _, alert, description = words.partition(" alert ")
         if alert:
-            return f"the client sent the alert {description!r}"
+            return f"the peer sent the alert {description!r}"
         return {"wrong version number": "not TLS", "http request": "not TLS but plain HTTP"}.get(words, words)
     return error.strerror or str(error)

@@ -1,4 +1,4 @@
-"""A server's certificate: read at the start, and again on SIGHUP, without dropping anybody."""
+"""A server's certificate, which can be read again without dropping a connection."""
 
 import ssl
 from pathlib import Path
@@ -7,18 +7,18 @@ from net.command_line import reason
 
 
 class BadCertificate(Exception):
-    """A certificate cannot be used; the text names the file and what is wrong."""
+    """A certificate cannot be used; the text names the file and says what is wrong with it."""
 
 
 class Certificate:
-    """A certificate and its key, and the context that new connections use.
+    """A certificate and its key, and the TLS context of new connections.
 
     Args:
-        certificate: a PEM file: the server's certificate, then those between it and a trusted one.
-        key: a PEM file: the certificate's private key, not encrypted.
+        certificate: a PEM file with the server's certificate, followed by any intermediate certificates.
+        key: a PEM file with the certificate's private key, not encrypted.
 
     Attributes:
-        context: for connections from now on; connections that exist keep the one they began with.
+        context: the context for new connections; open connections keep the context they began with.
 
     Raises:
         BadCertificate: the files cannot be used.
@@ -33,7 +33,7 @@ class Certificate:
         """Read the files again.
 
         Raises:
-            BadCertificate: they cannot be used; the context is the one of before.
+            BadCertificate: they cannot be used; the context has not changed.
         """
         self.context = self._load()
 
@@ -45,20 +45,20 @@ class Certificate:
                 raise BadCertificate(f"{path}: {reason(error)}") from error
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION  # a write never waits for a read
+        context.options |= ssl.OP_NO_RENEGOTIATION  # so that a write never has to wait for a read
         try:
             context.load_cert_chain(self._certificate, self._key, password=_refuse_password)
         except EncryptedKey:
-            raise BadCertificate(f"{self._key}: expected a key that is not encrypted") from None
+            raise BadCertificate(f"{self._key}: a key that is not encrypted is expected") from None
         except OSError as error:
             raise BadCertificate(self._explain(error)) from error
         return context
 
     def _explain(self, error: OSError) -> str:
-        """Return which file is wrong and why; OpenSSL says less."""
+        """Return which file is wrong and why; OpenSSL's error names no file."""
         words = (isinstance(error, ssl.SSLError) and error.reason) or ""
         if words == "KEY_VALUES_MISMATCH":
-            return f"{self._key}: the key of {self._certificate} is expected, but this is another one"
+            return f"{self._key}: the key of {self._certificate} is expected, but this is another key"
         if words.startswith(("EE_", "CA_")):  # such as EE_KEY_TOO_SMALL
             return f"{self._certificate}: {words.replace('_', ' ').lower()}"
         try:

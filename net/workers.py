@@ -1,4 +1,4 @@
-"""Threads that take a task each, and then the next: to start a thread costs as much as a short conversation."""
+"""Run tasks in threads that are reused, because starting a thread costs as much as a short conversation."""
 
 import threading
 from collections import deque
@@ -10,18 +10,18 @@ Task = Callable[[], None]
 
 
 class Workers:
-    """A thread for each task; when its task has ended, it waits IDLE_SECONDS for another one before it ends."""
+    """A pool that starts a thread for a task whenever no thread is idle; an idle thread ends after IDLE_SECONDS."""
 
     def __init__(self) -> None:
-        self._filled = threading.Condition()  # guards both below
-        self._idle = 0  # threads that wait
+        self._filled = threading.Condition()  # guards both below; notified when a task is added
+        self._idle = 0  # threads that wait for a task
         self._tasks: deque[Task] = deque()  # never more than there are idle threads, each of which takes one
 
     def run(self, task: Task) -> None:
-        """Have a task run at once, in a thread of its own.
+        """Run a task at once, in a thread that runs no other task meanwhile.
 
         Raises:
-            RuntimeError: there are no more threads.
+            RuntimeError: no thread can be started.
         """
         with self._filled:
             if self._idle > len(self._tasks):
@@ -36,7 +36,7 @@ class Workers:
             task = self._next_task()
 
     def _next_task(self) -> Task | None:
-        """Wait for a task; return None if none comes, and the thread is not needed any more."""
+        """Wait for a task; return None if no task has come within IDLE_SECONDS, and the thread should end."""
         with self._filled:
             self._idle += 1
             self._filled.wait_for(lambda: self._tasks, IDLE_SECONDS)

@@ -1,13 +1,13 @@
 """A harness that runs programs as processes, connects clients to them, and shows what each of them writes.
 
     chat_server     | Listening on 127.0.0.1:40123      what a program writes
-    alice           > JOIN alice                        what is typed for it
+    alice           > JOIN alice                        what the scenario types for it
     alice           | JOIN alice accepted
 
-A scenario lets participants send lines and expects lines of them. A line is shown when the scenario expects it, not
-when it arrives: servers write their log some milliseconds after they have replied, and a scenario that expects the
-server's line first shows a cause before its effect. Every wait has a limit; a line that does not come within it raises
-Unmet.
+A scenario sends lines to participants and expects lines of them. The harness shows a line when the scenario expects it,
+not when it arrives: a server writes a status line some milliseconds after its reply, but a scenario that expects the
+status line first shows the cause before its effect. Every wait has a limit; when a line does not come in time, the
+harness raises Unmet.
 """
 
 import os
@@ -50,11 +50,11 @@ class Unmet(Exception):
 
 
 class Participant:
-    """A program or a connection: lines are sent to it and expected of it.
+    """A program or a connection, to which a scenario sends lines and of which it expects lines.
 
     Args:
-        report: shows them.
-        name: stands before each line.
+        report: shows the lines.
+        name: the name to show before each line.
         live: whether to show a line as soon as it arrives.
     """
 
@@ -65,21 +65,21 @@ class Participant:
         self._colour = report.colour_of(name)
         self._changed = threading.Condition()  # guards all below
         self._lines: list[str] = []
-        self._seen = 0  # how many of the lines the scenario has looked at
+        self._seen = 0  # how many of the lines the scenario has read
         self._unfinished = ""  # a line whose end has not come, such as a prompt
-        self._echo = ""  # what was typed at a prompt, for a program that repeats it there
+        self._echo = ""  # the last line typed at a prompt; a program may repeat it there
         self._ended = False
         self._reader = threading.Thread(target=self._read_for_ever, name=name, daemon=True)
 
     def send(self, text: str, shown: str = "") -> None:
-        """Send a line; show another text in its place if it is a secret."""
+        """Send a line; show another text in its place if there is one, because the line is secret."""
         self._report.pause()
         with self._changed:
             prompt = self._unfinished if self._at_prompt() else ""
             self._unfinished = self._unfinished.removeprefix(prompt)
             self._echo = text if prompt else ""
         self._show(">", prompt + self._report.painted(shown or text, BOLD))
-        with suppress(OSError):  # the end of the participant is seen by expecting something of it
+        with suppress(OSError):  # the next expectation will report that the participant has ended
             self._send(text)
 
     def expect(self, text: str) -> str:
@@ -103,10 +103,10 @@ class Participant:
         return lines
 
     def expect_all(self, *texts: str) -> None:
-        """Wait until each text has been in a line, whatever their order.
+        """Wait until each text has occurred in a line, in any order.
 
         Raises:
-            Unmet: one of them was in no line.
+            Unmet: one of them did not occur.
         """
         missing = list(texts)
         while missing:
@@ -128,7 +128,7 @@ class Participant:
         return int(number[0])
 
     def reply(self) -> str:
-        """Return the next line that is not empty, or a sentence that none came."""
+        """Return the next line that is not empty, or NOTHING if none comes."""
         return "".join(self._next("")) or NOTHING
 
     def shows(self, text: str) -> bool:
@@ -142,7 +142,7 @@ class Participant:
         return ended
 
     def show_rest(self) -> None:
-        """Show the lines that the scenario has not looked at."""
+        """Show the lines that the scenario has not read."""
         with self._changed:
             while self._seen < len(self._lines):
                 self._take_next()
@@ -150,7 +150,7 @@ class Participant:
     def _next(self, text: str) -> list[str]:
         """Wait for a line with a text, or for the end; return the lines up to there.
 
-        A line that has no end yet, such as a prompt, is returned too, but stays where it is.
+        An unfinished line that contains the text, such as a prompt, is returned too, but not yet counted as read.
         """
         lines: list[str] = []
 
@@ -197,7 +197,7 @@ class Participant:
             self._add(data.decode(errors="replace"))
 
     def _add(self, text: str) -> None:
-        """Add what was received to the lines; an empty text is the end."""
+        """Add a received text to the lines; an empty text is the end."""
         with self._changed:
             *lines, self._unfinished = (self._unfinished + text).replace("\r\n", "\n").split("\n")
             if not text:
@@ -222,7 +222,7 @@ class Participant:
 
 
 class ScriptProcess(Participant):
-    """A program of the project as a process; what it writes to standard error is shown as well."""
+    """A program of the project as a process; its standard error counts as standard output."""
 
     def __init__(self, report: Report, name: str, live: bool, script: str, *arguments: str) -> None:
         super().__init__(report, name, live)
@@ -232,26 +232,26 @@ class ScriptProcess(Participant):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches the demo alone, which then ends all
+            start_new_session=True,  # Ctrl-C reaches only the demo, which then ends all programs
         )
         self._reader.start()
 
     def freeze(self) -> None:
-        """Suspend it: it does nothing, whatever it receives."""
+        """Suspend the program, so that it does not answer."""
         self._process.send_signal(signal.SIGSTOP)
 
     def kill(self) -> None:
-        """Kill it as kill -9 does."""
+        """Kill the program, as kill -9 does."""
         self._show("!", self._report.painted("kill -9", RED))
         self._process.kill()
         self._process.wait()
 
     def begin_end(self) -> None:
-        """Ask it to end."""
+        """Ask the program to end."""
         self._process.terminate()
 
     def end(self, until: float) -> None:
-        """Wait for its end until a time.monotonic(), then kill it."""
+        """Wait for the end of the program; kill it if it still runs when time.monotonic() reaches `until`."""
         try:
             self._process.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -273,7 +273,7 @@ class ScriptProcess(Participant):
 
 
 class LineClient(Participant):
-    """A connection on which lines are sent as telnet sends them; telnet itself need not be installed.
+    """A connection that sends lines as telnet does; telnet itself need not be installed.
 
     Args:
         port: the port to connect to.
@@ -310,10 +310,10 @@ class LineClient(Participant):
 
 
 class Harness:
-    """All participants; leaving the harness ends them.
+    """All participants; leaving the context ends them.
 
     Args:
-        report: shows what they send and write.
+        report: shows what they send and receive.
         live: whether to show each line as soon as it arrives.
     """
 
@@ -323,11 +323,11 @@ class Harness:
         self._participants: list[ScriptProcess | LineClient] = []
 
     def __enter__(self) -> "Harness":
-        """Begin."""
+        """Enter the context."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Show the lines that are left and end all participants; kill those that do not end when they are asked."""
+        """Show the lines that are left, and end all participants; kill programs that do not end when asked to."""
         for participant in self._participants:
             participant.show_rest()
         for participant in reversed(self._participants):

@@ -1,4 +1,4 @@
-"""What demo.py writes: lines from several threads, in colour on a terminal, and the table at the end."""
+"""The output of demo.py: lines from several threads, in colour on a terminal, and the table at the end."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from net.command_line import discard_output, fail, reason
 
-PACE_SECONDS = 0.25  # on a terminal: people read along
+PACE_SECONDS = 0.25  # on a terminal, so that the audience can read along
 PLAIN_PACE_SECONDS = 0.03
 TICK_SECONDS = 0.1
 WIDTH = 80  # in columns, where standard output is not a terminal
@@ -25,11 +25,11 @@ NAME_COLOURS = [f"\033[{number}m" for number in (36, 33, 35, 34, 32, 96, 93, 95,
 
 
 class Stopped(Exception):
-    """The demo is to end."""
+    """The demo has been asked to end."""
 
 
 class Outcome(NamedTuple):
-    """A row of the table: what a scenario expected in some situation, and what happened."""
+    """A row of the table: what a scenario expected in a situation, and what happened."""
 
     scenario: str
     situation: str
@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
 
     @property
     def met(self) -> bool:
-        """Whether it happened; the line that was received may be longer than what was expected."""
+        """Whether the expectation was met: what happened may be longer than what was expected."""
         return self.happened.startswith(self.expected)
 
 
@@ -53,15 +53,15 @@ class Report:
         self._lock = threading.Lock()  # held while a line is written
 
     def colour_of(self, name: str) -> str:
-        """Return the colour of a name: always the same one."""
+        """Return the colour of a name, which stays the same."""
         return self._colours.setdefault(name, NAME_COLOURS[len(self._colours) % len(NAME_COLOURS)])
 
     def painted(self, text: str, *colours: str) -> str:
-        """Return a text in colours, or as it is where colours are not wanted."""
+        """Return a text in colours, or unchanged where the output is not in colour."""
         return f"{''.join(colours)}{text}{PLAIN}" if self._in_colour and text else text
 
     def show(self, line: str = "") -> None:
-        """Write a line; stop the demo if nobody reads it."""
+        """Write a line; if it cannot be written, stop the demo."""
         with self._lock:
             try:
                 print(line, flush=True)
@@ -72,7 +72,7 @@ class Report:
                     fail(f"Cannot write: {reason(error)}")
 
     def show_table(self, outcomes: list[Outcome]) -> None:
-        """Write a table of what was expected and what happened; where they differ, write both in full below the row."""
+        """Write a table of what was expected and what happened; below a row where they differ, write both in full."""
         columns = shutil.get_terminal_size((WIDTH, 0)).columns if self._terminal else WIDTH
         width = max((columns - MARK_WIDTH - SITUATION_WIDTH - 2 * GAP) // 2, GAP)
         for scenario, rows in groupby(outcomes, lambda outcome: outcome.scenario):
@@ -85,25 +85,25 @@ class Report:
                     self.show(self.painted(full, RED))
 
     def pause(self) -> None:
-        """Give people who watch the time to read."""
+        """Give the audience time to read."""
         self.check()
         time.sleep(PACE_SECONDS if self._terminal else PLAIN_PACE_SECONDS)
 
     def stop(self) -> None:
-        """Let whatever is played end soon; a signal handler may call this."""
+        """Make the next check() raise Stopped; a signal handler may call this."""
         self._stopping = True
 
     def check(self) -> None:
-        """Do nothing, unless the demo is to end.
+        """Raise Stopped if the demo has been asked to end.
 
         Raises:
-            Stopped: it is.
+            Stopped: stop() was called.
         """
         if self._stopping:
             raise Stopped
 
     def wait_for_stop(self) -> None:
-        """Wait until the demo is to end."""
+        """Wait until stop() is called."""
         while not self._stopping:
             time.sleep(TICK_SECONDS)
 

@@ -1,4 +1,4 @@
-"""What demo.py plays: for each system its servers, a short scenario with several clients, and how to try it by hand."""
+"""The scenarios of demo.py: for each system its servers, a short dialogue of several clients, and lines to paste."""
 
 import shlex
 import shutil
@@ -11,10 +11,10 @@ from scenarios.harness import HOST, ROOT, Harness, LineClient, ScriptProcess, Un
 
 Check = Callable[[str, str, str], None]  # the situation, what is expected, what happened
 
-LISTENING = f"istening on {HOST}:"
+LISTENING = f"istening on {HOST}:"  # preceded by "L" or "Server S l"
 DORMITORY_FILES = ("single.txt", "double.txt", "suite.txt", "member.txt")
 PASSWORDS = {"alice": "correct horse, battery", "bob": "tr0ub4dor"}  # of the members in member.txt
-FULL_HOUSE = "1 1 1 1 1\n1 1 1 0 1\n1 1 0 1 1\n1 1 1 1 1\n1 1 1 1 1\n"  # but for two seats
+TWO_FREE_SEATS = "1 1 1 1 1\n1 1 1 0 1\n1 1 0 1 1\n1 1 1 1 1\n1 1 1 1 1\n"  # 2-4 and 3-3
 MAKE_CERTIFICATE = (
     "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
     " -out certificate.pem -keyout key.pem"
@@ -22,16 +22,16 @@ MAKE_CERTIFICATE = (
 
 
 class NotPlayed(Exception):
-    """This machine lacks something that a scenario needs; the text is a sentence that says what."""
+    """A scenario cannot be played on this machine; the text says why."""
 
 
 class OpenServer(NamedTuple):
-    """The server that clients connect to, and what else belongs to it.
+    """The server to which clients connect.
 
     Attributes:
         program: the server.
-        port: where it listens.
-        directory: where its files are.
+        port: the port on which it listens.
+        directory: the directory of its files.
         back_ends: the back ends of a dormitory and their ports, by letter.
     """
 
@@ -45,11 +45,11 @@ class Scenario(NamedTuple):
     """One of the scenarios.
 
     Attributes:
-        title: what it is called.
-        open: starts its servers, whose files are in a directory.
-        play: starts them too, and plays the scenario.
+        title: its name in the output.
+        open: starts the servers, with their files in a directory.
+        play: starts the servers and plays the scenario.
         invite: returns lines to paste into other terminals.
-        front_end_option: how front_end.py is told where the server is; none for a server that it does not serve.
+        front_end_option: the option of front_end.py for this server, or an empty string if it has none.
     """
 
     title: str
@@ -66,7 +66,7 @@ def start_server(harness: Harness, directory: Path, script: str, *options: str) 
 
 
 def end_of(participant: LineClient) -> str:
-    """Return whether a connection ends, in a word."""
+    """Return whether a connection ends within the time limit, as a word for the table."""
     return "disconnected" if participant.ends() else "connected"
 
 
@@ -128,7 +128,7 @@ def play_cinema(harness: Harness, directory: Path, check: Check) -> None:
     """Show two customers who want the last seat."""
     server = open_cinema(harness, directory)
     seats_file = directory / "seats.txt"
-    seats_file.write_text(FULL_HOUSE)  # the server reads it again for each customer
+    seats_file.write_text(TWO_FREE_SEATS)  # the server reads it again for each customer
 
     def start_client(name: str, *options: str) -> ScriptProcess:
         return harness.start(name, "ticket_client.py", "localhost", str(server.port), *options)
@@ -174,7 +174,7 @@ def open_rooms(harness: Harness, directory: Path) -> OpenServer:
 
 
 class RoomUser:
-    """A chatroom_client.py and the server that it talks to."""
+    """A chatroom_client.py and its server."""
 
     def __init__(self, harness: Harness, server: OpenServer, name: str, *options: str) -> None:
         arguments = ("localhost", str(server.port), "--name", name, *options)
@@ -192,7 +192,9 @@ class RoomUser:
         """Enter the room called tea; return its port."""
         self.client.expect("Command> ")
         self.command("JOIN tea", "entered room tea")
-        return self.client.expect_number("You are in room tea on port ")
+        port = self.client.expect_number("You are in room tea on port ")
+        self.client.expect("Members before you: ")
+        return port
 
 
 def play_rooms(harness: Harness, directory: Path, check: Check) -> None:
@@ -207,7 +209,6 @@ def play_rooms(harness: Harness, directory: Path, check: Check) -> None:
     check("the rooms", "Rooms: tea", bob.client.reply())
     port = alice.join()
     bob.join()
-    bob.client.expect("Members before you: 1")
     carol = harness.connect("carol", port)
     server.program.expect("entered room tea")
     carol.send("hello from telnet")
@@ -259,7 +260,7 @@ def open_back_end(harness: Harness, directory: Path, letter: str, port: int = 0)
 
 
 def play_dormitory(harness: Harness, directory: Path, check: Check) -> None:
-    """Show a guest, the last room, and a back end that is killed while it has a reservation to carry out."""
+    """Show a guest, the last room, and a back end that is killed during a reservation."""
     server = open_dormitory(harness, directory)
     guest, alice, bob = (log_in(harness, server, name) for name in ("dave", "alice", "bob"))
     ask_for_room(server, guest, "S410", "availability", "AVAILABLE")
@@ -281,7 +282,7 @@ def play_dormitory(harness: Harness, directory: Path, check: Check) -> None:
 
 
 def log_in(harness: Harness, server: OpenServer, name: str) -> ScriptProcess:
-    """Start a client that has logged in, as a guest if it has no password."""
+    """Start a client and log in: as a member if the name has a password, otherwise as a guest."""
     client = harness.start(name, "client.py", "--port", str(server.port))
     client.send(name)
     client.send(PASSWORDS.get(name, ""), shown="(a password)" if name in PASSWORDS else "(Enter)")
@@ -292,7 +293,7 @@ def log_in(harness: Harness, server: OpenServer, name: str) -> ScriptProcess:
 
 
 def ask_for_room(server: OpenServer, client: ScriptProcess, room: str, wish: str, result: str) -> None:
-    """Ask for a room of a single kind; wait until the servers have logged the result."""
+    """Ask for a single room; wait until the servers have logged the result."""
     client.send(room)
     client.send(wish)
     if result != "DENIED":  # the main server does not ask a back end then
@@ -302,7 +303,7 @@ def ask_for_room(server: OpenServer, client: ScriptProcess, room: str, wish: str
 
 
 def kill_while_reserving(harness: Harness, server: OpenServer, alice: ScriptProcess, check: Check) -> None:
-    """Suspend a back end, so that a reservation is under way when it is killed; then start it again."""
+    """Suspend a back end, so that it has received a reservation when it is killed; then start it again."""
     back_end, port = server.back_ends["S"]
     back_end.freeze()
     alice.send("S233")
@@ -314,7 +315,7 @@ def kill_while_reserving(harness: Harness, server: OpenServer, alice: ScriptProc
     server.program.expect("result sent: ")
     answer = alice.reply()
     situation = "Server S killed meanwhile"
-    if "Try later" in answer:  # the machine is so slow that a restart takes longer than the main server waits
+    if "Try later" in answer:  # on a slow machine the restart takes longer than the main server waits
         check(situation, "Server S is not answering", answer)
         if not reservations(server, alice, "S233"):
             ask_for_room(server, alice, "S233", "reservation", "RESERVED")
@@ -365,7 +366,6 @@ def play_tls(harness: Harness, directory: Path, check: Check) -> None:
     alice.command("CREATE tea")
     for user in (alice, bob):
         user.join()
-    bob.client.expect("Members before you: 1")
     alice.command("nobody can read this on the way", "line to room tea")
     check("encrypted, at bob", "alice: nobody can read this", bob.client.reply())
     carol = harness.start("carol", "chatroom_client.py", "localhost", str(server.port), "--tls")

@@ -1,1 +1,1 @@
-"""What the interactive clients share: the line being typed, and a conversation in a chat room."""
+"""What the interactive clients share: the console, the line editor, and the dialogues for a chat room and a seat."""

@@ -1,9 +1,9 @@
-"""Standard input and output of an interactive client: a line being typed, and lines shown above it meanwhile.
+"""Standard input and output of an interactive client: a line being typed, and above it the lines that arrive meanwhile.
 
-On a terminal a Console reads each key and draws the line itself, because only the program that knows what has been
-typed can draw it again below a line that came in. The line takes one row; of a longer one the part at the cursor is
-drawn. Where input or output is not a terminal, or the terminal is a dumb one, input is read line by line and no escape
-sequence is written.
+On a terminal, a Console reads each key and draws the line itself: to redraw the line below a line that arrives, a
+program must know what the user has typed. The line takes one row; of a longer line, the Console draws the part around
+the cursor. If input or output is not a terminal, or the terminal is dumb, the Console reads line by line and writes no
+escape sequences.
 """
 
 import codecs
@@ -20,8 +20,8 @@ from contextlib import suppress
 from terminal.line_editor import KEY, UNFINISHED_KEY, LineEditor, width
 
 READ_BYTES = 1 << 16
-ESCAPE_SECONDS = 0.1  # an Esc that nothing follows within this time was pressed alone
-DEFAULT_COLUMNS = 80  # of a terminal that does not know its own width
+ESCAPE_SECONDS = 0.1  # an Esc that no byte follows within this time was pressed alone
+DEFAULT_COLUMNS = 80  # for a terminal that does not report its width
 ERASE_ROW = "\r\x1b[K"
 ERASE_FROM_ROW = "\r\x1b[J"
 
@@ -31,10 +31,10 @@ _REDRAW_SIGNALS = (signal.SIGCONT, signal.SIGWINCH)
 
 
 class Console:
-    """Standard input and output, for a thread that waits for the user and for sockets with wait().
+    """Standard input and output, for a thread that waits both for the user and for sockets.
 
     Attributes:
-        interactive: whether the input comes from a terminal, not from a script.
+        interactive: whether the input comes from a terminal and not from a script.
         refusals: how often refuse() was called.
     """
 
@@ -46,26 +46,26 @@ class Console:
         )
         self._fd = sys.stdin.fileno() if sys.stdin else os.open(os.devnull, os.O_RDONLY)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._input = ""  # what was read and has not become part of a line yet
+        self._input = ""  # text that was read and is not yet part of a line
         self._ended = False  # the end of the input was read
         self._histories: dict[str, list[str]] = {}  # by prompt
-        self._column = 0  # of the character at the cursor, or of the last one before it
+        self._column = 0  # of the character at the cursor, or of the last character if the cursor is behind it
         self.begin_line()
 
     def __enter__(self) -> "Console":
-        """Make the terminal pass on each key at once and not show it; note signals that require a redraw."""
+        """Make the terminal pass on each key at once without an echo; let wait() see signals that require a redraw."""
         self._signals, self._signals_writer = socket.socketpair()
         if self._draws:
             self._signals_writer.setblocking(False)
             signal.set_wakeup_fd(self._signals_writer.fileno(), warn_on_full_buffer=False)
             for number in _REDRAW_SIGNALS:
-                signal.signal(number, lambda *_: None)  # wait() reads the number and redraws: a handler must not print
+                signal.signal(number, lambda *_: None)  # wait() redraws, because a handler must not print
             self._mode = termios.tcgetattr(self._fd)
             tty.setcbreak(self._fd, termios.TCSADRAIN)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Restore the terminal's mode; leave the cursor below what was shown."""
+        """Restore the terminal's mode; leave the cursor at the start of a new row."""
         if self._draws:
             for number in _REDRAW_SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
@@ -84,16 +84,16 @@ class Console:
         seconds: float | None = None,
         keys: bool = True,
     ) -> tuple[bool, list[socket.socket], list[socket.socket]]:
-        """Wait until a socket is ready, the user has typed something, or the time has passed.
+        """Wait until a socket is ready, the user has typed something, a signal arrives, or the time has passed.
 
         Args:
-            readers: sockets from which the caller would read.
-            writers: sockets to which the caller would write.
-            seconds: how long to wait at most; None is for ever.
+            readers: sockets from which the caller wants to read.
+            writers: sockets to which the caller wants to write.
+            seconds: how long to wait at most; None means without a limit.
             keys: whether to read what the user types.
 
         Returns:
-            whether anything happened before the time had passed, and the sockets that can be read and written.
+            False if only the time has passed, the sockets that are readable, and the sockets that are writable.
         """
         inputs: list[socket.socket | int] = [*readers, self._signals]
         if keys:
@@ -106,7 +106,7 @@ class Console:
         return bool(readable or writable), [sock for sock in readers if sock in readable], writable
 
     def begin_line(self, prompt: str = "") -> None:
-        """Begin a line after a prompt, whose history it shares; discard what has been typed of the last one."""
+        """Begin a line after a prompt, with the history of that prompt; discard a line that is being typed."""
         self._prompt = prompt
         self._history = self._histories.setdefault(prompt, [])
         self._editor = LineEditor(self._history)
@@ -114,7 +114,7 @@ class Console:
             _write(prompt)
 
     def next_line(self) -> str | None:
-        """Return the next line that was typed, without its end, or None if it is not complete yet.
+        """Return the next line that was typed, without its newline, or None if no line is complete yet.
 
         Raises:
             EOFError: the input has ended, or Ctrl-D was pressed at the start of a line.
@@ -122,16 +122,16 @@ class Console:
         return self._edit_line() if self._draws else self._cut_line()
 
     def show(self, lines: str) -> None:
-        """Show lines, each with its newline, in place of the line being typed; next_line() draws that below them."""
+        """Show lines, each with its newline, in place of the line being typed; next_line() redraws it below them."""
         _write(ERASE_ROW + lines if self._draws else lines)
 
     def refuse(self, sentence: str) -> None:
-        """Show why something that the user asked for was not done."""
+        """Show why a command or a line of the user was refused, and count the refusal."""
         self.refusals += 1
         self.show(sentence + "\n")
 
     def _read(self) -> None:
-        """Read what the user typed, and the rest of an escape sequence that has begun."""
+        """Read what the user has typed, including the rest of an escape sequence that has begun."""
         self._read_once()
         while self._draws and not self._ended and UNFINISHED_KEY.search(self._input):
             if not select.select([self._fd], [], [], ESCAPE_SECONDS)[0]:
@@ -148,14 +148,14 @@ class Console:
         self._input += self._decoder.decode(data, final=self._ended)
 
     def _handle_signals(self) -> None:
-        """Draw the line again after the program was suspended or the window has changed its width.
+        """Redraw the line after the program was suspended or the width of the window has changed.
 
-        Most terminals break a row that no longer fits a narrower window into several, so the line being typed may begin
-        above the cursor's row.
+        Most terminals break a row that does not fit a narrower window into several rows, so the line being typed may
+        begin above the cursor's row.
         """
         if signal.SIGCONT in self._signals.recv(READ_BYTES):
-            self._column = 0  # the shell, which had the terminal, has left the cursor in a new row
-            with suppress(termios.error):  # in the background; the next SIGCONT comes in the foreground
+            self._column = 0  # the shell used the terminal meanwhile, and has left the cursor in a new row
+            with suppress(termios.error):  # in the background; another SIGCONT follows in the foreground
                 tty.setcbreak(self._fd, termios.TCSADRAIN)
         rows = self._column // _columns()
         _write((f"\x1b[{rows}A" if rows else "") + ERASE_FROM_ROW)

@@ -1,7 +1,7 @@
-"""A line of text that keys change, with a history: what readline does, without a terminal.
+"""A line editor with a history, like readline, but without a terminal.
 
-The standard library's readline reads a line from beginning to end by itself, and cannot show lines that a network
-brings meanwhile. This editor is given keys one by one and never waits.
+The standard library's readline reads a whole line by itself, and cannot show lines that arrive from the network
+meanwhile. This editor receives keys one by one and never waits.
 """
 
 import re
@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable
 
 HISTORY_LINES = 500
 
-# ECMA-48: an escape sequence is ESC [, parameters, one final character (or ESC O and one character). An ESC before
-# anything else is a key of its own, which does nothing.
+# ECMA-48: an escape sequence is ESC [, parameters and a final character, or ESC O and one character. An ESC before any
+# other character is a key of its own, which has no effect.
 KEY = re.compile(r"\x1b\[[ -?]*[^ -?]|\x1bO.|\x1b(?=[^\[O])|[^\x1b]", re.DOTALL)
 UNFINISHED_KEY = re.compile(r"\x1b(\[[ -?]*|O)?\Z")
 
 _LINES_TO_GO = {"\x1b[A": -1, "\x1bOA": -1, "\x10": -1, "\x1b[B": 1, "\x1bOB": 1, "\x0e": 1}  # Up, Ctrl-P; Down, Ctrl-N
 
-# What each key makes of the text before the cursor and the text after it.
+# How each key changes the text before the cursor and the text after it.
 _Edit = Callable[[str, str], tuple[str, str]]
 _EDITS: list[tuple[_Edit, tuple[str, ...]]] = [
     (lambda before, after: (before[:-1], before[-1:] + after), ("\x1b[D", "\x1bOD", "\x02")),  # Left, Ctrl-B
@@ -34,10 +34,10 @@ _EDIT_BY_KEY = {key: edit for edit, keys in _EDITS for key in keys}
 
 
 class LineEditor:
-    """A line, the cursor in it, and the lines that were entered before it.
+    """A line being edited, its cursor, and the history.
 
     Args:
-        history: the lines entered before; finish() adds to it.
+        history: the lines entered before; finish() adds to them.
 
     Attributes:
         before: the text before the cursor.
@@ -48,8 +48,8 @@ class LineEditor:
         self.before = ""
         self.after = ""
         self._history = history
-        self._lines = [*history, ""]  # what Up and Down recall, with the changes made here
-        self._position = len(history)  # which of them is being edited
+        self._lines = [*history, ""]  # the lines that Up and Down recall, with the changes made to them
+        self._position = len(history)  # the index of the line being edited
 
     @property
     def text(self) -> str:
@@ -57,7 +57,7 @@ class LineEditor:
         return self.before + self.after
 
     def press(self, key: str) -> None:
-        """Change the line as a key (a match of KEY) says; ignore a key that has no meaning here."""
+        """Apply a key, which is a match of KEY; ignore a key that has no meaning here."""
         if key in _EDIT_BY_KEY:
             self.before, self.after = _EDIT_BY_KEY[key](self.before, self.after)
         elif key in _LINES_TO_GO:
@@ -66,14 +66,14 @@ class LineEditor:
             self.before += key
 
     def finish(self) -> str:
-        """Add the line to the history, unless it is blank or the last one again; return it."""
+        """Return the line; add it to the history, unless it is blank or repeats the last line of the history."""
         if self.text.strip() and self._history[-1:] != [self.text]:
             self._history.append(self.text)
             del self._history[:-HISTORY_LINES]
         return self.text
 
     def view(self, prompt: str, columns: int) -> tuple[str, str]:
-        """Return the part of the prompt and the line that fits some columns, cut at the cursor into two."""
+        """Return the part of the prompt and the line that fits into the columns, split at the cursor."""
         before = (prompt + self.before).replace("\t", " ")
         before = before[len(before) - _characters_that_fit(reversed(before), columns) :]
         after = self.after.replace("\t", " ")
@@ -87,7 +87,7 @@ class LineEditor:
 
 
 def width(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
+    """Return how many columns a text takes on a terminal."""
     return sum(map(_character_width, text))
 
 
@@ -98,7 +98,7 @@ def _character_width(character: str) -> int:
 
 
 def _characters_that_fit(characters: Iterable[str], columns: int) -> int:
-    """Return how many of some characters, from the first on, fit the columns."""
+    """Return how many of the first characters fit into the columns."""
     count = 0
     for character in characters:
         columns -= _character_width(character)

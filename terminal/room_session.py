@@ -1,4 +1,4 @@
-"""A conversation in a chat room: what the user types is sent and what comes in is shown, both at once."""
+"""Talk in a chat room: send what the user types and show what arrives, both at the same time."""
 
 import socket
 
@@ -7,9 +7,9 @@ from protocol import MAX_LINE_BYTES, LineTooLong, harmless
 from terminal.console import Console
 
 LEAVE = "/leave"
-LEAVE_SECONDS = 2.0  # without input after the user has left, the server is given up
+LEAVE_SECONDS = 2.0  # how long to wait for the server's next input after the user has left
 RECEIVE_BYTES = 1 << 16
-OUTGOING_BYTES = 1 << 16  # no more lines are taken from the user while so much waits to be sent
+OUTGOING_BYTES = 1 << 16  # while this much data waits to be sent, no more lines of the user are read
 NOT_A_COMMAND = f"Not sent. {LEAVE} or Ctrl-D leaves the room; a blank before / sends the line."
 
 
@@ -19,15 +19,15 @@ class RoomSession:
     Args:
         console: where the user types and reads.
         room: the connection to the room.
-        prefix: stands before each line that is sent.
+        prefix: text to put before each line that is sent.
     """
 
     def __init__(self, console: Console, room: socket.socket, prefix: str) -> None:
         self._console = console
         self._room = room
         self._prefix = prefix
-        self._outgoing = b""  # sent without blocking: two clients that block while they send would wait for each other
-        self._incoming = b""  # a line whose end has not come
+        self._outgoing = b""  # sent without blocking, because two clients that block in send could deadlock
+        self._incoming = b""  # a line whose end has not arrived
         self._leaving = False
 
     def run(self) -> bool:
@@ -49,7 +49,7 @@ class RoomSession:
                 return self._leaving
 
     def _take_lines(self) -> None:
-        """Send what the user has typed; what arrives after /leave was sent is still shown."""
+        """Queue the lines that the user has typed, up to OUTGOING_BYTES or /leave."""
         while not self._leaving and len(self._outgoing) < OUTGOING_BYTES:
             try:
                 line = self._console.next_line()
@@ -76,11 +76,11 @@ class RoomSession:
             self._outgoing = self._outgoing[self._room.send(self._outgoing) :]
         except WOULD_BLOCK:
             return
-        except OSError:  # the room has ended, as the next receive shows
+        except OSError:  # the room has ended; the next receive returns the end of the input
             self._outgoing = b""
 
     def _receive(self) -> bool:
-        """Show the lines that came; return whether more can come."""
+        """Show the lines that have arrived; return False at the end of the input."""
         try:
             data = self._room.recv(RECEIVE_BYTES)
         except WOULD_BLOCK:

@@ -1,7 +1,7 @@
 """Choose a seat in the picture of a hall with the arrow keys and Enter, or type it.
 
-The picture is drawn above the line with the question. The chooser moves the terminal's cursor up to draw it again in
-place, so the whole picture must fit into the window.
+The chooser draws the picture above the line with the question. To redraw it in place it moves the terminal's cursor up,
+so the whole picture must fit into the window.
 """
 
 import os
@@ -23,7 +23,7 @@ ERASE_BELOW = "\033[J"
 
 _MOVES = {"A": (-1, 0), "B": (1, 0), "C": (0, 1), "D": (0, -1)}  # rows and numbers, by the last byte of an arrow key
 _ARROW = re.compile(rb"\x1b[\[O]([ABCD])")
-_UNFINISHED = re.compile(rb"\x1b(\[[0-?]*[ -/]*|O)?")  # the beginning of a key's escape sequence (ECMA-48)
+_UNFINISHED = re.compile(rb"\x1b(\[[0-?]*[ -/]*|O)?")  # an incomplete escape sequence of a key (ECMA-48)
 _ENTER = (b"\n", b"\r")
 _BACKSPACE = (b"\x7f", b"\b")
 _ERASE_LINE = b"\x15"  # Ctrl-U
@@ -31,13 +31,13 @@ _END_OF_INPUT = b"\x04"  # Ctrl-D
 
 
 class Arrivals(Protocol):
-    """The connection to the server, as far as the chooser needs it."""
+    """The part of a connection that the chooser needs."""
 
     def fileno(self) -> int:
-        """Return the descriptor to wait for."""
+        """Return the descriptor for select.select()."""
 
     def receive(self) -> bool:
-        """Take what has arrived without blocking; return whether anything has."""
+        """Receive without blocking; return whether data, or the end of the connection, has arrived."""
 
 
 class SeatChooser:
@@ -47,7 +47,7 @@ class SeatChooser:
         picture: the hall.
         question: what the server asks.
         server: the server, which may end the order before the user answers.
-        write: writes to standard output at once.
+        write: writes to standard output without buffering.
     """
 
     def __init__(self, picture: SeatPicture, question: str, server: Arrivals, write: Callable[[str], None]) -> None:
@@ -59,16 +59,16 @@ class SeatChooser:
         self._cursor = picture.nearest_free()
         self._typed = ""
         self._note = ""
-        self._key = b""  # the bytes of a key that has not arrived completely
+        self._key = b""  # the first bytes of a key whose others have not arrived
         self._drawn_lines = 0  # above the question
 
     def fits(self) -> bool:
-        """Return whether the window is large enough for the picture; its size may be unknown."""
+        """Return whether the window is large enough for the picture; False if its size is unknown."""
         columns, rows = self._window()
         return len(self._picture.lines()) + 1 < rows and max(self._picture.width(), len(HINT)) < columns
 
     def choose(self) -> str | None:
-        """Return the answer, such as 2-3; None if the server spoke first.
+        """Return the answer, such as 2-3; None if the server sends something first.
 
         Raises:
             EOFError: the user pressed Ctrl-D, or the terminal is gone.
@@ -86,9 +86,9 @@ class SeatChooser:
 
     @contextmanager
     def _single_keys(self) -> Iterator[int]:
-        """Take the keys one by one, and without echo; give a descriptor from which the number of a signal can be read.
+        """Turn off echo and line editing; yield a descriptor from which the numbers of signals can be read.
 
-        The signals are SIGCONT, because after Ctrl-Z a shell had the terminal, and SIGWINCH.
+        The signals are SIGWINCH, and SIGCONT, because a shell uses the terminal between Ctrl-Z and fg.
         """
         mode = termios.tcgetattr(self._keyboard)
         reader, writer = os.pipe()
@@ -108,7 +108,7 @@ class SeatChooser:
             os.close(writer)
 
     def _wait(self, signals: int) -> str | None:
-        """Wait for a key, a signal or the server; return as choose() does, or "" if there is no answer yet."""
+        """Wait for a key, a signal or the server; return what choose() returns, or "" if there is no answer yet."""
         readable, _, _ = select.select([self._server, self._keyboard, signals], [], [])
         if signals in readable:
             self._resume(os.read(signals, 1)[0])
@@ -119,7 +119,7 @@ class SeatChooser:
     def _resume(self, number: int) -> None:
         if number == signal.SIGCONT:
             tty.setcbreak(self._keyboard, termios.TCSADRAIN)
-            self._drawn_lines = 0  # the picture has scrolled away, or is not at the bottom any more
+            self._drawn_lines = 0  # the shell has written below the picture
 
     def _take_key(self) -> str:
         """Take one byte; return the answer if it is complete."""
@@ -136,7 +136,7 @@ class SeatChooser:
         return self._press(key)
 
     def _press(self, key: bytes) -> str:
-        """Do what a key stands for; return the answer if it is complete."""
+        """Handle a key; return the answer if it is complete."""
         self._note = ""
         if key in _ENTER:
             return self._typed or self._seat_at_cursor()
@@ -154,16 +154,16 @@ class SeatChooser:
         return ""
 
     def _seat_at_cursor(self) -> str:
-        """Return the seat that Enter chooses; "" and a note if it cannot be chosen."""
+        """Return the seat at the cursor; if the user cannot have it, note why and return ""."""
         if not self.fits():
-            return ""  # the user cannot see it
+            return ""  # the picture is hidden
         if self._picture.is_free(self._cursor):
             return str(self._cursor)
         self._note = " is yours already" if self._picture.is_mine(self._cursor) else " is taken"
         return ""
 
     def _draw(self, cursor: Seat | None, answer: str) -> None:
-        """Draw the question, and the picture if it fits, in the place of those drawn before."""
+        """Draw the question, and the picture if it fits, over what was drawn before."""
         up = f"\033[{self._drawn_lines}A" if self._drawn_lines else ""
         lines = [*self._picture.lines(cursor), HINT] if self.fits() else []
         columns, _ = self._window()

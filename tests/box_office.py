@@ -1,4 +1,4 @@
-"""A cinema to test: a server with a hall of its own, and customers that speak its dialogue."""
+"""A cinema for tests: a server with a hall of its own, and customers that speak its protocol."""
 
 import fcntl
 from collections.abc import Callable, Iterator
@@ -29,13 +29,13 @@ class Cinema:
         return self.server.connect()
 
     def order(self, tickets: int) -> Peer:
-        """Return a customer that was shown the hall and is asked for the first row."""
+        """Return the connection of a customer that has been shown the hall and is asked for the first row."""
         peer = self.connect()
         begin(peer, tickets)
         return peer
 
     def matrix(self) -> list[str]:
-        """Return the rows that a new customer is shown, such as 00100; the customer leaves."""
+        """Return the rows that the server shows a new customer, such as 00100; the customer then leaves."""
         peer = self.connect()
         rows = begin(peer, 1)
         peer.close()
@@ -49,9 +49,9 @@ class Cinema:
         peer.close()
         return answer.splitlines()[-1] if answer else ""
 
-    def wait_for_cancelled(self, orders: int) -> None:
-        """Wait until that many customers have left without a booking."""
-        wait_until(lambda: self.server.count_lines(".*: disconnected.*") >= orders, f"{orders} orders cancelled")
+    def wait_for_matrix(self, *rows: str) -> None:
+        """Wait until the server shows new customers these rows."""
+        wait_until(lambda: self.matrix() == list(rows), f"the hall {rows}")
 
     def taken(self) -> set[tuple[int, int]]:
         """Return the seats that the file says are taken; fail unless it is a rectangle of zeros and ones."""
@@ -67,7 +67,7 @@ class Cinema:
 
 
 def begin(peer: Peer, tickets: int) -> list[str]:
-    """Answer how many tickets are wanted; return the rows that are shown, such as 00100."""
+    """Answer the first question with a number of tickets; return the rows of the hall, such as 00100."""
     peer.expect(HOW_MANY)
     peer.send(str(tickets))
     peer.expect(HOW_TO)
@@ -79,14 +79,14 @@ def begin(peer: Peer, tickets: int) -> list[str]:
 
 
 def choose(peer: Peer, row: int, number: int, ticket: int = 1) -> None:
-    """Answer the question about a row, which has been asked, and the one about a seat."""
+    """Answer the question about a row, which the server has asked, and the one about a seat."""
     peer.send(str(row))
     peer.expect(f"Seat for ticket {ticket}?")
     peer.send(str(number))
 
 
 def seats_in(line: str) -> list[tuple[int, int]]:
-    """Return the seats in a line that says what was booked; an empty list for any other line."""
+    """Return the seats in a line that begins with Booked; an empty list for any other line."""
     if not line.startswith("Booked: "):
         return []
     return [(int(row), int(number)) for row, number in (seat.split("-") for seat in line[8:].split(", "))]
@@ -94,7 +94,7 @@ def seats_in(line: str) -> list[tuple[int, int]]:
 
 @contextmanager
 def another_writer(file: Path) -> Iterator[None]:
-    """Hold the lock as another server does that is writing the file."""
+    """Hold the lock of a seats file, as another server does while it writes the file."""
     with file.with_name(file.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -102,7 +102,7 @@ def another_writer(file: Path) -> Iterator[None]:
 
 @pytest.fixture(name="common_cinema", scope="module")
 def common_cinema_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cinema]:
-    """Give the cinema that the tests share which leave nothing held."""
+    """Provide one cinema for all tests of a module that need no server of their own."""
     with looking_after() as launch:
         cinema = open_on(launch, tmp_path_factory.mktemp("cinema") / "seats.txt")
         cinema.server.wait_for_start()
@@ -111,9 +111,10 @@ def common_cinema_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(name="cinema")
 def cinema_fixture(common_cinema: Cinema) -> Iterator[OpenCinema]:
-    """Give a function that opens the common cinema with a hall; the test must leave nothing held there."""
+    """Provide a function that gives the common cinema a hall and returns it; the test must leave no customers there."""
 
     def open_cinema(hall: str = HALL) -> Cinema:
+        common_cinema.file.unlink(missing_ok=True)  # a test may have changed its owner, or put a FIFO there
         common_cinema.file.write_bytes(hall.encode())
         return common_cinema
 
@@ -123,7 +124,7 @@ def cinema_fixture(common_cinema: Cinema) -> Iterator[OpenCinema]:
 
 @pytest.fixture(name="fresh_cinema")
 def fresh_cinema_fixture(start: Start, tmp_path: Path) -> OpenCinema:
-    """Give a function that opens a cinema for one test alone, with a hall and options."""
+    """Provide a function that starts a server for one test, with a hall and options."""
 
     def open_cinema(*options: str, hall: str = HALL, **how: tuple[str, ...]) -> Cinema:
         return open_on(start, tmp_path / "seats.txt", *options, hall=hall, **how)

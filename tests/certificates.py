@@ -31,9 +31,10 @@ class Certificates:
         client_context: for clients that trust the authority.
         good: for localhost, 127.0.0.1 and ::1.
         renewed: the same, issued later, with another key.
-        expired: yesterday.
+        expired: expired yesterday.
         other_host: for other.example only.
         self_signed: for localhost, issued by itself.
+        weak: with a key that is too short.
         encrypted_key: good, with a key that needs a password.
     """
 
@@ -50,6 +51,8 @@ class Certificates:
         self.other_host = self._issue("other_host", OTHER_NAMES)
         self.self_signed = Pair(folder / "self_signed.pem", self._make_key("self_signed"))
         self._openssl(f"req -x509 -new -key self_signed.key -out self_signed.pem -subj /CN=localhost -addext {NAMES}")
+        self.weak = Pair(folder / "weak.pem", folder / "weak.key")
+        self._openssl("req -x509 -newkey rsa:512 -nodes -keyout weak.key -out weak.pem -subj /CN=localhost")
         self.encrypted_key = Pair(self.good.certificate, folder / "encrypted.key")
         self._openssl(f"ec -in good.key -aes256 -passout pass:{PASSWORD} -out encrypted.key")
 

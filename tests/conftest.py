@@ -1,8 +1,8 @@
 """Start the real programs as processes, and talk to them in lines.
 
 A test reads as a transcript: `alice.send("LIST")`, `alice.expect("Registered users (1):")`. Every wait has a limit and
-says what it waited for and what it got. When a test ends, each program must be back to the threads and sockets that it
-began with, stop on SIGTERM with exit status 0 within two seconds, and have written nothing to standard error.
+says what it waited for and what it got. When a test ends, each server must have no more threads and sockets than at its
+start, stop on SIGTERM with exit status 0 within two seconds, and have written nothing to standard error.
 """
 
 import os
@@ -23,14 +23,16 @@ from typing import Any
 
 import pytest
 from certificates import Certificates
+from side_by_side import pytest_runtestloop as pytest_runtestloop
+from webdriver import Window, browsers
 
 ROOT = Path(__file__).resolve().parent.parent
-WAIT_SECONDS = 10.0  # for anything that happens at once on an idle machine
+WAIT_SECONDS = 10.0  # far longer than any step takes on an idle machine
 STOP_SECONDS = 2.0
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> None:
-    """Wait until a condition holds; fail with `what` was expected if it does not in time."""
+    """Wait until a condition holds; if it does not hold in time, fail and say `what` was expected."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -76,10 +78,10 @@ class Peer:
         self.sock.sendall(data)
 
     def read_line(self) -> str:
-        """Return the next line that comes."""
+        """Wait for the next line; return it."""
         while b"\n" not in self.received:
             if not (data := self._receive("a line")):
-                pytest.fail(f"the connection ended; before it came {self.received!r}")
+                pytest.fail(f"the connection ended after {self.received!r}")
             self.received += data
         line, _, self.received = self.received.partition(b"\n")
         return line.decode()
@@ -97,7 +99,7 @@ class Peer:
         return match
 
     def read_all(self) -> str:
-        """Return all that comes until the connection ends, also by a reset; then close it, as clients do."""
+        """Return all data until the connection ends or is reset; then close it, as clients do."""
         with suppress(ConnectionError):
             while data := self._receive("the end of the connection"):
                 self.received += data
@@ -106,11 +108,11 @@ class Peer:
         return rest.decode()
 
     def expect_end(self) -> None:
-        """Fail if anything comes before the connection ends; then close it."""
+        """Fail if data arrives before the connection ends; then close the connection."""
         assert self.read_all() == ""
 
     def expect_nothing(self, seconds: float = 0.2) -> None:
-        """Fail if anything comes within a while."""
+        """Fail if data arrives within some seconds."""
         self.sock.settimeout(seconds)
         try:
             self.received += self.sock.recv(1 << 16)
@@ -121,11 +123,11 @@ class Peer:
         assert self.received == b""
 
     def end_input(self) -> None:
-        """End our side; the server may go on."""
+        """End our side of the connection; the server may still send."""
         self.sock.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
-        """Vanish with a reset."""
+        """Reset the connection."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.sock.close()
 
@@ -141,11 +143,11 @@ class Peer:
 
 
 def server_has_read(peer: Peer) -> None:
-    """Wait until the server has taken what was sent, so that the next bytes arrive with another read (Linux only)."""
+    """Wait until the server has read what was sent, so that it reads the next bytes separately (Linux only)."""
     if not hasattr(socket, "AF_NETLINK"):
         return
     (here, here_port), (there, there_port) = peer.sock.getsockname(), peer.sock.getpeername()
-    # sock_diag(7): the state of the server's end, which knows how many bytes nobody has read; /proc/net/tcp may be long
+    # sock_diag(7) reports the number of unread bytes at the server's end; /proc/net/tcp would do, but may be long.
     ends = struct.pack(">HH16s16s", there_port, here_port, socket.inet_aton(there), socket.inet_aton(here))
     request = struct.pack("=IHHIIBBxxI", 72, 20, 1, 0, 0, socket.AF_INET, socket.IPPROTO_TCP, 0xFFF) + ends
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as diagnosis:
@@ -192,7 +194,7 @@ class Program:
 
     @property
     def port(self) -> int:
-        """The port in the line with which a server says that it listens."""
+        """The port in the server's first line."""
         return int(self.wait_for_line(r".*istening on .*:(\d+)")[1])
 
     def connect(self, receive_buffer: int = 0, source: str = "") -> Peer:
@@ -220,7 +222,7 @@ class Program:
         return sum(bool(re.fullmatch(pattern, line)) for line in self.lines)
 
     def threads_and_sockets(self) -> tuple[int, int]:
-        """Return how many threads and how many sockets it has (Linux only; elsewhere 0, 0)."""
+        """Return the numbers of its threads and sockets (Linux only; elsewhere 0, 0)."""
         proc = Path(f"/proc/{self.pid}")
         if not proc.exists():
             return 0, 0
@@ -231,11 +233,11 @@ class Program:
         return len(list((proc / "task").iterdir())), sockets
 
     def resident_bytes(self) -> int:
-        """Return the memory that it has resident (Linux only)."""
+        """Return the size of its resident memory (Linux only)."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def wait_for_start(self, threads: int = 0) -> None:
-        """Wait until it listens and has started its threads; it must come back to these and to its sockets.
+        """Wait until it listens and has started its threads; note their number and the number of its sockets.
 
         A TCP server has the main thread, the one that accepts, and the one that writes status lines; the front end has
         one more, which receives from the systems.
@@ -246,7 +248,7 @@ class Program:
         self._at_rest = self.threads_and_sockets()
 
     def expect_rest(self, seconds: float = WAIT_SECONDS) -> None:
-        """Fail unless it comes back to the threads and sockets that it began with, once its clients have left."""
+        """Close all its clients; fail unless it then returns to the threads and sockets that it started with."""
         while self.peers:
             self.peers.pop().close()
         end = time.monotonic() + seconds
@@ -272,7 +274,7 @@ class Program:
             self.kill()
 
     def kill(self) -> None:
-        """End it at once, if it runs; gather what it wrote."""
+        """Kill it, if it still runs, and collect its output."""
         self.process.kill()
         self.process.wait()
         for reader in self._readers:
@@ -296,7 +298,7 @@ Start = Callable[..., Program]
 
 @contextmanager
 def looking_after() -> Iterator[Start]:
-    """Give a function that runs a server with arguments; in the end it must be at rest, and stop in order."""
+    """Give a function that runs a server; at the end, fail unless each server is at rest and stops in order."""
     servers: list[Program] = []
 
     def launch_server(*arguments: str, **options: Any) -> Program:
@@ -320,14 +322,14 @@ def looking_after() -> Iterator[Start]:
 
 @pytest.fixture
 def launch() -> Iterator[Start]:
-    """Give a function that runs a server with arguments and looks after it."""
+    """Give a function that runs a server, which looking_after() checks and stops after the test."""
     with looking_after() as launch_server:
         yield launch_server
 
 
 @pytest.fixture
 def start(launch: Start) -> Start:
-    """Give a function that runs a server with arguments, waits until it listens, and looks after it."""
+    """Give a function that runs a server and waits until it listens; looking_after() stops it after the test."""
 
     def start_server(*arguments: str, **options: Any) -> Program:
         server = launch(*arguments, **options)
@@ -351,7 +353,7 @@ def changed_program(directory: Path, program: str, *statements: str) -> str:
 
 
 def few_threads(count: int) -> str:
-    """Return statements for changed_program() that deny a program more threads than this; root has no such limit."""
+    """Return statements for changed_program() that limit a program's threads; the system does not limit root."""
     return (
         "import threading\n"
         "start = threading.Thread.start\n"
@@ -371,6 +373,13 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
+@pytest.fixture(scope="session")
+def two_browsers() -> Iterator[list[Window]]:
+    """Give two browsers for all browser tests."""
+    with browsers(2) as windows:
+        yield windows
+
+
 def run_program(
     *arguments: str, input: str = "", cwd: Path = ROOT, seconds: float = WAIT_SECONDS
 ) -> subprocess.CompletedProcess[str]:
@@ -387,6 +396,6 @@ def run_program(
 
 
 def run_programs(*commands: tuple[str, ...]) -> list[subprocess.CompletedProcess[str]]:
-    """Run programs to their ends, two at a time; return what came of each, in order."""
+    """Run programs to their ends, two at a time; return their results in order."""
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(lambda command: run_program(*command), commands))

@@ -1,4 +1,4 @@
-"""A dormitory for tests: data files in a directory of its own, and its servers on free ports."""
+"""A dormitory for tests: data files in its own directory, and servers on free ports."""
 
 import hashlib
 import socket
@@ -18,7 +18,7 @@ PASSWORDS = {"alice": "correct horse, battery", "bob": "secret"}
 
 
 def cheap_hash(password: str) -> str:
-    """Return a password's hash at the lowest cost, so that a test's logins take no time."""
+    """Return the hash of a password at the lowest cost, so that logins in tests take no time."""
     digest = hashlib.scrypt(password.encode(), salt=b"salt", n=2, r=8, p=1, dklen=32)
     return f"scrypt$2$8$1${b'salt'.hex()}${digest.hex()}"
 
@@ -27,10 +27,10 @@ class Dormitory:
     """The files and the servers.
 
     Attributes:
-        directory: where the files are.
-        main: the main server, once it is started.
-        back_ends: the back ends that were started, by letter.
-        ports: where the main server looks for each back end; a test may put a relay's port there.
+        directory: the directory of the data files.
+        main: the main server, once a test has started it.
+        back_ends: the back ends that a test has started, by letter.
+        ports: by letter, ports that the main server uses instead of a back end's own, such as a relay's.
     """
 
     def __init__(self, launch: Start, directory: Path) -> None:
@@ -50,7 +50,7 @@ class Dormitory:
         self.write("member.txt", "".join(f"{name}, {cheap_hash(word)}\n" for name, word in PASSWORDS.items()))
 
     def close(self) -> None:
-        """Give back the ports of back ends that were never started."""
+        """Release the ports of back ends that were never started."""
         for sock in self._reserved.values():
             sock.close()
 
@@ -59,16 +59,16 @@ class Dormitory:
         (self.directory / name).write_text(text)
 
     def port(self, letter: str) -> int:
-        """Return the port of a back end, whether it was started or not."""
+        """Return the port of a back end, which need not have been started."""
         return self._back_end_ports[letter]
 
     def start_main(self, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
-        """Start the main server; if it ran before, on the same port."""
+        """Start the main server, on the same port as before, and wait until it has started its threads."""
         self.launch_main(*arguments, prefix=prefix)
         self.settle_main()
 
     def launch_main(self, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
-        """Start the main server, to which clients may connect at once."""
+        """Start the main server and wait until it listens."""
         places: list[str] = []
         for letter in KINDS:
             places += [f"--server-{letter.lower()}", f"127.0.0.1:{self.ports.get(letter, self.port(letter))}"]
@@ -77,12 +77,12 @@ class Dormitory:
         self._tcp_port = self.main.port
 
     def settle_main(self) -> None:
-        """Wait until the main server has started its threads and has no clients."""
-        wait_until(lambda: self.main.threads_and_sockets()[1] <= 1, "no back end is being asked")
-        self.main.wait_for_start(threads=5)  # also the threads that search for back ends and check passwords
+        """Wait until the main server has started its threads and has no clients; its search may use one UDP socket."""
+        wait_until(lambda: self.main.threads_and_sockets()[1] <= 2, "at most the search asks a back end")
+        self.main.wait_for_start(threads=5)  # with those that search for back ends and check passwords
 
     def start_back_end(self, letter: str) -> None:
-        """Start a back end; if it ran before, on the same port."""
+        """Start a back end, on the same port as before, and wait until it listens."""
         self.launch_back_end(letter)
         self.back_ends[letter].wait_for_start()
 
@@ -107,7 +107,7 @@ class Dormitory:
         self.wait_until_found(letters)
 
     def wait_until_found(self, letters: str, times: int = 1, seconds: float = 10.0) -> None:
-        """Wait until the main server has found back ends, for the first or a later time."""
+        """Wait until the main server has reported back ends a number of times."""
         for letter in letters:
             pattern = f"Server {letter} has sent its room status: .*"
             wait_until(partial(self._has_lines, pattern, times), pattern, seconds)
@@ -143,7 +143,7 @@ class Dormitory:
 
 
 def free_udp_port() -> socket.socket:
-    """Return a socket that keeps a free UDP port from others until it is closed."""
+    """Return a socket that reserves a free UDP port until it is closed."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
     return sock
@@ -157,14 +157,14 @@ def ask(peer: Peer, request: str) -> str:
 
 @pytest.fixture(name="dormitory")
 def make_dormitory(launch: Start, tmp_path: Path) -> Iterator[Dormitory]:
-    """Give a dormitory whose servers have not been started; at the end, stop them together."""
+    """Provide a dormitory without servers; stop those that the test has started together."""
     with caring_for(launch, tmp_path) as dormitory:
         yield dormitory
 
 
 @pytest.fixture(name="common_dormitory", scope="module")
 def make_common_dormitory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dormitory]:
-    """Give a dormitory, all of whose servers run, for all tests that reserve nothing."""
+    """Give a dormitory with running servers, for all tests that cancel what they reserve."""
     with looking_after() as launch, caring_for(launch, tmp_path_factory.mktemp("dormitory")) as dormitory:
         dormitory.start()
         yield dormitory
@@ -172,7 +172,7 @@ def make_common_dormitory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @contextmanager
 def caring_for(launch: Start, directory: Path) -> Iterator[Dormitory]:
-    """Give a dormitory in a directory; at the end, its servers must be at rest, and stop together."""
+    """Provide a dormitory in a directory; fail unless in the end its servers come to rest and stop in time."""
     programs: list[Program] = []
 
     def launch_program(*arguments: str, **options: Any) -> Program:

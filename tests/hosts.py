@@ -1,6 +1,6 @@
-"""Hosts of a network that is nowhere but in this machine: network namespaces, and a switch that may lose frames.
+"""A network of hosts inside this machine: network namespaces, and a switch that may lose frames.
 
-What is made here is gone when the Network is closed, or, but for the namespaces' names, when this process ends.
+Closing the Network removes all of it. If this process is killed, the names of the namespaces remain (`ip netns`).
 """
 
 import fcntl
@@ -17,7 +17,7 @@ TUN_DEVICE = "/dev/net/tun"
 TUNSETIFF = 0x400454CA  # linux/if_tun.h
 IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
 FRAME_BYTES = 1 << 16
-IPV4 = b"\x08\x00"  # where a frame says what it holds
+IPV4 = b"\x08\x00"  # the EtherType of a frame that holds an IPv4 packet
 TICK_SECONDS = 0.1
 NUMBERS = itertools.count()  # for the hosts of all networks
 
@@ -26,7 +26,7 @@ def ip(*arguments: str) -> None:
     """Run the `ip` command.
 
     Raises:
-        OSError: it is not there, or this may not be done here; the text says why.
+        OSError: the command is missing, or this user may not do that; the text says why.
     """
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
     if done.returncode:
@@ -37,9 +37,9 @@ class Network:
     """Hosts, and the switch between them.
 
     Attributes:
-        loss: which part of the frames the switch loses, but never three in a row on the same way: TCP, which waits
-            longer each time, would take minutes. Those that ask for hardware addresses (ARP) always arrive.
-        lost: how many it has lost.
+        loss: the probability with which the switch loses a frame. It never loses three in a row between the same two
+            hosts, because TCP, which waits longer each time, would then take minutes, and it never loses ARP frames.
+        lost: how many frames it has lost.
     """
 
     def __init__(self) -> None:
@@ -53,12 +53,12 @@ class Network:
         self._switch = threading.Thread(target=self._forward_for_ever)
 
     def add_host(self, address: str = "") -> tuple[str, ...]:
-        """Make a host; return what to put before a command to run it there.
+        """Make a host; return the prefix of a command that makes it run there.
 
-        Without an address it is connected to nothing but itself.
+        A host without an address has a loopback interface only.
 
         Raises:
-            OSError: this may not be done here.
+            OSError: this user may not make hosts.
         """
         name = f"dorm{os.getpid()}-{next(NUMBERS)}"
         ip("netns", "add", name)
@@ -69,7 +69,7 @@ class Network:
         return "ip", "netns", "exec", name
 
     def _connect(self, name: str, address: str) -> None:
-        """Give a host a network card, whose cable ends here: what is read and written are its frames."""
+        """Give a host a network card (a TAP device), whose frames the switch reads and writes."""
         card = os.open(TUN_DEVICE, os.O_RDWR | os.O_NONBLOCK)
         try:
             fcntl.ioctl(card, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI))
@@ -82,11 +82,11 @@ class Network:
         ip("-n", name, "link", "set", name, "up")
 
     def start(self) -> None:
-        """Switch on."""
+        """Start the switch."""
         self._switch.start()
 
     def close(self) -> None:
-        """Take all away."""
+        """Stop the switch; remove all hosts."""
         self._closing.set()
         if self._switch.is_alive():
             self._switch.join()
@@ -102,7 +102,7 @@ class Network:
                 frame = os.read(card, FRAME_BYTES)
                 for other in self._cards:
                     if other != card and not self._loses(frame, (card, other)):
-                        os.write(other, frame)  # a host passes over what is for another one
+                        os.write(other, frame)  # each host ignores frames for others
 
     def _loses(self, frame: bytes, way: tuple[int, int]) -> bool:
         loses = frame[12:14] == IPV4 and self._in_a_row[way] < 2 and self._random.random() < self.loss

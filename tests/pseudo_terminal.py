@@ -23,10 +23,11 @@ UNFINISHED = re.compile(r"\x1b(\[[0-?]*)?\Z")
 
 
 class ScreenBuffer:
-    """The rows that a terminal shows, those that have left its screen included.
+    """The rows of a terminal, including those that have scrolled off its screen.
 
-    It obeys what the programs here write: text, carriage returns, newlines, and sequences that move the cursor, erase
-    or colour. Text that does not fit a row goes on in the next one, and is broken again when the width changes.
+    It interprets what the programs here write: text, carriage returns, newlines, and sequences that move the cursor,
+    erase or colour. Text that does not fit into a row continues in the next one; a change of the width
+    wraps it again.
     """
 
     def __init__(self, columns: int) -> None:
@@ -35,10 +36,10 @@ class ScreenBuffer:
         self._continued: set[int] = set()  # the rows whose text goes on in the next one
         self._row = self._column = 0
         self._colour = ""  # a sequence that belongs to the next character
-        self._text = ""  # an escape sequence whose end has not come
+        self._text = ""  # an escape sequence whose end has not arrived
 
     def write(self, text: str) -> None:
-        """Obey what a program has written."""
+        """Interpret what a program has written."""
         text = self._text + text
         unfinished = UNFINISHED.search(text)
         end = unfinished.start() if unfinished else len(text)
@@ -53,7 +54,7 @@ class ScreenBuffer:
                 position += 1
 
     def resize(self, columns: int) -> None:
-        """Break the lines again for another width; keep the cursor where it was in its line."""
+        """Rewrap the lines for another width; keep the cursor at its place in its line."""
         lines: list[list[str]] = []
         cursor = (0, 0)
         for number, row in enumerate(self._rows):
@@ -83,7 +84,7 @@ class ScreenBuffer:
         return lines
 
     def before_cursor(self) -> str:
-        """Return what is left of the cursor in its row."""
+        """Return the text to the left of the cursor in its row."""
         return "".join(self._rows[self._row][: self._column])
 
     def _put(self, character: str) -> None:
@@ -135,7 +136,7 @@ class Terminal:
     Args:
         command: a script of the project and its arguments, or any other program and its arguments.
         columns: how wide the terminal is.
-        options: more for subprocess.Popen.
+        options: further arguments for subprocess.Popen.
     """
 
     def __init__(self, *command: str, columns: int = COLUMNS, **options: Any) -> None:
@@ -148,7 +149,7 @@ class Terminal:
         self.output = ""  # all that was written
         self._screen = ScreenBuffer(columns)
         self._lock = threading.Lock()  # guards the two above
-        self._seen = 0  # how many rows have been expected
+        self._seen = 0  # how many rows expect() has matched
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -172,7 +173,7 @@ class Terminal:
         termios.tcflow(self._tty, termios.TCOON)
 
     def rows(self) -> list[str]:
-        """Return the rows of the screen, those that have left it included; the last is the one with the cursor.
+        """Return the rows of the screen and those that have scrolled off it; the last row holds the cursor.
 
         A row that the terminal had to break counts as one.
         """
@@ -180,14 +181,14 @@ class Terminal:
             return self._screen.lines()
 
     def expect(self, *rows: str) -> None:
-        """Wait until these rows stand on the screen, one below the other, below those expected before."""
+        """Wait until these rows are on the screen, one below the other, below those expected before."""
         for row in rows:
             wait_until(lambda: len(self.rows()) > self._seen + 1, f"{row!r} as a row of {self.rows()[self._seen :]}")
             assert self.rows()[self._seen] == row
             self._seen += 1
 
     def expect_typing(self, before: str, after: str = "") -> None:
-        """Wait until the last row is this, next below those expected, with the cursor between the two parts."""
+        """Wait until the row below those expected is the last and reads so, with the cursor between the two parts."""
 
         def shown() -> tuple[list[str], str]:
             with self._lock:
@@ -208,11 +209,11 @@ class Terminal:
         return row
 
     def shows_keys(self) -> bool:
-        """Return whether the terminal itself shows what is typed, as it does for a shell."""
+        """Return whether the terminal echoes what is typed, as it does for a shell."""
         return bool(termios.tcgetattr(self._tty)[3] & termios.ECHO)
 
     def show_keys(self) -> None:
-        """Make the terminal show what is typed, as a shell does when it suspends a program."""
+        """Make the terminal echo what is typed, as a shell does when it suspends a program."""
         mode = termios.tcgetattr(self._tty)
         mode[3] |= termios.ECHO | termios.ICANON
         termios.tcsetattr(self._tty, termios.TCSANOW, mode)
@@ -237,7 +238,7 @@ class Terminal:
         while True:
             try:
                 text = decoder.decode(os.read(self._keyboard, 1 << 16))
-            except OSError:  # nobody has the terminal open any more
+            except OSError:  # no process has the terminal open any more
                 return
             with self._lock:
                 self.output += text

@@ -1,4 +1,4 @@
-"""What README.md tells its reader to do: sections, code blocks, and a fresh clone to do it in."""
+"""Parse the sections and code blocks of README.md, and make a fresh clone in which to run them."""
 
 import re
 import shutil
@@ -11,16 +11,19 @@ from conftest import ROOT
 
 FENCE = "```"
 HOST = re.compile(r"# on (\d+\.\d+\.\d+\.\d+)")
-NOT_IN_A_CLONE = shutil.ignore_patterns(".git", ".venv", "*cache*", "*.db", "*.db-*", "dorm.key", "seats.txt.*")
+# Compiled modules (*.pyc) are copied, although no clone has them: to compile them again would take most of the time.
+NOT_IN_A_CLONE = shutil.ignore_patterns(
+    ".git", ".venv", ".*_cache", "*.pyc.*", "*.db", "*.db-*", "dorm.key", "seats.txt.*", "tests", "benchmarks"
+)
 
 
 class Block(NamedTuple):
     """A code block.
 
     Attributes:
-        language: the word after the fence, such as sh.
-        name: the word after that, if there is one.
-        lines: what is in it.
+        language: the first word after the fence, such as sh.
+        name: the second word after the fence, or an empty string.
+        lines: the lines between the fences.
     """
 
     language: str
@@ -29,16 +32,16 @@ class Block(NamedTuple):
 
     @property
     def commands(self) -> list[str]:
-        """The lines to paste."""
+        """The lines to run: all but empty ones and comments."""
         return [line for line in self.lines if line and not line.startswith("#")]
 
     @property
     def on_hosts(self) -> bool:
-        """Whether it says on which host each of its lines is to be pasted."""
+        """Whether comments in the block say on which host each line is to be run."""
         return any(HOST.fullmatch(line) for line in self.lines)
 
     def by_host(self) -> Iterator[tuple[str, str]]:
-        """Give the address of a host, and a line to paste there."""
+        """Yield each line to run, after the address of the host on which to run it."""
         address = ""
         for line in self.lines:
             if match := HOST.fullmatch(line):
@@ -48,7 +51,7 @@ class Block(NamedTuple):
 
 
 class Section(NamedTuple):
-    """What stands below a heading."""
+    """A heading and the code blocks below it."""
 
     title: str
     blocks: list[Block]
@@ -74,9 +77,9 @@ def read_sections() -> list[Section]:
 
 
 def clone(directory: Path) -> Path:
-    """Make a directory as a fresh clone would be, with the programs as they are here; return it."""
+    """Make a directory that holds what a fresh clone would hold, with the programs as they are here; return it."""
     shutil.copytree(ROOT, directory, ignore=NOT_IN_A_CLONE)
-    for name in ("seats.txt", "member.txt"):  # playing changes them
+    for name in ("seats.txt", "member.txt"):  # using the programs by hand changes them
         committed = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True)
         if committed.returncode == 0:
             (directory / name).write_bytes(committed.stdout)

@@ -1,7 +1,7 @@
-"""A network that loses, doubles and delays: a relay between the main server and one back end, datagram by datagram.
+"""A relay between the main server and one back end that loses, duplicates and delays datagrams.
 
-The main server is told that the back end is at the relay's port. Each socket of the main server has a socket of its own
-on the other side, from which the back end receives.
+The main server sends to the relay's port as if the back end were there. For each socket of the main server, the relay
+opens a socket that exchanges datagrams with the back end.
 """
 
 import heapq
@@ -16,18 +16,18 @@ from contextlib import contextmanager, suppress
 
 Address = tuple[str, int]
 
-LOST, DOUBLED, DELAYED = 0.20, 0.15, 0.15
+LOST, DUPLICATED, DELAYED = 0.20, 0.15, 0.15  # probabilities
 LONGEST_DELAY_SECONDS = 0.4
 TICK_SECONDS = 0.01
 
 
 class Relay:
-    """The sockets and the thread that forwards.
+    """The sockets and the thread that forwards datagrams.
 
     Attributes:
-        port: where the main server finds what looks like the back end.
-        lossy: whether datagrams are lost, doubled and delayed.
-        lets_through: how many datagrams go on before all others are lost.
+        port: the port to which the main server sends.
+        lossy: whether datagrams are lost, duplicated and delayed.
+        lets_through: how many datagrams are forwarded before all others are lost.
         to_main: every datagram that came from the back end.
         to_back_end: every datagram that came from the main server.
     """
@@ -66,7 +66,7 @@ class Relay:
     def _forward_for_ever(self) -> None:
         while self._running:
             for key, _ in self._selector.select(TICK_SECONDS):
-                with suppress(ConnectionError):  # the other side does not run at present
+                with suppress(ConnectionError):  # the other side is not running at present
                     self._forward(key.fileobj, key.data)  # type: ignore[arg-type]
             while self._delayed and self._delayed[0][0] <= time.monotonic():
                 _, _, sock, data, target = heapq.heappop(self._delayed)
@@ -88,7 +88,7 @@ class Relay:
         if not self.lets_through:
             return
         self.lets_through -= 1
-        for _ in range(1 + (self.lossy and self._random.random() < DOUBLED)):
+        for _ in range(1 + (self.lossy and self._random.random() < DUPLICATED)):
             if not self.lossy:
                 sock.sendto(data, target)
             elif self._random.random() >= LOST:
@@ -100,7 +100,7 @@ class Relay:
 
 @contextmanager
 def relay_to(back_end_port: int) -> Iterator[Relay]:
-    """Give a relay to a back end, and close it."""
+    """Provide a relay to a back end, and close it."""
     relay = Relay(back_end_port)
     try:
         yield relay

@@ -1,4 +1,4 @@
-"""The chat server as its users meet it: the dialogue, and what it must survive."""
+"""Transcripts of the chat server: the dialogue, real clients, strange input, races, and clients that do not read."""
 
 import itertools
 import os
@@ -8,12 +8,14 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import (
@@ -29,8 +31,10 @@ from conftest import (
     wait_until,
 )
 
-PERIOD_SECONDS = 1.5  # in which a client must take something, instead of five
-SLACK_SECONDS = 2.5  # for a machine that is busy
+from chat_server import LEAVING_SECONDS, Users
+
+PERIOD_SECONDS = 1.5  # instead of the five seconds of net.output
+SLACK_SECONDS = 2.5  # for a busy machine
 UNREGISTERED = "Unregistered User. Use JOIN <username> to register."
 UNKNOWN = "Unknown Message. Use JOIN, LIST, MESG, BCST or QUIT."
 MESG_USAGE = "Unknown Message. Use MESG <username> <text>."
@@ -42,7 +46,7 @@ CLIENT = r"Client \(\d+\): "
 
 @pytest.fixture(scope="module")
 def common_server() -> Iterator[Program]:
-    """Give the chat server of all tests that only talk."""
+    """Give the chat server that all tests share which leave no user behind."""
     with looking_after() as launch:
         server = launch("chat_server.py", "0")
         server.wait_for_start()
@@ -51,14 +55,14 @@ def common_server() -> Iterator[Program]:
 
 @pytest.fixture
 def server(common_server: Program) -> Iterator[Program]:
-    """Give a chat server; a test must leave nothing there, for others talk to it too."""
+    """Give the shared chat server; a test must leave no connection behind."""
     yield common_server
     common_server.expect_rest()
 
 
 @pytest.fixture
 def fresh_server(start: Start) -> Program:
-    """Give a chat server to one test alone."""
+    """Give a chat server that no other test uses."""
     return start("chat_server.py", "0")
 
 
@@ -71,7 +75,7 @@ def join(server: Program, name: str, receive_buffer: int = 0) -> Peer:
 
 
 def expect_no_message(peer: Peer) -> None:
-    """Fail if anything has been sent to a user; the answer to a request comes after it."""
+    """Fail if a user has received a message: it would arrive before the answer to this request."""
     peer.send("MESG nobody hi")
     peer.expect("Unknown Recipient nobody")
 
@@ -182,7 +186,7 @@ def test_the_eleventh_user_is_refused_until_another_one_leaves(fresh_server: Pro
     users[3].expect_end()
     join(fresh_server, "late")
     users[4].close()
-    join(fresh_server, "later")  # the place is free as soon as the connection has ended
+    join(fresh_server, "later")  # the place of a closed connection is free at once
 
 
 def test_messages_of_both_kinds_arrive_in_the_order_in_which_they_were_sent(server: Program) -> None:
@@ -210,24 +214,24 @@ def test_requests_after_quit_are_not_carried_out(server: Program) -> None:
     expect_no_message(bob)
 
 
-def test_a_user_gets_no_message_before_the_answer_to_join(server: Program) -> None:
-    loud = join(server, "loud")
-    over = threading.Event()
+def test_nobody_finds_a_user_before_the_answer_to_join_is_on_its_way() -> None:
+    users = Users(max_users=2)
+    found: list[object] = []
+    seeker = threading.Thread(target=lambda: found.append(users.find("alice")))
 
-    def shout() -> None:
-        while not over.is_set():
-            loud.send(*["BCST hey"] * 10)
+    class Joining:
+        def post(self, data: bytes) -> None:
+            assert data == b"JOIN alice accepted\n"
+            seeker.start()
+            seeker.join(0.1)
+            assert not found
+            assert users.everybody() == ()
 
-    shouter = threading.Thread(target=shout)
-    shouter.start()
-    try:
-        for _ in range(200):
-            peer = join(server, "guest")  # the first line is the answer
-            peer.send("QUIT")
-            peer.read_all()
-    finally:
-        over.set()
-        shouter.join()
+    connection: Any = Joining()
+    users.join("alice", connection)
+    seeker.join()
+    assert found == [connection]
+    assert users.everybody() == (connection,)
 
 
 # Real clients
@@ -246,7 +250,7 @@ def test_nc_gets_every_reply_also_to_a_last_line_without_a_newline(server: Progr
 
 
 class Terminal:
-    """A command that runs in a pseudo-terminal, which controls it: a key such as Ctrl-C is a signal there."""
+    """A command whose controlling terminal is a pseudo-terminal, so that Ctrl-C and Ctrl-Z reach it as signals."""
 
     def __init__(self, *command: str) -> None:
         self.pid, self.fd = pty.fork()
@@ -280,7 +284,7 @@ class Terminal:
 
 @pytest.fixture
 def telnet(server: Program) -> Iterator[Terminal]:
-    """Give a telnet that has connected."""
+    """Give a telnet client that has connected."""
     terminal = Terminal("telnet", "127.0.0.1", str(server.port))
     try:
         terminal.expect("Escape character is")
@@ -293,11 +297,11 @@ CTRL_C, CTRL_D, CTRL_Z, CTRL_BACKSLASH, CTRL_RIGHT_BRACKET = b"\x03", b"\x04", b
 
 
 @needs_telnet
-def test_telnet_is_a_full_client_and_its_keys_damage_no_request(server: Program, telnet: Terminal) -> None:
+def test_telnets_ctrl_c_ctrl_z_and_ctrl_backslash_damage_no_request(server: Program, telnet: Terminal) -> None:
     bob = join(server, "bob")
     telnet.type("JOIN alice")
     telnet.expect("\nJOIN alice accepted\n")
-    for key in (CTRL_C, CTRL_Z, CTRL_BACKSLASH):  # telnet shows nothing more before its question is answered
+    for key in (CTRL_C, CTRL_Z, CTRL_BACKSLASH):  # telnet discards output until the server has answered its TIMING-MARK
         telnet.press(key)
         telnet.type("MESG bob still here")
         bob.expect("FROM alice: still here")
@@ -322,7 +326,7 @@ def test_ctrl_d_at_the_start_of_a_line_in_telnet_leaves(server: Program, telnet:
 
 
 @needs_telnet
-def test_telnet_in_character_mode_is_a_full_client_too(server: Program, telnet: Terminal) -> None:
+def test_telnet_in_character_mode_can_erase_characters_and_end_lines(server: Program, telnet: Terminal) -> None:
     bob = join(server, "bob")
     telnet.press(CTRL_RIGHT_BRACKET)
     telnet.expect("telnet> ")
@@ -339,7 +343,7 @@ def test_telnet_in_character_mode_is_a_full_client_too(server: Program, telnet: 
 # Strange input
 
 
-def test_input_may_arrive_byte_by_byte(server: Program) -> None:
+def test_input_byte_by_byte_is_answered_like_whole_lines(server: Program) -> None:
     peer = server.connect()
     for byte in b"JOIN alice\r\nLIST\n":
         peer.send_bytes(bytes([byte]))
@@ -354,7 +358,7 @@ def test_thousands_of_messages_in_one_write_all_arrive(server: Program) -> None:
         bob.expect(f"FROM alice{' (all)' if i % 3 else ''}: {i}")
 
 
-def test_half_a_line_and_silence_delay_nobody(server: Program) -> None:
+def test_half_a_line_and_silence_delay_no_other_client(server: Program) -> None:
     silent = server.connect()
     silent.send_bytes(b"JOIN sil")
     alice = join(server, "alice")
@@ -364,7 +368,7 @@ def test_half_a_line_and_silence_delay_nobody(server: Program) -> None:
     silent.expect("JOIN silent accepted")
 
 
-def test_half_a_line_and_a_reset_cost_one_status_line(fresh_server: Program) -> None:
+def test_half_a_line_and_a_reset_end_the_connection_with_one_status_line(fresh_server: Program) -> None:
     alice, bob = join(fresh_server, "alice"), join(fresh_server, "bob")
     alice.send_bytes(b"BCST hal")
     server_has_read(alice)
@@ -381,7 +385,7 @@ def test_a_line_without_an_end_is_answered_and_ends_the_connection(fresh_server:
     peer.expect("JOIN alice accepted", LINE_TOO_LONG)
     peer.expect_end()
     stubborn = fresh_server.connect()
-    stubborn.send_bytes(b"x" * 5_000_000)  # is not met with a reset, which might destroy the answer
+    stubborn.send_bytes(b"x" * 5_000_000)  # the server must not answer with a reset, which might destroy its last line
     stubborn.expect(LINE_TOO_LONG)
     fresh_server.wait_for_line(f"{CLIENT}disconnected: {LINE_TOO_LONG}")
     join(fresh_server, "alice")
@@ -393,7 +397,7 @@ def test_the_longest_line_arrives(server: Program) -> None:
     bob.expect("FROM alice (all): " + "x" * 4091)
 
 
-def test_random_bytes_harm_nobody(server: Program) -> None:
+def test_random_bytes_do_not_harm_other_clients(server: Program) -> None:
     alice = join(server, "alice")
     chance = random.Random(7)
     for _ in range(20):
@@ -413,7 +417,17 @@ def test_telnet_commands_are_removed_also_between_reads(server: Program) -> None
     peer.expect("JOIN alice accepted")
 
 
-def test_what_could_forge_a_line_reaches_neither_another_terminal_nor_the_log(fresh_server: Program) -> None:
+def test_a_telnet_command_that_is_marked_as_urgent_is_removed_too(server: Program) -> None:
+    peer = server.connect()
+    peer.send_bytes(b"JO\xff")
+    peer.sock.send(b"\xf2", socket.MSG_OOB)  # telnet's SYNCH (RFC 854)
+    peer.send_bytes(b"IN alice\n")
+    peer.expect("JOIN alice accepted")
+
+
+def test_characters_that_could_forge_a_line_are_replaced_for_other_terminals_and_in_the_log(
+    fresh_server: Program,
+) -> None:
     alice, bob = join(fresh_server, "alice"), join(fresh_server, "bob")
     evil = b"\x1b]0;title\x07\x9b31m\xc2\x9b31m\x00\xc3" + "\u202eevil\u2066\u200b".encode()
     alice.send_bytes(b"BCST " + evil + b"\nMESG bob " + evil + b"\nMESG " + evil + b" hi\nJOIN " + evil + b"\n")
@@ -428,10 +442,23 @@ def test_what_could_forge_a_line_reaches_neither_another_terminal_nor_the_log(fr
 
 
 def test_a_name_is_free_as_soon_as_its_owner_has_closed_the_connection(server: Program) -> None:
+    longest = 0.0
     for _ in range(500):
+        began = time.monotonic()
         peer = Peer(server.port)
         peer.send("JOIN alice")
         peer.expect("JOIN alice accepted")
+        peer.close()
+        longest = max(longest, time.monotonic() - began)
+    assert longest < LEAVING_SECONDS / 2  # JOIN waits for the end of the former owner, and not in vain
+
+
+def test_a_place_is_free_as_soon_as_a_user_has_closed_the_connection(start: Start) -> None:
+    server = start("chat_server.py", "0", "--max-users", "1")
+    for number in range(300):
+        peer = Peer(server.port)
+        peer.send(f"JOIN user{number}")
+        peer.expect(f"JOIN user{number} accepted")
         peer.close()
 
 
@@ -443,7 +470,7 @@ def test_a_name_is_free_as_soon_as_its_owner_has_ended_the_input(server: Program
     assert alice.read_all() == "Registered users (1):\nalice\n" * 1000
 
 
-def test_one_of_thirty_clients_gets_the_only_place(start: Start) -> None:
+def test_one_of_thirty_clients_that_join_at_once_gets_the_only_place(start: Start) -> None:
     server = start("chat_server.py", "0", "--max-users", "1")
     peers = [server.connect() for _ in range(30)]
     at_once(30, lambda i: peers[i].send(f"JOIN user{i}"))
@@ -452,7 +479,7 @@ def test_one_of_thirty_clients_gets_the_only_place(start: Start) -> None:
     assert answers.count("Too Many Users") == 29
 
 
-def test_one_of_eight_clients_gets_a_name(server: Program) -> None:
+def test_one_of_eight_clients_that_join_at_once_gets_the_name(server: Program) -> None:
     for _ in range(20):
         peers = [server.connect() for _ in range(8)]
         at_once(8, lambda i, peers=peers: peers[i].send("JOIN same"))  # type: ignore[misc]
@@ -463,7 +490,7 @@ def test_one_of_eight_clients_gets_a_name(server: Program) -> None:
             peer.expect_end()
 
 
-def test_a_newcomer_gets_many_answers_while_three_users_flood_the_server_with_requests(fresh_server: Program) -> None:
+def test_a_newcomer_is_answered_while_three_users_flood_the_server_with_requests(fresh_server: Program) -> None:
     requests = 120_000  # of each
     users = [join(fresh_server, f"user{i}") for i in range(3)]
     begun = threading.Event()
@@ -515,7 +542,7 @@ def test_a_client_that_stops_reading_is_dropped_and_delays_others_once(start: St
     def ask() -> None:
         with suppress(ConnectionError):
             while True:
-                greedy.send(*["LIST"] * 1000)  # and read no answer
+                greedy.send(*["LIST"] * 1000)  # without reading the answers
 
     def read() -> None:
         while bob.sock.recv(1 << 16):
@@ -529,7 +556,7 @@ def test_a_client_that_stops_reading_is_dropped_and_delays_others_once(start: St
     for thread in threads:
         thread.start()
     try:
-        wait_until(lambda: arrivals and time.monotonic() > arrivals[-1] + 1, "the flood is held up", 20)
+        wait_until(lambda: arrivals and time.monotonic() > arrivals[-1] + 1, "the flood is blocked", 20)
         passer_by = server.connect()  # accepting goes on
         passer_by.send("LIST")
         passer_by.expect(UNREGISTERED)
@@ -575,7 +602,7 @@ def test_a_flood_reaches_a_healthy_slower_reader_whole_and_in_order(fresh_server
 # The login deadline
 
 
-def test_a_client_without_a_complete_request_in_time_is_told_and_closed(start: Start) -> None:
+def test_a_client_without_a_complete_request_in_time_is_told_so_and_disconnected(start: Start) -> None:
     server = start("chat_server.py", "0", "--login-seconds", "1")
     alice, silent, dripping, busy = join(server, "alice"), server.connect(), server.connect(), server.connect()
     began = time.monotonic()
@@ -608,7 +635,7 @@ def test_a_client_without_a_complete_request_in_time_is_told_and_closed(start: S
 # Status lines
 
 
-def test_status_lines_tell_every_request_and_every_message_that_was_sent_on(start: Start) -> None:
+def test_status_lines_show_every_request_and_every_message_sent_on(start: Start) -> None:
     server = start("chat_server.py", "0")
     alice, bob, carol = (join(server, name) for name in ("alice", "bob", "carol"))
     bob.send("BCST x", "MESG carol x", "LIST", "nonsense", "MESG nobody x", "JOIN al", "MESG carol", "QUIT")
@@ -651,7 +678,7 @@ def test_no_status_line_is_lost_in_a_flood(start: Start) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_queued_output_go_out_and_frees_the_port(start: Start, number: int) -> None:
+def test_a_signal_sends_queued_output_and_frees_the_port(start: Start, number: int) -> None:
     server = start("chat_server.py", "0")
     alice, slow = join(server, "alice"), join(server, "slow", receive_buffer=4096)
     idle = server.connect()
@@ -698,7 +725,7 @@ def test_a_signal_stops_a_server_with_a_client_that_does_not_read_and_150_that_f
     server.wait_for_line(CLIENT + "LIST, refused: Unregistered.*")
     assert server.stop() == 0  # within two seconds
     shouter.join(STOP_SECONDS)
-    assert not shouter.is_alive()  # alice is told too, in the middle of her flood
+    assert not shouter.is_alive()  # her flood ends too
     stops.set()
     for thread in (shouter, *threads):
         thread.join()

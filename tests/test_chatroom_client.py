@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Certificates
 from conftest import ROOT, Program, Start, run_program, run_programs, wait_until
 from pseudo_terminal import Terminal
 
@@ -26,7 +27,7 @@ HELP = [
     "QUIT or EXIT  end, as Ctrl-D does",
 ]
 NO_ROOMS = "There are no rooms."
-LOST = "The server is lost: "
+LOST = "The connection to the server is lost: "
 UNKNOWN = "Unknown command: CREATE, JOIN, LIST, DELETE, HELP or QUIT is expected."
 NOT_SENT = "Not sent. /leave or Ctrl-D leaves the room; a blank before / sends the line."
 
@@ -45,7 +46,7 @@ def server(start: Start) -> Iterator[Program]:
 
 @pytest.fixture
 def open_terminal() -> Iterator[Callable[..., Terminal]]:
-    """Give a function that runs a program in a terminal, and look after it."""
+    """Give a function that runs a program in a terminal; end the program after the test."""
     terminals: list[Terminal] = []
 
     def open_one(*command: str, **options: Any) -> Terminal:
@@ -117,7 +118,7 @@ def test_wrong_arguments_end_the_client_with_its_usage() -> None:
         assert done.stderr.startswith("usage: chatroom_client.py")
 
 
-def test_a_server_that_is_not_there_is_reported_in_one_line() -> None:
+def test_a_refused_connection_is_reported_in_one_line() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
@@ -178,7 +179,7 @@ def test_a_client_may_be_idle_at_its_prompt_for_longer_than_login_seconds(start:
     try:
         client.wait_for_line(re.escape(NO_ROOMS))
         silent = server.connect()
-        assert silent.read_all().endswith("No request within 1 seconds\n")  # one that sends nothing is not allowed to
+        assert silent.read_all().endswith("No request within 1 seconds\n")  # unlike a client that sends nothing
         write(client, "create tea", "delete tea")
         client.wait_for_line(r"Command> Room tea is created\.")
         end_input(client)
@@ -187,7 +188,7 @@ def test_a_client_may_be_idle_at_its_prompt_for_longer_than_login_seconds(start:
         client.kill()
 
 
-def test_two_talk_through_pipes(server: Program, piped: Callable[..., Program]) -> None:
+def test_two_clients_talk_through_pipes(server: Program, piped: Callable[..., Program]) -> None:
     alice, bob = piped("--name", "alice"), piped("--name", "bob")
     write(alice, "create tea", "join tea")
     alice.wait_for_line(r"Command> You are in room tea on port \d+\.")
@@ -239,7 +240,7 @@ def test_three_clients_that_flood_each_other_get_every_line_until_they_leave(
     for client in clients:
         client.wait_for_line(r"You have left room tea\.")
     assert not server.count_lines(".*dropped.*")
-    last = max(clients, key=lambda client: len(client.lines))  # the one that was there until the others had left
+    last = max(clients, key=lambda client: len(client.lines))  # the client that left last
     others = {"alice", "bob", "carol"} - {("alice", "bob", "carol")[clients.index(last)]}
     for name in others:
         said = [line.removeprefix(f"{name}: ") for line in last.lines if line.startswith(f"{name}: ")]
@@ -268,11 +269,11 @@ def test_a_lost_server_is_reported_at_once_at_the_prompt_and_in_a_room(
     bob.wait_for_line(".* room.*")
     server.stop()
     assert (alice.wait(), bob.wait()) == (1, 1)
-    assert alice.errors == bob.errors == LOST + "it closed the connection\n"
+    assert alice.errors == bob.errors == LOST + "the server closed it\n"
     assert alice.lines[-2:] == ["Room tea is closed.", "Command> "]
 
 
-def test_the_sentence_of_a_server_without_a_place_is_shown(start: Start) -> None:
+def test_the_sentence_of_a_server_that_is_full_is_shown(start: Start) -> None:
     server = start("chatroom_server.py", "0", "--max-connections", "1")
     lobby = server.connect()
     lobby.send("\3")
@@ -303,14 +304,14 @@ def test_a_line_that_is_too_long_is_not_sent(server: Program, piped: Callable[..
 
 @pytest.fixture
 def fake_server() -> Iterator[socket.socket]:
-    """Give a listening socket for a server that the test plays."""
+    """Give a listening socket for a server that the test imitates."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(10)
         yield listener
 
 
 def play(listener: socket.socket, *commands: str, replies: bytes) -> subprocess.CompletedProcess[str]:
-    """Send replies to a client that gets commands from a pipe, whatever it requests after its first LIST."""
+    """Run a client on commands from a pipe; answer its first LIST, then send a reply to each request."""
 
     def serve() -> None:
         sock, _ = listener.accept()
@@ -371,8 +372,8 @@ def test_text_from_a_server_is_made_harmless(fake_server: socket.socket) -> None
 
         talker = threading.Thread(target=serve)
         talker.start()
-        replies = b"\0te\x1b[2Ja,\xfe\n\0%d 0\n\2no \x1b such\n" % room.getsockname()[1]
-        done = play(fake_server, "list", "join tea", replies=replies[:-1] + b"\n")
+        replies = b"\0te\x1b[2Ja,\xfe\n\0%d 0\n" % room.getsockname()[1]
+        done = play(fake_server, "list", "join tea", replies=replies)
         talker.join()
     assert "Rooms: te\ufffd[2Ja, \ufffd\n" in done.stdout
     assert "a\ufffd[2Jb\ufffd\nc\ufffd\tend\n" in done.stdout
@@ -382,10 +383,10 @@ def test_text_from_a_server_is_made_harmless(fake_server: socket.socket) -> None
     "reply, reason",
     [
         (b"HTTP/1.1 400 Bad Request\r\n", "HTTP/1.1 400 Bad Request"),
-        (b"\0tea\n", "a port and a number of members are expected, but it answered 'tea'"),
-        (b"\0" + b"99999 1\n", "a port and a number of members are expected, but it answered '99999 1'"),
+        (b"\0tea\n", "a port and a number of members are expected, but the server sent 'tea'"),
+        (b"\0" + b"99999 1\n", "a port and a number of members are expected, but the server sent '99999 1'"),
         (b"\n", ""),
-        (b"\0", "it closed the connection"),
+        (b"\0", "the server closed it"),
     ],
 )
 def test_another_kind_of_server_is_reported_in_one_line(fake_server: socket.socket, reply: bytes, reason: str) -> None:
@@ -400,7 +401,7 @@ def test_a_closed_output_pipe_ends_the_client_without_a_traceback(server: Progra
     assert (done.stdout, done.stderr) == ("1\n", "")
 
 
-def test_input_may_be_a_file_or_closed(server: Program, tmp_path: Path) -> None:
+def test_a_client_reads_commands_from_a_file_and_ends_at_once_without_an_input(server: Program, tmp_path: Path) -> None:
     script = tmp_path / "commands"
     script.write_text("create tea\njoin tea\nhello\n")
     client = f"{sys.executable} -W error {ROOT / 'chatroom_client.py'} 127.0.0.1 {server.port}"
@@ -594,7 +595,7 @@ def test_the_sentences_on_entering_a_room_fit_80_columns(client: Callable[..., T
     assert max(len(alice.expect_match(text)) for text in ("You are in room", "Leave with /leave")) < 80
 
 
-def test_a_refused_command_that_a_user_has_seen_is_not_in_the_exit_status(client: Callable[..., Terminal]) -> None:
+def test_a_refused_command_at_a_terminal_leaves_the_exit_status_0(client: Callable[..., Terminal]) -> None:
     alice = client()
     alice.type("hello\nquit\n")
     alice.expect("Command> hello", UNKNOWN, "Command> quit")
@@ -602,18 +603,18 @@ def test_a_refused_command_that_a_user_has_seen_is_not_in_the_exit_status(client
 
 
 def waits_in(program: Terminal) -> str:
-    """Return in which function of the kernel a program waits (Linux only)."""
+    """Return the kernel function in which a program waits (Linux only)."""
     return Path(f"/proc/{program.process.pid}/wchan").read_text()
 
 
 def idle(program: Terminal) -> bool:
-    """Return whether a program waits in select() without a limit, as far as that can be told (Linux only)."""
+    """Return whether a program waits in a system call without a time limit, such as select() (Linux only)."""
     syscall = Path(f"/proc/{program.process.pid}/syscall").read_text().split()
     return len(syscall) > 5 and syscall[5] == "0x0"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="whether a write is blocked is seen in /proc")
-def test_ctrl_z_and_fg_during_a_blocked_write_do_no_harm(server: Program, client: Callable[..., Terminal]) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="the test finds a blocked write in /proc")
+def test_ctrl_z_and_fg_during_a_blocked_write_lose_no_line(server: Program, client: Callable[..., Terminal]) -> None:
     alice = client(env={**os.environ, "TERM": "xterm", "PYTHONUNBUFFERED": ""})
     enter_room(alice, "create", "join")
     bob = socket.create_connection(("127.0.0.1", room_port(alice)))
@@ -691,22 +692,9 @@ def test_the_terminal_shows_keys_again_at_the_end(server: Program, client: Calla
     assert alice.shows_keys()
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Give the files of a certificate for 127.0.0.1 and of its key."""
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is not installed")
-    directory = tmp_path_factory.mktemp("tls")
-    files = [str(directory / name) for name in ("certificate.pem", "key.pem")]
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", *subject]
-    subprocess.run([*make, "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
-    return files
-
-
-def test_the_lobby_and_the_rooms_are_reached_over_tls(start: Start, certificate: list[str]) -> None:
-    server = start("chatroom_server.py", "0", "--tls-certificate", certificate[0], "--tls-key", certificate[1])
-    arguments = ("chatroom_client.py", "127.0.0.1", str(server.port), "--tls", "--tls-ca", certificate[0])
+def test_the_lobby_and_the_rooms_are_reached_over_tls(start: Start, certificates: Certificates) -> None:
+    server = start("chatroom_server.py", "0", *certificates.good.options)
+    arguments = ("chatroom_client.py", "127.0.0.1", str(server.port), "--tls", "--tls-ca", str(certificates.authority))
     alice, bob = (Program(*arguments, "--name", name, stdin=subprocess.PIPE) for name in ("alice", "bob"))
     try:
         alice.wait_for_line(re.escape(NO_ROOMS))
@@ -726,14 +714,10 @@ def test_the_lobby_and_the_rooms_are_reached_over_tls(start: Start, certificate:
     finally:
         alice.kill()
         bob.kill()
-    done = run_program(*arguments[:4])
-    distrust = "its certificate is self-signed; --tls-ca FILE names a certificate to trust"
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"Cannot trust 127.0.0.1:{server.port}: {distrust}\n"
 
 
 @pytest.mark.skipif(not shutil.which("telnet"), reason="telnet is not installed")
-def test_clients_and_telnet_share_rooms(
+def test_two_clients_and_telnet_talk_in_a_room_until_a_third_client_deletes_it(
     client: Callable[..., Terminal], open_terminal: Callable[..., Terminal]
 ) -> None:
     alice = client("--name", "alice")
@@ -797,7 +781,7 @@ def test_clients_and_telnet_share_rooms(
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70])
-def test_a_host_name_of_a_wrong_form_is_reported_in_one_line(host: str) -> None:
+def test_an_invalid_host_name_is_reported_in_one_line(host: str) -> None:
     done = run_program("chatroom_client.py", host, "5000")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"Cannot connect to {host}:5000: ")

@@ -1,10 +1,12 @@
-"""The loop of a conversation: lines in, gathered output, limits; with pairs of sockets in the tests' own process."""
+"""The loop of a conversation: lines, gathered output and time limits, over socket pairs in the tests' own process."""
 
 import itertools
 import os
 import socket
 import sys
 import threading
+import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -16,7 +18,8 @@ from net.connection import Connection, TimeLimitPassed
 from net.conversation import GATHERED_CHARACTERS, LINES_PER_TURN, Conversation, InputEnded
 from protocol import MAX_LINE_BYTES, LineTooLong
 
-QUIET_SECONDS = 0.05  # long enough for what should not happen
+PERIOD_SECONDS = 0.5  # instead of net.output's
+QUIET_SECONDS = 0.05  # how long a test waits for something that must not happen
 
 
 class Client:
@@ -31,6 +34,7 @@ class Client:
         self.sock.settimeout(WAIT_SECONDS)
         self.connection = Connection(server_end, stop_fd)
         self.conversation = Conversation(self.connection)
+        self.conversation.allow(WAIT_SECONDS, "the test has waited for too long")
 
     def send(self, data: bytes) -> None:
         """Send bytes."""
@@ -62,7 +66,7 @@ class Client:
 
 
 class House:
-    """Clients, and the server that they have in common, which stop() stops."""
+    """The clients of one server, which stop() stops."""
 
     def __init__(self) -> None:
         self._stop_fd, self._stop_writer = os.pipe()
@@ -74,7 +78,7 @@ class House:
         return self._clients[-1]
 
     def stop(self) -> None:
-        """Wake every conversation to end."""
+        """Make every conversation end."""
         os.write(self._stop_writer, b"x")
 
     def close(self) -> None:
@@ -87,7 +91,7 @@ class House:
 
 @pytest.fixture
 def house() -> Iterator[House]:
-    """Give a server's clients."""
+    """Give a server without clients."""
     house = House()
     yield house
     house.close()
@@ -169,7 +173,7 @@ def test_a_question_is_sent_before_its_answer_is_awaited(alice: Client) -> None:
     assert answers == ["4"]
 
 
-def test_a_line_too_long_is_raised_after_the_lines_before_it_were_given(alice: Client) -> None:
+def test_line_too_long_is_raised_after_the_lines_before_it_were_given(alice: Client) -> None:
     alice.send(b"one\n" + b"x" * MAX_LINE_BYTES + b"y\ntwo\n")
     lines = alice.conversation.lines()
     assert next(lines) == "one"
@@ -177,7 +181,7 @@ def test_a_line_too_long_is_raised_after_the_lines_before_it_were_given(alice: C
         next(lines)
 
 
-def test_telnets_question_is_answered_before_the_reply_to_the_line_that_follows_it(alice: Client) -> None:
+def test_telnets_timing_mark_is_answered_before_the_reply_to_the_next_line(alice: Client) -> None:
     alice.send(b"\xff\xf4\xff\xfd\x06LIST\n")
     alice.end_input()
     for line in alice.conversation.lines():
@@ -230,6 +234,19 @@ def test_gathered_output_is_sent_before_it_fills_much_memory(alice: Client, bob:
     bob.expect((line.encode() + b"\n") * (GATHERED_CHARACTERS // 1000))
 
 
+def test_a_broadcast_to_200_recipients_is_kept_in_memory_once(house: House) -> None:
+    alice = house.client()
+    recipients = tuple(house.client().connection for _ in range(200))
+    alice.conversation.send(recipients, "x" * 50_000)
+    tracemalloc.start()
+    try:
+        alice.conversation.flush()
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1 << 20
+
+
 def test_output_is_sent_after_each_turn_though_more_lines_have_arrived(alice: Client) -> None:
     alice.send(b"x\n" * (2 * LINES_PER_TURN + 1))
     lines = alice.conversation.lines()
@@ -243,7 +260,7 @@ def test_output_is_sent_after_each_turn_though_more_lines_have_arrived(alice: Cl
 
 def test_other_threads_run_between_turns(alice: Client) -> None:
     gate, ran = threading.Lock(), threading.Event()
-    alice.send(b"\n" * 60_000)  # arrives with one read, so that no system call but the pauses lets others run
+    alice.send(b"\n" * 60_000)  # arrives with one read, so that only the pauses let other threads run
 
     def run() -> None:
         with gate:
@@ -262,7 +279,9 @@ def test_other_threads_run_between_turns(alice: Client) -> None:
         other.join()
 
 
-def test_no_recipient_waits_for_another_one_that_does_not_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipient_that_reads_does_not_wait_for_one_that_does_not(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(output, "PERIOD_SECONDS", WAIT_SECONDS)
     alice, stuck, reading = (house.client() for _ in range(3))
     while stuck.connection.try_send(b"x" * 10_000):
@@ -275,7 +294,21 @@ def test_no_recipient_waits_for_another_one_that_does_not_read(house: House, mon
     flusher.join()
 
 
-def test_a_function_is_called_before_the_lines_that_arrived_together_are_given(alice: Client) -> None:
+def test_three_recipients_that_do_not_read_are_dropped_after_one_period_together(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "PERIOD_SECONDS", PERIOD_SECONDS)
+    alice, *stuck = (house.client() for _ in range(4))
+    for client in stuck:
+        while client.connection.try_send(b"x" * 10_000):
+            pass
+    alice.conversation.send([client.connection for client in stuck], "x" * 100_000)
+    began = time.monotonic()
+    alice.conversation.flush()
+    assert PERIOD_SECONDS / 2 < time.monotonic() - began < 2 * PERIOD_SECONDS
+
+
+def test_before_turn_is_called_once_before_the_lines_that_arrived_together_are_given(alice: Client) -> None:
     events: list[str] = []
     alice.send(b"one\ntwo\n")
     lines = alice.conversation.lines(before_turn=lambda: events.append("called"))
@@ -295,19 +328,23 @@ def test_a_limit_ends_the_wait_for_a_line_with_its_sentence(alice: Client) -> No
         list(alice.conversation.lines())
 
 
-def test_a_limit_that_no_line_restarts_ends_also_a_client_that_never_pauses(alice: Client) -> None:
-    def flood() -> None:
-        with suppress(OSError):
-            while True:
-                alice.send(b"x\n" * 100)
-
-    flooder = in_thread(flood)
-    alice.conversation.allow(4 * QUIET_SECONDS, "Time is up", restarts=False)
+def test_a_limit_that_no_line_restarts_ends_the_lines_though_they_arrive_in_time(alice: Client) -> None:
+    alice.conversation.allow(0.3, "Time is up", restarts=False)
+    lines = alice.conversation.lines()
     with pytest.raises(TimeLimitPassed, match="Time is up"):
-        for _ in alice.conversation.lines():
-            pass
-    alice.connection.abort()
-    flooder.join()
+        for _ in range(100):
+            alice.send(b"x\n")
+            next(lines)
+            time.sleep(0.01)
+
+
+def test_a_limit_ends_also_a_client_whose_input_never_pauses(alice: Client) -> None:
+    alice.send(b"x" * 10_000)
+    alice.connection.allow(QUIET_SECONDS, "Time is up")
+    with pytest.raises(TimeLimitPassed, match="Time is up"):
+        for _ in range(1000):
+            assert alice.connection.receive(10) == b"x" * 10
+            time.sleep(0.001)
 
 
 def test_each_line_restarts_the_limit(alice: Client) -> None:

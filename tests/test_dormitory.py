@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from conftest import wait_until
+from conftest import Peer, wait_until
 from dorm import PASSWORDS, Dormitory, ask, make_common_dormitory, make_dormitory  # noqa: F401
 
 
-def test_a_member_reserves_looks_and_cancels(dormitory: Dormitory) -> None:
+def test_a_member_reserves_lists_and_cancels_rooms(dormitory: Dormitory) -> None:
     dormitory.start()
     alice = dormitory.log_in("alice")
     assert ask(alice, "AVAILABILITY S12") == "AVAILABLE 6"
@@ -35,7 +35,7 @@ def test_a_member_reserves_looks_and_cancels(dormitory: Dormitory) -> None:
     alice.expect_end()
 
 
-def test_status_lines_tell_the_story_of_a_reservation_and_its_cancellation(dormitory: Dormitory) -> None:
+def test_status_lines_show_each_step_of_a_reservation_and_of_its_cancellation(dormitory: Dormitory) -> None:
     dormitory.start("D")
     alice = dormitory.log_in("alice")
     for request in ("RESERVE D1", "CANCEL D1", "RESERVE D9"):
@@ -68,31 +68,38 @@ def test_status_lines_tell_the_story_of_a_reservation_and_its_cancellation(dormi
     assert PASSWORDS["alice"] not in "\n".join(lines + dormitory.back_ends["D"].lines)
 
 
-def test_a_password_in_a_mistyped_request_is_not_logged(dormitory: Dormitory) -> None:
-    dormitory.start_main()
-    peer = dormitory.main.connect()
+def test_a_password_in_a_mistyped_request_is_not_logged(common_dormitory: Dormitory) -> None:
+    main = common_dormitory.main
+    peer = main.connect()
     peer.send("login alice pa55word", "LOGIN  alice pa55word")
     peer.expect("DENIED Log in first", "INVALID Expected LOGIN user [password]")
-    dormitory.main.wait_for_line(r"Client \(\d+\): result sent: INVALID .*")
-    assert not any("pa55word" in line for line in dormitory.main.lines)
+    main.wait_for_line(r"Client \(\d+\): result sent: INVALID .*")
+    assert not any("pa55word" in line for line in main.lines)
 
 
-def test_nothing_is_done_before_login_and_guests_only_look(dormitory: Dormitory) -> None:
-    dormitory.start()
-    alice = dormitory.log_in("alice")
-    ask(alice, "RESERVE S1")
-    guest = dormitory.main.connect()
+def reserve(peer: Peer, room: str) -> str:
+    """Reserve a room; return the reservation's id."""
+    word, reservation, _ = ask(peer, f"RESERVE {room}").split()
+    assert word == "RESERVED"
+    return reservation
+
+
+def test_before_login_every_request_is_denied_and_a_guest_cannot_reserve(common_dormitory: Dormitory) -> None:
+    alice = common_dormitory.log_in("alice")
+    reservation = reserve(alice, "S1")
+    guest = common_dormitory.main.connect()
     for request in ("AVAILABILITY S1", "RESERVE S1", "CANCEL S1", "MINE", "LIST", "HELLO", ""):
         assert ask(guest, request) == "DENIED Log in first"
     assert ask(guest, "LOGIN alice") == "GUEST alice"  # a member's name without the password
     assert ask(guest, "AVAILABILITY S1") == "AVAILABLE 8"
     assert ask(guest, "RESERVE S1") == "DENIED Guests cannot reserve"
-    assert ask(guest, "CANCEL S1") == "UNKNOWN_RESERVATION"
+    assert ask(guest, f"CANCEL {reservation}") == "UNKNOWN_RESERVATION"
     assert ask(guest, "MINE") == "RESERVATIONS"
-    assert ask(alice, "MINE") == "RESERVATIONS S1=S1"
+    assert ask(alice, "MINE") == f"RESERVATIONS {reservation}=S1"
+    assert ask(alice, f"CANCEL {reservation}") == "CANCELLED S1"
 
 
-def test_a_failed_login_takes_the_rights_of_the_one_before_and_the_fifth_is_told_and_closed(
+def test_a_failed_login_ends_the_login_before_it_and_the_fifth_closes_the_connection(
     common_dormitory: Dormitory,
 ) -> None:
     peer = common_dormitory.log_in("alice")
@@ -107,13 +114,13 @@ def test_a_failed_login_takes_the_rights_of_the_one_before_and_the_fifth_is_told
     peer.expect_end()
 
 
-def test_one_member_cannot_cancel_anothers_reservation(dormitory: Dormitory) -> None:
-    dormitory.start("S")
-    alice, bob = dormitory.log_in("alice"), dormitory.log_in("bob")
-    assert ask(alice, "RESERVE S1") == "RESERVED S1 8"
-    for reservation in ("S1", "S2", "S01", "D1x", "1", "S99999999999999999999", "X1"):
-        assert ask(bob, f"CANCEL {reservation}") == "UNKNOWN_RESERVATION"
-    assert dormitory.rows("S") == [("S1", "S1", "alice")]
+def test_one_member_cannot_cancel_the_reservation_of_another(common_dormitory: Dormitory) -> None:
+    alice, bob = common_dormitory.log_in("alice"), common_dormitory.log_in("bob")
+    reservation = reserve(alice, "S1")
+    for wrong in (reservation, "S999", "S01", "D1x", "1", "S99999999999999999999", "X1"):
+        assert ask(bob, f"CANCEL {wrong}") == "UNKNOWN_RESERVATION"
+    assert common_dormitory.rows("S") == [(reservation, "S1", "alice")]
+    assert ask(alice, f"CANCEL {reservation}") == "CANCELLED S1"
 
 
 def test_codes_match_exactly_and_no_back_end_is_asked_for_other_letters(common_dormitory: Dormitory) -> None:
@@ -129,7 +136,7 @@ def test_codes_match_exactly_and_no_back_end_is_asked_for_other_letters(common_d
     assert back_end.count_lines(r"Server S received .* (X1|12|s1|\*)( .*)?") == 0
 
 
-def test_anything_else_is_invalid_and_says_what_was_expected(common_dormitory: Dormitory) -> None:
+def test_a_malformed_or_unknown_request_is_answered_with_what_was_expected(common_dormitory: Dormitory) -> None:
     guest = common_dormitory.log_in("eve")
     for request, expected in {
         "AVAILABILITY": "AVAILABILITY code",
@@ -185,26 +192,22 @@ def test_ten_thousand_codes_and_a_thousand_reservations_of_one_member_are_all_li
     assert all(len(line) < 1000 for line in dormitory.main.lines)
 
 
-def test_twelve_clients_after_two_rooms_two_get_one(dormitory: Dormitory) -> None:
-    dormitory.start("D")
-    clients = [dormitory.log_in("alice" if number % 2 else "bob") for number in range(12)]
+def test_of_twelve_clients_that_reserve_the_last_two_rooms_two_get_one(common_dormitory: Dormitory) -> None:
+    clients = [common_dormitory.log_in("alice") for _ in range(12)]
     for client in clients:
         client.send("RESERVE D1")
-    assert sorted(client.read_line() for client in clients) == [
-        *["FULL"] * 10,
-        "RESERVED D1 1",
-        "RESERVED D2 0",
-    ]
-    assert len(dormitory.rows("D")) == 2
+    *full, first, second = sorted(client.read_line().split() for client in clients)
+    assert full == [["FULL"]] * 10
+    assert {first[2], second[2]} == {"0", "1"}
+    assert {row[0] for row in common_dormitory.rows("D")} == {first[1], second[1]}
+    clients[0].send(f"CANCEL {first[1]}", f"CANCEL {second[1]}")
+    clients[0].expect(*["CANCELLED D1"] * 2)
 
 
-@pytest.mark.parametrize("order", ["MSDU", "UMDS", "SDUM"])
-def test_the_servers_start_in_any_order(dormitory: Dormitory, order: str) -> None:
-    for letter in order:
-        if letter == "M":
-            dormitory.start_main()
-        else:
-            dormitory.start_back_end(letter)
+def test_back_ends_that_start_before_and_after_the_main_server_are_found(dormitory: Dormitory) -> None:
+    dormitory.start_back_end("U")
+    dormitory.start_main()
+    dormitory.start_back_ends("DS")
     dormitory.wait_until_found("SDU", seconds=2.0)
     assert ask(dormitory.log_in("alice"), "LIST") == "ROOMS S1=9 S12=6 S123=0 D1=2 U1=3"
 
@@ -287,31 +290,31 @@ def test_limits_on_login_and_idle_time_are_told_before_the_close(dormitory: Dorm
     assert ask(busy, "MINE") == "RESERVATIONS"
 
 
-def test_a_file_that_another_program_has_locked_delays_a_reservation(dormitory: Dormitory) -> None:
-    dormitory.start("S")
-    alice = dormitory.log_in("alice")
-    with closing(sqlite3.connect(dormitory.database("S"), isolation_level=None)) as other:
+def test_a_database_that_another_program_has_locked_delays_a_reservation(common_dormitory: Dormitory) -> None:
+    alice = common_dormitory.log_in("alice")
+    with closing(sqlite3.connect(common_dormitory.database("S"), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         alice.send("RESERVE S1")
-        dormitory.back_ends["S"].wait_for_line("Server S cannot answer: .*database is locked")
+        common_dormitory.back_ends["S"].wait_for_line("Server S cannot answer: .*database is locked")
         other.execute("ROLLBACK")
-        alice.expect("RESERVED S1 8")
-    assert len(dormitory.rows("S")) == 1
+        reservation = alice.expect_match(r"RESERVED (S\d+) 8")[1]
+    assert len(common_dormitory.rows("S")) == 1
+    assert ask(alice, f"CANCEL {reservation}") == "CANCELLED S1"
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
-def test_on_a_full_disk_nothing_is_confirmed(dormitory: Dormitory) -> None:
-    dormitory.start("S")
-    alice = dormitory.log_in("alice")
-    pid = dormitory.back_ends["S"].pid
-    unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
-    alice.send("RESERVE S1")
-    dormitory.back_ends["S"].wait_for_line("Server S cannot answer: .*")
-    assert ask(dormitory.log_in("eve"), "AVAILABILITY S1") == "AVAILABLE 9"
-    assert dormitory.rows("S") == []
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
-    alice.expect("RESERVED S1 8")
-    assert len(dormitory.rows("S")) == 1
+def test_on_a_full_disk_nothing_is_confirmed(common_dormitory: Dormitory) -> None:
+    alice = common_dormitory.log_in("alice")
+    back_end = common_dormitory.back_ends["U"]
+    unlimited = resource.prlimit(back_end.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+    alice.send("RESERVE U1")
+    back_end.wait_for_line("Server U cannot answer: .*")
+    assert ask(common_dormitory.log_in("eve"), "AVAILABILITY U1") == "AVAILABLE 3"
+    assert common_dormitory.rows("U") == []
+    resource.prlimit(back_end.pid, resource.RLIMIT_FSIZE, unlimited)
+    reservation = alice.expect_match(r"RESERVED (U\d+) 2")[1]
+    assert len(common_dormitory.rows("U")) == 1
+    assert ask(alice, f"CANCEL {reservation}") == "CANCELLED U1"
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="here nobody chooses a processor")
@@ -358,12 +361,12 @@ def test_a_client_that_sends_much_and_reads_nothing_costs_little_memory(dormitor
 
 
 @pytest.mark.skipif(not Path("/proc/net/udp").exists(), reason="needs Linux")
-def test_the_main_server_receives_over_udp_only_where_its_back_ends_are(dormitory: Dormitory) -> None:
-    dormitory.start("S")
-    assert ask(dormitory.log_in("alice"), "AVAILABILITY S1") == "AVAILABLE 9"
-    links = [str(entry.readlink()) for entry in Path(f"/proc/{dormitory.main.pid}/fd").iterdir()]
+def test_the_main_server_receives_over_udp_only_where_its_back_ends_are(common_dormitory: Dormitory) -> None:
+    common_dormitory.main.expect_rest()
+    assert ask(common_dormitory.log_in("alice"), "AVAILABILITY S1") == "AVAILABLE 9"
+    links = [str(entry.readlink()) for entry in Path(f"/proc/{common_dormitory.main.pid}/fd").iterdir()]
     inodes = {link[len("socket:[") : -1] for link in links if link.startswith("socket:")}
     sockets = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
     ends = [(fields[1][:8], fields[2]) for fields in sockets if fields[9] in inodes]
-    assert ("0100007F", f"0100007F:{dormitory.port('S'):04X}") in ends
+    assert ("0100007F", f"0100007F:{common_dormitory.port('S'):04X}") in ends
     assert {local for local, _ in ends} == {"0100007F"}

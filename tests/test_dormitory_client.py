@@ -1,4 +1,4 @@
-"""The dormitory's client: driven by a script, and by a person at a terminal."""
+"""The dormitory's client: with answers from a script, and at a terminal."""
 
 import shutil
 import signal
@@ -22,7 +22,7 @@ PROMPT = "Room code (or list, mine, cancel ID, help, quit): "
 
 
 def play(dormitory: Dormitory, *answers: str, options: tuple[str, ...] = ()) -> tuple[int, list[str], str]:
-    """Run the client with answers as lines; return its exit status, what it said, and what went wrong."""
+    """Run the client with these answers; return its exit status, its output as lines, and its standard error."""
     result = run_program(
         "client.py", "--port", str(dormitory.main.port), *options, input="".join(f"{line}\n" for line in answers)
     )
@@ -31,7 +31,7 @@ def play(dormitory: Dormitory, *answers: str, options: tuple[str, ...] = ()) -> 
 
 @contextmanager
 def main_server(*replies: str, resets: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """Give the port of a server that answers a client's lines with these replies and then closes, and the lines."""
+    """Give the port of a server that sends these replies, one for each line, and then closes; and the lines."""
     lines: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(WAIT_SECONDS)
@@ -61,7 +61,7 @@ def password_file(directory: Path, password: str) -> tuple[str, ...]:
     return "--user", "alice", "--password-file", str(directory / "password")
 
 
-def test_a_script_drives_it_line_by_line(dormitory: Dormitory) -> None:
+def test_answers_from_a_script_are_carried_out_and_explained_line_by_line(dormitory: Dormitory) -> None:
     dormitory.start()
     status, said, errors = play(
         dormitory,
@@ -89,7 +89,7 @@ def test_a_script_drives_it_line_by_line(dormitory: Dormitory) -> None:
     assert dormitory.rows("S") == []
 
 
-def test_a_request_fits_one_line_and_its_words_may_be_typed_in_any_case(dormitory: Dormitory) -> None:
+def test_a_code_and_an_action_on_one_line_and_in_any_case_are_carried_out(dormitory: Dormitory) -> None:
     dormitory.write("single.txt", "S1, 9\nSab, 6\nSCD, 4\n")
     dormitory.start("S")
     status, said, errors = play(
@@ -135,7 +135,7 @@ def test_quit_and_help_are_understood_at_every_question(common_dormitory: Dormit
     assert said.index(welcome) > 3
 
 
-def test_enter_alone_is_a_guest_and_the_end_of_input_is_a_good_end(common_dormitory: Dormitory) -> None:
+def test_an_empty_password_logs_in_a_guest_and_the_end_of_input_is_exit_status_0(common_dormitory: Dormitory) -> None:
     assert play(common_dormitory, "eve", "", "S1", "r") == (
         0,
         ["Welcome, guest eve.", "Denied: Guests cannot reserve."],
@@ -143,7 +143,7 @@ def test_enter_alone_is_a_guest_and_the_end_of_input_is_a_good_end(common_dormit
     )
 
 
-def test_a_back_end_that_does_not_answer_is_a_sentence_with_advice_that_fits_the_request(dormitory: Dormitory) -> None:
+def test_a_silent_back_end_is_reported_with_advice_that_fits_the_request(dormitory: Dormitory) -> None:
     dormitory.start("D")
     answers = ("S1 a", "S1 r", "cancel S1", "list", "list S", "list D", "mine", "D1 r", "mine")
     silent = "Server S does not answer."
@@ -162,7 +162,7 @@ def test_a_back_end_that_does_not_answer_is_a_sentence_with_advice_that_fits_the
     ]
 
 
-def test_after_a_wrong_login_it_asks_again_until_the_fifth(common_dormitory: Dormitory, tmp_path: Path) -> None:
+def test_after_a_wrong_login_the_client_asks_again_until_the_fifth(common_dormitory: Dormitory, tmp_path: Path) -> None:
     wrong = "Wrong user name or password."
     assert play(common_dormitory, "alice", "wrong", "alice", PASSWORDS["alice"]) == (
         0,
@@ -186,7 +186,7 @@ def test_after_a_wrong_login_it_asks_again_until_the_fifth(common_dormitory: Dor
     assert play(common_dormitory, "quit", options=options) == (1, [], f"{file}: No such file or directory\n")
 
 
-def test_a_login_that_the_server_has_no_time_for_is_tried_again_twice() -> None:
+def test_a_login_that_is_answered_try_later_is_repeated_twice() -> None:
     busy = "TRY_LATER Too many people are logging in\n"
     began = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
@@ -199,14 +199,14 @@ def test_a_login_that_the_server_has_no_time_for_is_tried_again_twice() -> None:
 
 
 def log_in_with_replies(replies: tuple[str, ...]) -> "subprocess.CompletedProcess[str]":
-    """Return what became of a client that got replies to its logins, which must all be the same."""
+    """Run a client whose logins, which must all be the same, get these replies; return its result."""
     with main_server(*replies) as (port, lines):
         result = run_program("client.py", "--port", str(port), input="alice\nsecret\n")
     assert lines == ["LOGIN alice secret"] * len(replies)
     return result
 
 
-def test_verbose_tells_the_story_on_standard_error_without_the_password(
+def test_verbose_reports_each_step_on_standard_error_without_the_password(
     common_dormitory: Dormitory, tmp_path: Path
 ) -> None:
     status, said, errors = play(
@@ -224,7 +224,7 @@ def test_verbose_tells_the_story_on_standard_error_without_the_password(
     ]
 
 
-def test_a_sentence_with_which_the_server_closes_is_shown(dormitory: Dormitory) -> None:
+def test_the_sentence_that_the_server_sends_before_it_closes_is_shown(dormitory: Dormitory) -> None:
     dormitory.start_main("--login-seconds", "1", "--idle-seconds", "1")
     port = str(dormitory.main.port)
     terminals = [Terminal("client.py", "--port", port) for _ in range(2)]
@@ -248,7 +248,7 @@ def test_a_sentence_with_which_the_server_closes_is_shown(dormitory: Dormitory) 
             terminal.close()
 
 
-def test_a_last_sentence_is_shown_also_if_the_connection_was_reset_meanwhile() -> None:
+def test_the_last_sentence_of_a_connection_that_was_reset_is_shown() -> None:
     with main_server("GUEST eve\nIdle for 900 seconds\n", resets=True) as (port, _):
         command = [sys.executable, str(ROOT / "client.py"), "--port", str(port)]
         client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -259,7 +259,7 @@ def test_a_last_sentence_is_shown_also_if_the_connection_was_reset_meanwhile() -
     assert (client.returncode, errors) == (1, b"The main server closed the connection: Idle for 900 seconds\n")
 
 
-def test_a_server_that_is_not_there_or_is_lost_is_one_line(dormitory: Dormitory) -> None:
+def test_a_server_that_is_down_or_lost_is_reported_in_one_line(dormitory: Dormitory) -> None:
     with main_server("GUEST eve\n", "") as (port, _):
         result = run_program("client.py", "--port", str(port), input="eve\n\nlist\n")
     assert (result.returncode, result.stderr) == (1, "The main server closed the connection.\n")
@@ -278,7 +278,9 @@ def test_a_reply_of_half_a_megabyte_is_shown_as_a_whole() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
-def test_over_tls_it_verifies_the_certificate_before_anything_is_sent(dormitory: Dormitory, tmp_path: Path) -> None:
+def test_over_tls_the_client_verifies_the_certificate_before_it_sends_anything(
+    dormitory: Dormitory, tmp_path: Path
+) -> None:
     certificate, key = str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem")
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
     names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate]
@@ -292,7 +294,7 @@ def test_over_tls_it_verifies_the_certificate_before_anything_is_sent(dormitory:
     assert dormitory.main.count_lines(".*authentication request received.*") == 1
 
 
-def test_a_password_file_must_hold_a_password_and_what_the_server_says_is_told(
+def test_an_empty_password_file_and_a_name_that_the_server_refuses_are_reported(
     common_dormitory: Dormitory, tmp_path: Path
 ) -> None:
     status, _, errors = play(common_dormitory, options=password_file(tmp_path, ""))
@@ -304,7 +306,7 @@ def test_a_password_file_must_hold_a_password_and_what_the_server_says_is_told(
     assert (status, errors[:14]) == (1, "Not understood")
 
 
-def test_output_that_cannot_be_written_is_one_line(common_dormitory: Dormitory) -> None:
+def test_output_to_a_full_disk_is_reported_in_one_line(common_dormitory: Dormitory) -> None:
     client = f'"{sys.executable}" -W error "{ROOT}/client.py" --port {common_dormitory.main.port} >/dev/full'
     for environment in ("env -u PYTHONUNBUFFERED", "env PYTHONUNBUFFERED=1"):
         command = ["bash", "-c", f"{environment} {client}"]
@@ -320,17 +322,16 @@ def test_closed_input_or_output_causes_no_traceback(common_dormitory: Dormitory,
 
 
 @pytest.fixture
-def terminal(dormitory: Dormitory) -> Iterator[Terminal]:
-    """Give a person's terminal with the client, beside a main server and Server S."""
-    dormitory.start("S")
-    terminal = Terminal("client.py", "--port", str(dormitory.main.port))
+def terminal(common_dormitory: Dormitory) -> Iterator[Terminal]:
+    """Give a terminal in which the client runs, connected to the shared main server."""
+    terminal = Terminal("client.py", "--port", str(common_dormitory.main.port))
     try:
         yield terminal
     finally:
         terminal.close()
 
 
-def test_a_person_is_asked_and_no_password_is_shown(dormitory: Dormitory, terminal: Terminal) -> None:
+def test_a_terminal_shows_the_questions_and_no_password(terminal: Terminal) -> None:
     terminal.expect_typing("User name: ")
     terminal.type("alice\n")
     terminal.expect("User name: alice")
@@ -348,20 +349,25 @@ def test_a_person_is_asked_and_no_password_is_shown(dormitory: Dormitory, termin
     terminal.expect(f"{PROMPT}S1")
     terminal.expect_typing("Availability or reservation? ")
     terminal.type("reservation\n")
-    terminal.expect("Availability or reservation? reservation", "Room S1 is yours: reservation S1. 8 left.", "")
+    terminal.expect("Availability or reservation? reservation")
+    reservation = terminal.expect_match("Room S1 is yours: reservation S").split()[-3].rstrip(".")
+    terminal.expect("")
     terminal.expect_typing(PROMPT)
-    terminal.type("\x1b[A\x1b[A2\x7f\n")  # the arrow up, twice: S1 again; and the last key mended
+    terminal.type("\x1b[A\x1b[A2\x7f\n")  # the arrow up, twice: S1 again; then a typing error, corrected
     terminal.expect_match(PROMPT)
     terminal.expect_typing("Availability or reservation? ")
     terminal.type("a\n")
     terminal.expect("Availability or reservation? a", "Room S1 is available: 8 left.", "")
+    terminal.expect_typing(PROMPT)
+    terminal.type(f"cancel {reservation}\n")
+    terminal.expect(f"{PROMPT}cancel {reservation}", "Cancelled: room S1 is no longer yours.", "")
     terminal.expect_typing(PROMPT)
     terminal.type("\x04")
     assert terminal.wait() == 0
     assert PASSWORDS["alice"] not in "\n".join(terminal.rows())
 
 
-def test_ctrl_c_at_the_password_ends_it_and_the_terminal_shows_keys_again(terminal: Terminal) -> None:
+def test_ctrl_c_at_the_password_ends_the_client_and_the_terminal_echoes_again(terminal: Terminal) -> None:
     terminal.expect_typing("User name: ")
     terminal.type("alice\n")
     terminal.expect("User name: alice")

@@ -1,4 +1,4 @@
-"""Datagrams that are junk, forged, stale, repeated or meant for others: they change nothing."""
+"""Datagrams that are malformed, forged, stale, repeated or meant for another server: they change nothing."""
 
 import re
 import select
@@ -21,7 +21,7 @@ MINUTE_MS = 60_000
 
 
 class MainServer:
-    """A socket that sends what a main server would, or almost."""
+    """A socket that sends datagrams as a main server does."""
 
     def __init__(self, port: int, key: bytes) -> None:
         self.sock = free_udp_port()
@@ -57,14 +57,14 @@ class MainServer:
 
 @pytest.fixture
 def main_server(dormitory: Dormitory) -> Iterator[MainServer]:
-    """Give what sends requests to a Server S that runs."""
+    """Start Server S; give a socket that sends requests to it."""
     dormitory.start_back_end("S")
     main_server = MainServer(dormitory.port("S"), dormitory.key)
     with main_server.sock:
         yield main_server
 
 
-def test_a_datagram_is_unpacked_as_it_was_packed() -> None:
+def test_unpack_returns_the_datagram_that_was_packed() -> None:
     assert unpack(KEY, pack(KEY, REQUEST)) == REQUEST
 
 
@@ -107,7 +107,7 @@ def test_junk_forged_and_malformed_datagrams_are_not_answered_and_change_nothing
 
 
 @pytest.mark.parametrize(("minutes", "direction"), [(-11, "behind"), (11, "ahead of")])
-def test_a_datagram_that_is_more_than_ten_minutes_off_is_refused_and_the_line_says_by_how_much(
+def test_a_datagram_that_is_eleven_minutes_off_is_refused_and_a_status_line_says_by_how_much(
     dormitory: Dormitory, main_server: MainServer, minutes: int, direction: str
 ) -> None:
     wrong = new_request(Action.RESERVE, "S1 alice")._replace(time_ms=now_ms() + minutes * MINUTE_MS)
@@ -235,7 +235,9 @@ def test_answers_from_another_database_are_reported_and_not_mixed_with_the_first
     assert dormitory.main.count_lines(report) == 1
 
 
-def test_a_wrong_key_is_reported_where_it_is_noticed_and_a_wrong_port_too(dormitory: Dormitory, tmp_path: Path) -> None:
+def test_a_back_end_with_another_key_or_at_a_wrong_port_reports_the_datagrams_that_it_drops(
+    dormitory: Dormitory, tmp_path: Path
+) -> None:
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(dormitory.directory / "single.txt", other)

@@ -2,14 +2,18 @@
 
 import random
 import re
+import select
 import shutil
 import signal
 import socket
 import ssl
+import statistics
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError  # not the built-in one before Python 3.11
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,9 +81,9 @@ class FakeSystem:
         self.front_end = start(script, "0", "--tickets", name_of(self.listener), *arguments)
         self.sock: socket.socket
 
-    def open(self) -> WebSocket:
+    def open(self, receive_buffer: int = 0) -> WebSocket:
         """Return a new tab's WebSocket; self.sock is then the other end of its connection."""
-        websocket = WebSocket(self.front_end, TICKETS)
+        websocket = WebSocket(self.front_end, TICKETS, receive_buffer=receive_buffer)
         self.sock, _ = self.listener.accept()
         self.sock.settimeout(WAIT_SECONDS)
         return websocket
@@ -105,6 +109,7 @@ def fake(start: Start) -> Iterator[FakeSystem]:
     system = FakeSystem(start)
     with system.listener:
         yield system
+        system.sock.close()
 
 
 def address(server: Program) -> str:
@@ -294,6 +299,12 @@ def test_head_that_does_not_end_is_refused_at_its_limit(systems: Systems) -> Non
     peer = systems.front_end.connect()
     peer.send_bytes(b"GET / HTTP/1.1\r\nCookie: " + b"x" * 17000)
     assert peer.read_all().startswith("HTTP/1.1 431 ")
+
+
+def test_tls_handshake_is_refused_at_once(systems: Systems) -> None:
+    peer = systems.front_end.connect()
+    peer.send_bytes(b"\x16\x03\x01\x02\x00\x01\x00")
+    assert peer.read_all().startswith("HTTP/1.1 400 ")
 
 
 def test_late_head_is_refused_even_if_it_trickles(start: Start) -> None:
@@ -506,6 +517,8 @@ def test_last_words_of_a_system_are_delivered_before_the_close_frame(fake: FakeS
 
 def test_lost_connection_to_the_system_closes_with_1014(fake: FakeSystem) -> None:
     tab = fake.open()
+    tab.send("hello")
+    fake.expect(b"hello\n")  # the front end has connected
     fake.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     fake.sock.close()
     tab.expect_close(1014, "The connection to the system was lost: Connection reset by peer")
@@ -532,8 +545,23 @@ def test_long_reply_is_one_message_and_an_endless_one_closes_with_1011(fake: Fak
 
 
 def test_name_is_free_as_soon_as_a_tab_has_closed(systems: Systems) -> None:
+    began = time.monotonic()
     for _ in range(100):
         systems.join("alice").close(1001)
+    assert time.monotonic() - began < 10
+
+
+def test_system_that_says_goodbye_to_a_closed_tab_is_not_reset(fake: FakeSystem) -> None:
+    tab = fake.open()
+    tab.send("last words")
+    tab.send_bytes(masked(CLOSE, b"\x03\xe8"))
+    fake.expect(b"last words\n")
+    assert fake.sock.recv(1) == b""
+    for _ in range(10):  # all this within the time that a system may take to end its side
+        fake.sock.sendall(b"goodbye\n")
+        time.sleep(0.01)
+    fake.expect_end()
+    assert tab.read_frame() == (CLOSE, b"\x03\xe8")
 
 
 @pytest.mark.parametrize("ending", ["reset", "end_input", "close"])
@@ -682,6 +710,22 @@ def test_browser_that_does_not_read_is_dropped_and_slows_others_once(
     reader.close()
 
 
+def test_browser_that_reads_late_gets_everything_in_order(fake: FakeSystem) -> None:
+    tab = fake.open(receive_buffer=1 << 16)
+    filler = "x" * 4000
+    lines = [f"{number} {filler}" for number in range(3000)]
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(fake.sock.sendall, "".join(f"{line}\n" for line in lines).encode())
+        with pytest.raises(FutureTimeoutError):
+            sent.result(0.5)
+        tab.expect(*lines)
+        sent.result(WAIT_SECONDS)
+    fake.sock.sendall(b"half a line")
+    fake.sock.close()
+    tab.expect("half a line")
+    tab.expect_close(1000)
+
+
 def test_system_that_does_not_read_slows_its_tab_down_and_loses_nothing(fake: FakeSystem) -> None:
     tab = fake.open()
     line = "x" * 4000
@@ -689,7 +733,7 @@ def test_system_that_does_not_read_slows_its_tab_down_and_loses_nothing(fake: Fa
     before = fake.front_end.resident_bytes()
     with ThreadPoolExecutor(1) as pool:
         sent = pool.submit(tab.send_bytes, messages * 30)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(FutureTimeoutError):
             sent.result(0.5)
         assert fake.front_end.resident_bytes() - before < 8 << 20
         for _ in range(30):
@@ -699,6 +743,48 @@ def test_system_that_does_not_read_slows_its_tab_down_and_loses_nothing(fake: Fa
     tab.expect("all of them came")
     tab.close()
     fake.expect_end()
+
+
+def flood(tabs: list[WebSocket], over: threading.Event) -> None:
+    """Send LIST from all tabs, as fast as they take it, and read nothing, for a second or two."""
+    requests = text("LIST") * 500
+    sent = dict.fromkeys(tabs, 0)
+    writable = select.poll()
+    by_fd = {}
+    for tab in tabs:
+        tab.peer.sock.setblocking(False)
+        by_fd[tab.peer.sock.fileno()] = tab
+        writable.register(tab.peer.sock, select.POLLOUT)
+    while not over.is_set():
+        for fd, _ in writable.poll(10):
+            tab = by_fd[fd]
+            sent[tab] = (sent[tab] + tab.peer.sock.send(requests[sent[tab] :])) % len(requests)
+
+
+def test_newcomer_is_served_while_twenty_tabs_flood(start: Start) -> None:
+    chat = start("chat_server.py", "0", "--max-users", "20")
+    server = start("front_end.py", "0", "--chat", address(chat))
+    tabs = [WebSocket(server, CHAT) for _ in range(20)]
+    for number, tab in enumerate(tabs):
+        tab.send(f"JOIN u{number}")
+        tab.expect(f"JOIN u{number} accepted")
+
+    def seconds_until_served() -> float:
+        began = time.monotonic()
+        newcomer = WebSocket(server, CHAT)
+        newcomer.send("LIST")
+        newcomer.expect("Unregistered User. Use JOIN <username> to register.")
+        return time.monotonic() - began
+
+    over = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        flooding = pool.submit(flood, tabs, over)
+        time.sleep(0.3)  # the more has queued up, the longer a newcomer would wait
+        seconds = statistics.median(seconds_until_served() for _ in range(9))
+        over.set()
+        flooding.result(WAIT_SECONDS)
+    chat.kill()  # it has megabytes of requests to answer
+    assert seconds < 0.25  # of which 0.005 would do without a flood
 
 
 # ---- The program ----
@@ -764,4 +850,4 @@ def test_wrong_command_lines_end_with_a_sentence(systems: Systems) -> None:
 
 def test_help_ends_with_an_example() -> None:
     help_text = run_program("front_end.py", "--help").stdout
-    assert re.search(r"Example: front_end\.py .*\n\Z", help_text)
+    assert re.search(r"Example: python3 front_end\.py .*\n\Z", help_text)

@@ -1,7 +1,8 @@
-"""Status lines on standard outputs that block, fail and come back; the log's seconds are made short."""
+"""Status lines on standard outputs that block, fail and recover, with short periods."""
 
 import os
 import re
+import select
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +24,6 @@ UseAsOutput = Callable[..., Log]
 def log_to(monkeypatch: pytest.MonkeyPatch) -> Iterator[UseAsOutput]:
     """Give a function that returns a log whose standard output is a descriptor."""
     monkeypatch.setattr(log, "STALL_SECONDS", STALL_SECONDS)
-    monkeypatch.setattr(log, "RETRY_SECONDS", 0.05)
     streams = []
 
     def make_log(fd: int, encoding: str = "utf-8") -> Log:
@@ -52,19 +52,26 @@ def write_lines(logged: Log, count: int) -> None:
         logged.write("x" * 999)
 
 
+def read_some(fd: int, size: int) -> bytes:
+    """Return what can be read, at most this many bytes."""
+    readable, _, _ = select.select([fd], [], [], WAIT_SECONDS)
+    assert readable, "nothing was written"
+    return os.read(fd, size)
+
+
 def read(fd: int, size: int) -> bytes:
     """Return this many bytes."""
     data = b""
     while len(data) < size:
-        data += os.read(fd, size - len(data))
+        data += read_some(fd, size - len(data))
     return data
 
 
 def read_until(fd: int, is_enough: Callable[[bytes], object]) -> bytes:
-    """Return what has been read when it is enough."""
+    """Read until a condition holds; return what was read."""
     data = b""
     while not is_enough(data):
-        data += os.read(fd, 1 << 16)
+        data += read_some(fd, 1 << 16)
     return data
 
 
@@ -98,7 +105,7 @@ def test_flush_waits_until_every_line_is_written(log_to: UseAsOutput, pipe: tupl
     assert os.read(reader, 1 << 16) == b"x\n" * 1000
 
 
-def test_flush_waits_no_longer_than_it_may_for_an_output_that_takes_nothing(
+def test_flush_waits_no_longer_than_its_limit_for_an_output_that_has_stalled(
     log_to: UseAsOutput, pipe: tuple[int, int]
 ) -> None:
     reader, writer = pipe
@@ -111,7 +118,7 @@ def test_flush_waits_no_longer_than_it_may_for_an_output_that_takes_nothing(
     assert read(reader, 100_000)
 
 
-def test_threads_block_for_an_output_that_takes_nothing_and_then_lines_are_counted(
+def test_threads_block_for_an_output_that_has_stalled_and_then_lines_are_dropped_and_counted(
     log_to: UseAsOutput, pipe: tuple[int, int]
 ) -> None:
     reader, writer = pipe
@@ -143,7 +150,7 @@ def test_an_output_that_is_merely_slow_gets_every_line(log_to: UseAsOutput, pipe
     assert data == (b"x" * 999 + b"\n") * count
 
 
-def test_an_output_that_may_not_block_gets_every_line(log_to: UseAsOutput, pipe: tuple[int, int]) -> None:
+def test_a_nonblocking_output_gets_every_line(log_to: UseAsOutput, pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     os.set_blocking(writer, False)
     logged = log_to(writer)
@@ -152,7 +159,7 @@ def test_an_output_that_may_not_block_gets_every_line(log_to: UseAsOutput, pipe:
     assert read(reader, 200_000) == b"".join(b"%099d\n" % number for number in range(2000))
 
 
-def test_after_a_write_error_lines_are_written_again_and_the_lost_ones_are_counted(
+def test_after_a_write_error_the_log_writes_lines_again_and_counts_the_lost_ones(
     log_to: UseAsOutput, tmp_path: Path
 ) -> None:
     fifo = tmp_path / "log"
@@ -186,7 +193,7 @@ def test_a_character_that_the_output_cannot_encode_is_written_as_an_escape(
     assert read(reader, 19) == b"zo\\xeb: \\U0001f680\n"
 
 
-def test_without_a_standard_output_lines_go_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_standard_output_lines_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     logged = Log()
     logged.write("x")

@@ -1,4 +1,4 @@
-"""The dormitory on five hosts, as README.md says to start it, where the links lose a fifth of what is sent."""
+"""The dormitory on five hosts, started as README.md says, over links that lose a fifth of all frames."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ ROOMS = ["S233", "D111", "U237"] * 2
 
 @pytest.fixture
 def network() -> Iterator[Network]:
-    """Give a network without hosts."""
+    """Provide a network without hosts."""
     network = Network()
     try:
         yield network
@@ -30,7 +30,7 @@ def network() -> Iterator[Network]:
 
 
 class Hosts:
-    """The hosts of the README, each with a clone of its own; what is started there."""
+    """The hosts that README.md names, each with a clone of its own, and the programs that run there."""
 
     def __init__(self, network: Network, lines: list[tuple[str, str]], directory: Path) -> None:
         self.lines = lines
@@ -42,7 +42,7 @@ class Hosts:
             self.trees[address] = clone(directory / address)
 
     def paste(self, address: str, line: str) -> None:
-        """Do what a line says on a host: start a program, make a certificate, or copy a file to another host."""
+        """Run a line on a host: start a program, make a certificate, or copy a file to another host."""
         if copy := COPY.fullmatch(line):
             shutil.copy(self.trees[address] / copy[1], self.trees[copy[2]])
             return
@@ -66,13 +66,13 @@ class Hosts:
 
 @pytest.fixture
 def hosts(network: Network, tmp_path: Path) -> Iterator[Hosts]:
-    """Give the hosts of the README; nothing runs there yet."""
+    """Provide the hosts that README.md names, without programs."""
     blocks = [block for section in read_sections() for block in section.blocks if block.on_hosts]
-    assert len(blocks) == 1, "README.md tells once how to start the dormitory on several hosts"
+    assert len(blocks) == 1, "README.md must have one block for several hosts"
     try:
         hosts = Hosts(network, list(blocks[0].by_host()), tmp_path)
     except OSError as error:
-        pytest.skip(f"no network of namespaces can be made here: {error}")
+        pytest.skip(f"network namespaces are not available: {error}")
     network.start()
     try:
         yield hosts
@@ -80,9 +80,7 @@ def hosts(network: Network, tmp_path: Path) -> Iterator[Hosts]:
         hosts.close()
 
 
-def test_the_lines_for_several_hosts_book_each_room_once_though_the_links_lose_a_fifth(
-    network: Network, hosts: Hosts
-) -> None:
+def test_reservations_over_links_that_lose_a_fifth_are_each_made_once(network: Network, hosts: Hosts) -> None:
     network.loss = LOSS
     for address, line in hosts.lines:
         hosts.paste(address, line)
@@ -107,7 +105,7 @@ def test_the_lines_for_several_hosts_book_each_room_once_though_the_links_lose_a
 
 
 def rows_on_disk(tree: Path) -> int:
-    """Return how many reservations a host has."""
+    """Return the number of reservations in the databases of a host."""
     rows = 0
     for file in tree.glob("*.db"):
         with closing(sqlite3.connect(file)) as db:

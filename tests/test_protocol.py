@@ -90,7 +90,7 @@ def test_ctrl_d_at_the_start_of_a_line_ends_the_input_and_elsewhere_it_does_not(
     assert buffer.ended
 
 
-def test_ctrl_d_is_data_where_the_protocol_says_so() -> None:
+def test_ctrl_d_is_data_if_eot_ends_input_is_false() -> None:
     buffer = LineBuffer()
     buffer.eot_ends_input = False
     assert buffer.feed(EOT + b"tea\n") == EOT + b"tea\n"
@@ -121,13 +121,13 @@ def test_a_line_without_an_end_is_too_long_at_its_4097th_byte() -> None:
     assert buffer.too_long
 
 
-def test_a_telnet_command_without_an_end_is_too_long_at_last() -> None:
+def test_a_telnet_command_without_an_end_is_too_long_after_4096_bytes() -> None:
     buffer = LineBuffer()
     buffer.feed(IAC + SB + b"\n" * MAX_LINE_BYTES)
     assert buffer.too_long
 
 
-def test_telnets_question_after_ctrl_c_is_answered_once() -> None:
+def test_telnets_timing_mark_after_ctrl_c_is_answered_once() -> None:
     buffer = LineBuffer()
     assert (buffer.feed(IAC + INTERRUPT + IAC + DO), buffer.answer) == (b"", b"")
     assert (buffer.feed(TIMING_MARK + b"LIST\n"), buffer.answer) == (b"LIST\n", IAC + WILL + TIMING_MARK)

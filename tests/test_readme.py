@@ -1,18 +1,19 @@
-"""Do what README.md says, as it says it: paste its commands into terminals of a fresh clone, type, and look.
+"""Do what README.md says: paste its commands into terminals of a fresh clone, type what it types, and compare.
 
-The rule by which the README is written. The blocks of a section are played in order, in one fresh clone.
+The test plays the blocks of a section in order, in one fresh clone. README.md follows these rules:
 
-- In a block marked sh each line, but for empty ones and comments, is a command for a terminal of its own. It ends with
-  status 0; or it says that it is listening, and runs until the section ends, when Ctrl-C must end it with status 0; or
-  it is the last of its block, and a block marked text follows, which shows what one types and sees there.
-- In a block marked text a line that begins with `> ` is typed. So is what follows a prompt on a line: a prompt is what
-  the program has shown when it waits, and ends with `: `, `? ` or `> `. Every other line must come, as a whole, below
-  those before it; what else comes in between is not looked at, and `...` stands for anything.
-- A number from 32768 is a port that differs each time. It stands for whatever number comes in its place, there and in
-  later commands of the section.
+- In a block marked sh each line, except empty ones and comments, is a command for a terminal of its own. The command
+  must end with status 0; or it says that it is listening, runs until the section ends, and must then end with status 0
+  on Ctrl-C; or it is the last of its block, and a block marked text follows that shows what its user types and sees.
+- In a block marked text a line that begins with `> ` is typed. Where a line begins with a prompt, the rest of the line
+  is typed; a prompt ends with `: `, `? ` or `> `. Every other line must appear as a whole row, in this order, perhaps
+  with other rows in between. `...` matches anything.
+- A number from 32768 on is a port that differs each time. It matches any number when it appears first, and stands for
+  that number in the rest of the section.
 - A word after sh or text names the terminal, so that a later text block can go on with it.
-- Blocks with other marks, or none, are not looked at. Of commands that are about the development (NOT_RUN) only the
-  files that they name are looked for. Lines for several hosts, below `# on ADDRESS`, are test_network.py's.
+- Blocks with other marks, or none, are ignored. Of the demo, which test_demo.py runs, and of commands for developers
+  (NOT_RUN) only the files that they name are looked for. test_network.py runs the lines for several hosts, below
+  `# on ADDRESS`.
 """
 
 import os
@@ -23,6 +24,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,8 +36,9 @@ from readme import Block, Section, clone, read_sections
 COMMAND_SECONDS = 60.0
 ANSWER_SECONDS = 15.0
 STOP_SECONDS = 5.0
-NOT_RUN = re.compile(r"\b(git clone|pip|pytest|ruff|mypy|apt-get|brew)\b|benchmarks/")
+NOT_RUN = re.compile(r"\b(git clone|pip|pytest|ruff|mypy|apt-get|brew)\b|benchmarks/|demo\.py")
 LISTENS = re.compile(r"(Listening|Server \w listening) on .*:\d+|Ctrl-C here stops the servers\.")
+BACK_END = re.compile(r"(Server \w) listening on ")
 PORT = re.compile(r"(?:\b|(?<=\b0))(?:3[2-9]|[45]\d|6[0-5])\d{3}\b")  # perhaps behind a status digit
 PROMPT = re.compile(r".*[:?>] ")
 TOOL = re.compile(r"\b(telnet|nc|sqlite3|openssl|ncat)\b")
@@ -44,7 +47,7 @@ SECTIONS = [section for section in read_sections() if any(block.language == "sh"
 
 
 class Session(Terminal):
-    """A terminal into which one command is pasted."""
+    """A terminal in which one command of README.md runs."""
 
     def __init__(self, command: str, prefix: tuple[str, ...], tree: Path) -> None:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -54,18 +57,18 @@ class Session(Terminal):
         self._next_row = 0
 
     def settle(self) -> None:
-        """Wait until it has ended well, or listens."""
+        """Wait until the command has ended with status 0, or listens."""
         wait_until(
             lambda: self.process.poll() is not None or self._listens(),
             f"the end of {self.command!r}, or that it listens, or else a text block below it",
             COMMAND_SECONDS,
         )
         if any(row.endswith("Address already in use") for row in self.rows()):
-            pytest.skip(f"another program has the port of {self.command!r}, and network namespaces cannot be had")
+            pytest.skip(f"another program has the port of {self.command!r}, and network namespaces are not available")
         assert self.process.poll() in (None, 0), f"{self.command!r}: {self.rows()}"
 
     def follow(self, line: str, ports: dict[str, str]) -> None:
-        """Type, or wait for what a line of the README shows; learn the ports in it."""
+        """Type a line of a text block, or wait until it is shown; note which real ports its ports stand for."""
         if line.startswith("> "):
             self.type(f"{line.removeprefix('> ')}\n")
             return
@@ -80,7 +83,7 @@ class Session(Terminal):
             ports.update(zip(new_ports(line, ports), found[0].groups(), strict=True))
 
     def _look_for(self, line: str, ports: dict[str, str], found: list[re.Match[str] | str]) -> bool:
-        """Look for a row like a line, or for a prompt with which it begins."""
+        """Return whether a row matches a line, or is a prompt with which it begins; append the match or the prompt."""
         rows = self.rows()
         pattern = row_pattern(line, ports)
         for number, row in enumerate(rows[self._next_row :], self._next_row + 1):
@@ -94,7 +97,7 @@ class Session(Terminal):
         return False
 
     def hang_up(self) -> None:
-        """End the command, unless it has ended: a server by Ctrl-C, which must end it well."""
+        """End the command if it still runs; a server must end with status 0 on Ctrl-C."""
         if self.process.poll() is not None:
             return
         if not self._listens():
@@ -109,7 +112,7 @@ class Session(Terminal):
 
 
 def row_pattern(line: str, ports: dict[str, str]) -> re.Pattern[str]:
-    """Return what a row must be like to be what a line of the README shows."""
+    """Return the pattern of rows that match a line of README.md; it has a group for each port that is not known yet."""
     pattern = re.escape(line.rstrip()).replace(r"\.\.\.", ".*")
     for port in new_ports(line, ports):
         pattern = pattern.replace(port, r"(\d+)", 1)
@@ -117,22 +120,27 @@ def row_pattern(line: str, ports: dict[str, str]) -> re.Pattern[str]:
 
 
 def new_ports(line: str, ports: dict[str, str]) -> list[str]:
-    """Return the ports in a line of the README, each once, of which it is not known what they are this time."""
+    """Return the ports in a line of README.md whose real numbers are not known yet, each once."""
     return [port for port in dict.fromkeys(PORT.findall(line)) if port not in ports]
 
 
 class Reader:
-    """Who reads a section, and does what it says."""
+    """Plays a section in a clone.
+
+    Args:
+        tree: the clone.
+        prefix: a command with which to run the section's commands, or nothing.
+    """
 
     def __init__(self, tree: Path, prefix: tuple[str, ...]) -> None:
         self._tree = tree
         self._prefix = prefix
         self._sessions: list[Session] = []
         self._by_name: dict[str, Session] = {}
-        self._ports: dict[str, str] = {}  # those in the README, and what they are this time
+        self._ports: dict[str, str] = {}  # the real ports, by those in README.md
 
     def read(self, section: Section) -> None:
-        """Do what the blocks say."""
+        """Play the blocks."""
         for block, following in zip(section.blocks, [*section.blocks[1:], None], strict=True):
             if block.language == "sh" and not block.on_hosts:
                 self._paste(block, shown=following is not None and following.language == "text")
@@ -142,7 +150,7 @@ class Reader:
                     session.follow(line, self._ports)
 
     def leave(self) -> None:
-        """Press Ctrl-C wherever something runs, the latest first."""
+        """End all commands that still run, the latest first."""
         try:
             for session in reversed(self._sessions):
                 session.hang_up()
@@ -155,18 +163,30 @@ class Reader:
         for number, command in enumerate(commands, 1):
             command = PORT.sub(lambda port: self._ports.get(port[0], port[0]), command)
             if (tool := TOOL.search(command)) and not shutil.which(tool[0]):
-                pytest.skip(f"there is no {tool[0]} here")
+                pytest.skip(f"{tool[0]} is not installed")
             session = Session(command, self._prefix, self._tree)
             self._sessions.append(session)
             if not shown or number < len(commands):
                 session.settle()
+        self._wait_until_found()
         if block.name:
             self._by_name[block.name] = self._sessions[-1]
+
+    def _wait_until_found(self) -> None:
+        """Wait until a main server that runs has found the back ends that run, which may take two seconds."""
+        rows = [row for session in self._sessions for row in session.rows()]
+        if any(row.startswith("Listening on 127.0.0.1:25000") for row in rows):
+            for back_end in filter(None, map(BACK_END.match, rows)):
+                found = f"{back_end[1]} has sent its room status"
+                wait_until(partial(self._is_shown, found), found)
+
+    def _is_shown(self, text: str) -> bool:
+        return any(text in row for session in self._sessions for row in session.rows())
 
 
 @contextmanager
 def new_reader(directory: Path) -> Iterator[Reader]:
-    """Give a reader with a fresh clone, on a host of his own where that can be had: there all ports are free."""
+    """Provide a reader with a fresh clone, in a network namespace of its own if possible: there all ports are free."""
     network = Network()
     try:
         prefix: tuple[str, ...] = network.add_host()
@@ -179,7 +199,7 @@ def new_reader(directory: Path) -> Iterator[Reader]:
 
 
 def read(section: Section, directory: Path) -> None:
-    """Do what a section says."""
+    """Play a section in a fresh clone."""
     with new_reader(directory) as reader:
         try:
             reader.read(section)
@@ -189,17 +209,17 @@ def read(section: Section, directory: Path) -> None:
 
 @pytest.fixture(scope="module")
 def readings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[None]]]:
-    """Have the sections read, two at a time; give what comes of each, by title."""
+    """Play the sections, two at a time; provide the outcome of each under its title."""
     with ThreadPoolExecutor(2) as pool:
         yield {section.title: pool.submit(read, section, tmp_path_factory.mktemp("reader")) for section in SECTIONS}
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.title)
-def test_what_the_readme_says_is_so(section: Section, readings: dict[str, Future[None]]) -> None:
+def test_commands_of_a_section_do_what_the_readme_shows(section: Section, readings: dict[str, Future[None]]) -> None:
     readings[section.title].result()
 
 
-def test_the_files_that_the_readme_names_are_there() -> None:
+def test_files_that_the_readme_names_exist() -> None:
     commands = [
         line for section in SECTIONS for block in section.blocks for line in block.commands if block.language == "sh"
     ]

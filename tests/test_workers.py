@@ -1,4 +1,4 @@
-"""Threads that take one task after another."""
+"""The pool of threads that are reused."""
 
 import threading
 import time
@@ -13,13 +13,13 @@ from net.workers import Workers
 
 @pytest.fixture
 def crew() -> Iterator[Workers]:
-    """Give workers, and wait until no thread of theirs is left."""
+    """Give a pool; after the test, wait until all its threads have ended."""
     others = threading.active_count()
     yield Workers()
     wait_until(lambda: threading.active_count() == others, "the end of idle threads")
 
 
-def test_every_task_has_a_thread_at_once_also_if_there_are_more_tasks_than_idle_threads(
+def test_every_task_has_a_thread_at_once_even_with_more_tasks_than_idle_threads(
     crew: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "IDLE_SECONDS", 0.2)
@@ -49,7 +49,7 @@ def test_a_thread_whose_task_has_ended_takes_another_one(crew: Workers, monkeypa
         assert ran.wait(WAIT_SECONDS)
         return len(set(threads)) < len(threads)
 
-    wait_until(is_one_reused, "a task in a thread that has had one before", seconds=1.0)
+    wait_until(is_one_reused, "a task that runs in a thread of an earlier task", seconds=1.0)
 
 
 def test_every_task_that_arrives_while_idle_threads_end_is_run(crew: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_every_task_that_arrives_while_idle_threads_end_is_run(crew: Workers, mo
         time.sleep(number % 10 * 0.0002)
 
 
-def test_a_caller_is_told_that_no_thread_can_be_started_and_later_tasks_are_run(
+def test_run_raises_if_no_thread_can_be_started_and_later_tasks_are_run(
     crew: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: threading.Thread) -> None:

@@ -28,10 +28,17 @@ CONNECT_SECONDS = 5.0
 PING_SECONDS = 30.0  # after which a silent browser is asked for a sign of life
 GONE_SECONDS = 60.0  # after which a silent browser is given up
 LINGER_SECONDS = 0.5  # how long a system may take to end its side after the browser has ended
-FROM_BROWSER_BYTES = 1 << 14  # received at once: as frames of few bytes, they are work for milliseconds
-FROM_SYSTEM_BYTES = 1 << 16
+FROM_BROWSER_BYTES = 1 << 14
+FROM_SYSTEM_BYTES = 1 << 13
+FEW_BYTES = 1 << 10
+FRAMES_PER_TURN = 100
+PAUSE_SECONDS = 0.001
 MAX_REPLY_BYTES = 1 << 20
 ENDED = select.POLLHUP | select.POLLERR
+
+# Held while a tab that sent more than FEW_BYTES at once is served, with its pauses. One such tab runs at a time, and
+# all such tabs together leave the interpreter to SystemReader and the other tabs for most of the time.
+_BUSY_TAB = threading.Lock()
 
 
 class System:
@@ -61,7 +68,8 @@ class System:
             sock = connect(self._host, port, self._options, CONNECT_SECONDS)
         except CannotConnect as error:
             raise Closing(CloseCode.BAD_GATEWAY, str(error)) from None
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with suppress(OSError):  # the system has left already
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return TlsStream(sock) if isinstance(sock, ssl.SSLSocket) else Stream(sock)
 
     def _room_port(self) -> int:
@@ -123,7 +131,6 @@ class Tab:
         Raises:
             OSError: the connection to the browser is lost.
         """
-        self._browser.allow(None)
         try:
             self._system = system.connect()
             self._reader.add(self._system.fileno(), self)
@@ -188,8 +195,18 @@ class Tab:
         self._take(data)
 
     def _take(self, data: bytes) -> None:
-        for event in self._frames.feed(data):
+        """Handle what came from the browser; pause now and then if that is many frames."""
+        if len(data) <= FEW_BYTES:
+            self._handle_frames(data)
+        else:
+            with _BUSY_TAB:
+                self._handle_frames(data)
+
+    def _handle_frames(self, data: bytes) -> None:
+        for number, event in enumerate(self._frames.feed(data), 1):
             self._handle(event)
+            if number % FRAMES_PER_TURN == 0:
+                time.sleep(PAUSE_SECONDS)
 
     def _handle(self, event: Event) -> None:
         """Do what a message or a control frame asks for."""

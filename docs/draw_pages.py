@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Draw docs/page-*.webp, the pictures in README.md, from a real run: every server, the front end and two browsers.
+
+It needs chromium and chromedriver, and pytest for what it shares with the browser tests.
+"""
+
+import base64
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from browsing import front_end
+from conftest import Program, Start, looking_after
+from dorm import PASSWORDS, Dormitory, caring_for
+from webdriver import Window, browsers
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+WIDTH, HEIGHT = 1000, 720
+WITH_WIRE_WIDTH = 1200
+QUALITY = 85  # of 100
+HALL = "0 0 1 1 0 0 0 0 0 0 0 1\n" * 3 + "1 1 0 0 0 0 0 0 1 1 1 0\n" * 3
+
+
+def draw(window: Window, name: str) -> None:
+    """Write a picture of what a window shows."""
+    window.run("document.getAnimations().forEach((animation) => animation.finish())")
+    picture = window.devtools("Page.captureScreenshot", format="webp", quality=QUALITY)["data"]
+    (DOCS / f"page-{name}.webp").write_bytes(base64.b64decode(picture))
+
+
+def draw_start(address: str, alice: Window) -> None:
+    """Draw the start page when every system has answered."""
+    alice.open(address)
+    alice.wait(lambda: alice.text().count("Answers") == 4, "four answers")
+    draw(alice, "start")
+
+
+def draw_dormitory(address: str, alice: Window) -> None:
+    """Draw the rooms, two reservations and the wire."""
+    alice.open(f"{address}dormitory.html")
+    alice.type("User name", "alice")
+    alice.type("Password", PASSWORDS["alice"])
+    alice.press("Log in")
+    alice.press("Reserve S233")
+    alice.wait_for_text("Room S233 is yours")
+    alice.press("Reserve S444")
+    alice.wait_for_text("Room S444 is yours")
+    draw(alice, "dormitory")
+
+
+def draw_cinema(address: str, alice: Window) -> None:
+    """Draw a hall in which one of two seats is chosen."""
+    alice.open(f"{address}cinema.html")
+    alice.press("Choose seats")
+    alice.press("Row 3, seat 6, free")
+    alice.find("Row 3, seat 6, yours")
+    draw(alice, "cinema")
+
+
+def draw_chat(address: str, alice: Window, bob: Window) -> None:
+    """Draw a talk of two browsers, with the wire."""
+    for window, name in ((alice, "alice"), (bob, "bob")):
+        window.open(f"{address}chat.html")
+        window.type("User name", name)
+        window.press("Join")
+        window.find("Message")
+    alice.press("Show the wire")
+    say(bob, "Hello, everybody! Who is coming to the cinema tonight?")
+    alice.wait_for_text("tonight?")
+    say(alice, "I am. Row 3 is still free.")
+    bob.choose("To", "alice")
+    say(bob, "Then I'll sit beside you.")
+    alice.wait_for_text("beside you.")
+    alice.wait(lambda: "bob" in alice.run("return document.getElementById('people').innerText"), "bob is listed")
+    draw(alice, "chat")
+    alice.press("Hide the wire")
+
+
+def draw_chat_rooms(address: str, alice: Window) -> None:
+    """Draw the lobby with some rooms, with the wire."""
+    alice.open(f"{address}chatrooms.html")
+    alice.press("Show the wire")
+    names = ("tea", "coffee", "networks-lecture-7")
+    for name in names:
+        alice.type("New room", name)
+        alice.press("Create")
+        alice.find(f"Join {name}")
+    draw(alice, "chatrooms")
+    for name in names:  # a server that still has rooms is not at rest
+        alice.press(f"Delete {name}")
+        alice.wait_for_text(f"Room {name} is deleted.")
+
+
+def say(window: Window, text: str) -> None:
+    """Send a message to the chat."""
+    window.type("Message", text)
+    window.press("Send")
+
+
+def start_cinema(launch: Start, directory: Path) -> Program:
+    """Start the cinema with a hall of its own."""
+    seats = directory / "seats.txt"
+    seats.write_text(HALL)
+    return launch("ticket_server.py", "0", "--seats-file", str(seats))
+
+
+def start_dormitory(dormitory: Dormitory) -> int:
+    """Start the dormitory with the inventories that come with the project; return its port."""
+    for name in ("single.txt", "double.txt", "suite.txt"):
+        dormitory.write(name, (ROOT / name).read_text())
+    dormitory.start()
+    return dormitory.main.port
+
+
+def main() -> None:
+    """Draw all pictures."""
+    with tempfile.TemporaryDirectory() as folder, looking_after() as launch:
+        directory = Path(folder)
+        servers = [start_cinema(launch, directory), launch("chat_server.py", "0"), launch("chatroom_server.py", "0")]
+        for server in servers:
+            server.wait_for_start()
+        with caring_for(launch, directory) as dormitory:
+            ports = [start_dormitory(dormitory), *(server.port for server in servers)]
+            systems = dict(zip(("dormitory", "tickets", "chat", "chatrooms"), ports, strict=True))
+            address = front_end(launch, **systems)
+            with browsers(2) as (alice, bob):
+                for window in (alice, bob):
+                    window.resize(WIDTH, HEIGHT)
+                    window.prefer("light")
+                draw_start(address, alice)
+                draw_dormitory(address, alice)
+                draw_cinema(address, alice)
+                alice.resize(WITH_WIRE_WIDTH, HEIGHT)
+                draw_chat(address, alice, bob)
+                alice.prefer("dark")
+                draw_chat_rooms(address, alice)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What the browser tests share: a front end before some systems, two browsers, and what every page must keep to."""
+
+from collections.abc import Iterator
+
+import pytest
+from conftest import Start
+from webdriver import Window
+
+# Returns what is wrong with the present page: targets under 44 pixels, controls without a name, text whose contrast is
+# under 4.5 (WCAG 2.2, 1.4.3), and a page that is wider than its window.
+FAULTS = """
+const faults = [];
+const shown = (node) => node.checkVisibility({ visibilityProperty: true }) && node.getClientRects().length > 0;
+const tell = (node) => `${node.tagName} ${node.id || node.className} "${node.textContent.trim().slice(0, 30)}"`;
+
+for (const node of document.querySelectorAll("button, a, input, select")) {
+  if (!shown(node)) continue;
+  const target = node.type === "checkbox" ? node.closest("label") : node;
+  const { width, height } = target.getBoundingClientRect();
+  if (width < 43.9 || height < 43.9) faults.push(`${tell(node)}: target of ${width} by ${height} pixels`);
+  const isNamed = node.textContent.trim() || node.getAttribute("aria-label") || node.labels?.length;
+  if (!isNamed) faults.push(`${tell(node)}: no name`);
+}
+
+const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+const luminance = (colour) => {
+  const linear = (part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+  const [r, g, b] = numbers(colour).map((part) => linear(part / 255));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const background = (node) => {
+  for (let at = node; at; at = at.parentElement) {
+    const colour = getComputedStyle(at).backgroundColor;
+    if ((numbers(colour)[3] ?? 1) > 0.99) return colour;
+  }
+  return "rgb(255, 255, 255)";
+};
+const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (texts.nextNode()) {
+  const node = texts.currentNode.parentElement;
+  if (!texts.currentNode.textContent.trim() || !shown(node) || node.closest("script, noscript, option")) continue;
+  const [one, other] = [getComputedStyle(node).color, background(node)].map(luminance);
+  const contrast = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+  if (contrast < 4.5) faults.push(`${tell(node)}: contrast ${contrast.toFixed(2)}`);
+}
+
+const { scrollWidth } = document.documentElement;
+if (scrollWidth > innerWidth) faults.push(`the page is ${scrollWidth} pixels wide in a window of ${innerWidth}`);
+return faults;
+"""
+
+
+def expect_good_design(window: Window) -> None:
+    """Fail if the present page breaks a rule of FAULTS on a phone or a screen, light or dark."""
+    for width, height in ((320, 640), (1280, 800)):
+        window.resize(width, height)
+        for scheme in ("light", "dark"):
+            window.prefer(scheme)
+            faults = window.run("document.getAnimations().forEach((a) => a.finish());" + FAULTS)
+            assert not faults, f"{width} pixels, {scheme}: " + "; ".join(faults[:5])
+
+
+def front_end(launch: Start, *options: str, **systems: int) -> str:
+    """Start a front end before systems, given by their ports; return the address of its start page."""
+    places = [option for name, port in systems.items() for option in (f"--{name}", f"127.0.0.1:{port}")]
+    server = launch("front_end.py", "0", *places, *options)
+    server.wait_for_start()
+    return f"http{'s' if '--tls-key' in options else ''}://127.0.0.1:{server.port}/"
+
+
+@pytest.fixture(name="windows")
+def windows_fixture(two_browsers: list[Window]) -> Iterator[list[Window]]:
+    """Give two browsers that show nothing yet; afterwards nothing may be in their consoles."""
+    for window in two_browsers:
+        window.resize(1280, 800)
+        window.prefer("light")
+    yield two_browsers
+    for window in two_browsers:
+        window.open("about:blank")
+        assert window.console() == []
+
+
+@pytest.fixture(name="alice")
+def alice_fixture(windows: list[Window]) -> Window:
+    """Give the first browser."""
+    return windows[0]
+
+
+@pytest.fixture(name="bob")
+def bob_fixture(windows: list[Window]) -> Window:
+    """Give the second browser."""
+    return windows[1]

@@ -1,0 +1,115 @@
+"""Run the test modules in several processes at once.
+
+Most tests wait: for a server to start, for a time limit to pass. Modules are handed out to a few forked processes,
+which send their reports to this one. The browser tests share two browsers, so they stay together.
+"""
+
+import json
+import os
+import selectors
+from collections.abc import Iterator
+from itertools import groupby
+from typing import BinaryIO, TextIO
+
+import pytest
+
+PROCESSES = 3
+BROWSER = "test_browser"
+
+Group = list[pytest.Item]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Run all tests, unless a debugger, a limit on failures or a single module is better served by one process."""
+    option = session.config.option
+    groups = groups_of(session.items)
+    if len(groups) < 2 or option.usepdb or option.maxfail or option.collectonly or session.testsfailed:
+        return None
+    tokens_reader, tokens_writer = os.pipe()
+    os.write(tokens_writer, bytes(range(len(groups))))  # each process reads a byte for the next group
+    os.close(tokens_writer)
+    pipes = [start_process(session, groups, tokens_reader) for _ in range(PROCESSES)]
+    os.close(tokens_reader)
+    receive_reports(session, pipes)
+    for _ in pipes:
+        _, status = os.wait()
+        if status:
+            raise session.Failed("a process that ran tests has ended before its tests")
+    return True
+
+
+def groups_of(items: list[pytest.Item]) -> list[Group]:
+    """Return the tests by module, the browser tests together, and the largest groups first."""
+
+    def key(item: pytest.Item) -> str:
+        return BROWSER if item.path.name.startswith(BROWSER) else item.path.name
+
+    groups = [list(group) for _, group in groupby(sorted(items, key=key), key)]
+    return sorted(groups, key=lambda group: (key(group[0]) != BROWSER, -len(group)))
+
+
+def start_process(session: pytest.Session, groups: list[Group], tokens: int) -> BinaryIO:
+    """Fork a process that runs groups of tests; return the pipe with its reports."""
+    reader, writer = os.pipe()
+    if os.fork():
+        os.close(writer)
+        return os.fdopen(reader, "rb")
+    status = 1
+    try:
+        os.close(reader)
+        with os.fdopen(writer, "w") as reports:
+            run_groups(session, Reporter(session.config, reports), taken_groups(groups, tokens))
+        status = 0
+    finally:
+        os._exit(status)
+
+
+class Reporter:
+    """A plugin that sends reports to the first process, instead of showing them."""
+
+    def __init__(self, config: pytest.Config, reports: TextIO) -> None:
+        self._config = config
+        self._reports = reports
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Send a report."""
+        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        print(json.dumps(data), file=self._reports, flush=True)
+
+
+def taken_groups(groups: list[Group], tokens: int) -> Iterator[Group]:
+    """Give groups that no other process has taken."""
+    while token := os.read(tokens, 1):
+        yield groups[token[0]]
+
+
+def run_groups(session: pytest.Session, reporter: Reporter, groups: Iterator[Group]) -> None:
+    """Run the tests of some groups, with captured output of their own."""
+    plugins = session.config.pluginmanager
+    plugins.unregister(name="terminalreporter")
+    plugins.register(reporter)
+    capture = plugins.getplugin("capturemanager")
+    capture.stop_global_capturing()
+    capture.start_global_capturing()
+    for group in groups:
+        other = next(item for item in session.items if item not in group)
+        for item, next_item in zip(group, [*group[1:], other], strict=True):  # the fixtures of the session stay
+            session.config.hook.pytest_runtest_protocol(item=item, nextitem=next_item)
+    session.config.hook.pytest_sessionfinish(session=session, exitstatus=0)
+
+
+def receive_reports(session: pytest.Session, pipes: list[BinaryIO]) -> None:
+    """Show and count the reports of all processes until they end."""
+    config = session.config
+    with selectors.DefaultSelector() as selector:
+        for pipe in pipes:
+            selector.register(pipe, selectors.EVENT_READ, pipe)
+        while selector.get_map():
+            for key, _ in selector.select():
+                if line := key.data.readline():
+                    report = config.hook.pytest_report_from_serializable(config=config, data=json.loads(line))
+                    config.hook.pytest_runtest_logreport(report=report)
+                else:
+                    selector.unregister(key.data)
+                    key.data.close()

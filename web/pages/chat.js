@@ -1,0 +1,151 @@
+// The chat: join under a name, see who is there, talk to everybody or to one person.
+
+import { Connection, fitsLine } from "./connection.js";
+import { MessageLog } from "./messages.js";
+import { byId, element, hideOutage, onSubmit, say, showOutage, showView } from "./page.js";
+import { endPoll } from "./wire.js";
+
+const POLL_MILLISECONDS = 1000;
+const MESSAGE = /^FROM ([A-Za-z0-9]+)( \(all\))?: (.*)$/su;
+const LIST_HEAD = /^Registered users \((\d+)\):$/;
+
+let name = ""; // under which the user is, or wants to be, registered
+let isRegistered = false; // whether the server has accepted it
+let pollTimer = 0;
+let listing = null; // the reply to LIST as far as it has come: {names, expected}
+const log = new MessageLog(byId("messages"));
+
+const connection = new Connection("/ws/chat", {
+  opened: () => connection.send(`JOIN ${name}`),
+  isPollReply: (text) => listing !== null && (listing.expected ? !MESSAGE.test(text) : LIST_HEAD.test(text)),
+  line: handleLine,
+  closed,
+});
+
+function handleLine(text) {
+  hideOutage();
+  const message = MESSAGE.exec(text);
+  if (message) {
+    const [, sender, isToAll, words] = message;
+    log.add({ sender, note: isToAll ? "" : "to you alone", text: words });
+  } else if (text === `JOIN ${name} accepted`) {
+    enter();
+  } else if (listing && (listing.expected || LIST_HEAD.test(text))) {
+    takeListed(text);
+  } else if (byId("talk").hidden) {
+    refuse(text);
+  } else {
+    say(text, true);
+  }
+}
+
+function enter() {
+  const isFirst = byId("talk").hidden;
+  isRegistered = true;
+  showView("talk");
+  say(isFirst ? `You are ${name}.` : `The chat is back. You are ${name}.`);
+  if (isFirst) {
+    log.clear();
+    byId("message").focus();
+  }
+  listing = null;
+  poll();
+}
+
+function refuse(text) {
+  name = "";
+  connection.close();
+  say(text, true);
+  byId("user").focus();
+}
+
+function closed(sentence, retry) {
+  clearTimeout(pollTimer);
+  listing = null;
+  if (!name) return;
+  if (isRegistered) log.remark(sentence);
+  isRegistered = false;
+  say("");
+  showOutage(sentence, retry(), () => connection.open());
+}
+
+function leave() {
+  connection.send("QUIT");
+  connection.close();
+  clearTimeout(pollTimer);
+  hideOutage();
+  say("You have left the chat.");
+  name = "";
+  isRegistered = false;
+  showView("join");
+  byId("user").focus();
+}
+
+// Who is there
+
+function poll() {
+  clearTimeout(pollTimer);
+  pollTimer = setTimeout(poll, POLL_MILLISECONDS);
+  if (listing || document.hidden || !connection.isOpen) return;
+  listing = { names: [], expected: 0 };
+  connection.send("LIST", { isPoll: true });
+}
+
+function takeListed(text) {
+  const head = LIST_HEAD.exec(text);
+  if (head && !listing.expected) {
+    listing.expected = Number(head[1]);
+  } else {
+    listing.names.push(text);
+  }
+  if (listing.names.length === listing.expected) {
+    endPoll();
+    showPeople(listing.names);
+    listing = null;
+  }
+}
+
+function showPeople(names) {
+  const items = names.map((user) => element("li", {}, element("bdi", {}, user)));
+  items[names.indexOf(name)]?.append(element("span", { className: "note" }, "you"));
+  byId("people").replaceChildren(...items);
+  showRecipients(names.filter((user) => user !== name));
+}
+
+/** Offer the recipients; one who is chosen stays, so that no private message goes to everybody by accident. */
+function showRecipients(names) {
+  const select = byId("to");
+  const chosen = select.value;
+  const offered = chosen && !names.includes(chosen) ? [...names, chosen] : names;
+  const labels = ["everybody", ...offered.map((user) => (names.includes(user) ? user : `${user} (has left)`))];
+  if ([...select.options].map((option) => option.text).join() === labels.join()) return;
+  select.replaceChildren(...labels.map((label, i) => element("option", { value: i ? offered[i - 1] : "" }, label)));
+  select.value = chosen;
+}
+
+function sendMessage(text) {
+  const to = byId("to").value;
+  const line = to ? `MESG ${to} ${text}` : `BCST ${text}`;
+  if (!fitsLine(line)) {
+    say("The message is too long: a line has at most 4096 bytes.", true);
+  } else if (connection.send(line)) {
+    log.add({ sender: name, note: to ? `to ${to} alone` : "", text, isMine: true });
+    byId("message").value = "";
+    say("");
+  } else {
+    say("The chat is not there: the message was not sent.", true);
+  }
+  byId("message").focus();
+}
+
+onSubmit(byId("join-form"), () => {
+  if (connection.isOpen) return; // the reply to the first click has not come
+  name = byId("user").value.trim();
+  say("");
+  connection.open();
+});
+onSubmit(byId("send-form"), () => {
+  if (byId("message").value.trim()) sendMessage(byId("message").value);
+});
+byId("leave").addEventListener("click", leave);
+document.addEventListener("visibilitychange", () => byId("talk").hidden || poll());

@@ -1,0 +1,40 @@
+// The list of messages in a chat or a room: a role=log that follows its end unless the reader has scrolled up.
+
+import { element } from "./page.js";
+
+const SHOWN_MESSAGES = 1000;
+const NEAR_END_PIXELS = 80;
+
+export class MessageLog {
+  #list;
+
+  constructor(list) {
+    this.#list = list;
+  }
+
+  /** Add a message: who sent it, to whom if that matters, and the text. */
+  add({ sender = "", note = "", text, isMine = false }) {
+    const head = element("p", {}, element("bdi", { className: "sender" }, sender));
+    if (note) head.append(" ", element("span", { className: "note" }, note));
+    const words = element("bdi", { className: "words" }, text);
+    const time = element("time", {}, new Date().toTimeString().slice(0, 5));
+    this.#append(element("li", { className: isMine ? "mine" : "" }, ...(sender ? [head] : []), words, time));
+  }
+
+  /** Add a remark of the page itself. */
+  remark(text) {
+    this.#append(element("li", { className: "remark" }, text));
+  }
+
+  clear() {
+    this.#list.replaceChildren();
+  }
+
+  #append(item) {
+    const log = this.#list.parentElement; // what scrolls
+    const follows = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END_PIXELS;
+    this.#list.append(item);
+    if (this.#list.childElementCount > SHOWN_MESSAGES) this.#list.firstElementChild.remove();
+    if (follows) log.scrollTop = log.scrollHeight;
+  }
+}

@@ -1,0 +1,100 @@
+// What all pages share. Text from others only ever becomes text nodes: no page builds HTML from it.
+
+const CLICK_PAUSE_MILLISECONDS = 600; // clicks on one button that follow each other faster are one
+
+let outageTimer = 0;
+
+/** Return the element of this page with an id. */
+export function byId(id) {
+  return document.getElementById(id);
+}
+
+/** Return a new element with properties (attributes where the name has a hyphen) and children; strings become text. */
+export function element(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.includes("-")) node.setAttribute(name, value);
+    else node[name] = value;
+  }
+  node.append(...children);
+  return node;
+}
+
+/** Call an action on a click, but once for clicks that follow each other fast, and not again before it is done. */
+export function onSingleClick(button, action) {
+  let clickedAt = -Infinity;
+  let isBusy = false;
+  button.addEventListener("click", async (event) => {
+    const isRepeated = event.detail > 1 || event.timeStamp - clickedAt < CLICK_PAUSE_MILLISECONDS;
+    clickedAt = event.timeStamp;
+    if (isRepeated || isBusy) return;
+    isBusy = true;
+    try {
+      await action();
+    } finally {
+      isBusy = false;
+    }
+  });
+}
+
+/** Do something when a form is submitted, in place of what a browser does. */
+export function onSubmit(form, action) {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    action();
+  });
+}
+
+/** Show the result of what the user did, in the page's role=status; a problem is marked with more than colour. */
+export function say(text, isProblem = false) {
+  const status = byId("status");
+  status.className = text && isProblem ? "status problem" : "status";
+  status.textContent = text;
+}
+
+/** Tell that a system is not there, and when the page tries again. */
+export function showOutage(sentence, seconds, tryNow) {
+  const end = Date.now() + 1000 * seconds;
+  const count = () => {
+    const left = Math.ceil((end - Date.now()) / 1000);
+    byId("outage-seconds").textContent = left > 0 ? `Next try in ${left} s` : "Trying …";
+  };
+  clearInterval(outageTimer);
+  outageTimer = setInterval(count, 1000);
+  count();
+  byId("outage").classList.add("shown");
+  byId("outage-sentence").textContent = `${sentence} This page tries again by itself.`;
+  byId("try-now").onclick = tryNow;
+}
+
+/** Hide what showOutage() showed. */
+export function hideOutage() {
+  clearInterval(outageTimer);
+  byId("outage").classList.remove("shown");
+  byId("outage-sentence").textContent = "";
+}
+
+/** Return the names of the systems that the front end was given. */
+export async function fetchSystems() {
+  const answer = await fetch("/systems.json");
+  const systems = await answer.json();
+  return Object.keys(systems).filter((name) => systems[name]);
+}
+
+/** Show one of the page's views and hide the others; views are the children of <main> with the class "view". */
+export function showView(id) {
+  for (const view of document.querySelectorAll(".view")) view.hidden = view.id !== id;
+}
+
+async function hideLinksToAbsentSystems() {
+  try {
+    const systems = await fetchSystems();
+    for (const link of document.querySelectorAll("nav [data-system]")) {
+      link.parentElement.hidden = !systems.includes(link.dataset.system);
+    }
+  } catch {
+    // The front end is not there: the page's own connection says so.
+  }
+}
+
+hideLinksToAbsentSystems();

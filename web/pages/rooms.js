@@ -1,0 +1,142 @@
+// The rooms of the dormitory as its page shows them: one list for each kind, which a back end of its own counts.
+
+import { element, onSingleClick } from "./page.js";
+
+const KINDS = ["S", "D", "U"];
+
+const rooms = new Map(); // by code: {item, button, count, fill, left, isBusy}
+const most = {}; // by kind: the largest count of a room that was seen, which is a full bar
+const lastCount = {}; // by kind: the time of its last count
+
+/** Show a reply to LIST; in "ROOMS S233=6 D=?", Server D does not answer. A click on a button calls reserve(code). */
+export function showRooms(reply, reserve) {
+  const counts = reply.split(" ").slice(1).map((field) => field.split("="));
+  for (const letter of KINDS) {
+    const isSilent = counts.some(([name]) => name === letter);
+    if (!isSilent) showKind(letter, counts.filter(([code]) => code.startsWith(letter)), reserve);
+    markSilent(letter, isSilent ? `Server ${letter}` : "");
+  }
+}
+
+/** Note that a reply to LIST came, perhaps the same as the one before: each back end that answered has counted now. */
+export function noteCounts(reply) {
+  const fields = reply.split(" ");
+  for (const letter of KINDS) if (!fields.includes(`${letter}=?`)) lastCount[letter] = new Date();
+}
+
+/** Show that the whole dormitory does not answer, if there are rooms to be seen. */
+export function markAllSilent() {
+  if (rooms.size) KINDS.forEach((letter) => markSilent(letter, "The dormitory"));
+}
+
+/** Forget all rooms. */
+export function clearRooms() {
+  for (const { item } of rooms.values()) item.remove();
+  rooms.clear();
+}
+
+/** Return how many places of a room are left, as far as this page knows. */
+export function placesLeft(code) {
+  return rooms.get(code)?.left ?? 0;
+}
+
+/** Show that another number of places is left. */
+export function setPlacesLeft(code, left) {
+  if (!rooms.has(code)) return;
+  setLeft(rooms.get(code), left);
+  summarize(code[0]);
+}
+
+/** Show whether a room is being reserved. */
+export function setBusy(code, isBusy) {
+  if (!rooms.has(code)) return;
+  rooms.get(code).isBusy = isBusy;
+  showWhetherReservable(rooms.get(code));
+}
+
+/** Return whether a room can be reserved. */
+export function isReservable(code) {
+  return rooms.get(code)?.button.getAttribute("aria-disabled") === "false";
+}
+
+function showKind(letter, counts, reserve) {
+  const list = sectionOf(letter).querySelector(".rooms");
+  const codes = new Set(counts.map(([code]) => code));
+  for (const [code, room] of roomsOf(letter)) {
+    if (!codes.has(code)) {
+      room.item.remove();
+      rooms.delete(code);
+    }
+  }
+  counts.forEach(([code, left], index) => {
+    if (!rooms.has(code)) rooms.set(code, createRoom(code, reserve));
+    const room = rooms.get(code);
+    if (list.children[index] !== room.item) list.insertBefore(room.item, list.children[index] ?? null);
+    setLeft(room, Number(left));
+  });
+  summarize(letter);
+}
+
+function createRoom(code, reserve) {
+  const fill = element("span");
+  const count = element("span", { className: "left" });
+  const button = element("button", { type: "button", "aria-label": `Reserve ${code}` }, "Reserve");
+  onSingleClick(button, () => reserve(code));
+  const item = element(
+    "li",
+    { className: "room" },
+    element("p", {}, element("span", { className: "code" }, code), count),
+    button,
+    element("span", { className: "bar" }, fill),
+  );
+  return { item, button, count, fill, left: null, isBusy: false };
+}
+
+function setLeft(room, left) {
+  if (room.left === left) return;
+  const isChange = room.left !== null;
+  room.left = left;
+  room.count.textContent = left ? `${left} left` : "Full";
+  room.item.classList.toggle("full", left === 0);
+  showWhetherReservable(room);
+  if (isChange) {
+    room.item.classList.remove("changed");
+    void room.item.offsetWidth; // restarts the animation
+    room.item.classList.add("changed");
+  }
+}
+
+function showWhetherReservable(room) {
+  const isSilent = room.item.closest(".kind").classList.contains("silent");
+  room.button.setAttribute("aria-disabled", String(room.left === 0 || room.isBusy || isSilent));
+}
+
+/** Show how many places a kind has in all, and its bars. */
+function summarize(letter) {
+  const counts = roomsOf(letter).map(([, { left }]) => left);
+  const places = counts.reduce((sum, left) => sum + left, 0);
+  const open = counts.filter(Boolean).length;
+  most[letter] = Math.max(1, most[letter] ?? 1, ...counts);
+  for (const [, { fill, left }] of roomsOf(letter)) fill.style.width = `${(100 * left) / most[letter]}%`;
+  const some = places ? `${places} left in ${open} of ${counts.length} rooms` : "No places left";
+  sectionOf(letter).querySelector(".summary").textContent = counts.length ? some : "No rooms";
+}
+
+/** Show that somebody, or nobody, does not answer for a kind, and since when its rooms are as they are shown. */
+function markSilent(letter, who) {
+  const section = sectionOf(letter);
+  const time = lastCount[letter] ? ` This was the count at ${lastCount[letter].toTimeString().slice(0, 8)}.` : "";
+  const text = who && `${who} is not answering.${time}`;
+  const notice = section.querySelector(".notice");
+  if (notice.textContent !== text) notice.textContent = text;
+  section.classList.toggle("silent", Boolean(who));
+  for (const [, room] of roomsOf(letter)) showWhetherReservable(room);
+}
+
+function roomsOf(letter) {
+  return [...rooms].filter(([code]) => code.startsWith(letter));
+}
+
+function sectionOf(letter) {
+  return document.querySelector(`.kind[data-letter="${letter}"]`);
+}

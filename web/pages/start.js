@@ -1,0 +1,42 @@
+// The start page: a card for each system, and whether that system answers.
+
+import { Connection } from "./connection.js";
+import { byId, fetchSystems } from "./page.js";
+
+// A request that changes nothing, to which a system replies; the cinema asks its first question by itself.
+const QUESTIONS = { dormitory: "LIST", tickets: null, chat: "LIST", chatrooms: "\u0003" };
+
+function watch(card) {
+  const system = card.dataset.system;
+  const state = card.querySelector(".state");
+  const show = (text, isUp) => {
+    state.textContent = text;
+    state.classList.toggle("up", isUp);
+    state.classList.toggle("down", !isUp);
+  };
+  const connection = new Connection(
+    `/ws/${system}`,
+    {
+      opened: () => QUESTIONS[system] && connection.send(QUESTIONS[system]),
+      line: () => show("Answers", true),
+      closed: (sentence, retry) => {
+        show(`Does not answer. ${sentence}`, false);
+        retry();
+      },
+    },
+    system,
+  );
+  card.hidden = false;
+  connection.open();
+}
+
+async function start() {
+  try {
+    const systems = await fetchSystems();
+    for (const system of systems) watch(document.querySelector(`.card[data-system="${system}"]`));
+  } catch {
+    byId("nothing").hidden = false;
+  }
+}
+
+start();
