@@ -1,6 +1,7 @@
 """A server's certificate, which can be read again without dropping a connection."""
 
 import ssl
+import stat
 from pathlib import Path
 
 from net.command_line import reason
@@ -40,6 +41,8 @@ class Certificate:
     def _load(self) -> ssl.SSLContext:
         for path in (self._certificate, self._key):
             try:
+                if not stat.S_ISREG(path.stat().st_mode):  # to read a FIFO would block
+                    raise BadCertificate(f"{path}: a regular file is expected")
                 path.read_bytes()
             except OSError as error:
                 raise BadCertificate(f"{path}: {reason(error)}") from error

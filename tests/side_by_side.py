@@ -4,12 +4,12 @@ Most tests wait: for a server to start, for a time limit to pass. Modules are ha
 which send their reports to this one. The browser tests share two browsers, so they stay together.
 """
 
-import json
 import os
+import pickle
 import selectors
 from collections.abc import Iterator
 from itertools import groupby
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 import pytest
 
@@ -58,7 +58,7 @@ def start_process(session: pytest.Session, groups: list[Group], tokens: int) -> 
     status = 1
     try:
         os.close(reader)
-        with os.fdopen(writer, "w") as reports:
+        with os.fdopen(writer, "wb") as reports:
             run_groups(session, Reporter(session.config, reports), taken_groups(groups, tokens))
         status = 0
     finally:
@@ -68,14 +68,15 @@ def start_process(session: pytest.Session, groups: list[Group], tokens: int) -> 
 class Reporter:
     """A plugin that sends reports to the first process, instead of showing them."""
 
-    def __init__(self, config: pytest.Config, reports: TextIO) -> None:
+    def __init__(self, config: pytest.Config, reports: BinaryIO) -> None:
         self._config = config
         self._reports = reports
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Send a report."""
         data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
-        print(json.dumps(data), file=self._reports, flush=True)
+        pickle.dump(data, self._reports)
+        self._reports.flush()
 
 
 def taken_groups(groups: list[Group], tokens: int) -> Iterator[Group]:
@@ -107,9 +108,11 @@ def receive_reports(session: pytest.Session, pipes: list[BinaryIO]) -> None:
             selector.register(pipe, selectors.EVENT_READ, pipe)
         while selector.get_map():
             for key, _ in selector.select():
-                if line := key.data.readline():
-                    report = config.hook.pytest_report_from_serializable(config=config, data=json.loads(line))
-                    config.hook.pytest_runtest_logreport(report=report)
-                else:
+                try:
+                    data = pickle.load(key.data)
+                except EOFError:
                     selector.unregister(key.data)
                     key.data.close()
+                    continue
+                report = config.hook.pytest_report_from_serializable(config=config, data=data)
+                config.hook.pytest_runtest_logreport(report=report)
