@@ -7,6 +7,7 @@ which send their reports to this one. The browser tests share two browsers, so t
 import os
 import pickle
 import selectors
+import sys
 from collections.abc import Iterator
 from itertools import groupby
 from typing import BinaryIO
@@ -88,10 +89,10 @@ def taken_groups(groups: list[Group], tokens: int) -> Iterator[Group]:
 def run_groups(session: pytest.Session, reporter: Reporter, groups: Iterator[Group]) -> None:
     """Run the tests of some groups, with captured output of their own."""
     plugins = session.config.pluginmanager
-    plugins.unregister(name="terminalreporter")
     plugins.register(reporter)
     capture = plugins.getplugin("capturemanager")
     capture.stop_global_capturing()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the first process shows everything
     capture.start_global_capturing()
     for group in groups:
         other = next(item for item in session.items if item not in group)

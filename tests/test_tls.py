@@ -567,12 +567,15 @@ def test_a_certificate_that_cannot_be_used_ends_the_server_with_one_line_and_sta
     empty = tmp_path / "empty.pem"
     empty.touch()
     missing = tmp_path / "missing.pem"
+    fifo = tmp_path / "fifo.pem"
+    os.mkfifo(fifo)
     weak = certificates.weak
     expected = {
         (weak.certificate, weak.key): f"{weak.certificate}: ee key too small",
         (missing, good.key): f"{missing}: No such file or directory",
         (good.certificate, missing): f"{missing}: No such file or directory",
-        (tmp_path, good.key): f"{tmp_path}: Is a directory",
+        (tmp_path, good.key): f"{tmp_path}: a regular file is expected",
+        (good.certificate, fifo): f"{fifo}: a regular file is expected",
         (damaged, good.key): f"{damaged}: a certificate in PEM form is expected",
         (good.key, good.certificate): f"{good.key}: a certificate in PEM form is expected",
         (good.certificate, empty): f"{empty}: a private key in PEM form is expected",
