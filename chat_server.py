@@ -97,7 +97,8 @@ class Users:
 
     def everybody(self) -> tuple[Connection, ...]:
         """Return the connections of all users: the same object until a user joins or leaves."""
-        return self._everybody
+        with self._left:  # a user who has been told that JOIN was accepted is included
+            return self._everybody
 
 
 class ChatSession:

@@ -214,24 +214,27 @@ def test_requests_after_quit_are_not_carried_out(server: Program) -> None:
     expect_no_message(bob)
 
 
-def test_nobody_finds_a_user_before_the_answer_to_join_is_on_its_way() -> None:
+def test_other_threads_find_a_user_once_the_answer_to_join_is_on_its_way_and_never_later() -> None:
     users = Users(max_users=2)
     found: list[object] = []
-    seeker = threading.Thread(target=lambda: found.append(users.find("alice")))
+    seekers = [
+        threading.Thread(target=lambda: found.append(users.find("alice"))),
+        threading.Thread(target=lambda: found.extend(users.everybody())),
+    ]
 
     class Joining:
         def post(self, data: bytes) -> None:
             assert data == b"JOIN alice accepted\n"
-            seeker.start()
-            seeker.join(0.1)
+            for seeker in seekers:
+                seeker.start()
+                seeker.join(0.1)
             assert not found
-            assert users.everybody() == ()
 
     connection: Any = Joining()
     users.join("alice", connection)
-    seeker.join()
-    assert found == [connection]
-    assert users.everybody() == (connection,)
+    for seeker in seekers:
+        seeker.join()
+    assert found == [connection, connection]
 
 
 # Real clients
@@ -282,18 +285,19 @@ class Terminal:
         os.waitpid(self.pid, 0)
 
 
+CTRL_C, CTRL_D, CTRL_Z, CTRL_BACKSLASH, CTRL_RIGHT_BRACKET = b"\x03", b"\x04", b"\x1a", b"\x1c", b"\x1d"
+
+
 @pytest.fixture
 def telnet(server: Program) -> Iterator[Terminal]:
     """Give a telnet client that has connected."""
     terminal = Terminal("telnet", "127.0.0.1", str(server.port))
     try:
         terminal.expect("Escape character is")
+        wait_until(lambda: CTRL_RIGHT_BRACKET in termios.tcgetattr(terminal.fd)[6], "telnet watches for its escape key")
         yield terminal
     finally:
         terminal.close()
-
-
-CTRL_C, CTRL_D, CTRL_Z, CTRL_BACKSLASH, CTRL_RIGHT_BRACKET = b"\x03", b"\x04", b"\x1a", b"\x1c", b"\x1d"
 
 
 @needs_telnet
