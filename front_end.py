@@ -10,11 +10,11 @@ A text message is a line without its newline, in both directions, so a browser t
 When one side ends, the front end ends the other, and the close code says why:
 
     1000                  the system ended the connection; all its lines were delivered
-    1001                  the front end stops, or nothing came from the browser for 60 seconds, not even a pong
-    1002 1003 1007 1009   the browser sent a wrong frame, a binary message, invalid UTF-8, more than 4096 bytes
+    1001                  the front end is stopping, or nothing came from the browser for 60 seconds, not even a pong
+    1002 1003 1007 1009   the browser sent a wrong frame, a binary message, invalid UTF-8, over 4096 bytes
     1008                  a message holds a newline, or the lobby refused the room; trying again does not help
     1011                  the system sent a line of more than 1 MiB
-    1014                  the system is not there, or its connection was lost; trying again later may help
+    1014                  the system is not there, accepts nothing or was lost; trying again later may help
 """
 
 import os
@@ -39,7 +39,7 @@ from net.server import Server
 from net.tls import BadCertificate
 from protocol import harmless, is_room_name
 from web.http import HeadReader, Refused, Request, check_upgrade, response, switching_protocols
-from web.tab import System, SystemReader, Tab
+from web.tab import System, Tab
 
 PORT = 8000
 SYSTEMS = {  # by name, what --help says
@@ -51,7 +51,7 @@ SYSTEMS = {  # by name, what --help says
 DORMITORY = ("127.0.0.1", 25000)
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 HEAD_SECONDS = 10
-REFUSED_CONNECTIONS = 64  # beyond --max-connections, to answer 503
+REFUSED_CONNECTIONS = 64  # connections beyond --max-connections that can be answered with 503 at one time
 PAGES = Path(os.path.realpath(__file__)).parent / "web" / "pages"
 TEXT_TYPE = "text/plain; charset=utf-8"
 TYPES = {
@@ -66,14 +66,13 @@ TYPES = {
 
 
 class FrontEnd:
-    """What the threads of all connections share; of this, only the places change once the server has started.
+    """Hold what all connections share. Only the places change once the server has started.
 
     Args:
         options: the command line.
 
     Attributes:
         port: where it listens.
-        reader: the thread that receives from the systems.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -84,7 +83,6 @@ class FrontEnd:
         given = {name: name in self._systems for name in SYSTEMS}
         self._files["/systems.json"] = (TYPES[".json"], json.dumps(given).encode())
         self._places = places(options)
-        self.reader = SystemReader()
 
     def converse(self, client: Conversation) -> None:
         """Serve a browser's connection; the connection's own thread runs this."""
@@ -115,13 +113,13 @@ class FrontEnd:
         client.log(f"{shown(request)}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
         client.flush()
         client.connection.send(switching_protocols(request))
-        Tab(client, request.path, reader.rest, self.reader).run(system)
+        Tab(client, request.path, reader.rest).run(system)
 
     def _check_host(self, request: Request) -> None:
-        """Check that the browser asks for a name of this front end, so that no other name leads a page here.
+        """Check that Host is a name of this front end; this stops DNS rebinding.
 
         Raises:
-            Refused: the name is another one, as after DNS rebinding, or there is none.
+            Refused: the header is missing, or names another host.
         """
         host = request.header("Host").lower()
         if not host:
@@ -160,7 +158,7 @@ class FrontEnd:
         """Return the system to which a WebSocket leads.
 
         Raises:
-            Refused: there is no such system, or this is not a proper request for a WebSocket from a page of ours.
+            Refused: there is no such system, or this is not a valid request for a WebSocket from one of our pages.
         """
         name, slash, room = request.path[len("/ws/") :].partition("/")
         if name not in self._systems or (slash and (name != "chatrooms" or not is_room_name(room))):
@@ -169,7 +167,7 @@ class FrontEnd:
             raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "GET is expected", {"Allow": "GET"})
         check_upgrade(request)
         origin, host = request.header("Origin").lower(), request.header("Host").lower()
-        if origin and origin not in (f"http://{host}", f"https://{host}"):  # a program that is not a browser has none
+        if origin and origin not in (f"http://{host}", f"https://{host}"):  # only browsers send an Origin
             raise Refused(HTTPStatus.FORBIDDEN, f"A page of {origin[:80]} may not open a WebSocket to {host}")
         return System(*self._systems[name], room, self._options)
 
@@ -183,7 +181,7 @@ def receive_request(connection: Connection, reader: HeadReader) -> Request | Non
     """Return the head of a browser's request, or None if the browser left without one.
 
     Raises:
-        Refused: it is malformed, too long, or too late.
+        Refused: the head is malformed or too long, or has not arrived in time.
         OSError: the connection is lost.
     """
     request = None
@@ -214,7 +212,7 @@ def given_systems(options: argparse.Namespace) -> "dict[str, tuple[str, int]]":
 
 
 def main() -> int:
-    """Take the parameters; serve; return the exit status."""
+    """Parse the command line and serve; return the exit status."""
     options = command_line().parse_args()
     prepare(2 * (options.max_connections + REFUSED_CONNECTIONS), os.getpid())  # a tab has two sockets
     try:
@@ -228,7 +226,6 @@ def main() -> int:
         return cannot_listen(options.host, options.port, error)
     front_end.port = server.port
     LOG.write(f"Listening on {shown_address(options.host, server.port)}")
-    front_end.reader.start()
     server.start()
     wait_for_stop(proof)
     return end_process([server])
@@ -258,7 +255,7 @@ def command_line() -> argparse.ArgumentParser:
         type=str.lower,
         metavar="NAME",
         help="another name or address, such as 192.0.2.1, under which browsers reach the front end, on any port; "
-        "without it, only --host and the names of this machine's loopback are answered",
+        "without it, only requests for --host, localhost, 127.0.0.1 and [::1] are served",
     )
     add_server_options(parser, "127.0.0.1")
     parser.set_defaults(login_seconds=HEAD_SECONDS)

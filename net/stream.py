@@ -75,6 +75,11 @@ class Stream:
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
+    def end_input(self) -> None:
+        """Wake threads that poll the input: from now on, it is at its end once what has arrived is read."""
+        with suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RD)  # of a TLS socket too, whose TLS state may be in use
+
     def reset(self) -> None:
         """Cut the connection: wake threads that poll it, and discard what has not been sent."""
         with suppress(OSError):

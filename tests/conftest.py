@@ -236,14 +236,12 @@ class Program:
         """Return the size of its resident memory (Linux only)."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    def wait_for_start(self, threads: int = 0) -> None:
+    def wait_for_start(self, threads: int = 3) -> None:
         """Wait until it listens and has started its threads; note their number and the number of its sockets.
 
-        A TCP server has the main thread, the one that accepts, and the one that writes status lines; the front end has
-        one more, which receives from the systems.
+        A TCP server has the main thread, the one that accepts, and the one that writes status lines.
         """
         assert self.port
-        threads = threads or (4 if "front_end" in str(self.process.args) else 3)
         wait_until(lambda: self.threads_and_sockets()[0] in (0, threads), f"{threads} threads")
         self._at_rest = self.threads_and_sockets()
 

@@ -164,7 +164,7 @@ def static_server(directory: Path) -> Iterator[str]:
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves files without telling standard error."""
+    """Serve files without a log."""
 
     def log_message(self, format: str, *_: object) -> None:
-        """Say nothing."""
+        """Write no log."""

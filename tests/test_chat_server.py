@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import termios
 import threading
 import time
 from collections.abc import Iterator

@@ -32,8 +32,9 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+NO_SPARE_CONNECTIONS = {"net.network_prediction_options": 2}  # a server would wait 10 seconds for a request on one
 TAB, ENTER, SPACE = "\ue004", "\ue007", " "
-UP, RIGHT, DOWN, LEFT = "\ue013", "\ue014", "\ue015", "\ue012"
+UP, RIGHT, DOWN = "\ue013", "\ue014", "\ue015"
 
 # Finds the visible control, section or log that has an accessible name.
 FIND = """
@@ -49,7 +50,7 @@ return named.find((node) => node.checkVisibility() && nameOf(node)?.trim() === n
 
 
 class WebDriverError(Exception):
-    """Chromedriver refused a command; the text says why."""
+    """A command failed; the text says why."""
 
 
 class StaleElement(WebDriverError):
@@ -249,7 +250,7 @@ def browsers(number: int) -> Iterator[list[Window]]:
 
 
 def _open_browser(driver: Driver, chromium: str, profile: Path) -> Window:
-    options = {"binary": chromium, "args": [*FLAGS, f"--user-data-dir={profile}"]}
+    options = {"binary": chromium, "args": [*FLAGS, f"--user-data-dir={profile}"], "prefs": NO_SPARE_CONNECTIONS}
     capabilities: dict[str, Any] = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
     capabilities["acceptInsecureCerts"] = True  # certificates of the tests' own authority
     body = {"capabilities": {"alwaysMatch": capabilities}}

@@ -1,4 +1,4 @@
-"""A browser's side of HTTP and of a WebSocket, for tests: what it sends can be wrong, byte for byte."""
+"""Speak HTTP and WebSocket as a browser does, for tests, which can also send any wrong bytes."""
 
 import json
 import re

@@ -1,1 +1,1 @@
-"""What the front end speaks with a browser: HTTP heads and WebSocket frames; and the pages that it serves."""
+"""HTTP heads, WebSocket frames and browser tabs, for the front end; and the pages that it serves."""

@@ -22,7 +22,7 @@ KEY_BYTES = 16
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 REQUEST_LINE = re.compile(r"(?P<method>[!#$%&'*+.^_`|~0-9A-Za-z-]+) (?P<target>[!-~]+) HTTP/1\.[01]")
 
-# No script, style or image but from here, no page inside another, no guessing of types, nothing kept in a cache.
+# Allow scripts, styles and images from this server alone; forbid framing, type sniffing and caching.
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -61,10 +61,10 @@ class Request(NamedTuple):
     headers: Message
 
     def header(self, name: str) -> str:
-        """Return a header's value, or nothing if there is none.
+        """Return a header's value, or "" if the header is missing.
 
         Raises:
-            Refused: it is there more than once.
+            Refused: the header came more than once.
         """
         values = self.headers.get_all(name, [])
         if len(values) > 1:
@@ -76,7 +76,7 @@ class HeadReader:
     """Turn what a client sent, in pieces of any size, into the head of its request.
 
     Attributes:
-        rest: what came after the head.
+        rest: the bytes that came after the head.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class HeadReader:
         self._data = b""
 
     def feed(self, data: bytes) -> Request | None:
-        """Take what was received; return the head once it is whole.
+        """Take received bytes; return the head once it is complete, else None.
 
         Raises:
             Refused: it is malformed or too long.
@@ -103,9 +103,9 @@ def check_size(head: bytes) -> None:
     """Check the beginning of a head, which may not be whole yet.
 
     Raises:
-        Refused: it is too long, or begins like no request.
+        Refused: it is too long, or does not begin like a request.
     """
-    if head and not head[:1].isalpha():  # a browser that tries TLS would wait, and so would its user
+    if head and not head[:1].isalpha():  # such as a TLS handshake, which never completes a head
         raise Refused(HTTPStatus.BAD_REQUEST, f"A request such as GET / HTTP/1.1 is expected, not byte {head[0]}")
     if len(head.partition(b"\n")[0]) > MAX_REQUEST_LINE_BYTES:
         raise Refused(HTTPStatus.REQUEST_URI_TOO_LONG, f"The request line is over {MAX_REQUEST_LINE_BYTES} bytes")
@@ -138,7 +138,7 @@ def check_upgrade(request: Request) -> None:
     """Check that a request asks for a WebSocket (RFC 6455, section 4.2.1).
 
     Raises:
-        Refused: it does not, or not as version 13 does.
+        Refused: the request does not, or asks for another version than 13.
     """
     tokens = {token.strip().lower() for token in ",".join(request.headers.get_all("Connection", [])).split(",")}
     if request.header("Upgrade").lower() != "websocket" or "upgrade" not in tokens:

@@ -1,20 +1,18 @@
 """A browser's tab: a WebSocket on one side, a connection to a system on the other, and lines between them.
 
-Each tab has a thread, which receives from the browser and sends to the system. SystemReader, one thread for all tabs,
-does the opposite: a line in a chat goes to many tabs at once, and a thread for each of them would wake up and contend
-for the interpreter at every system call, which takes longer than the work.
+Each tab has two threads. The thread of the browser's connection receives messages from the browser and sends them to
+the system as lines; it also ends the tab. The second thread receives lines from the system and sends them to the
+browser as messages.
 """
 
 import argparse
 import logging
 import select
-import selectors
 import socket
 import ssl
 import threading
 import time
 from contextlib import suppress
-from functools import partial
 
 from net.command_line import reason
 from net.connect import CannotConnect, connect
@@ -25,20 +23,14 @@ from protocol import MAX_LINE_BYTES, RoomAction, RoomStatus, harmless, room_requ
 from web.websocket import CloseCode, Closing, Event, FrameReader, Opcode, close_code, close_frame, frame
 
 CONNECT_SECONDS = 5.0
-PING_SECONDS = 30.0  # after which a silent browser is asked for a sign of life
-GONE_SECONDS = 60.0  # after which a silent browser is given up
+PING_SECONDS = 30.0  # a browser that has been silent for this long is pinged
+GONE_SECONDS = 60.0  # and after this long its tab is closed
 LINGER_SECONDS = 0.5  # how long a system may take to end its side after the browser has ended
-FROM_BROWSER_BYTES = 1 << 14
-FROM_SYSTEM_BYTES = 1 << 13
-FEW_BYTES = 1 << 10
-FRAMES_PER_TURN = 100
-PAUSE_SECONDS = 0.001
+FROM_BROWSER_BYTES = 1 << 12  # per turn, because small frames are slow to parse: this many bytes take milliseconds
+FROM_SYSTEM_BYTES = 1 << 16
+PAUSE_SECONDS = 50e-6  # after a whole turn of a browser that floods, so that other threads run
 MAX_REPLY_BYTES = 1 << 20
 ENDED = select.POLLHUP | select.POLLERR
-
-# Held while a tab that sent more than FEW_BYTES at once is served, with its pauses. One such tab runs at a time, and
-# all such tabs together leave the interpreter to SystemReader and the other tabs for most of the time.
-_BUSY_TAB = threading.Lock()
 
 
 class System:
@@ -68,7 +60,7 @@ class System:
             sock = connect(self._host, port, self._options, CONNECT_SECONDS)
         except CannotConnect as error:
             raise Closing(CloseCode.BAD_GATEWAY, str(error)) from None
-        with suppress(OSError):  # the system has left already
+        with suppress(OSError):  # the system has closed the connection already
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return TlsStream(sock) if isinstance(sock, ssl.SSLSocket) else Stream(sock)
 
@@ -102,28 +94,27 @@ class Tab:
         client: the browser.
         path: what its WebSocket asked for.
         rest: what the browser sent after the head of its request.
-        reader: receives from the system.
     """
 
-    def __init__(self, client: Conversation, path: str, rest: bytes, reader: "SystemReader") -> None:
+    def __init__(self, client: Conversation, path: str, rest: bytes) -> None:
         self._client = client
         self._browser = client.connection
         self._path = path
         self._rest = rest
-        self._reader = reader
         self._frames = FrameReader(MAX_LINE_BYTES)
-        self._to_system = bytearray()  # while the system does not take this, nothing is received from the browser
+        self._to_system = bytearray()  # while the system does not accept this, nothing is received from the browser
         self._lines_to_system = 0
         self._poll = select.poll()
-        self._heard = self._pinged = time.monotonic()  # when something came from the browser, when it was asked for
-
+        self._heard = self._pinged = time.monotonic()  # when the browser last sent something, and was last pinged
         self._system: Stream
-        self._lock = threading.Lock()  # guards all below, which the reader's thread uses, and closing the system
-        self._half_line = b""  # of the system's
+
+        # Only the second thread writes these; the first reads them once _system_ended is set.
         self._lines_to_browser = 0
-        self._browser_ended = False  # what the system still sends is discarded
-        self._closing: Closing | None = None  # why nothing is received from the system any more
-        self._system_ended = threading.Event()
+        self._closing: Closing | None = None  # why the system's side has ended
+        self._system_ended = threading.Event()  # the second thread is done
+        # Only the first thread writes this, when the browser's side has ended; from then on the second thread discards
+        # what the system sends, and at this time it ends.
+        self._discard_until: float | None = None
 
     def run(self, system: System) -> None:
         """Relay lines until one side ends; then end the other.
@@ -133,9 +124,9 @@ class Tab:
         """
         try:
             self._system = system.connect()
-            self._reader.add(self._system.fileno(), self)
             try:
-                self._relay()
+                self._start_second_thread()
+                self._relay_to_system()
             finally:
                 self._end_system()
         except Closing as closing:
@@ -148,7 +139,16 @@ class Tab:
         lines = f"{self._lines_to_system} lines to the system, {self._lines_to_browser} to the browser"
         self._client.log(f"{self._path} closed, {closing.code} {why}: {lines}")
 
-    def _relay(self) -> None:
+    # From the browser to the system, and the end: the first thread
+
+    def _start_second_thread(self) -> None:
+        try:
+            WORKERS.run(self._relay_to_browser)
+        except RuntimeError:
+            self._system_ended.set()
+            raise Closing(CloseCode.BAD_GATEWAY, "The front end has too many threads") from None
+
+    def _relay_to_system(self) -> None:
         """Relay the browser's messages until one side ends.
 
         Raises:
@@ -171,13 +171,16 @@ class Tab:
                 raise self._closing or Closing(CloseCode.ABNORMAL, "the browser is gone")
 
     def _wait(self) -> dict[int, int]:
-        """Block until there is something to do; return the events by descriptor.
+        """Wait for an event, and ping a silent browser meanwhile; return the events by descriptor.
 
         Raises:
-            Closing: the browser has vanished.
+            Closing: the browser has vanished, or the system does not read.
         """
         now = time.monotonic()
         if now >= self._heard + GONE_SECONDS:
+            if self._to_system:  # nothing was received from the browser meanwhile
+                why = f"The system has not accepted the browser's messages for {GONE_SECONDS:.0f} seconds"
+                raise Closing(CloseCode.BAD_GATEWAY, why)
             raise Closing(CloseCode.GOING_AWAY, f"Nothing came from the browser for {GONE_SECONDS:.0f} seconds")
         if now >= self._pinged + PING_SECONDS:
             self._browser.post(frame(Opcode.PING))
@@ -193,20 +196,12 @@ class Tab:
             raise Closing(CloseCode.ABNORMAL, "the browser ended the connection without a close frame")
         self._heard = time.monotonic()
         self._take(data)
+        if len(data) >= FROM_BROWSER_BYTES:
+            time.sleep(PAUSE_SECONDS)
 
     def _take(self, data: bytes) -> None:
-        """Handle what came from the browser; pause now and then if that is many frames."""
-        if len(data) <= FEW_BYTES:
-            self._handle_frames(data)
-        else:
-            with _BUSY_TAB:
-                self._handle_frames(data)
-
-    def _handle_frames(self, data: bytes) -> None:
-        for number, event in enumerate(self._frames.feed(data), 1):
+        for event in self._frames.feed(data):
             self._handle(event)
-            if number % FRAMES_PER_TURN == 0:
-                time.sleep(PAUSE_SECONDS)
 
     def _handle(self, event: Event) -> None:
         """Do what a message or a control frame asks for."""
@@ -223,7 +218,7 @@ class Tab:
             self._lines_to_system += 1
 
     def _send_to_system(self) -> None:
-        """Send what the system takes; poll the browser only if that was all."""
+        """Send what the system accepts now; poll the browser for more only if that was everything."""
         if not self._to_system:
             return
         self._write_to_system()
@@ -234,12 +229,12 @@ class Tab:
         try:
             del self._to_system[: self._system.write(self._to_system)]
         except OSError:
-            self._to_system.clear()  # the system has ended; the reader finds out why
+            self._to_system.clear()  # the system has ended; the second thread finds out why
 
     def _end_system(self) -> None:
-        """Send what is left, end our side, and give the system a moment to end its own.
+        """Send what is left, end our side, and give the system LINGER_SECONDS to end its own; then close.
 
-        Closing while its lines are unread would send a reset, which may destroy the last lines on their way.
+        To close a socket with unread input would send a reset, which may destroy our last lines on their way.
         """
         end = time.monotonic() + LINGER_SECONDS
         writable = select.poll()
@@ -247,108 +242,63 @@ class Tab:
         while self._to_system and time.monotonic() < end:
             writable.poll((end - time.monotonic()) * 1000)
             self._write_to_system()
-        with self._lock:
-            self._browser_ended = True
+        self._discard_until = end
         self._system.end_output()
-        self._system_ended.wait(max(0.0, end - time.monotonic()))
-        with self._lock:
-            self._end_reading(Closing(CloseCode.ABNORMAL))
-            self._system.close()
+        if not self._system_ended.wait(max(0.0, end - time.monotonic())):
+            self._system.end_input()
+            self._system_ended.wait()
+        self._system.close()
 
-    def abort(self) -> None:
-        """Give the tab up: its thread finds that the browser is gone."""
-        self._browser.abort()
-        self._system_ended.set()
+    # From the system to the browser: the second thread
 
-    def receive_from_system(self) -> None:
-        """Receive what has come from the system, and send it on; the reader's thread calls this."""
-        with self._lock:
-            if self._closing:
-                return
-            try:
-                self._deliver()
-            except Closing as closing:
-                self._end_reading(closing)
-                if closing.code == CloseCode.INTERNAL_ERROR:
-                    self._system.reset()
-                else:
-                    self._system.end_output()  # as the system has ended too, the tab's thread is woken
-
-    def _end_reading(self, closing: Closing) -> None:
-        if not self._closing:
+    def _relay_to_browser(self) -> None:
+        """Relay lines until the system ends or the first thread gives it up; then wake the first thread."""
+        try:
+            self._relay_lines()
+        except Closing as closing:
             self._closing = closing
-            self._reader.remove(self._system.fileno())
+        except Exception:
+            logging.exception("A tab's system")
+            self._browser.abort()
+        finally:
+            self._system.end_output()
+            self._system.end_input()  # with both ends shut, poll() reports POLLHUP
             self._system_ended.set()
 
-    def _deliver(self) -> None:
-        """Receive from the system, and send each of its lines to the browser as a message.
+    def _relay_lines(self) -> None:
+        """Send each of the system's lines to the browser as a message.
 
         Raises:
-            Closing: the system has ended the connection.
+            Closing: always, in the end.
         """
-        if len(self._half_line) > MAX_REPLY_BYTES:
-            raise Closing(CloseCode.INTERNAL_ERROR, f"The system sent a line of more than {MAX_REPLY_BYTES} bytes")
+        readable = select.poll()
+        readable.register(self._system.fileno(), select.POLLIN)
+        half_line = b""
+        while True:
+            readable.poll()
+            if self._discard_until and time.monotonic() >= self._discard_until:
+                raise Closing(CloseCode.ABNORMAL)
+            data = self._receive_from_system()
+            if data == b"":
+                if half_line:
+                    self._send_to_browser(half_line)
+                raise Closing(CloseCode.NORMAL, "The system ended the connection")
+            lines, newline, half_line = (half_line + (data or b"")).rpartition(b"\n")
+            if newline:
+                self._send_to_browser(lines)
+            if len(half_line) > MAX_REPLY_BYTES:
+                raise Closing(CloseCode.INTERNAL_ERROR, f"The system sent a line of more than {MAX_REPLY_BYTES} bytes")
+
+    def _receive_from_system(self) -> bytes | None:
         try:
-            data = self._system.read(FROM_SYSTEM_BYTES)
+            return self._system.read(FROM_SYSTEM_BYTES)
         except OSError as error:
             raise Closing(CloseCode.BAD_GATEWAY, f"The connection to the system was lost: {reason(error)}") from None
-        if data and not self._browser_ended:
-            lines, newline, self._half_line = (self._half_line + data).rpartition(b"\n")
-            if newline:
-                self._send_to_browser(lines + newline)
-        elif data == b"":
-            if self._half_line:
-                self._browser.post(self._messages(self._half_line))
-            raise Closing(CloseCode.NORMAL, "The system ended the connection")
 
-    def _send_to_browser(self, lines: bytes) -> None:
-        """Send lines; if the browser's backlog is full, receive no more from the system before it has drained."""
-        messages = self._messages(lines)
-        if not self._browser.try_send(messages):
-            self._reader.remove(self._system.fileno())
-            WORKERS.run(partial(self._send_slowly, messages))
-
-    def _messages(self, data: bytes) -> bytes:
-        """Return lines as messages, in valid UTF-8: a browser would close a WebSocket that sends anything else."""
-        data = data.decode(errors="replace").encode().replace(b"\r\n", b"\n")
-        lines = data.removesuffix(b"\n").split(b"\n")
+    def _send_to_browser(self, data: bytes) -> None:
+        """Send lines as messages, in valid UTF-8: a browser would close a WebSocket that sends anything else."""
+        if self._discard_until:
+            return
+        lines = data.decode(errors="replace").encode().split(b"\n")
         self._lines_to_browser += len(lines)
-        return b"".join([frame(Opcode.TEXT, line) for line in lines])
-
-    def _send_slowly(self, messages: bytes) -> None:
-        """Send to a browser whose backlog is full, in a thread that may block; then receive from the system again."""
-        self._browser.send(messages)
-        with self._lock:
-            if not self._closing:
-                self._reader.add(self._system.fileno(), self)
-
-
-class SystemReader:
-    """The thread that receives from the systems of all tabs."""
-
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-
-    def start(self) -> None:
-        """Begin to receive."""
-        threading.Thread(target=self._receive_for_ever, name="systems", daemon=True).start()
-
-    def add(self, fd: int, tab: Tab) -> None:
-        """Receive for a tab when its system's descriptor is readable."""
-        self._selector.register(fd, selectors.EVENT_READ, tab)
-
-    def remove(self, fd: int) -> None:
-        """Stop receiving for a tab."""
-        with suppress(KeyError):
-            self._selector.unregister(fd)
-
-    def _receive_for_ever(self) -> None:
-        while True:
-            for key, _ in self._selector.select():
-                tab: Tab = key.data
-                try:
-                    tab.receive_from_system()
-                except Exception:  # a bug, or no thread for a slow browser: it costs this tab alone
-                    logging.exception("A tab's system")
-                    self.remove(key.fd)
-                    tab.abort()
+        self._browser.send(b"".join([frame(Opcode.TEXT, line.removesuffix(b"\r")) for line in lines]))

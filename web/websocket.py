@@ -87,7 +87,7 @@ class _Header(NamedTuple):
 
 
 class FrameReader:
-    """Turn what a client sent, in pieces of any size, into events.
+    """Turn the bytes that a client sent, in pieces of any size, into events.
 
     Args:
         max_message_bytes: how long a message may be, over all its frames.
@@ -95,16 +95,16 @@ class FrameReader:
 
     def __init__(self, max_message_bytes: int) -> None:
         self._max_message_bytes = max_message_bytes
-        self._buffer = bytearray()  # a frame whose end has not come
-        self._opcode: Opcode | None = None  # of a message whose last frame has not come
+        self._buffer = bytearray()  # a frame that is not complete yet
+        self._opcode: Opcode | None = None  # of a message that is not complete yet
         self._message = bytearray()
         self._closed = False
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        """Take what was received, and give the events that it completes; nothing comes after a close frame.
+        """Take received bytes, and yield the events that they complete; ignore what follows a close frame.
 
         Raises:
-            Closing: a frame is not acceptable; those before it were given.
+            Closing: a frame is not acceptable; the events before it have been yielded.
         """
         self._buffer += data
         while not self._closed and (frame := self._next_frame()):
@@ -116,7 +116,7 @@ class FrameReader:
                 yield event
 
     def _next_frame(self) -> tuple[_Header, bytes] | None:
-        """Take a whole frame out of the buffer; return None if its end has not come."""
+        """Take a whole frame out of the buffer; return None if none is complete."""
         header = self._read_header()
         if header is None:
             return None
@@ -129,10 +129,10 @@ class FrameReader:
         return header, payload
 
     def _read_header(self) -> _Header | None:
-        """Return the header at the start of the buffer, checked; None if its end has not come.
+        """Return the header at the start of the buffer, checked; None if it is not complete.
 
         Raises:
-            Closing: no such frame may come here; what it carries is not waited for.
+            Closing: the header is not acceptable; this is raised before the payload arrives.
         """
         if len(self._buffer) < 2:
             return None
@@ -151,7 +151,7 @@ class FrameReader:
         return _Header(fin, opcode, start, length)
 
     def _check_order(self, fin: bool, opcode: Opcode) -> None:
-        """Check that a frame may come now."""
+        """Check that a frame may follow those before it."""
         if opcode >= Opcode.CLOSE:
             if not fin:
                 raise Closing(CloseCode.PROTOCOL_ERROR, "A control frame is fragmented")
@@ -161,7 +161,7 @@ class FrameReader:
             raise Closing(CloseCode.PROTOCOL_ERROR, "A message begins before the one before it has ended")
 
     def _check_length(self, opcode: Opcode, length: int) -> None:
-        """Check that a frame is not too long, before its payload is waited for."""
+        """Check a frame's length, before its payload arrives."""
         if opcode >= Opcode.CLOSE:
             if length > MAX_CONTROL_BYTES:
                 raise Closing(CloseCode.PROTOCOL_ERROR, f"A control frame is over {MAX_CONTROL_BYTES} bytes")
@@ -184,7 +184,7 @@ def check_first_byte(first: int) -> Opcode:
     """Return the opcode in the first byte of a frame.
 
     Raises:
-        Closing: it has none that is defined, or a reserved bit is set.
+        Closing: the opcode is not defined, or a reserved bit is set.
     """
     if first & 0x70:
         raise Closing(CloseCode.PROTOCOL_ERROR, "A reserved bit is set, but no extension was agreed on")
@@ -245,7 +245,7 @@ def apply_mask(mask: bytes | bytearray, payload: bytes | bytearray) -> bytes:
 
 
 def frame(opcode: Opcode, payload: bytes = b"") -> bytes:
-    """Return an unmasked frame, as a server sends it, that is a whole message."""
+    """Return a whole message as one unmasked frame, as a server sends it."""
     size = len(payload)
     if size < 126:
         return bytes((FIN | opcode, size)) + payload

@@ -112,7 +112,7 @@ function showPeople(names) {
   showRecipients(names.filter((user) => user !== name));
 }
 
-/** Offer the recipients; one who is chosen stays, so that no private message goes to everybody by accident. */
+/** Offer the recipients. Keep a chosen recipient who has left: a private message must not go to everybody. */
 function showRecipients(names) {
   const select = byId("to");
   const chosen = select.value;

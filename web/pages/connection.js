@@ -35,7 +35,7 @@ export class Connection {
     return this.#socket?.readyState === WebSocket.OPEN;
   }
 
-  /** Connect now, unless that is being done; a connection that exists is closed first. */
+  /** Connect now, unless a connection is being opened; close the present one first. */
   open() {
     if (this.#socket?.readyState === WebSocket.CONNECTING) return;
     this.close();

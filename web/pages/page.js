@@ -20,7 +20,7 @@ export function element(tag, properties = {}, ...children) {
   return node;
 }
 
-/** Call an action on a click, but once for clicks that follow each other fast, and not again before it is done. */
+/** Call an action on a click. Ignore a click that follows another one fast, or comes before the action is done. */
 export function onSingleClick(button, action) {
   let clickedAt = -Infinity;
   let isBusy = false;
@@ -37,7 +37,7 @@ export function onSingleClick(button, action) {
   });
 }
 
-/** Do something when a form is submitted, in place of what a browser does. */
+/** Call an action when a form is submitted, instead of letting the browser load a page. */
 export function onSubmit(form, action) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -52,7 +52,7 @@ export function say(text, isProblem = false) {
   status.textContent = text;
 }
 
-/** Tell that a system is not there, and when the page tries again. */
+/** Show that a system is not there, and when the page tries again. */
 export function showOutage(sentence, seconds, tryNow) {
   const end = Date.now() + 1000 * seconds;
   const count = () => {

@@ -24,7 +24,7 @@ export function noteCounts(reply) {
   for (const letter of KINDS) if (!fields.includes(`${letter}=?`)) lastCount[letter] = new Date();
 }
 
-/** Show that the whole dormitory does not answer, if there are rooms to be seen. */
+/** Show that the whole dormitory does not answer, if any rooms are shown. */
 export function markAllSilent() {
   if (rooms.size) KINDS.forEach((letter) => markSilent(letter, "The dormitory"));
 }
@@ -122,7 +122,7 @@ function summarize(letter) {
   sectionOf(letter).querySelector(".summary").textContent = counts.length ? some : "No rooms";
 }
 
-/** Show that somebody, or nobody, does not answer for a kind, and since when its rooms are as they are shown. */
+/** Show who does not answer for a kind of rooms, and the time of its last count; "" means that all is well. */
 function markSilent(letter, who) {
   const section = sectionOf(letter);
   const time = lastCount[letter] ? ` This was the count at ${lastCount[letter].toTimeString().slice(0, 8)}.` : "";
