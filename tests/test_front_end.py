@@ -665,6 +665,7 @@ def test_tab_for_which_no_thread_can_be_started_closes_with_1014(
         changed_program(tmp_path, "front_end.py", few_threads(4)), "0", "--chat", address(systems.chat)
     )  # a tab needs a fifth
     WebSocket(server, CHAT).expect_close(1014, "The front end has too many threads")
+    server.expect_rest()
     assert get(server.port, "/systems.json").status == 200
 
 
