@@ -24,7 +24,7 @@ import threading
 from net import process
 from net.command_line import add_number, port_number
 from net.connection import Connection
-from net.conversation import Conversation
+from net.conversation import Conversation, counted_clients
 
 MAX_USERS = 10
 LEAVING_SECONDS = 5.0  # how long JOIN waits for the thread of a user whose connection has ended
@@ -50,7 +50,8 @@ class Users:
 
     def __init__(self, max_users: int) -> None:
         self._max_users = max_users
-        self._left = threading.Condition()  # guards all below; notified when a user leaves
+        self._lock = threading.Lock()  # guards all below
+        self._left = threading.Condition(self._lock)  # a user has left
         self._connections: dict[str, Connection] = {}  # by name
         self._everybody: tuple[Connection, ...] = ()  # a snapshot of _connections, replaced at every change
 
@@ -61,7 +62,7 @@ class Users:
             TooManyUsers: max_users are registered.
             Refused: another user has the name.
         """
-        with self._left:
+        with self._lock:
             self._left.wait_for(lambda: not self._is_about_to_be_free(name), LEAVING_SECONDS)
             if len(self._connections) >= self._max_users:
                 raise TooManyUsers("Too Many Users")
@@ -80,24 +81,24 @@ class Users:
 
     def leave(self, name: str) -> None:
         """Remove a user, so that the name is free."""
-        with self._left:
+        with self._lock:
             del self._connections[name]
             self._everybody = tuple(self._connections.values())
             self._left.notify_all()
 
     def names(self) -> list[str]:
         """Return the names of all users, in order of joining."""
-        with self._left:
+        with self._lock:
             return list(self._connections)
 
     def find(self, name: str) -> Connection | None:
         """Return a user's connection, or None if there is no such user."""
-        with self._left:
+        with self._lock:
             return self._connections.get(name)
 
     def everybody(self) -> tuple[Connection, ...]:
         """Return the connections of all users: the same object until a user joins or leaves."""
-        with self._left:  # a user who has been told that JOIN was accepted is included
+        with self._lock:  # a user who has been told that JOIN was accepted is included
             return self._everybody
 
 
@@ -189,8 +190,7 @@ class ChatSession:
         if not text:
             raise Refused("Unknown Message. Use BCST <text>.")
         everybody = self._users.everybody()
-        others = len(everybody) - 1
-        self._client.log(f"BCST, sent to {others} client{'s' * (others != 1)}")
+        self._client.log(f"BCST, sent to {counted_clients(len(everybody) - 1)}")
         self._client.broadcast(everybody, f"FROM {self._name} (all): {text}")
 
 

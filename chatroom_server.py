@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable
 from net import process
 from net.command_line import MAX_PORT, add_number, fail, port_number, reason, shown_address
 from net.connection import TimeLimitPassed
-from net.conversation import Conversation
+from net.conversation import Conversation, counted_clients
 from net.log import LOG
 from net.server import SERVER_DESCRIPTORS, Places, Server, stop_all
 from net.tls import BadCertificate, Certificate
@@ -93,9 +93,8 @@ class Room:
                 if line.strip() == LEAVE:
                     break
                 members = self.server.connections()
-                others = len(members) - 1
                 member.broadcast(members, line)
-                member.log(f"line to room {self.name}, sent to {others} client{'s' * (others != 1)}")
+                member.log(f"line to room {self.name}, sent to {counted_clients(len(members) - 1)}")
         finally:
             member.log(f"left room {self.name}")
 

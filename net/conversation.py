@@ -16,6 +16,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import TypeVar
 
 from net.connection import Connection
@@ -58,6 +59,9 @@ class Conversation:
         self._limit: tuple[float, str] | None = None  # the arguments of allow(), if each line restarts the limit
         # Recipients, the recipient that is left out, and the lines for all others.
         self._messages: list[tuple[Sequence[Connection], Connection | None, list[str]]] = []
+        self._recipients: Sequence[Connection] | None = None  # of the last of _messages, which further lines may join
+        self._left_out: Connection | None = None
+        self._lines_for_them: list[str] = []
         self._myself = (connection,)
         self._gathered = 0  # characters in _messages and _log
         self._log: list[str] = []
@@ -155,24 +159,22 @@ class Conversation:
 
     def reply(self, line: str) -> None:
         """Send a line to the client."""
-        self._gather(self._myself, None, line)
-
-    def send(self, recipients: Sequence[Connection], line: str) -> None:
-        """Send a line to some clients.
-
-        Successive lines to the same sequence object are encoded together and cost little more than one line.
-        """
-        self._gather(recipients, None, line)
+        self.send(self._myself, line)
 
     def broadcast(self, everybody: Sequence[Connection], line: str) -> None:
         """Send a line to all clients of a sequence but this conversation's own, as send() does."""
-        self._gather(everybody, self.connection, line)
+        self.send(everybody, line, self.connection)
 
-    def _gather(self, recipients: Sequence[Connection], left_out: Connection | None, line: str) -> None:
-        if self._messages and self._messages[-1][0] is recipients and self._messages[-1][1] is left_out:
-            self._messages[-1][2].append(line)
+    def send(self, recipients: Sequence[Connection], line: str, left_out: Connection | None = None) -> None:
+        """Send a line to some clients, but not to the one that is left out.
+
+        Successive lines to the same sequence object are encoded together and cost little more than one line.
+        """
+        if recipients is self._recipients and left_out is self._left_out:
+            self._lines_for_them.append(line)
         else:
-            self._messages.append((recipients, left_out, [line]))
+            self._recipients, self._left_out, self._lines_for_them = recipients, left_out, [line]
+            self._messages.append((recipients, left_out, self._lines_for_them))
         self._gathered += len(line)
         if self._gathered > GATHERED_CHARACTERS:
             self.flush()
@@ -191,6 +193,7 @@ class Conversation:
         if self._messages:
             blocks = self._blocks_by_recipient()
             self._messages.clear()
+            self._recipients = None
             full = [recipient for recipient, parts in blocks.items() if not recipient.try_send(b"".join(parts))]
             for recipient in full:
                 recipient.send(b"".join(blocks[recipient]))
@@ -208,6 +211,12 @@ class Conversation:
                 if recipient is not left_out:
                     blocks[recipient].append(block)
         return blocks
+
+
+@cache
+def counted_clients(number: int) -> str:
+    """Return "1 client" or "2 clients", for status lines."""
+    return "1 client" if number == 1 else f"{number} clients"
 
 
 def _text_lines(block: bytes) -> list[str]:
