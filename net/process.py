@@ -23,7 +23,7 @@ SPARE_DESCRIPTORS = 64
 STACK_BYTES = 1 << 19  # the usual 8 MiB each would cost 40 GB of address space for 5,000 connections
 # Each thread that waits for the GIL wakes at this interval. At the usual 5 ms, 5,000 threads would do nothing else.
 SWITCH_SECONDS = 0.5
-STOPPING_SWITCH_SECONDS = 0.005  # so that the thread that stops the others gets the GIL soon
+STOPPING_SWITCH_SECONDS = 0.0005  # the thread that stops the others must get its turn among hundreds that are busy
 PROCESSORS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
 SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, WAIT_SECONDS, run_program
+from conftest import ROOT, WAIT_SECONDS, run_program, wait_until
 from dorm import PASSWORDS, Dormitory, make_common_dormitory, make_dormitory  # noqa: F401
 from pseudo_terminal import Terminal
 
@@ -241,8 +241,9 @@ def test_the_sentence_that_the_server_sends_before_it_closes_is_shown(dormitory:
         silent.type("\n")
         idle.type("list\n")
         for terminal, sentence in ((silent, "No LOGIN within 1 seconds"), (idle, "Idle for 1 seconds")):
+            shown = f"The main server closed the connection: {sentence}"
+            wait_until(lambda rows=terminal.rows, shown=shown: shown in rows(), shown)  # type: ignore[misc]
             assert terminal.wait() == 1
-            assert f"The main server closed the connection: {sentence}" in terminal.rows()
     finally:
         for terminal in terminals:
             terminal.close()

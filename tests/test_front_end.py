@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError  # not the built-in one before Python 3.11
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -748,7 +749,7 @@ def test_browser_that_reads_late_gets_everything_in_order(fake: FakeSystem) -> N
     lines = [f"{number} {filler}" for number in range(3000)]
     with ThreadPoolExecutor(1) as pool:
         sent = pool.submit(fake.sock.sendall, "".join(f"{line}\n" for line in lines).encode())
-        with pytest.raises(TimeoutError):
+        with pytest.raises(FutureTimeoutError):
             sent.result(0.5)
         tab.expect(*lines)
         sent.result(WAIT_SECONDS)
@@ -765,7 +766,7 @@ def test_system_that_does_not_read_slows_its_tab_down_and_loses_nothing(fake: Fa
     before = fake.front_end.resident_bytes()
     with ThreadPoolExecutor(1) as pool:
         sent = pool.submit(tab.send_bytes, messages * 30)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(FutureTimeoutError):
             sent.result(0.5)
         assert fake.front_end.resident_bytes() - before < 8 << 20
         for _ in range(30):
