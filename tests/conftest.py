@@ -52,6 +52,11 @@ def at_once(count: int, work: Callable[[int], object]) -> None:
         list(pool.map(run, range(count)))
 
 
+def new_threads(before: list[threading.Thread]) -> list[threading.Thread]:
+    """Return the threads of this process that have started since, but for the one that writes status lines."""
+    return [thread for thread in threading.enumerate() if thread not in before and thread.name != "log"]
+
+
 class Peer:
     """A client's connection; on Linux it can come from any address of the loopback network, such as 127.0.0.2."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
-from conftest import WAIT_SECONDS, wait_until
+from conftest import WAIT_SECONDS, new_threads, wait_until
 
 from net import connection, output
 from net.connection import Connection
@@ -44,7 +44,7 @@ def served(never: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Connec
     monkeypatch.setattr(output, "PERIOD_SECONDS", PERIOD_SECONDS)
     monkeypatch.setattr(output, "LEAST_BYTES_PER_SECOND", LEAST_BYTES_PER_SECOND)
     monkeypatch.setattr(output, "RETRY_SECONDS", RETRY_SECONDS)
-    threads = threading.active_count()
+    before = threading.enumerate()
     server_end, client = socket.socketpair()
     client.settimeout(WAIT_SECONDS)
     connected = Connection(server_end, never)
@@ -52,7 +52,7 @@ def served(never: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Connec
     client.close()
     connected.abort()
     connected.close()
-    wait_until(lambda: threading.active_count() == threads, "the end of all threads")
+    wait_until(lambda: not new_threads(before), "the end of all threads")
 
 
 Ends = tuple[Connection, socket.socket]
@@ -214,14 +214,14 @@ def test_post_does_not_block_though_the_backlog_is_full(served: Ends, monkeypatc
 
 def test_the_second_thread_lives_only_while_there_is_a_backlog(served: Ends) -> None:
     connected, client = served
-    threads = threading.active_count()
+    before = threading.enumerate()
     connected.send(LINE % 0)
-    assert threading.active_count() == threads
+    assert not new_threads(before)
     count = 1 + KERNEL_BYTES // LINE_BYTES
     send_lines(connected, 1, count)
-    assert threading.active_count() == threads + 1
+    assert len(new_threads(before)) == 1
     receive(client, (count + 1) * LINE_BYTES)
-    wait_until(lambda: threading.active_count() == threads, "the second thread's end")
+    wait_until(lambda: not new_threads(before), "the second thread's end")
 
 
 def test_a_client_whose_backlog_thread_cannot_be_started_is_cut_off(

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import WAIT_SECONDS, wait_until
+from conftest import WAIT_SECONDS, new_threads, wait_until
 
 from net import workers
 from net.workers import Workers
@@ -14,9 +14,9 @@ from net.workers import Workers
 @pytest.fixture
 def crew() -> Iterator[Workers]:
     """Give a pool; after the test, wait until all its threads have ended."""
-    others = threading.active_count()
+    before = threading.enumerate()
     yield Workers()
-    wait_until(lambda: threading.active_count() == others, "the end of idle threads")
+    wait_until(lambda: not new_threads(before), "the end of idle threads")
 
 
 def test_every_task_has_a_thread_at_once_even_with_more_tasks_than_idle_threads(
