@@ -196,7 +196,7 @@ def receive_request(connection: Connection, reader: HeadReader) -> Request | Non
     return request
 
 
-def read_files() -> "dict[str, tuple[str, bytes]]":
+def read_files() -> dict[str, tuple[str, bytes]]:
     """Return the type and the content of each file of web/pages/, by path; / is index.html."""
     paths = [path for path in PAGES.glob("*") if path.suffix in TYPES]
     files = {f"/{path.name}": (TYPES[path.suffix], path.read_bytes()) for path in paths}
@@ -205,7 +205,7 @@ def read_files() -> "dict[str, tuple[str, bytes]]":
     return files
 
 
-def given_systems(options: argparse.Namespace) -> "dict[str, tuple[str, int]]":
+def given_systems(options: argparse.Namespace) -> dict[str, tuple[str, int]]:
     """Return the host and the port of each system on the command line, by name."""
     systems = {name: getattr(options, name) for name in SYSTEMS if getattr(options, name)}
     return systems or {"dormitory": DORMITORY}

@@ -76,7 +76,7 @@ def serve(options: argparse.Namespace) -> int:
     return process.end_process([server])
 
 
-def back_end_addresses(options: argparse.Namespace) -> "dict[str, tuple[int, Any]]":
+def back_end_addresses(options: argparse.Namespace) -> dict[str, tuple[int, Any]]:
     """Return the family and the address of each back end.
 
     Raises:

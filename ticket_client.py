@@ -29,11 +29,11 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from cinema.picture import SeatPicture
+from cinema.seat_chooser import SeatChooser
 from cinema.seatmap import Seat
 from net.command_line import discard_output, fail, port_number, positive_number, reason
 from net.connect import WOULD_BLOCK, CannotConnect, add_tls_options, connect
 from protocol import harmless
-from terminal.seat_chooser import SeatChooser
 
 BOOKED = 0  # exit statuses; argparse has 2
 NOT_BOOKED = 1
