@@ -1,1 +1,1 @@
-"""The cinema: its seats, the file that holds them, and how they are held, booked and shown."""
+"""The cinema: its seats and their file, how seats are held, booked and shown, and how a customer chooses one."""

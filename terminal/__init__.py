@@ -1,1 +1,1 @@
-"""What the interactive clients share: the console, the line editor, and the dialogues for a chat room and a seat."""
+"""What chatroom_client.py needs on a terminal: the console, the line editor, and the dialogue in a room."""
