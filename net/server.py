@@ -108,8 +108,9 @@ class Server:
         self._login_seconds = login_seconds
         self._certificate = certificate
         self._stopping = threading.Event()
-        self._ended = threading.Condition()  # guards accepting and all below; notified when a connection ends
-        self._connections: set[Connection] = set()
+        self._lock = threading.Lock()  # guards accepting and all below
+        self._ended = threading.Condition(self._lock)  # notified when a connection ends
+        self._connections: dict[Connection, None] = {}  # an ordered set: members who read in turn wait less
         self._snapshot: tuple[Connection, ...] | None = None  # of _connections, until they change
         self._acceptor = threading.Thread(target=self._accept_for_ever, name=f"accept {self.port}", daemon=True)
 
@@ -126,10 +127,10 @@ class Server:
             raise
 
     def connections(self) -> tuple[Connection, ...]:
-        """Return a snapshot of the connections: the same object until a connection begins or ends."""
+        """Return the connections in order of arrival: the same object until a connection begins or ends."""
         snapshot = self._snapshot
         if snapshot is None:
-            with self._ended:
+            with self._lock:
                 snapshot = self._snapshot = tuple(self._connections)
         return snapshot
 
@@ -139,7 +140,7 @@ class Server:
         The kernel completes a connection before the accepting thread sees it. Its client expects to be counted, and to
         receive what others send from then on.
         """
-        with self._ended:  # only one thread at a time may use a poll object
+        with self._lock:  # only one thread at a time may use a poll object
             pending = self._pending.poll(0)  # ten times as fast as an accept() that finds no client
         if pending:
             with suppress(OSError):  # the accepting thread gets the same error, and reports it
@@ -157,7 +158,7 @@ class Server:
         """Wait for the accepting thread until a deadline (of time.monotonic()), then close the listening socket."""
         if self._acceptor.ident:
             self._acceptor.join(max(0.0, deadline - time.monotonic()))
-        with self._ended:
+        with self._lock:
             self._listener.close()
 
     def cut_off(self) -> None:
@@ -195,7 +196,7 @@ class Server:
         for _ in range(socket.SOMAXCONN):  # bounded, because clients may keep connecting
             if self._stopping.is_set():
                 return
-            with self._ended:  # so that a snapshot misses no client that has left the kernel's queue
+            with self._lock:  # so that a snapshot misses no client that has left the kernel's queue
                 try:
                     sock, address = self._listener.accept()
                 except BlockingIOError:
@@ -217,7 +218,7 @@ class Server:
             connection.refuse(refusal)
             return None
         connection.allow(self._login_seconds, f"No complete request within {self._login_seconds} seconds")
-        self._connections.add(connection)
+        self._connections[connection] = None
         self._snapshot = None
         return connection
 
@@ -253,8 +254,8 @@ class Server:
             self._forget(connection)
 
     def _forget(self, connection: Connection) -> None:
-        with self._ended:
-            self._connections.remove(connection)
+        with self._lock:
+            del self._connections[connection]
             self._snapshot = None
             self._ended.notify_all()
         self._places.release(connection.address)
