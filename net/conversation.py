@@ -12,7 +12,6 @@ for each message.
 The loop is fair: after every LINES_PER_TURN lines the thread sends the gathered output and lets other threads run.
 """
 
-import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +25,6 @@ from protocol import LineBuffer, LineTooLong, harmless
 LINES_PER_TURN = 500
 PAUSE_SECONDS = 50e-6  # a thread that only yields the processor may get it back at once; a thread that sleeps does not
 GATHERED_CHARACTERS = 1 << 18  # more output is sent before the turn ends
-
-_TURN = re.compile(rb"(?:[^\n]*\n){1,%d}" % LINES_PER_TURN)
 
 _Line = TypeVar("_Line", str, bytes)
 
@@ -59,9 +56,6 @@ class Conversation:
         self._limit: tuple[float, str] | None = None  # the arguments of allow(), if each line restarts the limit
         # Recipients, the recipient that is left out, and the lines for all others.
         self._messages: list[tuple[Sequence[Connection], Connection | None, list[str]]] = []
-        self._recipients: Sequence[Connection] | None = None  # of the last of _messages, which further lines may join
-        self._left_out: Connection | None = None
-        self._lines_for_them: list[str] = []
         self._myself = (connection,)
         self._gathered = 0  # characters in _messages and _log
         self._log: list[str] = []
@@ -111,11 +105,12 @@ class Conversation:
         while more:
             self.flush()
             received, more = self._receive_lines()
-            for turn in _TURN.findall(received):
-                self._restart_limit()
-                lines = split(turn)
-                yield from lines
-                self._end_turn(len(lines))
+            if received:
+                lines = split(received)
+                for first in range(0, len(lines), LINES_PER_TURN):
+                    turn = lines[first : first + LINES_PER_TURN]
+                    yield from turn
+                    self._end_turn(len(turn))
             if self._buffer.too_long:
                 raise LineTooLong
 
@@ -135,7 +130,9 @@ class Conversation:
         return lines, not self._buffer.ended
 
     def _end_turn(self, lines: int) -> None:
-        """Once LINES_PER_TURN lines have been handled, send the gathered output and let other threads run."""
+        """Restart the time limit; after LINES_PER_TURN lines, send the gathered output and let other threads run."""
+        if self._limit:
+            self.connection.allow(*self._limit)
         self._handled += lines
         if self._handled >= LINES_PER_TURN:
             self._handled = 0
@@ -153,10 +150,6 @@ class Conversation:
         self._limit = (seconds, sentence) if seconds is not None and restarts else None
         self.connection.allow(seconds, sentence)
 
-    def _restart_limit(self) -> None:
-        if self._limit:
-            self.connection.allow(*self._limit)
-
     def reply(self, line: str) -> None:
         """Send a line to the client."""
         self.send(self._myself, line)
@@ -170,11 +163,11 @@ class Conversation:
 
         Successive lines to the same sequence object are encoded together and cost little more than one line.
         """
-        if recipients is self._recipients and left_out is self._left_out:
-            self._lines_for_them.append(line)
+        last = self._messages[-1] if self._messages else None
+        if last and recipients is last[0] and left_out is last[1]:
+            last[2].append(line)
         else:
-            self._recipients, self._left_out, self._lines_for_them = recipients, left_out, [line]
-            self._messages.append((recipients, left_out, self._lines_for_them))
+            self._messages.append((recipients, left_out, [line]))
         self._gathered += len(line)
         if self._gathered > GATHERED_CHARACTERS:
             self.flush()
@@ -193,7 +186,6 @@ class Conversation:
         if self._messages:
             blocks = self._blocks_by_recipient()
             self._messages.clear()
-            self._recipients = None
             full = [recipient for recipient, parts in blocks.items() if not recipient.try_send(b"".join(parts))]
             for recipient in full:
                 recipient.send(b"".join(blocks[recipient]))
