@@ -54,7 +54,8 @@ class BackEnds:
     def __init__(self, addresses: dict[str, FamilyAndAddress], key: bytes) -> None:
         self.addresses = addresses
         self.key = key
-        self._changed = threading.Condition()  # guards the rest
+        self._lock = threading.Lock()  # guards the rest
+        self._found_down = threading.Condition(self._lock)
         self._down: set[str] = set()
         self._databases: dict[str, bytes] = {}  # by letter: the first that answered
         self._refused: set[bytes] = set()  # other databases, which were reported
@@ -69,11 +70,11 @@ class BackEnds:
 
     def mark_down(self, letter: str) -> None:
         """Remember that a back end does not answer, and report it once."""
-        with self._changed:
+        with self._lock:
             if letter not in self._down:
                 LOG.write(f"Server {letter} at {self._shown(letter)} is not answering")
                 self._down.add(letter)
-                self._changed.notify()
+                self._found_down.notify()
 
     def database(self, letter: str) -> bytes:
         """Return the id of a back end's database, or ANY_DATABASE before its first reply."""
@@ -81,7 +82,7 @@ class BackEnds:
 
     def accepts(self, letter: str, database: bytes) -> bool:
         """Return whether this database is the one that answered first; report another one."""
-        with self._changed:
+        with self._lock:
             expected = self._databases.setdefault(letter, database)
             if database == expected:
                 return True
@@ -105,8 +106,8 @@ class BackEnds:
                     self._search(letter)
                 except Exception:
                     logging.exception("search")
-            with self._changed:
-                self._changed.wait_for(lambda: self._down)
+            with self._lock:
+                self._found_down.wait_for(lambda: self._down)
                 letters = sorted(self._down)
             time.sleep(SEARCH_AGAIN_SECONDS)
 
@@ -117,7 +118,7 @@ class BackEnds:
         except NoAnswer:
             self.mark_down(letter)
             return
-        with self._changed:
+        with self._lock:
             self._down.discard(letter)
         LOG.write(f"Server {letter} has sent its room status: {shortened(rooms)}")
 
@@ -192,10 +193,12 @@ class BackEndClient:
         """Return the reply to a request, or None if it does not come in time; discard all other datagrams."""
         end = time.monotonic() + seconds
         while True:
-            with suppress(OSError, BadDatagram):  # nothing came, the back end is not running, or the datagram is forged
+            try:
                 reply = unpack(self._back_ends.key, sock.recv(MAX_DATAGRAM_BYTES + 1))
-                if reply.action == Action.REPLY and reply.request_id == request.request_id:
-                    return reply
+            except (OSError, BadDatagram):  # nothing came, the back end is not running, or the datagram is forged
+                reply = None
+            if reply and reply.action == Action.REPLY and reply.request_id == request.request_id:
+                return reply
             if time.monotonic() >= end:
                 return None
 

@@ -64,9 +64,10 @@ class Log:
         self._writer.start()
 
     def _keep(self, block: bytes) -> None:
+        if not self._blocks:
+            self._filled.notify()
         self._blocks.append(block)
         self._pending_bytes += len(block)
-        self._filled.notify()
 
     def _write_for_ever(self) -> None:
         while True:
