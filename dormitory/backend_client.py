@@ -30,6 +30,7 @@ from net.command_line import shown_address
 from net.log import LOG
 
 PAUSES_SECONDS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # between repetitions; 3 seconds in all
+SHORT_PAUSES_SECONDS = PAUSES_SECONDS[:5]  # for a client who has already waited for another back end in vain
 SEARCH_PAUSES_SECONDS = (0.1, 0.3)  # for each of three back ends: one that is up again is found within two seconds
 SEARCH_AGAIN_SECONDS = 0.2
 
@@ -143,16 +144,16 @@ class BackEndClient:
         for sock in self._sockets.values():
             sock.close()
 
-    def ask(self, letter: str, action: Action, text: str) -> str:
+    def ask(self, letter: str, action: Action, text: str, pauses: Sequence[float] = PAUSES_SECONDS) -> str:
         """Return a back end's answer: the texts of all its pages.
 
         Raises:
-            NoAnswer: the back end is down, or does not answer within the sum of PAUSES_SECONDS.
+            NoAnswer: the back end is down, or does not answer within the sum of the pauses.
         """
         if self._back_ends.is_down(letter):
             raise NoAnswer(letter)
         try:
-            return self.ask_pages(letter, action, text, PAUSES_SECONDS)
+            return self.ask_pages(letter, action, text, pauses)
         except NoAnswer:
             self._back_ends.mark_down(letter)
             raise

@@ -4,10 +4,10 @@ The last LOGIN on the connection alone decides what the user may do.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 
-from dormitory.backend_client import BackEndClient, BackEnds, NoAnswer
+from dormitory.backend_client import PAUSES_SECONDS, SHORT_PAUSES_SECONDS, BackEndClient, BackEnds, NoAnswer
 from dormitory.login_queue import TooManyLogins
 from dormitory.members import NAME, Members
 from dormitory.wire import CODE, KINDS, RESERVATION_ID, Action, shortened
@@ -164,16 +164,18 @@ class Session:
     def _ask_each(self, letters: Iterable[str], action: Action, more: str = "") -> list[str]:
         """Return the answers of several back ends, except empty ones; that of a silent Server S is S=?."""
         answers = []
+        pauses: Sequence[float] = PAUSES_SECONDS
         for letter in letters:
             try:
-                answers.append(self._ask(letter, action, letter + more))
+                answers.append(self._ask(letter, action, letter + more, pauses))
             except NoAnswer:
                 answers.append(f"{letter}=?")
+                pauses = SHORT_PAUSES_SECONDS
         return [answer for answer in answers if answer]
 
-    def _ask(self, letter: str, action: Action, text: str) -> str:
+    def _ask(self, letter: str, action: Action, text: str, pauses: Sequence[float] = PAUSES_SECONDS) -> str:
         self._client.log(f"request sent to Server {letter} over UDP")
-        answer = self._back_ends.ask(letter, action, text)
+        answer = self._back_ends.ask(letter, action, text, pauses)
         self._client.log(f"response received from Server {letter} over UDP: {shortened(answer) or 'nothing'}")
         return answer
 

@@ -256,6 +256,18 @@ def test_a_back_end_that_is_down_is_reported_once_answered_at_once_and_found_aga
     assert ask(alice, "RESERVE S1") == "RESERVED S1 8"
 
 
+def test_when_all_back_ends_fall_silent_list_waits_for_the_first_of_them_and_briefly_for_the_others(
+    dormitory: Dormitory,
+) -> None:
+    dormitory.start()
+    guest = dormitory.log_in("eve")
+    for back_end in dormitory.back_ends.values():
+        back_end.kill()
+    began = time.monotonic()
+    assert ask(guest, "LIST") == "ROOMS S=? D=? U=?"
+    assert time.monotonic() - began < 7.0  # three times the patience of a single request would be nine
+
+
 def test_a_client_is_told_at_once_that_a_back_end_was_never_started_and_uses_it_when_it_is(
     dormitory: Dormitory,
 ) -> None:
