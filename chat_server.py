@@ -218,7 +218,7 @@ def main() -> int:
         client.allow(options.login_seconds, f"No JOIN within {options.login_seconds} seconds")
         ChatSession(client, users).run()
 
-    return process.serve(options, options.port, converse)
+    return process.serve(options, converse)
 
 
 if __name__ == "__main__":

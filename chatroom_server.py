@@ -28,12 +28,11 @@ import threading
 from collections.abc import Callable, Iterable
 
 from net import process
-from net.command_line import MAX_PORT, add_number, fail, port_number, reason, shown_address
+from net.command_line import MAX_PORT, add_number, fail, port_number, reason
 from net.connection import TimeLimitPassed
 from net.conversation import Conversation, counted_clients
 from net.log import LOG
-from net.server import SERVER_DESCRIPTORS, Places, Server, stop_all
-from net.tls import BadCertificate, Certificate
+from net.server import SERVER_DESCRIPTORS, Handler, Server, stop_all
 from protocol import (
     ROOM_NAME_RULE,
     LineTooLong,
@@ -67,7 +66,7 @@ class Room:
 
     Args:
         name: the room's name.
-        site: where the room listens.
+        open_server: returns a server that calls the given handler.
 
     Attributes:
         name: as given.
@@ -78,9 +77,9 @@ class Room:
         RuntimeError: no thread can be started.
     """
 
-    def __init__(self, name: str, site: "Site") -> None:
+    def __init__(self, name: str, open_server: Callable[[Handler], Server]) -> None:
         self.name = name
-        self.server = site.open_server(self._relay)
+        self.server = open_server(self._relay)
         self.server.start()
 
     def _relay(self, member: Conversation) -> None:
@@ -99,56 +98,37 @@ class Room:
             member.log(f"left room {self.name}")
 
 
-class Site:
-    """The settings that all rooms share: where and how they listen.
+class Rooms:
+    """All rooms, in order of creation.
 
     Args:
-        host: the name or address.
+        lobby: the server whose host, limits and certificate the rooms share.
         ports: the ports that rooms may use; with ANY_FREE_PORT, the system chooses.
-        places: limits the connections to the lobby and to all rooms together.
-        login_seconds: the time limit for a TLS handshake.
-        certificate: the server's certificate, if it speaks TLS.
+        max_rooms: how many rooms may exist at once.
     """
 
-    def __init__(
-        self, host: str, ports: range, places: Places, login_seconds: int, certificate: Certificate | None
-    ) -> None:
-        self._host = host
+    def __init__(self, lobby: Server, ports: range, max_rooms: int) -> None:
+        self._lobby = lobby
         self._ports = ports
-        self._places = places
-        self._login_seconds = login_seconds
-        self._certificate = certificate
+        self._max_rooms = max_rooms
+        self._lock = threading.Lock()  # guards all below
+        self._by_name: dict[str, Room] = {}
+        self._reserved: set[str] = set()  # names of rooms that are being created
 
-    def open_server(self, handler: Callable[[Conversation], None]) -> Server:
-        """Return a server that listens on the first free port.
+    def open_server(self, handler: Handler) -> Server:
+        """Return a server for a room, which listens on the first free port.
 
         Raises:
             OSError: no port or no descriptor is free.
         """
         for port in self._ports:
             try:
-                return Server(self._host, port, handler, self._places, self._login_seconds, self._certificate)
+                return self._lobby.open_another(port, handler)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise
         first, last = self._ports[0], self._ports[-1]
         raise OSError(errno.EADDRINUSE, f"all ports from {first} to {last} are in use")
-
-
-class Rooms:
-    """All rooms, in order of creation.
-
-    Args:
-        site: where rooms listen.
-        max_rooms: how many rooms may exist at once.
-    """
-
-    def __init__(self, site: Site, max_rooms: int) -> None:
-        self.site = site
-        self._max_rooms = max_rooms
-        self._lock = threading.Lock()  # guards all below
-        self._by_name: dict[str, Room] = {}
-        self._reserved: set[str] = set()  # names of rooms that are being created
 
     def reserve(self, name: str) -> None:
         """Reserve a name for a room that the caller creates; add() or release() must follow.
@@ -201,11 +181,11 @@ class Rooms:
         with self._lock:
             return list(self._by_name)
 
-    def close(self) -> list[Room]:
-        """Remove all rooms, so that no other thread stops them; return the rooms, which the caller must stop."""
+    def remove_all(self) -> list[Server]:
+        """Remove all rooms, so that no other thread stops them; return their servers, which the caller must stop."""
         with self._lock:
-            rooms, self._by_name = list(self._by_name.values()), {}
-            return rooms
+            rooms, self._by_name = self._by_name, {}
+            return [room.server for room in rooms.values()]
 
     def _find(self, name: str) -> Room:
         if name not in self._by_name:
@@ -249,25 +229,17 @@ def port_range(text: str) -> range:
 def server(options: argparse.Namespace) -> int:
     """Listen for the lobby and serve until SIGINT or SIGTERM; then stop the lobby and all rooms together."""
     process.prepare(options.max_connections + options.max_rooms * SERVER_DESCRIPTORS, os.getpid())
-    places = process.places(options)
+
+    def converse(client: Conversation) -> None:
+        client.allow(options.login_seconds, f"No request within {options.login_seconds} seconds")
+        connection_handler(client, rooms)
+
     try:
-        certificate = process.certificate(options)
-        site = Site(options.host, options.room_ports, places, options.login_seconds, certificate)
-        rooms = Rooms(site, options.max_rooms)
-
-        def converse(client: Conversation) -> None:
-            client.allow(options.login_seconds, f"No request within {options.login_seconds} seconds")
-            connection_handler(client, rooms)
-
-        lobby = Server(options.host, options.port, converse, places, options.login_seconds, certificate)
-    except BadCertificate as error:
+        lobby = process.open_server(options, options.port, converse)
+    except process.CannotStart as error:
         return fail(str(error))
-    except OSError as error:
-        return process.cannot_listen(options.host, options.port, error)
-    LOG.write(f"Listening on {shown_address(options.host, lobby.port)}")
-    lobby.start()
-    process.wait_for_stop(certificate)
-    return process.end_process([lobby, *(room.server for room in rooms.close())])
+    rooms = Rooms(lobby, options.room_ports, options.max_rooms)
+    return process.run(lobby, others=rooms.remove_all)
 
 
 def connection_handler(client: Conversation, rooms: Rooms) -> None:
@@ -324,7 +296,7 @@ def room_creation_handler(rooms: Rooms, name: str) -> str:
     """
     rooms.reserve(name)
     try:
-        room = Room(name, rooms.site)
+        room = Room(name, rooms.open_server)
     except (OSError, RuntimeError) as error:
         rooms.release(name)
         raise RequestFailed(RoomStatus.UNKNOWN_FAILURE, f"Room {name} cannot be opened: {reason(error)}") from None

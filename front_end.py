@@ -29,14 +29,11 @@ import json
 from http import HTTPStatus
 from pathlib import Path
 
+from net import process
 from net.command_line import fail, host_and_port, port_number, shown_address
 from net.connect import add_tls_options
 from net.connection import Connection, TimeLimitPassed
 from net.conversation import Conversation
-from net.log import LOG
-from net.process import add_server_options, cannot_listen, certificate, end_process, places, prepare, wait_for_stop
-from net.server import Server
-from net.tls import BadCertificate
 from protocol import harmless, is_room_name
 from web.http import HeadReader, Refused, Request, check_upgrade, response, switching_protocols
 from web.tab import System, Tab
@@ -82,7 +79,7 @@ class FrontEnd:
         self._files = read_files()
         given = {name: name in self._systems for name in SYSTEMS}
         self._files["/systems.json"] = (TYPES[".json"], json.dumps(given).encode())
-        self._places = places(options)
+        self._places = process.places(options)
 
     def converse(self, client: Conversation) -> None:
         """Serve a browser's connection; the connection's own thread runs this."""
@@ -214,21 +211,14 @@ def given_systems(options: argparse.Namespace) -> dict[str, tuple[str, int]]:
 def main() -> int:
     """Parse the command line and serve; return the exit status."""
     options = command_line().parse_args()
-    prepare(2 * (options.max_connections + REFUSED_CONNECTIONS), os.getpid())  # a tab has two sockets
+    process.prepare(2 * (options.max_connections + REFUSED_CONNECTIONS), os.getpid())  # a tab has two sockets
+    front_end = FrontEnd(options)
     try:
-        front_end = FrontEnd(options)
-        proof = certificate(options)
-        all_places = places(options, REFUSED_CONNECTIONS)
-        server = Server(options.host, options.port, front_end.converse, all_places, options.login_seconds, proof)
-    except BadCertificate as error:
+        server = process.open_server(options, options.port, front_end.converse, REFUSED_CONNECTIONS)
+    except process.CannotStart as error:
         return fail(str(error))
-    except OSError as error:
-        return cannot_listen(options.host, options.port, error)
     front_end.port = server.port
-    LOG.write(f"Listening on {shown_address(options.host, server.port)}")
-    server.start()
-    wait_for_stop(proof)
-    return end_process([server])
+    return process.run(server)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -257,7 +247,7 @@ def command_line() -> argparse.ArgumentParser:
         help="another name or address, such as 192.0.2.1, under which browsers reach the front end, on any port; "
         "without it, only requests for --host, localhost, 127.0.0.1 and [::1] are served",
     )
-    add_server_options(parser, "127.0.0.1")
+    process.add_server_options(parser, "127.0.0.1")
     parser.set_defaults(login_seconds=HEAD_SECONDS)
     add_tls_options(parser)
     return parser

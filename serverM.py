@@ -35,11 +35,10 @@ from dormitory.session import Session
 from dormitory.shared_key import load_key
 from dormitory.textfiles import Malformed, add_data_dir, explain
 from net import process
-from net.command_line import add_number, fail, host_and_port, port_number, reason, shown_address
+from net.command_line import add_number, fail, host_and_port, port_number, reason
 from net.conversation import Conversation
 from net.log import LOG
-from net.server import Server, resolve
-from net.tls import BadCertificate
+from net.server import resolve
 
 TCP_PORT = 25000
 BACK_END_PORTS = {"S": 21000, "D": 22000, "U": 23000}
@@ -54,9 +53,6 @@ def serve(options: argparse.Namespace) -> int:
     try:
         members = Members(options.data_dir / MEMBER_FILE)
         back_ends = BackEnds(back_end_addresses(options), load_key(options.data_dir))
-        certificate = process.certificate(options)
-    except BadCertificate as error:
-        return fail(str(error))
     except (Malformed, OSError) as error:
         return fail(explain(error))
 
@@ -64,16 +60,14 @@ def serve(options: argparse.Namespace) -> int:
         client.allow(options.login_seconds, f"No LOGIN within {options.login_seconds} seconds", restarts=False)
         Session(client, members, back_ends, options.idle_seconds).run()
 
-    places = process.places(options)
     try:
-        server = Server(options.host, options.tcp_port, converse, places, options.login_seconds, certificate)
-    except OSError as error:
-        return process.cannot_listen(options.host, options.tcp_port, error)
-    LOG.write(f"Listening on {shown_address(options.host, server.port)}", *members.warnings())
+        server = process.open_server(options, options.tcp_port, converse)
+    except process.CannotStart as error:
+        return fail(str(error))
+    for warning in members.warnings():
+        LOG.write(warning)
     back_ends.start_search()
-    server.start()
-    process.wait_for_stop(certificate)
-    return process.end_process([server])
+    return process.run(server)
 
 
 def back_end_addresses(options: argparse.Namespace) -> dict[str, tuple[int, Any]]:

@@ -154,7 +154,7 @@ def main() -> int:
         theatre = Theatre(options.seats_file)
     except SeatFileError as error:
         return fail(str(error))
-    return serve(options, options.port, lambda client: sell(client, theatre, options.hold_seconds))
+    return serve(options, lambda client: sell(client, theatre, options.hold_seconds))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -26,6 +26,10 @@ SWITCH_SECONDS = 0.5
 STOPPING_SWITCH_SECONDS = 0.0005  # the thread that stops the others must get its turn among hundreds that are busy
 PROCESSORS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
 SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+class CannotStart(Exception):
+    """A server cannot start; the text says why, in one line."""
 
 
 def add_server_options(parser: argparse.ArgumentParser, host: str = "0.0.0.0") -> None:
@@ -51,7 +55,7 @@ def places(options: argparse.Namespace, extra: int = 0) -> Places:
     return Places(options.max_connections + extra, per_address + extra)
 
 
-def certificate(options: argparse.Namespace) -> Certificate | None:
+def _certificate(options: argparse.Namespace) -> Certificate | None:
     """Return the certificate that the options name, or None for a server that does not speak TLS.
 
     Raises:
@@ -64,25 +68,56 @@ def certificate(options: argparse.Namespace) -> Certificate | None:
     return Certificate(options.tls_certificate, options.tls_key)
 
 
-def serve(options: argparse.Namespace, port: int, handler: Handler) -> int:
+def serve(options: argparse.Namespace, handler: Handler) -> int:
     """Serve until SIGINT or SIGTERM, then exit; return the program's exit status if the server cannot start."""
     prepare(options.max_connections, os.getpid())
     try:
-        proof = certificate(options)
-        server = Server(options.host, port, handler, places(options), options.login_seconds, proof)
-    except BadCertificate as error:
+        server = open_server(options, options.port, handler)
+    except CannotStart as error:
         return fail(str(error))
+    return run(server)
+
+
+def open_server(options: argparse.Namespace, port: int, handler: Handler, extra_places: int = 0) -> Server:
+    """Return a server that listens, and write the status line that says where.
+
+    Args:
+        options: the command line; the parser was given add_server_options().
+        port: the port.
+        handler: called with each conversation.
+        extra_places: for connections beyond those that the options allow.
+
+    Raises:
+        CannotStart: the certificate cannot be used, or the server cannot listen.
+    """
+    try:
+        all_places = places(options, extra_places)
+        server = Server(options.host, port, handler, all_places, options.login_seconds, _certificate(options))
+    except BadCertificate as error:
+        raise CannotStart(str(error)) from error
     except OSError as error:
-        return cannot_listen(options.host, port, error)
+        raise cannot_listen(options.host, port, error) from error
     LOG.write(f"Listening on {shown_address(options.host, server.port)}")
+    return server
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> CannotStart:
+    """Return the exception that says why a server cannot listen."""
+    return CannotStart(f"Cannot listen on {shown_address(host, port)}: {reason(error)}")
+
+
+def run(server: Server, others: Callable[[], Iterable[Server]] = tuple) -> NoReturn:
+    """Serve until SIGINT or SIGTERM; then stop the server, and the others that exist by then, and exit with status 0.
+
+    The kernel closes what is still open. A normal exit of the interpreter could take seconds while hundreds of threads
+    are busy.
+    """
     server.start()
-    wait_for_stop(proof)
-    return end_process([server])
-
-
-def cannot_listen(host: str, port: int, error: OSError) -> int:
-    """Print one line that says why a server cannot listen; return the program's exit status."""
-    return fail(f"Cannot listen on {shown_address(host, port)}: {reason(error)}")
+    wait_for_stop(server.certificate)
+    sys.setswitchinterval(STOPPING_SWITCH_SECONDS)
+    stop_orderly([server, *others()])
+    LOG.flush(FLUSH_SECONDS)
+    os._exit(0)
 
 
 def prepare(descriptors: int, processor: int) -> None:
@@ -145,14 +180,3 @@ def _reload(proof: Certificate) -> None:
         LOG.write("The certificate was read again; new connections use it")
     except BadCertificate as error:
         LOG.write(f"The certificate was not replaced: {error}")
-
-
-def end_process(servers: Sequence[Server]) -> NoReturn:
-    """Stop servers, write the last status lines, and exit with status 0; the kernel closes what is still open.
-
-    A normal exit of the interpreter could take seconds while hundreds of threads are busy.
-    """
-    sys.setswitchinterval(STOPPING_SWITCH_SECONDS)
-    stop_orderly(servers)
-    LOG.flush(FLUSH_SECONDS)
-    os._exit(0)

@@ -79,6 +79,7 @@ class Server:
 
     Attributes:
         port: the port that the server listens on.
+        certificate: as given.
 
     Raises:
         OSError: the server cannot listen on this host and port.
@@ -103,16 +104,25 @@ class Server:
         self._pending = select.poll()  # reports clients that have connected and are not yet accepted
         self._pending.register(self._listener, select.POLLIN)
         self.port: int = self._listener.getsockname()[1]
+        self.certificate = certificate
+        self._host = host
         self._handler = handler
         self._places = places
         self._login_seconds = login_seconds
-        self._certificate = certificate
         self._stopping = threading.Event()
         self._lock = threading.Lock()  # guards accepting and all below
         self._ended = threading.Condition(self._lock)  # notified when a connection ends
         self._connections: dict[Connection, None] = {}  # an ordered set: members who read in turn wait less
         self._snapshot: tuple[Connection, ...] | None = None  # of _connections, until they change
         self._acceptor = threading.Thread(target=self._accept_for_ever, name=f"accept {self.port}", daemon=True)
+
+    def open_another(self, port: int, handler: Handler) -> "Server":
+        """Return a server with the same host, limits and certificate, which shares this server's places.
+
+        Raises:
+            OSError: it cannot listen on this port.
+        """
+        return Server(self._host, port, handler, self._places, self._login_seconds, self.certificate)
 
     def start(self) -> None:
         """Start the accepting thread.
@@ -208,7 +218,7 @@ class Server:
     def _admit(self, sock: socket.socket, address: tuple[str, int]) -> Connection | None:
         """Return a new connection, or None if no place is free or the client has left."""
         try:
-            tls = self._certificate.context if self._certificate else None
+            tls = self.certificate.context if self.certificate else None
             connection = Connection(sock, self._stop_fd, address[0], tls)
         except OSError:  # the client has left already
             sock.close()
