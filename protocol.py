@@ -72,8 +72,7 @@ class LineBuffer:
         self.answer = b""
         if self._telnet or _IAC in data:
             data = self._remove_telnet(self._telnet + data)
-        if self._line:
-            data = self._line + data
+        data = self._line + data
         if _CR in data:  # RFC 854: a line ends with CR LF, and CR NUL stands for CR alone, here the Enter key
             data = data.replace(b"\r\n", b"\n").replace(b"\r\0", b"\n")
         if _EOT in data and self.eot_ends_input:
@@ -84,10 +83,7 @@ class LineBuffer:
         self._line = data[end:]
         if self._line or self._telnet:
             self.too_long = max(len(self._line.removesuffix(b"\r")), len(self._telnet)) > MAX_LINE_BYTES
-        lines = data[:end]
-        if _BACKSPACE in lines or _DELETE in lines:
-            return _erased(lines)
-        return lines
+        return _erased(data[:end])
 
     def end(self) -> bytes:
         """End the input; return an unfinished last line with a newline, or b"" if there is none."""

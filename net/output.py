@@ -13,12 +13,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from net.stream import Stream
+from net.stream import RETRY_SECONDS, Stream
 
 BACKLOG_BYTES = 1 << 20
 LEAST_BYTES_PER_SECOND = 1 << 16
 PERIOD_SECONDS = 5.0
-RETRY_SECONDS = 0.25  # poll() reports a socket as writable only when a third of its buffer is free
 
 
 class Output:
