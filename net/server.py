@@ -111,7 +111,8 @@ class Server:
         self._login_seconds = login_seconds
         self._stopping = threading.Event()
         self._lock = threading.Lock()  # guards accepting and all below
-        self._ended = threading.Condition(self._lock)  # notified when a connection ends
+        self._ended = threading.Condition(self._lock)  # notified when a connection or the accepting thread ends
+        self._accepting = True
         self._connections: dict[Connection, None] = {}  # an ordered set: members who read in turn wait less
         self._snapshot: tuple[Connection, ...] | None = None  # of _connections, until they change
         self._acceptor = threading.Thread(target=self._accept_for_ever, name=f"accept {self.port}", daemon=True)
@@ -133,6 +134,7 @@ class Server:
         try:
             self._acceptor.start()
         except RuntimeError:
+            self._end_accepting()
             stop_all([self])
             raise
 
@@ -164,22 +166,15 @@ class Server:
                 connection.finish(farewell)
         os.close(self._stop_writer)
 
-    def close_listener(self, deadline: float) -> None:
-        """Wait for the accepting thread until a deadline (of time.monotonic()), then close the listening socket."""
-        if self._acceptor.ident:
-            self._acceptor.join(max(0.0, deadline - time.monotonic()))
-        with self._lock:
-            self._listener.close()
-
     def cut_off(self) -> None:
         """Cut off all connections that have not ended."""
         for connection in self.connections():
             connection.abort()
 
     def wait_for_end(self, seconds: float) -> bool:
-        """Wait until all connections have ended, for at most this many seconds; return whether they have."""
-        with self._ended:
-            return self._ended.wait_for(lambda: not self._connections, seconds)
+        """Wait until accepting and all connections have ended, at most this many seconds; return whether they have."""
+        with self._lock:
+            return self._ended.wait_for(lambda: not self._accepting and not self._connections, seconds)
 
     def close(self) -> None:
         """Close the pipe; call this only when no connection is left."""
@@ -200,6 +195,13 @@ class Server:
                     LOG.write(f"Cannot accept for now: {reason(error)}")
                     complained = True
                 self._stopping.wait(ACCEPT_AGAIN_SECONDS)
+        self._end_accepting()
+
+    def _end_accepting(self) -> None:
+        with self._lock:
+            self._listener.close()
+            self._accepting = False
+            self._ended.notify_all()
 
     def _accept_waiting(self) -> None:
         """Accept the clients that have connected by now."""
@@ -286,9 +288,6 @@ def stop_orderly(servers: Sequence[Server], farewell: bytes = b"") -> bool:
     """Stop accepting and let every conversation end; return whether all ended within ORDERLY_STOP_SECONDS."""
     for server in servers:
         server.begin_stop(farewell)
-    deadline = time.monotonic() + CUT_OFF_SECONDS
-    for server in servers:
-        server.close_listener(deadline)
     return _wait_for_end(servers, ORDERLY_STOP_SECONDS)
 
 
