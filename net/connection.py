@@ -22,7 +22,7 @@ class TimeLimitPassed(Exception):
 class Connection:
     """A client's connection.
 
-    Any thread may call send(), try_send(), post() and finish(), which are methods of Output.
+    Any thread may call send(), post() and finish(), which are methods of Output.
 
     The owner ends the connection with close(), which sends the backlog first. Another thread that gives the client up
     calls abort(), and the owner's next receive() finds the input ended.
@@ -46,7 +46,6 @@ class Connection:
         self._stream = _tls_stream(sock, tls) if tls else Stream(sock)
         self._output = Output(self._stream, self.log, held=tls is not None)
         self.send = self._output.send
-        self.try_send = self._output.try_send
         self.post = self._output.post
         self.finish = self._output.finish
         self.stop_fd = stop_fd

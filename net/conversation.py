@@ -186,7 +186,7 @@ class Conversation:
         if self._messages:
             blocks = self._blocks_by_recipient()
             self._messages.clear()
-            full = [recipient for recipient, parts in blocks.items() if not recipient.try_send(b"".join(parts))]
+            full = [client for client, parts in blocks.items() if not client.send(b"".join(parts), blocking=False)]
             for recipient in full:
                 recipient.send(b"".join(blocks[recipient]))
         if self._log:

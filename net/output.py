@@ -42,21 +42,23 @@ class Output:
         self._open = True  # False: further data is discarded
         self._lost = False  # the client was given up, or sending has failed
 
-    def send(self, data: bytes | bytearray) -> None:
-        """Send data as a whole and in order; block while the backlog is full. Do nothing if the client is gone."""
-        with self._lock:
-            if rest := self._write_first(data):
-                if not self._fits(rest):
-                    self._wait_until(lambda: self._fits(rest, BACKLOG_BYTES // 2))
-                self._append(rest)
+    def send(self, data: bytes | bytearray, blocking: bool = True) -> bool:
+        """Send data as a whole and in order; do nothing if the client is gone.
 
-    def try_send(self, data: bytes | bytearray) -> bool:
-        """Send data as send() does, unless that would block; return False if it would."""
+        Args:
+            data: the data.
+            blocking: whether to block while the backlog is full.
+
+        Returns:
+            Whether the data was taken; False only if the backlog is full and blocking is false.
+        """
         with self._lock:
             if rest := self._write_first(data):
                 if not self._fits(rest):
                     self._begin_period()  # so that several clients that do not read are dropped at the same time
-                    return False
+                    if not blocking:
+                        return False
+                    self._wait_until(lambda: self._fits(rest, BACKLOG_BYTES // 2))
                 self._append(rest)
             return True
 

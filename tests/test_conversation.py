@@ -284,7 +284,7 @@ def test_a_recipient_that_reads_does_not_wait_for_one_that_does_not(
 ) -> None:
     monkeypatch.setattr(output, "PERIOD_SECONDS", WAIT_SECONDS)
     alice, stuck, reading = (house.client() for _ in range(3))
-    while stuck.connection.try_send(b"x" * 10_000):
+    while stuck.connection.send(b"x" * 10_000, blocking=False):
         pass
     alice.conversation.send((stuck.connection, reading.connection), "x" * 100_000)
     flusher = in_thread(alice.conversation.flush)
@@ -300,7 +300,7 @@ def test_three_recipients_that_do_not_read_are_dropped_after_one_period_together
     monkeypatch.setattr(output, "PERIOD_SECONDS", PERIOD_SECONDS)
     alice, *stuck = (house.client() for _ in range(4))
     for client in stuck:
-        while client.connection.try_send(b"x" * 10_000):
+        while client.connection.send(b"x" * 10_000, blocking=False):
             pass
     alice.conversation.send([client.connection for client in stuck], "x" * 100_000)
     began = time.monotonic()

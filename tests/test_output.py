@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from conftest import WAIT_SECONDS, new_threads, wait_until
@@ -81,7 +82,7 @@ def fill(connected: Connection) -> int:
     count = 0
     refused_since = time.monotonic()
     while time.monotonic() < refused_since + 4 * RETRY_SECONDS:
-        if connected.try_send(LINE % count):
+        if connected.send(LINE % count, blocking=False):
             count += 1
             refused_since = time.monotonic()
         else:
@@ -139,7 +140,7 @@ def test_blocks_that_the_kernel_accepts_in_parts_arrive_whole(served: Ends) -> N
 
 def test_every_way_to_send_keeps_the_order(served: Ends) -> None:
     connected, client = served
-    senders: list[Callable[[bytes], object]] = [connected.send, connected.try_send, connected.post]
+    senders: list[Callable[[bytes], object]] = [connected.send, partial(connected.send, blocking=False), connected.post]
     for number in range(900):  # fits into the backlog
         senders[number % 3](LINE % number)
     assert receive(client, 900 * LINE_BYTES) == lines(900)
@@ -191,13 +192,13 @@ def test_a_blocked_sender_goes_on_when_half_the_backlog_has_drained(
     assert data + receive(client, (count + 1) * LINE_BYTES - len(data)) == lines(count + 1)
 
 
-def test_try_send_sends_all_or_nothing_and_does_not_block(served: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_send_without_blocking_sends_all_or_nothing(served: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "PERIOD_SECONDS", WAIT_SECONDS)
     connected, client = served
     count = fill(connected)
-    assert not connected.try_send(b"x" * LINE_BYTES)
+    assert not connected.send(b"x" * LINE_BYTES, blocking=False)
     assert receive(client, count * LINE_BYTES) == lines(count)
-    assert connected.try_send(b"after\n")
+    assert connected.send(b"after\n", blocking=False)
     assert receive(client, 6) == b"after\n"
 
 
@@ -256,7 +257,7 @@ def test_a_client_whose_backlog_has_drained_before_is_dropped_one_period_after_i
     connected, client = served
     fill(connected)
     receive(client, output.BACKLOG_BYTES)
-    wait_until(lambda: connected.try_send(LINE % 0), "room in the backlog")
+    wait_until(lambda: connected.send(LINE % 0, blocking=False), "room in the backlog")
     fill(connected)
     began = time.monotonic()
     connected.send(LINE % 0)
@@ -302,7 +303,7 @@ def test_sends_to_a_client_that_has_gone_do_nothing(served: Ends) -> None:
     connected, client = served
     client.close()
     send_lines(connected, 0, 5000)
-    assert connected.try_send(b"x" * 2 * output.BACKLOG_BYTES)
+    assert connected.send(b"x" * 2 * output.BACKLOG_BYTES, blocking=False)
 
 
 # The end
