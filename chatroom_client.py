@@ -23,11 +23,10 @@ import argparse
 import io
 import re
 import signal
-import socket
-from contextlib import closing, suppress
+from contextlib import suppress
 
 from net.command_line import MAX_PORT, discard_output, fail, port_number, reason
-from net.connect import WOULD_BLOCK, CannotConnect, add_tls_options, connect
+from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import ROOM_NAME_RULE, RoomAction, RoomStatus, harmless, is_room_name, room_request
 from terminal.console import Console
 from terminal.room_session import RoomSession
@@ -42,7 +41,6 @@ QUIT or EXIT  end, as Ctrl-D does
 """
 PROMPT = "Command> "
 ANSWER_SECONDS = 30.0
-RECEIVE_BYTES = 1 << 16
 MAX_NAME_LENGTH = 32
 
 
@@ -50,33 +48,24 @@ class Refused(Exception):
     """The client or the server refused a command; the text is a sentence that says why."""
 
 
-class ServerLost(Exception):
-    """The connection to the lobby has ended; the text says why, as far as the client knows."""
-
-    def __str__(self) -> str:
-        return f"The connection to the server is lost: {self.args[0]}"
-
-
 class Lobby:
     """The connection to the lobby.
 
     Args:
-        sock: the connection; between requests, the server sends nothing unless it ends the connection.
+        lines: the connection; between requests, the server sends nothing unless it ends the connection.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self._received = b""
+    def __init__(self, lines: ServerLines) -> None:
+        self.lines = lines
 
     def request(self, action: RoomAction, name: str = "") -> str:
         """Send a request; return the information in the reply.
 
         Raises:
             Refused: the server refused the request.
-            ServerLost: the server did not send a reply.
+            ConnectionLost: the server did not send a reply.
         """
-        with suppress(OSError):  # reading the reply raises ServerLost
-            self.sock.sendall(room_request(action, name))
+        self.lines.send(room_request(action, name))
         status, information = self._read_reply()
         if status is not RoomStatus.SUCCESS:
             raise Refused(f"{information}.")
@@ -86,37 +75,19 @@ class Lobby:
         """Read input that has arrived without a request, if there is any.
 
         Raises:
-            ServerLost: the server has closed the connection, or has sent the reason why it will.
+            ConnectionLost: the server has closed the connection, or has sent the reason why it will.
         """
-        self.sock.setblocking(False)
-        try:
-            self._receive()
-        except WOULD_BLOCK:  # only a message of the TLS protocol itself arrived
-            return
-        finally:
-            self.sock.settimeout(ANSWER_SECONDS)
-        raise ServerLost(self._read_reply()[1])
+        if self.lines.receive():
+            raise ConnectionLost(self._read_reply()[1])
 
     def _read_reply(self) -> tuple[RoomStatus, str]:
-        while b"\n" not in self._received:
-            self._receive()
-        line, _, self._received = self._received.partition(b"\n")
-        text = harmless(line.rstrip(b"\r"))
+        line = self.lines.read_line()
+        if line is None:
+            raise ConnectionLost("the server closed it")
         try:
-            return RoomStatus(line[0]), text[1:]
+            return RoomStatus(line[0]), harmless(line[1:])
         except (IndexError, ValueError):  # not a chat room server, or the reason why it closes the connection
-            raise ServerLost(text) from None
-
-    def _receive(self) -> None:
-        try:
-            data = self.sock.recv(RECEIVE_BYTES)
-        except WOULD_BLOCK:
-            raise
-        except OSError as error:
-            raise ServerLost(reason(error)) from None
-        if not data:
-            raise ServerLost("the server closed it")
-        self._received += data
+            raise ConnectionLost(harmless(line)) from None
 
 
 class Prompt:
@@ -139,7 +110,7 @@ class Prompt:
         The LIST at the start is a first request; after it, the server sets the client no time limit.
 
         Raises:
-            ServerLost: the connection to the lobby has ended.
+            ConnectionLost: the connection to the lobby has ended.
         """
         self._console.show(HELP + self._list() + "\n")
         with suppress(EOFError):
@@ -156,7 +127,7 @@ class Prompt:
             line = self._console.next_line()
             if line is not None:
                 return line
-            _, readable, _ = self._console.wait([self._lobby.sock])
+            _, readable, _ = self._console.wait([self._lobby.lines])
             if readable:
                 self._lobby.check()
 
@@ -205,11 +176,11 @@ def parse_join(information: str) -> tuple[int, int]:
     """Return the port and the number of members in a reply to JOIN.
 
     Raises:
-        ServerLost: the reply has another form, so the server is not a chat room server.
+        ConnectionLost: the reply has another form, so the server is not a chat room server.
     """
     match = re.fullmatch(r"([0-9]{1,5}) ([0-9]+)", information)
     if not match or int(match[1]) > MAX_PORT:
-        raise ServerLost(f"a port and a number of members are expected, but the server sent {information!r}")
+        raise ConnectionLost(f"a port and a number of members are expected, but the server sent {information!r}")
     return int(match[1]), int(match[2])
 
 
@@ -232,8 +203,10 @@ def main() -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return chat(options)
-    except (CannotConnect, ServerLost) as error:
+    except CannotConnect as error:
         return fail(str(error))
+    except ConnectionLost as lost:
+        return fail(f"The connection to the server is lost: {lost}")
     except KeyboardInterrupt:
         return 0
     except OSError as error:  # standard output cannot be written
@@ -259,9 +232,8 @@ def chat(options: argparse.Namespace) -> int:
 
     The status is 1 if a command of a script was refused. It is 0 at a terminal, where the user has seen the refusal.
     """
-    with closing(connect(options.host, options.port, options)) as sock, Console() as console:
-        sock.settimeout(ANSWER_SECONDS)
-        Prompt(console, Lobby(sock), options).run()
+    with connect(options.host, options.port, options) as sock, Console() as console:
+        Prompt(console, Lobby(ServerLines(sock, ANSWER_SECONDS)), options).run()
         return int(console.refusals > 0 and not console.interactive)
 
 

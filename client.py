@@ -19,14 +19,15 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPAT
 import argparse
 import getpass
 import io
+import socket
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from net.command_line import discard_output, fail, port_number, reason
-from net.connect import CannotConnect, add_tls_options, connect
+from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import harmless
 
 with suppress(ImportError):  # not every Python is built with it
@@ -34,7 +35,6 @@ with suppress(ImportError):  # not every Python is built with it
 
 PORT = 25000
 REPLY_SECONDS = 10.0  # the server answers within about five
-MAX_REPLY_BYTES = 1 << 24  # three inventories of 10,000 codes take half a megabyte
 MAX_SHOWN_CHARACTERS = 200  # of a reply, with --verbose
 MAX_REFUSED_LOGINS = 5  # then the server closes the connection
 LOGIN_RETRIES = 2
@@ -62,12 +62,8 @@ ADVICE = {  # by request, after TRY_LATER
 }
 
 
-class Lost(Exception):
-    """The connection to the main server has ended; the text says why."""
-
-
-class LoginRefused(Exception):
-    """The login failed, and the client will not try again; the text says why."""
+class Failed(Exception):
+    """The login was refused, or the main server closed the connection; the text says so to the user."""
 
 
 class Quit(EOFError):
@@ -78,64 +74,47 @@ class MainServer:
     """The connection to the main server.
 
     Args:
-        options: the command line.
-
-    Raises:
-        CannotConnect: the server cannot be reached.
+        sock: the connection.
+        verbose: whether to report each step on standard error.
     """
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._verbose = options.verbose
-        self._narrate("The client is up and running")
-        self._sock = connect(options.host, options.port, options)
-        self._sock.settimeout(REPLY_SECONDS)
-        self._port = self._sock.getsockname()[1]
-        self._lines = self._sock.makefile("rb")
+    def __init__(self, sock: socket.socket, verbose: bool) -> None:
+        self._lines = ServerLines(sock, REPLY_SECONDS)
+        self._port = sock.getsockname()[1]
+        self._verbose = verbose
 
     def ask(self, request: str) -> tuple[str, str]:
         """Send a request; return the status word of the reply, and the rest of the reply.
 
         Raises:
-            Lost: no reply came.
+            ConnectionLost: no reply came.
+            Failed: the server closed the connection.
         """
         word, _, rest = request.partition(" ")
         is_login = word == "LOGIN"
-        sent = f"Authentication request of {rest.split()[0]} sent" if is_login else f"Request sent: {request}"
-        with suppress(OSError):  # read_line() raises Lost, or finds the server's last line
-            self._sock.sendall(request.encode(errors="replace") + b"\n")
-        self._narrate(sent)
+        self._lines.send(request.encode(errors="replace") + b"\n")
+        self._narrate(f"Authentication request of {rest.split()[0]} sent" if is_login else f"Request sent: {request}")
         line = self.read_line()
         if not line:
-            raise Lost(closed(line))
+            raise Failed(closed(line))
         received = "Result of the authentication" if is_login else "Response"
         self._narrate(f"{received} received over TCP with port {self._port}: {line[:MAX_SHOWN_CHARACTERS]}")
         word, _, rest = line.partition(" ")
         if not word.isupper():  # not a reply, but a sentence that says why the server closes the connection
-            raise Lost(closed(line))
+            raise Failed(closed(line))
         return word, rest
 
     def read_line(self) -> str:
         """Return the next line from the server; "" at the end of the connection.
 
         Raises:
-            Lost: the connection is lost.
+            ConnectionLost: the connection is lost.
         """
-        try:
-            line = self._lines.readline(MAX_REPLY_BYTES)
-        except TimeoutError:
-            raise Lost("The main server does not answer.") from None
-        except OSError as error:
-            raise Lost(f"The connection to the main server is lost: {reason(error)}.") from error
-        return harmless(line).rstrip("\n") if line.endswith(b"\n") else ""
+        return harmless(self._lines.read_line() or b"")
 
     def _narrate(self, text: str) -> None:
         if self._verbose:
             print(text, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._lines.close()
-        self._sock.close()
 
 
 def closed(sentence: str) -> str:
@@ -169,7 +148,7 @@ def log_in(server: MainServer, user: str | None, password: str | None) -> None:
     """Log in; ask for a name or a password that is None, and ask again until the server accepts the login.
 
     Raises:
-        LoginRefused: the server refused the given password, or the last of those that were typed.
+        Failed: the server refused the given password, or the last of those that were typed.
         EOFError: the answers ended before the first attempt.
     """
     refusals = 0
@@ -180,7 +159,7 @@ def log_in(server: MainServer, user: str | None, password: str | None) -> None:
             secret = ask_password() if password is None else password
         except EOFError:
             if sentence:
-                raise LoginRefused(sentence) from None
+                raise Failed(sentence) from None
             raise
         word, rest = send_login(server, name, secret)
         if word in ("MEMBER", "GUEST"):
@@ -188,10 +167,10 @@ def log_in(server: MainServer, user: str | None, password: str | None) -> None:
             return
         sentence = explain(word, rest)
         if password is not None or word == "TRY_LATER":
-            raise LoginRefused(sentence)
+            raise Failed(sentence)
         print(sentence)
         refusals += word == "REFUSED"
-    raise LoginRefused(f"The fifth login was refused. {closed(server.read_line())}")
+    raise Failed(f"The fifth login was refused. {closed(server.read_line())}")
 
 
 def ask_user_name() -> str:
@@ -311,31 +290,27 @@ def table(title: str, pairs: str) -> str:
     return "\n".join([title] * bool(rows) + rows + silent)
 
 
-def read_password(file: Path) -> str:
-    """Return the password in a file, its first line.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    return file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
-
-
 def run(options: argparse.Namespace) -> int:
     """Log in and carry out requests until the answers end; return the exit status of the program."""
     password = None
     if options.password_file:
         try:
-            password = read_password(options.password_file)
+            password = options.password_file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
         except OSError as error:
             return fail(f"{error.filename}: {error.strerror}")
         if not password:
             return fail(f"{options.password_file}:1: expected a password")
+    if options.verbose:
+        print("The client is up and running", file=sys.stderr)
     try:
-        with closing(MainServer(options)) as server:
+        with connect(options.host, options.port, options) as sock:
+            server = MainServer(sock, options.verbose)
             log_in(server, options.user, password)
             converse(server)
-    except (CannotConnect, Lost, LoginRefused) as error:
+    except (CannotConnect, Failed) as error:
         return fail(str(error))
+    except ConnectionLost as lost:
+        return fail(f"The connection to the main server is lost: {lost}.")
     except Quit:
         return 0
     except (EOFError, KeyboardInterrupt) as end:

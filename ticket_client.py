@@ -23,16 +23,13 @@ import io
 import re
 import select
 import signal
-import socket
-from collections.abc import Iterator
-from contextlib import suppress
 from typing import NamedTuple
 
 from cinema.picture import SeatPicture
 from cinema.seat_chooser import SeatChooser
 from cinema.seatmap import Seat
 from net.command_line import discard_output, fail, port_number, positive_number, reason
-from net.connect import WOULD_BLOCK, CannotConnect, add_tls_options, connect
+from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import harmless
 
 BOOKED = 0  # exit statuses; argparse has 2
@@ -40,7 +37,6 @@ NOT_BOOKED = 1
 CONNECTION_LOST = 3
 OUTPUT_LOST = 4
 
-RECEIVE_BYTES = 1 << 16
 LEAVE = b"\x04"  # Ctrl-D; the client cannot end its own direction alone, because TLS does not allow that
 
 HOW_MANY = "How many tickets do you want?"
@@ -52,13 +48,6 @@ LOST = re.compile(r"Seat (\d+-\d+) is taken\..*")
 SEAT = re.compile(r"\s*([0-9]{1,99})(?:\s*-\s*|\s+)([0-9]{1,99})\s*")  # 2-3 or 2 3
 
 
-class ConnectionLost(Exception):
-    """The connection ended before the server said how the order ended; the text is a sentence for the user."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(f"The connection was lost: {why}")
-
-
 class OutputLost(Exception):
     """Standard output cannot be written; the text says why, and is empty if its reader has closed the pipe."""
 
@@ -68,62 +57,6 @@ class LostOrder(NamedTuple):
 
     tickets: str
     seat: Seat
-
-
-class ServerLines:
-    """The lines that the server sends; select.select() can wait for them and for the keyboard.
-
-    Args:
-        sock: the connection to the server, perhaps over TLS.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._sock.setblocking(False)
-        self._received = b""
-        self._ended = False
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield each whole line as harmless text; wait for it if necessary.
-
-        Raises:
-            ConnectionLost: the connection has failed.
-        """
-        while True:
-            while b"\n" not in self._received and not self._ended:
-                select.select([self], [], [])
-                self.receive()
-            line, newline, self._received = self._received.partition(b"\n")
-            if not newline:
-                return
-            yield harmless(line)
-
-    def fileno(self) -> int:
-        """Return the descriptor for select.select()."""
-        return self._sock.fileno()
-
-    def receive(self) -> bool:
-        """Receive without blocking; return whether data, or the end of the connection, has arrived.
-
-        Raises:
-            ConnectionLost: the connection has failed.
-        """
-        try:
-            data = self._sock.recv(RECEIVE_BYTES)
-        except WOULD_BLOCK:
-            return False
-        except OSError as error:
-            raise ConnectionLost(reason(error)) from error
-        self._received += data
-        self._ended = not data
-        return True
-
-    def send(self, data: bytes) -> None:
-        """Send an answer; leave it to receive() to report that the connection has failed."""
-        self._sock.settimeout(None)
-        with suppress(OSError):
-            self._sock.sendall(data)
-        self._sock.setblocking(False)
 
 
 class Purchase:
@@ -162,7 +95,8 @@ class Purchase:
             ConnectionLost: the connection ended before the order did.
             OutputLost: standard output cannot be written.
         """
-        for line in self._server:
+        for data in iter(self._server.read_line, None):
+            line = harmless(data)
             question = QUESTION.fullmatch(line)
             if self._picture.add_line(line):
                 self._is_shown = False
@@ -414,8 +348,11 @@ def buy(options: argparse.Namespace) -> int:
             with connect(options.host, options.port, options) as sock:
                 purchase = Purchase(ServerLines(sock), options.seats, options.best, repeated)
                 status = purchase.run()
-        except (CannotConnect, ConnectionLost) as error:
+        except CannotConnect as error:
             fail(str(error))
+            return CONNECTION_LOST
+        except ConnectionLost as lost:
+            fail(f"The connection was lost: {lost}")
             return CONNECTION_LOST
         repeated = purchase.lost
         if not repeated or options.seats or not (sys.stdin.isatty() and sys.stdout.isatty()):

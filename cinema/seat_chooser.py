@@ -13,10 +13,10 @@ import termios
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
 
 from cinema.picture import SeatPicture
 from cinema.seatmap import Seat
+from net.connect import ServerLines
 
 HINT = "Arrow keys and Enter choose a seat. It may be typed too, as in 2-3."
 ERASE_BELOW = "\033[J"
@@ -30,16 +30,6 @@ _ERASE_LINE = b"\x15"  # Ctrl-U
 _END_OF_INPUT = b"\x04"  # Ctrl-D
 
 
-class Arrivals(Protocol):
-    """The part of a connection that the chooser needs."""
-
-    def fileno(self) -> int:
-        """Return the descriptor for select.select()."""
-
-    def receive(self) -> bool:
-        """Receive without blocking; return whether data, or the end of the connection, has arrived."""
-
-
 class SeatChooser:
     """A picture and a question in a terminal, and the keys that a user presses to answer.
 
@@ -50,7 +40,7 @@ class SeatChooser:
         write: writes to standard output without buffering.
     """
 
-    def __init__(self, picture: SeatPicture, question: str, server: Arrivals, write: Callable[[str], None]) -> None:
+    def __init__(self, picture: SeatPicture, question: str, server: ServerLines, write: Callable[[str], None]) -> None:
         self._picture = picture
         self._question = question
         self._server = server

@@ -1,13 +1,16 @@
-"""Connect a client to a server, over TLS if the command line asks for it."""
+"""Connect a client to a server, over TLS if the command line asks for it, and read the server's lines."""
 
 import argparse
+import select
 import socket
 import ssl
+from contextlib import suppress
 
 from net.command_line import reason, shown_address
 from net.stream import WOULD_BLOCK as WOULD_BLOCK  # for clients that poll
 
 CONNECT_SECONDS = 10.0
+RECEIVE_BYTES = 1 << 16
 
 # OpenSSL's verification results (X509_V_ERR_...); Python has no names for them.
 _EXPIRED, _SELF_SIGNED, _SELF_SIGNED_IN_CHAIN, _NO_ISSUER, _WRONG_HOST, _WRONG_IP = 10, 18, 19, 20, 62, 64
@@ -15,6 +18,10 @@ _EXPIRED, _SELF_SIGNED, _SELF_SIGNED_IN_CHAIN, _NO_ISSUER, _WRONG_HOST, _WRONG_I
 
 class CannotConnect(Exception):
     """No connection could be made; the text is a sentence for the user."""
+
+
+class ConnectionLost(Exception):
+    """The connection to a server has ended; the text says why."""
 
 
 def add_tls_options(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +64,62 @@ def connect(host: str, port: int, options: argparse.Namespace, seconds: float = 
         raise CannotConnect(f"Cannot connect to {where} over TLS: {_tls_reason(error)}") from error
     sock.settimeout(None)
     return sock
+
+
+class ServerLines:
+    """The lines that a server sends; select.select() can wait for them.
+
+    Args:
+        sock: the connection to the server.
+        seconds: how long the server may be silent when a line is expected; None means without a limit.
+    """
+
+    def __init__(self, sock: socket.socket, seconds: float | None = None) -> None:
+        self._sock = sock
+        self._seconds = seconds
+        self._received = b""
+        self._ended = False
+        sock.setblocking(False)
+
+    def fileno(self) -> int:
+        """Return the descriptor for select.select()."""
+        return self._sock.fileno()
+
+    def read_line(self) -> bytes | None:
+        """Wait for the next line; return it without its end, or None if the connection ends first.
+
+        Raises:
+            ConnectionLost: the connection has failed, or the server was silent for too long.
+        """
+        while b"\n" not in self._received and not self._ended:
+            if not select.select([self], [], [], self._seconds)[0]:
+                raise ConnectionLost("the server does not answer")
+            self.receive()
+        line, newline, self._received = self._received.partition(b"\n")
+        return line.removesuffix(b"\r") if newline else None
+
+    def receive(self) -> bool:
+        """Receive without blocking; return whether data, or the end of the connection, has arrived.
+
+        Raises:
+            ConnectionLost: the connection has failed.
+        """
+        try:
+            data = self._sock.recv(RECEIVE_BYTES)
+        except WOULD_BLOCK:
+            return False
+        except OSError as error:
+            raise ConnectionLost(reason(error)) from error
+        self._received += data
+        self._ended = not data
+        return True
+
+    def send(self, data: bytes) -> None:
+        """Send data; if that fails, read_line() finds the server's last lines, or raises ConnectionLost."""
+        self._sock.settimeout(self._seconds)
+        with suppress(OSError):
+            self._sock.sendall(data)
+        self._sock.setblocking(False)
 
 
 def _client_context(options: argparse.Namespace) -> ssl.SSLContext:

@@ -17,6 +17,7 @@ import tty
 from collections.abc import Sequence
 from contextlib import suppress
 
+from net.connect import ServerLines
 from terminal.line_editor import KEY, UNFINISHED_KEY, LineEditor, width
 
 READ_BYTES = 1 << 16
@@ -79,15 +80,15 @@ class Console:
 
     def wait(
         self,
-        readers: Sequence[socket.socket],
+        readers: Sequence[socket.socket | ServerLines],
         writers: Sequence[socket.socket] = (),
         seconds: float | None = None,
         keys: bool = True,
-    ) -> tuple[bool, list[socket.socket], list[socket.socket]]:
+    ) -> tuple[bool, list[socket.socket | ServerLines], list[socket.socket]]:
         """Wait until a socket is ready, the user has typed something, a signal arrives, or the time has passed.
 
         Args:
-            readers: sockets from which the caller wants to read.
+            readers: connections from which the caller wants to read.
             writers: sockets to which the caller wants to write.
             seconds: how long to wait at most; None means without a limit.
             keys: whether to read what the user types.
@@ -95,7 +96,7 @@ class Console:
         Returns:
             False if only the time has passed, the sockets that are readable, and the sockets that are writable.
         """
-        inputs: list[socket.socket | int] = [*readers, self._signals]
+        inputs: list[socket.socket | ServerLines | int] = [*readers, self._signals]
         if keys:
             inputs.append(self._fd)
         readable, writable, _ = select.select(inputs, writers, [], seconds)
