@@ -4,12 +4,14 @@ import argparse
 import select
 import socket
 import ssl
+import sys
 from contextlib import suppress
 
 from net.command_line import reason, shown_address
 from net.stream import WOULD_BLOCK as WOULD_BLOCK  # for clients that poll
 
 CONNECT_SECONDS = 10.0
+SILENCE_SECONDS = 3.0  # without a line from the server, until the client asks whether the server speaks TLS
 RECEIVE_BYTES = 1 << 16
 
 # OpenSSL's verification results (X509_V_ERR_...); Python has no names for them.
@@ -69,6 +71,8 @@ def connect(host: str, port: int, options: argparse.Namespace, seconds: float = 
 class ServerLines:
     """The lines that a server sends; select.select() can wait for them.
 
+    A server that speaks TLS waits for a handshake, so to a client that does not, it is silent or closes the connection.
+
     Args:
         sock: the connection to the server.
         seconds: how long the server may be silent when a line is expected; None means without a limit.
@@ -79,6 +83,7 @@ class ServerLines:
         self._seconds = seconds
         self._received = b""
         self._ended = False
+        self._may_need_tls = not isinstance(sock, ssl.SSLSocket)  # until the server's first line has arrived
         sock.setblocking(False)
 
     def fileno(self) -> int:
@@ -92,11 +97,20 @@ class ServerLines:
             ConnectionLost: the connection has failed, or the server was silent for too long.
         """
         while b"\n" not in self._received and not self._ended:
-            if not select.select([self], [], [], self._seconds)[0]:
-                raise ConnectionLost("the server does not answer")
+            self._wait()
             self.receive()
         line, newline, self._received = self._received.partition(b"\n")
+        if self._may_need_tls and not newline:
+            raise ConnectionLost("the server closed it before it sent a line; if it speaks TLS, use --tls")
+        self._may_need_tls = False
         return line.removesuffix(b"\r") if newline else None
+
+    def _wait(self) -> None:
+        if self._may_need_tls and not select.select([self], [], [], SILENCE_SECONDS)[0]:
+            self._may_need_tls = False
+            print("The server has sent nothing yet. If it speaks TLS, use --tls.", file=sys.stderr)
+        if not select.select([self], [], [], self._seconds)[0]:
+            raise ConnectionLost("the server does not answer")
 
     def receive(self) -> bool:
         """Receive without blocking; return whether data, or the end of the connection, has arrived.

@@ -2,11 +2,13 @@
 
 import argparse
 import os
+import select
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from certificates import Certificates, Pair
-from conftest import WAIT_SECONDS, Peer, Program, Start, changed_program, run_program, wait_until
+from conftest import ROOT, WAIT_SECONDS, Peer, Program, Start, changed_program, run_program, wait_until
 from dorm import PASSWORDS, Dormitory, make_dormitory  # noqa: F401
 
 from net.connect import CannotConnect, connect
@@ -760,9 +762,13 @@ REAL_CLIENTS = {
 
 def run_client(program: str, port: int, authority: Path | None, input: str = "") -> subprocess.CompletedProcess[str]:
     """Run one of the clients over TLS."""
-    where = [argument.format(port=port) for argument in REAL_CLIENTS[program]]
     trust = ["--tls-ca", str(authority)] if authority else []
-    return run_program(program, *where, "--tls", *trust, input=input)
+    return run_program(*client_command(program, port), "--tls", *trust, input=input)
+
+
+def client_command(program: str, port: int) -> list[str]:
+    """Return the path of one of the clients, and its arguments."""
+    return [str(ROOT / program), *(argument.format(port=port) for argument in REAL_CLIENTS[program])]
 
 
 @pytest.mark.parametrize("program", REAL_CLIENTS)
@@ -795,6 +801,43 @@ def test_each_client_program_says_in_one_sentence_why_it_does_not_trust_a_server
         ]
         for sentence in sentences:
             sentence.result()
+
+
+@pytest.mark.parametrize(
+    ("program", "typed", "line", "shown"),
+    [
+        ("client.py", b"a secret\nquit\n", b"MEMBER alice\n", b"Welcome, member alice.\n"),
+        ("chatroom_client.py", b"", b"\0\n", b"CREATE name   create a room\n"),
+        ("ticket_client.py", b"", b"Booked: 1-1\n", b"Booked: 1-1\n"),
+    ],
+)
+def test_each_client_program_asks_for_tls_when_the_server_is_silent_and_goes_on_waiting(
+    program: str, typed: bytes, line: bytes, shown: bytes
+) -> None:
+    pipe = subprocess.PIPE
+    with socket.create_server(("localhost", 0)) as listener:
+        command = [sys.executable, "-W", "error", *client_command(program, listener.getsockname()[1])]
+        client = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
+        with client, listener.accept()[0] as sock:
+            assert client.stdin
+            assert client.stdout
+            assert client.stderr
+            client.stdin.write(typed)
+            client.stdin.flush()
+            assert select.select([client.stderr], [], [], WAIT_SECONDS)[0], "the client says nothing"
+            assert client.stderr.readline() == b"The server has sent nothing yet. If it speaks TLS, use --tls.\n"
+            sock.sendall(line)
+            assert client.stdout.readline() == shown
+
+
+@pytest.mark.parametrize("program", ["client.py", "chatroom_client.py"])
+def test_a_client_program_without_tls_whose_connection_a_tls_server_closes_asks_for_tls(
+    start_tls: Start, program: str
+) -> None:
+    server = start_tls("chat_server.py", "0")
+    done = run_program(*client_command(program, server.port), input="a secret\n")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "the server closed it before it sent a line; if it speaks TLS, use --tls" in done.stderr
 
 
 def test_tickets_are_sold_over_tls(start_tls: Start, certificates: Certificates, tmp_path: Path) -> None:
