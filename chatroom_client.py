@@ -25,7 +25,7 @@ import re
 import signal
 from contextlib import suppress
 
-from net.command_line import MAX_PORT, discard_output, fail, port_number, reason
+from net.command_line import MAX_PORT, discard_output, fail, port_number, reason, replace_closed_streams
 from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import ROOM_NAME_RULE, RoomAction, RoomStatus, harmless, is_room_name, room_request
 from terminal.console import Console
@@ -127,7 +127,7 @@ class Prompt:
             line = self._console.next_line()
             if line is not None:
                 return line
-            _, readable, _ = self._console.wait([self._lobby.lines])
+            _, readable, _ = self._console.wait(self._lobby.lines)
             if readable:
                 self._lobby.check()
 
@@ -198,6 +198,7 @@ def user_name(text: str) -> str:
 def main() -> int:
     """Parse the command line and let the user chat; return the exit status."""
     options = parse_command_line()
+    replace_closed_streams()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Console restores the terminal
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -26,7 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from net.command_line import discard_output, fail, port_number, reason
+from net.command_line import discard_output, fail, port_number, reason, replace_closed_streams
 from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import harmless
 
@@ -346,8 +346,7 @@ def parse_options() -> argparse.Namespace:
 def main() -> int:
     """Run the client; return its exit status."""
     options = parse_options()
-    sys.stdin = sys.stdin or io.StringIO()  # a standard stream that was closed before the start is None
-    sys.stdout = sys.stdout or io.StringIO()
+    replace_closed_streams()
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -28,9 +28,10 @@ from typing import NamedTuple
 from cinema.picture import SeatPicture
 from cinema.seat_chooser import SeatChooser
 from cinema.seatmap import Seat
-from net.command_line import discard_output, fail, port_number, positive_number, reason
+from net.command_line import discard_output, fail, port_number, positive_number, reason, replace_closed_streams
 from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import harmless
+from terminal.console import shows_escapes, write
 
 BOOKED = 0  # exit statuses; argparse has 2
 NOT_BOOKED = 1
@@ -46,10 +47,6 @@ QUESTION = re.compile(r"(?P<what>How many|Row|Seat) .*\?")
 RESERVED = re.compile(r"Ticket \d+ reserved")
 LOST = re.compile(r"Seat (\d+-\d+) is taken\..*")
 SEAT = re.compile(r"\s*([0-9]{1,99})(?:\s*-\s*|\s+)([0-9]{1,99})\s*")  # 2-3 or 2 3
-
-
-class OutputLost(Exception):
-    """Standard output cannot be written; the text says why, and is empty if its reader has closed the pipe."""
 
 
 class LostOrder(NamedTuple):
@@ -93,7 +90,7 @@ class Purchase:
 
         Raises:
             ConnectionLost: the connection ended before the order did.
-            OutputLost: standard output cannot be written.
+            OSError: standard output cannot be written.
         """
         for data in iter(self._server.read_line, None):
             line = harmless(data)
@@ -104,7 +101,7 @@ class Purchase:
                 self._status = None
                 self._answer(line, question["what"])
             else:
-                tell(line)
+                print(line)
                 self._learn(line)
         if self._status is None:
             raise ConnectionLost("the server ended it")
@@ -156,10 +153,10 @@ class Purchase:
             self._begin_choice()
         if question in self._answers:
             self._show_picture()
-            tell(f"{question} {self._answers[question]}")
+            print(f"{question} {self._answers[question]}")
             return self._answers.pop(question)
         if not self._asks_user:
-            tell(question)
+            print(question)
             raise EOFError
         return self._ask_for_seat(question) if question.startswith("Row ") else self._ask(question)
 
@@ -172,14 +169,14 @@ class Purchase:
         if best:
             self._show_picture()
             groups = self._picture.best(best)
-            tell(described(groups, best))
+            print(described(groups, best))
             self._answers.update(answers_for([seat for group in groups for seat in group]))
 
     def _ask_for_seat(self, question: str) -> str | None:
         """Ask the user for a row, or for a row and a seat; return the row, and keep the seat for the next question."""
         chooser = None
         if shows_escapes() and sys.stdin.isatty():
-            chooser = SeatChooser(self._picture, question, self._server, write)
+            chooser = SeatChooser(self._picture, question, self._server)
         if chooser and chooser.fits():
             self._is_shown = True
             answer = chooser.choose()
@@ -199,12 +196,12 @@ class Purchase:
         write(f"{question} ")
         with io.FileIO(sys.stdin.fileno(), closefd=False) as keyboard:  # a buffer would hide input from select()
             if not self._wait_for(keyboard):
-                tell("")
+                print()
                 return None
             line = keyboard.readline()
         answer = harmless(line).strip()
         if not line or not sys.stdin.isatty():
-            tell(answer)
+            print(answer)
         if not line:
             raise EOFError
         return answer
@@ -223,31 +220,8 @@ class Purchase:
         """Print the picture, unless the screen shows it."""
         if not self._is_shown:
             for line in self._picture.lines():
-                tell(line)
+                print(line)
             self._is_shown = True
-
-
-def tell(line: str) -> None:
-    """Print a line at once; raises as write() does."""
-    write(f"{line}\n")
-
-
-def write(text: str) -> None:
-    """Write to standard output at once.
-
-    Raises:
-        OutputLost: it cannot be written.
-    """
-    try:
-        print(text, end="", flush=True)
-    except OSError as error:
-        discard_output()
-        raise OutputLost("" if isinstance(error, BrokenPipeError) else reason(error)) from error
-
-
-def shows_escapes() -> bool:
-    """Return whether standard output is a terminal that understands escape sequences."""
-    return sys.stdout.isatty() and os.getenv("TERM", "dumb") != "dumb"
 
 
 def described(groups: list[list[Seat]], tickets: int) -> str:
@@ -293,21 +267,19 @@ def seat_list(text: str) -> list[Seat]:
 def main() -> int:
     """Run the client; return its exit status."""
     options = parse_command_line()
-    sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY), closefd=False)  # None if it was closed
-    sys.stdout = sys.stdout or io.StringIO()
+    replace_closed_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave as after Ctrl-C, which restores the terminal
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # the terminal's encoding may lack characters that the server sends
+        # The terminal's encoding may lack characters that the server sends. The user must see each line at once.
+        sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
-        try:
-            return buy(options)
-        except KeyboardInterrupt:
-            tell("")
-            return NOT_BOOKED
-    except OutputLost as lost:
-        if not str(lost):
-            return NOT_BOOKED
-        fail(f"The output cannot be written: {lost}")
+        return buy(options)
+    except BrokenPipeError:  # the program that read the output has ended
+        discard_output()
+        return NOT_BOOKED
+    except OSError as error:
+        discard_output()
+        fail(f"The output cannot be written: {reason(error)}")
         return OUTPUT_LOST
 
 
@@ -354,6 +326,9 @@ def buy(options: argparse.Namespace) -> int:
         except ConnectionLost as lost:
             fail(f"The connection was lost: {lost}")
             return CONNECTION_LOST
+        except KeyboardInterrupt:
+            print()
+            return NOT_BOOKED
         repeated = purchase.lost
         if not repeated or options.seats or not (sys.stdin.isatty() and sys.stdout.isatty()):
             return status

@@ -4,6 +4,7 @@ Clients import this module too, so it imports nothing of the server stack.
 """
 
 import argparse
+import io
 import os
 import sys
 
@@ -71,6 +72,12 @@ def fail(message: str) -> int:
     """Print one line on standard error that says why the program ends; return its exit status, 1."""
     print(message, file=sys.stderr)
     return 1
+
+
+def replace_closed_streams() -> None:
+    """Replace standard input and output, each of which is None if it was closed before the start."""
+    sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY), closefd=False)
+    sys.stdout = sys.stdout or io.StringIO()
 
 
 def discard_output() -> None:

@@ -14,8 +14,8 @@ import socket
 import sys
 import termios
 import tty
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 from net.connect import ServerLines
 from terminal.line_editor import KEY, UNFINISHED_KEY, LineEditor, width
@@ -25,14 +25,13 @@ ESCAPE_SECONDS = 0.1  # an Esc that no byte follows within this time was pressed
 DEFAULT_COLUMNS = 80  # for a terminal that does not report its width
 ERASE_ROW = "\r\x1b[K"
 ERASE_FROM_ROW = "\r\x1b[J"
-
-_ENTER = ("\n", "\r")
-_END_OF_INPUT = "\x04"  # Ctrl-D
-_REDRAW_SIGNALS = (signal.SIGCONT, signal.SIGWINCH)
+REDRAW_SIGNALS = (signal.SIGCONT, signal.SIGWINCH)
+ENTER = ("\n", "\r")
+END_OF_INPUT = "\x04"  # Ctrl-D
 
 
 class Console:
-    """Standard input and output, for a thread that waits both for the user and for sockets.
+    """Standard input and output, for a thread that waits both for the user and for a server.
 
     Attributes:
         interactive: whether the input comes from a terminal and not from a script.
@@ -40,12 +39,11 @@ class Console:
     """
 
     def __init__(self) -> None:
-        self.interactive = bool(sys.stdin and sys.stdin.isatty())
+        self.interactive = sys.stdin.isatty()
         self.refusals = 0
-        self._draws = bool(
-            self.interactive and sys.stdout and sys.stdout.isatty() and os.getenv("TERM", "dumb") != "dumb"
-        )
-        self._fd = sys.stdin.fileno() if sys.stdin else os.open(os.devnull, os.O_RDONLY)
+        self._draws = self.interactive and shows_escapes()
+        self._single_keys = ExitStack()
+        self._signals: list[int] = []  # the descriptor from single_keys(), if the Console draws
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._input = ""  # text that was read and is not yet part of a line
         self._ended = False  # the end of the input was read
@@ -54,57 +52,44 @@ class Console:
         self.begin_line()
 
     def __enter__(self) -> "Console":
-        """Make the terminal pass on each key at once without an echo; let wait() see signals that require a redraw."""
-        self._signals, self._signals_writer = socket.socketpair()
+        """Take single keys, if the Console draws the line."""
         if self._draws:
-            self._signals_writer.setblocking(False)
-            signal.set_wakeup_fd(self._signals_writer.fileno(), warn_on_full_buffer=False)
-            for number in _REDRAW_SIGNALS:
-                signal.signal(number, lambda *_: None)  # wait() redraws, because a handler must not print
-            self._mode = termios.tcgetattr(self._fd)
-            tty.setcbreak(self._fd, termios.TCSADRAIN)
+            self._signals = [self._single_keys.enter_context(single_keys())]
         return self
 
     def __exit__(self, *_: object) -> None:
         """Restore the terminal's mode; leave the cursor at the start of a new row."""
-        if self._draws:
-            for number in _REDRAW_SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
-            signal.set_wakeup_fd(-1)
-            with suppress(termios.error):  # the terminal is gone
-                termios.tcsetattr(self._fd, termios.TCSADRAIN, self._mode)
-        self._signals.close()
-        self._signals_writer.close()
+        self._single_keys.close()
         if self._prompt or self._editor.text:
-            _write("\n")
+            write("\n")
 
     def wait(
         self,
-        readers: Sequence[socket.socket | ServerLines],
-        writers: Sequence[socket.socket] = (),
+        server: socket.socket | ServerLines,
+        sends: bool = False,
         seconds: float | None = None,
         keys: bool = True,
-    ) -> tuple[bool, list[socket.socket | ServerLines], list[socket.socket]]:
-        """Wait until a socket is ready, the user has typed something, a signal arrives, or the time has passed.
+    ) -> tuple[bool, bool, bool]:
+        """Wait until the server is ready, the user has typed something, a signal arrives, or the time has passed.
 
         Args:
-            readers: connections from which the caller wants to read.
-            writers: sockets to which the caller wants to write.
+            server: the connection from which the caller wants to read.
+            sends: whether the caller also wants to send there.
             seconds: how long to wait at most; None means without a limit.
             keys: whether to read what the user types.
 
         Returns:
-            False if only the time has passed, the sockets that are readable, and the sockets that are writable.
+            False if only the time has passed, whether the connection is readable, and whether it is writable.
         """
-        inputs: list[socket.socket | ServerLines | int] = [*readers, self._signals]
-        if keys:
-            inputs.append(self._fd)
-        readable, writable, _ = select.select(inputs, writers, [], seconds)
-        if self._signals in readable:
-            self._handle_signals()
-        if self._fd in readable:
+        keyboard = [sys.stdin] if keys else []
+        readable, writable, _ = select.select(
+            [server, *self._signals, *keyboard], [server] if sends else [], [], seconds
+        )
+        if self._signals and self._signals[0] in readable:
+            self._redraw(resume(self._signals[0]))
+        if sys.stdin in readable:
             self._read()
-        return bool(readable or writable), [sock for sock in readers if sock in readable], writable
+        return bool(readable or writable), server in readable, bool(writable)
 
     def begin_line(self, prompt: str = "") -> None:
         """Begin a line after a prompt, with the history of that prompt; discard a line that is being typed."""
@@ -112,7 +97,7 @@ class Console:
         self._history = self._histories.setdefault(prompt, [])
         self._editor = LineEditor(self._history)
         if not self._draws:
-            _write(prompt)
+            write(prompt)
 
     def next_line(self) -> str | None:
         """Return the next line that was typed, without its newline, or None if no line is complete yet.
@@ -124,7 +109,7 @@ class Console:
 
     def show(self, lines: str) -> None:
         """Show lines, each with its newline, in place of the line being typed; next_line() redraws it below them."""
-        _write(ERASE_ROW + lines if self._draws else lines)
+        write(ERASE_ROW + lines if self._draws else lines)
 
     def refuse(self, sentence: str) -> None:
         """Show why a command or a line of the user was refused, and count the refusal."""
@@ -135,31 +120,27 @@ class Console:
         """Read what the user has typed, including the rest of an escape sequence that has begun."""
         self._read_once()
         while self._draws and not self._ended and UNFINISHED_KEY.search(self._input):
-            if not select.select([self._fd], [], [], ESCAPE_SECONDS)[0]:
+            if not select.select([sys.stdin], [], [], ESCAPE_SECONDS)[0]:
                 self._input = UNFINISHED_KEY.sub("", self._input)
                 break
             self._read_once()
 
     def _read_once(self) -> None:
         try:
-            data = os.read(self._fd, READ_BYTES)
+            data = os.read(sys.stdin.fileno(), READ_BYTES)
         except OSError:  # the terminal is gone
             data = b""
         self._ended = not data
         self._input += self._decoder.decode(data, final=self._ended)
 
-    def _handle_signals(self) -> None:
+    def _redraw(self, was_suspended: bool) -> None:
         """Redraw the line after the program was suspended or the width of the window has changed.
 
         Most terminals break a row that does not fit a narrower window into several rows, so the line being typed may
-        begin above the cursor's row.
+        begin above the cursor's row. A shell, however, leaves the cursor in a new row.
         """
-        if signal.SIGCONT in self._signals.recv(READ_BYTES):
-            self._column = 0  # the shell used the terminal meanwhile, and has left the cursor in a new row
-            with suppress(termios.error):  # in the background; another SIGCONT follows in the foreground
-                tty.setcbreak(self._fd, termios.TCSADRAIN)
-        rows = self._column // _columns()
-        _write((f"\x1b[{rows}A" if rows else "") + ERASE_FROM_ROW)
+        rows = 0 if was_suspended else self._column // _columns()
+        write((f"\x1b[{rows}A" if rows else "") + ERASE_FROM_ROW)
         self._draw_line()
 
     def _cut_line(self) -> str | None:
@@ -176,9 +157,9 @@ class Console:
     def _edit_line(self) -> str | None:
         while key := KEY.match(self._input):
             self._input = self._input[key.end() :]
-            if key[0] in _ENTER:
+            if key[0] in ENTER:
                 return self._finish_line()
-            if key[0] == _END_OF_INPUT and not self._editor.text:
+            if key[0] == END_OF_INPUT and not self._editor.text:
                 self._draw_line()
                 raise EOFError
             self._editor.press(key[0])
@@ -189,7 +170,7 @@ class Console:
 
     def _finish_line(self) -> str:
         line = self._editor.finish()
-        _write(f"{ERASE_ROW}{self._prompt}{line}\n")
+        write(f"{ERASE_ROW}{self._prompt}{line}\n")
         self._prompt = ""
         self._editor = LineEditor(self._history)
         return line
@@ -198,12 +179,55 @@ class Console:
         before, after = self._editor.view(self._prompt, _columns() - 1)
         back = width(after)
         self._column = max(width(before) - (not back), 0)
-        _write(ERASE_ROW + before + after + (f"\x1b[{back}D" if back else ""))
+        write(ERASE_ROW + before + after + (f"\x1b[{back}D" if back else ""))
 
 
 def _columns() -> int:
     return os.get_terminal_size(sys.stdout.fileno()).columns or DEFAULT_COLUMNS
 
 
-def _write(text: str) -> None:
+@contextmanager
+def single_keys() -> Iterator[int]:
+    """Make the terminal pass on each key at once without an echo; restore its mode at the end.
+
+    Yields:
+        a descriptor that is readable when a signal requires a redraw, which begins with resume(). The handler of a
+        signal must not print.
+    """
+    keyboard = sys.stdin.fileno()
+    mode = termios.tcgetattr(keyboard)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in REDRAW_SIGNALS:
+        signal.signal(number, lambda *_: None)
+    try:
+        tty.setcbreak(keyboard, termios.TCSADRAIN)
+        yield reader
+    finally:
+        with suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(keyboard, termios.TCSADRAIN, mode)
+        for number in REDRAW_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        os.close(reader)
+        os.close(writer)
+
+
+def resume(signals: int) -> bool:
+    """Read the signals that have arrived; return whether a shell has used the terminal, between Ctrl-Z and fg."""
+    was_suspended = signal.SIGCONT in os.read(signals, READ_BYTES)
+    if was_suspended:
+        with suppress(termios.error):  # in the background; another SIGCONT follows in the foreground
+            tty.setcbreak(sys.stdin.fileno(), termios.TCSADRAIN)
+    return was_suspended
+
+
+def shows_escapes() -> bool:
+    """Return whether standard output is a terminal that understands escape sequences."""
+    return sys.stdout.isatty() and os.getenv("TERM", "dumb") != "dumb"
+
+
+def write(text: str) -> None:
+    """Write to standard output at once."""
     print(text, end="", flush=True)

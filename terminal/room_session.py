@@ -36,9 +36,9 @@ class RoomSession:
         while True:
             self._take_lines()
             happened, readable, writable = self._console.wait(
-                [self._room],
-                [self._room] if self._outgoing else [],
-                LEAVE_SECONDS if self._leaving else None,
+                self._room,
+                sends=bool(self._outgoing),
+                seconds=LEAVE_SECONDS if self._leaving else None,
                 keys=not self._leaving and not self._outgoing,
             )
             if not happened:
