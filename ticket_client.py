@@ -23,7 +23,6 @@ import io
 import re
 import select
 import signal
-from typing import NamedTuple
 
 from cinema.picture import SeatPicture
 from cinema.seat_chooser import SeatChooser
@@ -49,13 +48,6 @@ LOST = re.compile(r"Seat (\d+-\d+) is taken\..*")
 SEAT = re.compile(r"\s*([0-9]{1,99})(?:\s*-\s*|\s+)([0-9]{1,99})\s*")  # 2-3 or 2 3
 
 
-class LostOrder(NamedTuple):
-    """The number of tickets of an order that ended because another customer has one of its seats, and that seat."""
-
-    tickets: str
-    seat: Seat
-
-
 class Purchase:
     """One order: the dialogue over one connection.
 
@@ -63,26 +55,26 @@ class Purchase:
         server: the connection.
         seats: the seats to book; if there are none and `best` is 0, the client asks the user.
         best: how many adjacent seats to book.
-        repeated: an order that lost a seat; the client asks the user whether to start it again.
+        previous: an order that lost a seat; the client asks the user whether to start it again.
 
     Attributes:
-        lost: this order, if it has lost a seat.
+        lost: the seat that ended the order, because another customer has it.
     """
 
-    def __init__(self, server: ServerLines, seats: list[Seat], best: int, repeated: LostOrder | None) -> None:
-        self.lost: LostOrder | None = None
+    def __init__(self, server: ServerLines, seats: list[Seat], best: int, previous: "Purchase | None") -> None:
+        self.lost: Seat | None = None
         self._status: int | None = None  # the exit status; None if the order has not ended
         self._server = server
         self._best = best
-        self._repeated = repeated
+        self._asks_to_repeat = previous is not None
         self._asks_user = not seats and not best
         self._answers = answers_for(seats) if seats else {}  # by question; each is used once
         if best:
             self._answers[HOW_MANY] = str(best)
-        elif repeated:
-            self._answers[HOW_MANY] = repeated.tickets
+        elif previous:
+            self._answers[HOW_MANY] = previous._given.get("How many", "")
         self._given: dict[str, str] = {}  # the last answers: "How many", "Row" and "Seat"
-        self._picture = SeatPicture(shows_escapes() and not os.getenv("NO_COLOR"), repeated and repeated.seat)
+        self._picture = SeatPicture(shows_escapes() and not os.getenv("NO_COLOR"), previous.lost if previous else None)
         self._is_shown = True  # whether the screen shows the picture as it is now
 
     def run(self) -> int:
@@ -109,25 +101,21 @@ class Purchase:
 
     def _learn(self, line: str) -> None:
         """Note what a line says about the order."""
-        lost = LOST.fullmatch(line)
-        seat = seat_in(lost[1]) if lost else None
         if line.startswith("Booked: "):
             self._status = BOOKED
             self._is_shown = False
             self._show_picture()
         elif RESERVED.fullmatch(line):
             self._status = None
-            self._add_mine()
+            seat = seat_in(f"{self._given.get('Row')}-{self._given.get('Seat')}")
+            if seat:
+                self._picture.add_mine(seat)
+                self._is_shown = not self._asks_user
         else:
             self._status = NOT_BOOKED  # unless a question follows, this line says why
-        if seat:
-            self.lost = LostOrder(self._given.get("How many", ""), seat)
-
-    def _add_mine(self) -> None:
-        seat = seat_in(f"{self._given.get('Row')}-{self._given.get('Seat')}")
-        if seat:
-            self._picture.add_mine(seat)
-            self._is_shown = not self._asks_user
+            lost = LOST.fullmatch(line)
+            if lost:
+                self.lost = seat_in(lost[1])
 
     def _answer(self, question: str, what: str) -> None:
         """Answer a question; without an answer, leave: the server then says that nothing is booked.
@@ -162,8 +150,8 @@ class Purchase:
 
     def _begin_choice(self) -> None:
         """Before the first seat, ask whether to repeat an order that lost one, and choose the best seats."""
-        repeated, self._repeated = self._repeated, None
-        if repeated and (self._ask(START_AGAIN) or "").strip().lower() not in ("y", "yes"):
+        asks, self._asks_to_repeat = self._asks_to_repeat, False
+        if asks and (self._ask(START_AGAIN) or "").lower() not in ("y", "yes"):
             raise EOFError
         best, self._best = self._best, 0
         if best:
@@ -174,10 +162,8 @@ class Purchase:
 
     def _ask_for_seat(self, question: str) -> str | None:
         """Ask the user for a row, or for a row and a seat; return the row, and keep the seat for the next question."""
-        chooser = None
-        if shows_escapes() and sys.stdin.isatty():
-            chooser = SeatChooser(self._picture, question, self._server)
-        if chooser and chooser.fits():
+        chooser = SeatChooser(self._picture, question, self._server)
+        if shows_escapes() and sys.stdin.isatty() and chooser.fits():
             self._is_shown = True
             answer = chooser.choose()
         else:
@@ -194,10 +180,14 @@ class Purchase:
         """
         self._show_picture()
         write(f"{question} ")
-        with io.FileIO(sys.stdin.fileno(), closefd=False) as keyboard:  # a buffer would hide input from select()
-            if not self._wait_for(keyboard):
+        while True:
+            readable, _, _ = select.select([self._server, sys.stdin], [], [])
+            if self._server in readable and self._server.receive():
                 print()
                 return None
+            if sys.stdin in readable:
+                break
+        with io.FileIO(sys.stdin.fileno(), closefd=False) as keyboard:  # a buffer would hide input from select()
             line = keyboard.readline()
         answer = harmless(line).strip()
         if not line or not sys.stdin.isatty():
@@ -205,16 +195,6 @@ class Purchase:
         if not line:
             raise EOFError
         return answer
-
-    def _wait_for(self, keyboard: io.FileIO) -> bool:
-        """Wait until the user types; return False if the server sends something first."""
-        sources: list[ServerLines | io.FileIO] = [self._server, keyboard]
-        while True:
-            readable, _, _ = select.select(sources, [], [])
-            if self._server in readable and self._server.receive():
-                return False
-            if keyboard in readable:
-                return True
 
     def _show_picture(self) -> None:
         """Print the picture, unless the screen shows it."""
@@ -279,8 +259,7 @@ def main() -> int:
         return NOT_BOOKED
     except OSError as error:
         discard_output()
-        fail(f"The output cannot be written: {reason(error)}")
-        return OUTPUT_LOST
+        return fail(f"The output cannot be written: {reason(error)}", OUTPUT_LOST)
 
 
 def parse_command_line() -> argparse.Namespace:
@@ -314,24 +293,21 @@ def parse_command_line() -> argparse.Namespace:
 
 def buy(options: argparse.Namespace) -> int:
     """Order until the seats are booked or the user does not want to start again; return the exit status."""
-    repeated = None
+    purchase = None
     while True:
         try:
             with connect(options.host, options.port, options) as sock:
-                purchase = Purchase(ServerLines(sock), options.seats, options.best, repeated)
+                purchase = Purchase(ServerLines(sock), options.seats, options.best, purchase)
                 status = purchase.run()
+            if not purchase.lost or options.seats or not (sys.stdin.isatty() and sys.stdout.isatty()):
+                return status
         except CannotConnect as error:
-            fail(str(error))
-            return CONNECTION_LOST
+            return fail(str(error), CONNECTION_LOST)
         except ConnectionLost as lost:
-            fail(f"The connection was lost: {lost}")
-            return CONNECTION_LOST
+            return fail(f"The connection was lost: {lost}", CONNECTION_LOST)
         except KeyboardInterrupt:
             print()
             return NOT_BOOKED
-        repeated = purchase.lost
-        if not repeated or options.seats or not (sys.stdin.isatty() and sys.stdout.isatty()):
-            return status
 
 
 if __name__ == "__main__":

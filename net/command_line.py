@@ -68,10 +68,10 @@ def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def fail(message: str) -> int:
-    """Print one line on standard error that says why the program ends; return its exit status, 1."""
+def fail(message: str, status: int = 1) -> int:
+    """Print one line on standard error that says why the program ends; return its exit status."""
     print(message, file=sys.stderr)
-    return 1
+    return status
 
 
 def replace_closed_streams() -> None:
