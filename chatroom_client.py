@@ -25,7 +25,7 @@ import re
 import signal
 from contextlib import suppress
 
-from net.command_line import MAX_PORT, discard_output, fail, port_number, reason, replace_closed_streams
+from net.command_line import MAX_PORT, fail, fail_to_write, port_number, replace_closed_streams
 from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import ROOM_NAME_RULE, RoomAction, RoomStatus, harmless, is_room_name, room_request
 from terminal.console import Console
@@ -210,9 +210,8 @@ def main() -> int:
         return fail(f"The connection to the server is lost: {lost}")
     except KeyboardInterrupt:
         return 0
-    except OSError as error:  # standard output cannot be written
-        discard_output()
-        return 1 if isinstance(error, BrokenPipeError) else fail(f"Cannot write: {reason(error)}")
+    except OSError as error:
+        return fail_to_write(error)
 
 
 def parse_command_line() -> argparse.Namespace:

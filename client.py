@@ -26,7 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from net.command_line import discard_output, fail, port_number, reason, replace_closed_streams
+from net.command_line import fail, fail_to_write, port_number, replace_closed_streams
 from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import harmless
 
@@ -353,13 +353,9 @@ def main() -> int:
     try:
         status = run(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # the program that read the output has ended
-        discard_output()
-        return 1
+        return status
     except OSError as error:
-        discard_output()
-        return fail(f"The output cannot be written: {reason(error)}")
-    return status
+        return fail_to_write(error)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import signal
 from cinema.picture import SeatPicture
 from cinema.seat_chooser import SeatChooser
 from cinema.seatmap import Seat
-from net.command_line import discard_output, fail, port_number, positive_number, reason, replace_closed_streams
+from net.command_line import fail, fail_to_write, port_number, positive_number, replace_closed_streams
 from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import harmless
 from terminal.console import shows_escapes, write
@@ -254,12 +254,8 @@ def main() -> int:
         sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         return buy(options)
-    except BrokenPipeError:  # the program that read the output has ended
-        discard_output()
-        return NOT_BOOKED
     except OSError as error:
-        discard_output()
-        return fail(f"The output cannot be written: {reason(error)}", OUTPUT_LOST)
+        return fail_to_write(error, OUTPUT_LOST)
 
 
 def parse_command_line() -> argparse.Namespace:

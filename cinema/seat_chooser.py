@@ -45,7 +45,7 @@ class SeatChooser:
 
     def fits(self) -> bool:
         """Return whether the window is large enough for the picture; False if its size is unknown."""
-        columns, rows = self._window()
+        columns, rows = os.get_terminal_size(sys.stdout.fileno())
         return len(self._picture.lines()) + 1 < rows and max(self._picture.width(), len(HINT)) < columns
 
     def choose(self) -> str | None:
@@ -119,14 +119,7 @@ class SeatChooser:
         """Draw the question, and the picture if it fits, over what was drawn before."""
         up = f"\033[{self._drawn_lines}A" if self._drawn_lines else ""
         lines = [*self._picture.lines(cursor), HINT] if self.fits() else []
-        columns, _ = self._window()
+        columns, _ = os.get_terminal_size(sys.stdout.fileno())
         prompt = f"{self._question} {answer if lines else self._typed}"
         write(f"\r{up}{ERASE_BELOW}" + "".join(f"{line}\n" for line in lines) + prompt[-max(1, columns - 1) :])
         self._drawn_lines = len(lines)
-
-    def _window(self) -> os.terminal_size:
-        """Return the numbers of columns and rows of the window, zeros if they are unknown."""
-        try:
-            return os.get_terminal_size(sys.stdout.fileno())
-        except OSError:
-            return os.terminal_size((0, 0))

@@ -80,6 +80,14 @@ def replace_closed_streams() -> None:
     sys.stdout = sys.stdout or io.StringIO()
 
 
+def fail_to_write(error: OSError, status: int = 1) -> int:
+    """Say that standard output cannot be written; return the status, or 1 silently if its reader closed the pipe."""
+    discard_output()
+    if isinstance(error, BrokenPipeError):
+        return 1
+    return fail(f"The output cannot be written: {reason(error)}", status)
+
+
 def discard_output() -> None:
     """Discard all further output, after a write to standard output has failed.
 

@@ -1,1 +1,1 @@
-"""What chatroom_client.py needs on a terminal: the console, the line editor, and the dialogue in a room."""
+"""What clients need on a terminal: the console, the line editor, and the dialogue in a room."""

@@ -8,8 +8,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 
-HISTORY_LINES = 500
-
 # ECMA-48: an escape sequence is ESC [, parameters and a final character, or ESC O and one character. An ESC before any
 # other character is a key of its own, which has no effect.
 KEY = re.compile(r"\x1b\[[ -?]*[^ -?]|\x1bO.|\x1b(?=[^\[O])|[^\x1b]", re.DOTALL)
@@ -69,7 +67,6 @@ class LineEditor:
         """Return the line; add it to the history, unless it is blank or repeats the last line of the history."""
         if self.text.strip() and self._history[-1:] != [self.text]:
             self._history.append(self.text)
-            del self._history[:-HISTORY_LINES]
         return self.text
 
     def view(self, prompt: str, columns: int) -> tuple[str, str]:
