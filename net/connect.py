@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 
 from net.command_line import reason, shown_address
-from net.stream import WOULD_BLOCK as WOULD_BLOCK  # for clients that poll
+from net.stream import WOULD_BLOCK
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 3.0  # without a line from the server, until the client asks whether the server speaks TLS

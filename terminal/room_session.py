@@ -2,7 +2,7 @@
 
 import socket
 
-from net.connect import WOULD_BLOCK
+from net.stream import WOULD_BLOCK
 from protocol import MAX_LINE_BYTES, LineTooLong, harmless
 from terminal.console import Console
 

@@ -1,6 +1,5 @@
 """The dormitory's client: with answers from a script, and at a terminal."""
 
-import shutil
 import signal
 import socket
 import struct
@@ -276,23 +275,6 @@ def test_a_reply_of_half_a_megabyte_is_shown_as_a_whole() -> None:
         result = run_program("client.py", "--port", str(port), input="eve\n\nlist\nquit\n")
     assert (result.returncode, result.stderr) == (0, "")
     assert len(result.stdout.splitlines()) == 2 + len(rooms)
-
-
-@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
-def test_over_tls_the_client_verifies_the_certificate_before_it_sends_anything(
-    dormitory: Dormitory, tmp_path: Path
-) -> None:
-    certificate, key = str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem")
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
-    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate]
-    subprocess.run([*command.split(), *names], check=True, capture_output=True, timeout=WAIT_SECONDS)
-    dormitory.start_main("--tls-certificate", certificate, "--tls-key", key)
-    options = ("--tls", "--tls-ca", certificate)
-    assert play(dormitory, "alice", PASSWORDS["alice"], options=options) == (0, ["Welcome, member alice."], "")
-    status, said, errors = play(dormitory, "alice", PASSWORDS["alice"], options=("--tls",))
-    assert (status, said, errors.count("\n")) == (1, [], 1)
-    assert "its certificate is self-signed" in errors
-    assert dormitory.main.count_lines(".*authentication request received.*") == 1
 
 
 def test_an_empty_password_file_and_a_name_that_the_server_refuses_are_reported(
