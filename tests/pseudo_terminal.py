@@ -135,33 +135,34 @@ class Terminal:
 
     Args:
         command: a script of the project and its arguments, or any other program and its arguments.
-        columns: how wide the terminal is.
+        columns: how wide the terminal is; 0 if it does not know.
+        rows: how high the terminal is; 0 if it does not know.
         options: further arguments for subprocess.Popen.
     """
 
-    def __init__(self, *command: str, columns: int = COLUMNS, **options: Any) -> None:
+    def __init__(self, *command: str, columns: int = COLUMNS, rows: int = ROWS, **options: Any) -> None:
         self._keyboard, self._tty = pty.openpty()
-        self._set_columns(columns)
+        self._set_window(rows, columns)
         if Path(command[0]).suffix == ".py":
             command = (sys.executable, "-W", "error", str(ROOT / command[0]), *command[1:])
         options.setdefault("env", {**os.environ, "TERM": "xterm"})
         self.process = subprocess.Popen(command, stdin=self._tty, stdout=self._tty, stderr=self._tty, **options)
         self.output = ""  # all that was written
-        self._screen = ScreenBuffer(columns)
+        self._screen = ScreenBuffer(columns or COLUMNS)
         self._lock = threading.Lock()  # guards the two above
         self._seen = 0  # how many rows expect() has matched
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
-    def type(self, keys: str) -> None:
+    def type(self, *keys: str) -> None:
         """Type keys; end a line with a newline."""
-        os.write(self._keyboard, keys.encode())
+        os.write(self._keyboard, "".join(keys).encode())
 
-    def resize(self, columns: int) -> None:
-        """Change the width of the window."""
+    def resize(self, columns: int, rows: int = ROWS) -> None:
+        """Change the size of the window."""
         with self._lock:
             self._screen.resize(columns)
-            self._set_columns(columns)
+            self._set_window(rows, columns)
         self.process.send_signal(signal.SIGWINCH)
 
     def hold_output(self) -> None:
@@ -230,8 +231,8 @@ class Terminal:
         self._reader.join()
         os.close(self._keyboard)
 
-    def _set_columns(self, columns: int) -> None:
-        fcntl.ioctl(self._tty, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
+    def _set_window(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self._tty, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def _read(self) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")

@@ -1,19 +1,13 @@
 """ticket_client.py: in a script, in a terminal, over TLS, and when the server ends the connection."""
 
 import argparse
-import fcntl
 import os
-import pty
 import re
-import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import termios
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,6 +28,7 @@ from box_office import (
 )
 from certificates import Certificates
 from conftest import ROOT, WAIT_SECONDS, Program, run_program, run_programs, wait_until
+from pseudo_terminal import Terminal
 
 from cinema.picture import SeatPicture
 from cinema.seatmap import SeatMap
@@ -59,103 +54,60 @@ def ctrl_c_not_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-class ClientTerminal:
+class ClientTerminal(Terminal):
     """A client in a terminal, and what the terminal shows; without `window` the terminal does not know its size."""
 
     def __init__(self, port: int, *arguments: str, window: tuple[int, int] = (0, 0), **environment: str) -> None:
-        self._master, self._tty = pty.openpty()
-        self._set_window(*window)
         variables = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        self._expected = 0  # how many characters of the output expect() has passed
         with ctrl_c_not_ignored():
-            self.process = subprocess.Popen(
-                [sys.executable, "-W", "error", str(ROOT / "ticket_client.py"), "127.0.0.1", str(port), *arguments],
-                stdin=self._tty,
-                stdout=self._tty,
-                stderr=self._tty,
+            super().__init__(
+                *("ticket_client.py", "127.0.0.1", str(port), *arguments),
+                rows=window[0],
+                columns=window[1],
                 env={**variables, "TERM": "xterm", **environment},
                 start_new_session=True,
             )
-        self.output = ""  # all that the client wrote
-        self.seen = ""  # what it wrote after the text that was expected last
 
-    def type(self, *keys: str) -> None:
-        """Press keys."""
-        os.write(self._master, "".join(keys).encode())
+    @property
+    def seen(self) -> str:
+        """What the client wrote after the text that was expected last."""
+        return self.output.replace("\r\n", "\n")[self._expected :]
 
-    def expect(self, text: str) -> None:
-        """Wait until the terminal has received a text after the one expected before."""
-        self._wait(lambda: text in self.seen, text)
-        self.seen = self.seen.partition(text)[2]
+    def expect(self, *texts: str) -> None:
+        """Wait until the terminal has received each text after the one expected before."""
+        for text in texts:
+            try:
+                wait_until(lambda text=text: text in self.seen, "")  # type: ignore[misc]
+            finally:
+                assert text in self.seen
+            self._expected += self.seen.index(text) + len(text)
 
     def expect_rows(self, *rows: str) -> None:
         """Wait until the last rows of the screen, down to the cursor, are these; [0] is a seat in reverse video."""
-        self._wait(lambda: self.rows()[-len(rows) :] == list(rows), "\n".join(rows))
+        try:
+            wait_until(lambda: self.rows()[-len(rows) :] == list(rows), "")
+        finally:
+            assert self.rows()[-len(rows) :] == list(rows)
 
     def rows(self) -> list[str]:
         """Return the rows of the screen, without colours; a character in reverse video stands in brackets."""
-        rows = [""]
-        current = 0
-        text = re.sub(r"\x1b\[7m(?:\x1b\[[\d;]+m)?(.)\x1b\[0m", r"[\1]", self.output)
-        for part in re.findall(r"\x1b\[\d*[A-Za-z]|\x1b\[[\d;]*m|\r\n|\r|[^\x1b\r]+", text):
-            if part == "\r\n":
-                current += 1
-                rows[current:] = rows[current:] or [""]
-            elif part == "\r":
-                rows[current] = rows[current] if text.endswith(part) else ""
-            elif not part.startswith("\x1b"):
-                rows[current] += part
-            elif part.endswith("A"):
-                current -= int(part[2:-1])
-            elif part == "\x1b[J":
-                rows[current:] = [""]
-        return rows
-
-    def resize(self, rows: int, columns: int) -> None:
-        """Change the size of the window."""
-        self._set_window(rows, columns)
-        self.process.send_signal(signal.SIGWINCH)
+        bracketed = [re.sub(r"\x1b\[7m(?:\x1b\[[\d;]+m)?(.)\x1b\[0m", r"[\1]", row) for row in super().rows()]
+        return [re.sub(r"\x1b\[[\d;]*m", "", row) for row in bracketed]
 
     def suspend_and_resume(self) -> None:
         """Stop the client as Ctrl-Z does, turn echo on as a shell then does, and resume the client as `fg` does."""
         self.process.send_signal(signal.SIGSTOP)
-        mode = termios.tcgetattr(self._tty)
-        mode[3] |= termios.ECHO | termios.ICANON
-        termios.tcsetattr(self._tty, termios.TCSADRAIN, mode)
+        self.show_keys()
         self.process.send_signal(signal.SIGCONT)
 
-    def shows_keys(self) -> bool:
-        """Return whether the terminal echoes what is typed."""
-        return bool(termios.tcgetattr(self._tty)[3] & termios.ECHO)
-
     def end(self) -> int:
-        """Wait for the end of the client; return its exit status."""
-        self._wait(lambda: self.process.poll() is not None, "the end of the client")
-        self._read()
-        return self.process.returncode
-
-    def close(self) -> None:
-        """Kill the client, if it runs, and close the terminal."""
-        self.process.kill()
-        self.process.wait()
-        os.close(self._tty)
-        os.close(self._master)
-
-    def _wait(self, condition: Callable[[], bool], what: str) -> None:
-        end = time.monotonic() + WAIT_SECONDS
-        while not condition():
-            if time.monotonic() > end:
-                pytest.fail(f"not within {WAIT_SECONDS} seconds:\n{what}\nThe screen shows\n" + "\n".join(self.rows()))
-            select.select([self._master], [], [], 0.01)
-            self._read()
-
-    def _set_window(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self._tty, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def _read(self) -> None:
-        while select.select([self._master], [], [], 0)[0]:
-            data = os.read(self._master, 1 << 16).decode()
-            self.output += data
-            self.seen += data.replace("\r\n", "\n")
+        """Wait for the end of the client and of its output; return its exit status."""
+        status = self.wait()
+        os.write(self._tty, NORMAL.encode())  # all that the client wrote comes before it
+        wait_until(lambda: self.output.endswith(NORMAL), "the end of the output")
+        self.output = self.output.removesuffix(NORMAL)
+        return status
 
 
 OpenTerminal = Callable[..., ClientTerminal]
@@ -585,13 +537,13 @@ def test_window_that_is_made_smaller_and_larger_again_hides_and_shows_the_pictur
     alice = terminal(cinema(hall="0 0 1\n"), window=WINDOW)
     order(alice, 1)
     alice.expect_rows(HINT, "Row for ticket 1? 1-2")
-    alice.resize(4, 80)
+    alice.resize(80, rows=4)
     alice.expect_rows(HOW_TO, "Row for ticket 1? ")
     alice.type("\n", "\n")  # what the user cannot see is not chosen
     alice.type("1")
     alice.expect_rows(HOW_TO, "Row for ticket 1? 1")
     alice.type("\x7f")
-    alice.resize(*WINDOW)
+    alice.resize(80)
     alice.expect_rows(HOW_TO, " Seat 1 2 3", "Row 1 0 [0] 1", SIGNS, HINT, "Row for ticket 1? 1-2")
     alice.type("\n")
     assert alice.end() == 0
