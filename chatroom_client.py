@@ -20,12 +20,11 @@ if sys.version_info < (3, 10):
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 import argparse
-import io
 import re
 import signal
 from contextlib import suppress
 
-from net.command_line import MAX_PORT, fail, fail_to_write, port_number, replace_closed_streams
+from net.command_line import MAX_PORT, fail, fail_to_write, port_number, prepare_streams
 from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import ROOM_NAME_RULE, RoomAction, RoomStatus, harmless, is_room_name, room_request
 from terminal.console import Console
@@ -198,10 +197,8 @@ def user_name(text: str) -> str:
 def main() -> int:
     """Parse the command line and let the user chat; return the exit status."""
     options = parse_command_line()
-    replace_closed_streams()
+    prepare_streams("backslashreplace")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Console restores the terminal
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return chat(options)
     except CannotConnect as error:

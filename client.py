@@ -18,7 +18,6 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPAT
 
 import argparse
 import getpass
-import io
 import socket
 import time
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from net.command_line import fail, fail_to_write, port_number, replace_closed_streams
+from net.command_line import fail, fail_to_write, port_number, prepare_streams
 from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import harmless
 
@@ -198,7 +197,7 @@ def send_login(server: MainServer, name: str, password: str) -> tuple[str, str]:
         word, rest = server.ask(request)
         if word != "TRY_LATER":
             return word, rest
-        print(f"{rest}. Trying again in {RETRY_SECONDS} seconds.", flush=True)
+        print(f"{rest}. Trying again in {RETRY_SECONDS} seconds.")
         time.sleep(RETRY_SECONDS)
     return server.ask(request)
 
@@ -346,14 +345,9 @@ def parse_options() -> argparse.Namespace:
 def main() -> int:
     """Run the client; return its exit status."""
     options = parse_options()
-    replace_closed_streams()
-    for stream in (sys.stdin, sys.stdout):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    prepare_streams()
     try:
-        status = run(options)
-        sys.stdout.flush()
-        return status
+        return run(options)
     except OSError as error:
         return fail_to_write(error)
 

@@ -27,7 +27,7 @@ import signal
 from cinema.picture import SeatPicture
 from cinema.seat_chooser import SeatChooser
 from cinema.seatmap import Seat
-from net.command_line import fail, fail_to_write, port_number, positive_number, replace_closed_streams
+from net.command_line import fail, fail_to_write, port_number, positive_number, prepare_streams
 from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import harmless
 from terminal.console import shows_escapes, write
@@ -247,11 +247,8 @@ def seat_list(text: str) -> list[Seat]:
 def main() -> int:
     """Run the client; return its exit status."""
     options = parse_command_line()
-    replace_closed_streams()
+    prepare_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave as after Ctrl-C, which restores the terminal
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # The terminal's encoding may lack characters that the server sends. The user must see each line at once.
-        sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         return buy(options)
     except OSError as error:

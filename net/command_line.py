@@ -74,10 +74,17 @@ def fail(message: str, status: int = 1) -> int:
     return status
 
 
-def replace_closed_streams() -> None:
-    """Replace standard input and output, each of which is None if it was closed before the start."""
+def prepare_streams(errors: str = "replace") -> None:
+    """Make standard input and output usable even if they were closed before the start; write each line at once.
+
+    Args:
+        errors: how to write a character that the encoding lacks, and to read bytes that do not belong to it.
+    """
     sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY), closefd=False)
     sys.stdout = sys.stdout or io.StringIO()
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors, line_buffering=True)
 
 
 def fail_to_write(error: OSError, status: int = 1) -> int:
