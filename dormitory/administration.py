@@ -9,7 +9,7 @@ from pathlib import Path
 from dormitory.reservations import Reservations
 from dormitory.textfiles import Malformed
 from dormitory.wire import RESERVATION_ID
-from net.command_line import discard_output, fail
+from net.command_line import fail_to_write
 
 BUSY_SECONDS = 5.0  # how long to wait while a back end is writing
 COLUMNS = ("id", "room", "member", "time (UTC)")
@@ -48,8 +48,7 @@ def _report(letter: str, reservations: Reservations, as_csv: bool) -> int:
                 print("  ".join(f"{field:<{width}}" for field, width in zip(row, widths, strict=True)).rstrip())
         sys.stdout.flush()
     except OSError as error:
-        discard_output()
-        return fail(f"Cannot write the report: {error.strerror}")
+        return fail_to_write(error)
     return 0
 
 

@@ -13,6 +13,7 @@ from net.stream import WOULD_BLOCK
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 3.0  # without a line from the server, until the client asks whether the server speaks TLS
 RECEIVE_BYTES = 1 << 16
+MAX_LINE_BYTES = 1 << 24  # of a reply: three inventories of 10,000 codes take half a megabyte
 
 # OpenSSL's verification results (X509_V_ERR_...); Python has no names for them.
 _EXPIRED, _SELF_SIGNED, _SELF_SIGNED_IN_CHAIN, _NO_ISSUER, _WRONG_HOST, _WRONG_IP = 10, 18, 19, 20, 62, 64
@@ -94,11 +95,13 @@ class ServerLines:
         """Wait for the next line; return it without its end, or None if the connection ends first.
 
         Raises:
-            ConnectionLost: the connection has failed, or the server was silent for too long.
+            ConnectionLost: the connection has failed, or the server was silent for too long or sent too long a line.
         """
         while b"\n" not in self._received and not self._ended:
             self._wait()
             self.receive()
+            if len(self._received) > MAX_LINE_BYTES:
+                raise ConnectionLost(f"the server sent a line of more than {MAX_LINE_BYTES} bytes")
         line, newline, self._received = self._received.partition(b"\n")
         if self._may_need_tls and not newline:
             raise ConnectionLost("the server closed it before it sent a line; if it speaks TLS, use --tls")
