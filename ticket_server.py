@@ -30,8 +30,8 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPAT
 import argparse
 from pathlib import Path
 
-from cinema.booking import Order, OrderCancelled, Theatre
-from cinema.seatmap import NotFlushed, Seat, SeatFileError, SeatMap
+from cinema.booking import Order, OrderCancelled, OrderUncertain, Theatre
+from cinema.seatmap import Seat, SeatFileError, SeatMap
 from net.command_line import add_number, fail, port_number
 from net.conversation import Conversation, InputEnded
 from net.process import add_server_options, serve
@@ -61,7 +61,7 @@ def sell(client: Conversation, theatre: Theatre, hold_seconds: int) -> None:
         cancel(client, str(reason))
     except InputEnded:
         cancel(client, "No answer came")
-    except NotFlushed as error:
+    except OrderUncertain as error:
         client.log(f"perhaps booked: {error}")
         client.reply("Sorry, it is not certain whether the order is booked.")
     except SeatFileError as error:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cinema.seatmap import Seat, SeatFileError, SeatMap, check_writable, locked, read_text, replace_text
+from cinema.seatmap import Seat, SeatFileError, SeatMap
+from net.files import NotFlushed, locked, read_file, replace_file
 from net.log import LOG
 
 
@@ -23,6 +24,10 @@ class SeatTaken(OrderCancelled):
 
     def __init__(self, seat: Seat) -> None:
         super().__init__(f"Seat {seat} is taken")
+
+
+class OrderUncertain(SeatFileError):
+    """The order is in the file, but it might not survive a power failure."""
 
 
 class Order:
@@ -50,7 +55,8 @@ class Theatre:
         self._file = Path(os.path.realpath(file))  # Path.resolve() raises RuntimeError for a loop of links
         self._commit_lock = threading.Lock()  # held by the thread that writes the file; taken before _lock
         self._lock = threading.Lock()  # guards all below; no thread holds it while it flushes to disk
-        self._map = SeatMap(read_text(self._file), self._file)  # the file's contents when a thread last read it
+        with _seat_file_errors(self._file):
+            self._map = SeatMap(read_file(self._file), self._file)  # the file's contents when a thread last read it
         self._held: set[Seat] = set()
         self._sold: set[Seat] = set()  # by this server since its start
         self._waiting: list[Order] = []  # to be written together by the next commit
@@ -90,7 +96,7 @@ class Theatre:
 
         Raises:
             SeatTaken: an edit or another server took one of the seats.
-            NotFlushed: the order is in the file, but perhaps not on disk.
+            OrderUncertain: the order is in the file, but perhaps not on disk.
             SeatFileError: the file cannot be read or written, is malformed or read-only.
         """
         with self._lock:
@@ -110,7 +116,7 @@ class Theatre:
         """Write all waiting orders; the caller holds the commit lock."""
         orders: list[Order] = []
         try:
-            with locked(self._file):
+            with _seat_file_errors(self._file), locked(self._file):
                 orders = self._take_waiting()
                 while not self._write(orders):
                     pass  # the file was edited between reading and writing
@@ -128,7 +134,7 @@ class Theatre:
         check_writable(self._file)
         with self._reading() as before:
             after = _take_seats(before, orders)
-        if orders and not replace_text(self._file, before.text, after.text):
+        if orders and not replace_file(self._file, after.text, old=before.text):
             return False
         self._note_sold(orders, after)
         return True
@@ -145,8 +151,8 @@ class Theatre:
         """Read the file and yield its map while holding the lock; then report sold seats that an edit has freed."""
         freed: list[Seat] = []
         try:
-            with self._lock:
-                text = read_text(self._file)
+            with self._lock, _seat_file_errors(self._file):
+                text = read_file(self._file)
                 if text != self._map.text:
                     self._map = SeatMap(text, self._file)
                     freed = sorted(filter(self._map.is_free, self._sold))
@@ -155,6 +161,31 @@ class Theatre:
         finally:
             for seat in freed:
                 LOG.write(f"{self._file}: seat {seat}, which was sold here, has been made free by an edit")
+
+
+@contextmanager
+def _seat_file_errors(file: Path) -> Iterator[None]:
+    """Turn an OSError into a SeatFileError that names a file."""
+    try:
+        yield
+    except OSError as error:
+        kind = OrderUncertain if isinstance(error, NotFlushed) else SeatFileError
+        raise kind(f"{error.filename or file}: {error.strerror}") from error
+
+
+def check_writable(file: Path) -> None:
+    """Check that a sale may be written: neither the file nor its directory is read-only.
+
+    The permission bits count even for root, who could write anyway: taking them away is how an operator suspends sales
+    without stopping the server.
+
+    Raises:
+        SeatFileError: one of the two is read-only, or cannot be examined.
+    """
+    for path in (file, file.parent):
+        with _seat_file_errors(path):
+            if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK):
+                raise SeatFileError(f"{path}: read-only; write permission is expected")
 
 
 def _take_seats(seat_map: SeatMap, orders: list[Order]) -> SeatMap:

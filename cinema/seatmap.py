@@ -1,4 +1,4 @@
-"""seats.txt: the seats of a hall as zeros and ones in a text file, and how a sale is written to disk.
+"""seats.txt: the seats of a hall as zeros and ones in the text of a file.
 
     0 0 0 0 0
     0 0 1 1 0
@@ -8,13 +8,7 @@ character for each seat, so that the file keeps its white space.
 """
 
 import copy
-import errno
-import fcntl
-import os
-import stat
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from itertools import compress, count
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +16,6 @@ from typing import NamedTuple
 FREE = b"0"
 TAKEN = b"1"
 ONE_LINE_ROWS = ONE_LINE_COLUMNS = 5
-LOCK_SECONDS = 5.0  # the longest wait for a lock that another program holds
-LOCK_RETRY_SECONDS = 0.002  # about the time of a write; after a longer pause a busy second server would have it again
 SHOWN_CHARACTERS = 20  # of a wrong number, which may be long
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -33,10 +25,6 @@ _OTHER_BYTES = bytes(byte for byte in range(256) if not _IS_SEAT[byte])
 
 class SeatFileError(Exception):
     """The file cannot be read, is malformed or cannot be written; the text names the file, and the line."""
-
-
-class NotFlushed(SeatFileError):
-    """The file holds the new text, but after a power failure it may hold the old text again."""
 
 
 class Seat(NamedTuple):
@@ -131,156 +119,3 @@ def _fault(numbers: list[bytes], columns: int) -> str:
     if len(numbers) != columns:
         return f"seats in the row: {len(numbers)}; expected, as in the first row: {columns}"
     return ""
-
-
-def read_text(file: Path) -> bytes:
-    """Return the contents of a file.
-
-    Raises:
-        SeatFileError: it cannot be read.
-    """
-    try:
-        return _read(file)
-    except OSError as error:
-        raise _seat_file_error(error, file) from error
-
-
-def check_writable(file: Path) -> None:
-    """Check that a sale may be written: neither the file nor its directory is read-only.
-
-    The permission bits count even for root, who could write anyway: taking them away is how an operator suspends sales
-    without stopping the server.
-
-    Raises:
-        SeatFileError: one of the two is read-only, or cannot be examined.
-    """
-    for path in (file, file.parent):
-        try:
-            mode = path.stat().st_mode
-        except OSError as error:
-            raise _seat_file_error(error, path) from error
-        if not mode & 0o222 or not os.access(path, os.W_OK):
-            raise SeatFileError(f"{path}: read-only; write permission is expected")
-
-
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Hold the lock that keeps other servers from writing a file; wait for it at most LOCK_SECONDS.
-
-    The locked file is a second one, whose name ends with `.lock`, because a write replaces the first. The lock is
-    advisory: editors do not respect it.
-
-    Raises:
-        SeatFileError: the lock file cannot be made or locked.
-    """
-    try:
-        fd = _open_locked(_sibling(file, ".lock"))
-    except OSError as error:
-        raise _seat_file_error(error, file) from error
-    try:
-        yield
-    finally:
-        os.close(fd)
-
-
-def _open_locked(file: Path) -> int:
-    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)  # NFS requires a writable descriptor
-    try:
-        end = time.monotonic() + LOCK_SECONDS
-        while not _lock(fd):
-            if time.monotonic() > end:
-                raise TimeoutError(errno.ETIMEDOUT, "another program keeps it locked", file)
-            time.sleep(LOCK_RETRY_SECONDS)  # flock() has no time limit
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _lock(fd: int) -> bool:
-    """Lock a file, unless another program has locked it; return whether it is locked now."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def replace_text(file: Path, old: bytes, new: bytes) -> bool:
-    """Replace the contents of a file atomically and durably: after a crash it holds the old text or the new one.
-
-    Returns:
-        True if the file now holds the new text; False, without a change, if an edit had replaced the old text.
-
-    Raises:
-        NotFlushed: the file holds the new text, but the directory could not be flushed.
-        SeatFileError: the file cannot be written; it holds the old text.
-    """
-    sibling = _sibling(file, ".new")
-    try:
-        directory = os.open(file.parent, os.O_RDONLY)
-        try:
-            _write_sibling(file, sibling, new)
-            if _read(file) != old:
-                return False
-            sibling.replace(file)
-            _flush_directory(directory, file.parent)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise _seat_file_error(error, file) from error
-    return True
-
-
-def _read(file: Path) -> bytes:
-    """Return the contents of a regular file in few system calls, because another thread may take the GIL at each."""
-    fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # otherwise opening a FIFO would block
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", file)
-        return os.read(fd, status.st_size)
-    finally:
-        os.close(fd)
-
-
-def _write_sibling(file: Path, sibling: Path, text: bytes) -> None:
-    """Write a second file with the owner and the permissions of the first, and flush it to disk.
-
-    A file that already has this name is removed and not written to: a killed server may have left a read-only one, and
-    another user may have made it a symbolic link to a file that is not ours.
-    """
-    status = file.stat()
-    sibling.unlink(missing_ok=True)
-    with sibling.open("xb") as new:
-        with suppress(PermissionError):  # only root may give a file to another user
-            os.fchown(new.fileno(), status.st_uid, status.st_gid)
-        os.fchmod(new.fileno(), stat.S_IMODE(status.st_mode))
-        new.write(text)
-        new.flush()
-        _flush(new.fileno())
-
-
-def _flush_directory(fd: int, directory: Path) -> None:
-    try:
-        _flush(fd)
-    except OSError as error:
-        raise NotFlushed(f"{directory}: {error.strerror}") from error
-
-
-def _flush(fd: int) -> None:
-    """Flush a file to disk; on macOS fsync() leaves the data in the drive's cache, and F_FULLFSYNC flushes that too."""
-    full_fsync = getattr(fcntl, "F_FULLFSYNC", None)
-    if full_fsync is not None:
-        with suppress(OSError):  # some file systems do not offer it
-            fcntl.fcntl(fd, full_fsync)
-            return
-    os.fsync(fd)
-
-
-def _sibling(file: Path, suffix: str) -> Path:
-    return file.with_name(file.name + suffix)
-
-
-def _seat_file_error(error: OSError, file: Path) -> SeatFileError:
-    return SeatFileError(f"{error.filename or file}: {error.strerror}")

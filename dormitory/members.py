@@ -4,21 +4,19 @@ A hash reads scrypt$N$r$p$SALT$HASH, the last two in hexadecimal (RFC 7914). Eac
 cost can be raised for new passwords while the old ones keep theirs.
 """
 
-import fcntl
 import hashlib
 import hmac
 import os
 import random
 import re
 import secrets
-import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from dormitory.login_queue import LoginQueue
 from dormitory.textfiles import Malformed, WatchedFile, read_fields
+from net.files import locked, replace_file
 
 NAME = re.compile(r"[^\s,]{1,32}")
 MIN_PASSWORD_CHARACTERS = 8  # of new passwords
@@ -166,60 +164,11 @@ def add_member(path: Path, name: str, password: str) -> bool:
         raise Malformed(f"Expected a password of at most {MAX_PASSWORD_BYTES} bytes")
     line = f"{name}, {PasswordHash.of(password)}"
     path = Path(os.path.realpath(path))  # replacing a symbolic link would leave its target as it was
-    with _locked(path):
+    with locked(path, private=True):
         is_new = not path.exists() or name not in read_members(path)
         text = path.read_text("utf-8-sig", "surrogateescape") if path.exists() else ""
         others = text.removesuffix("\n").split("\n") if text else []
         lines = [line if other.partition(",")[0].strip() == name else other for other in others]
-        _replace(path, "\n".join(lines + [line] * is_new) + "\n")
+        text = "\n".join(lines + [line] * is_new) + "\n"
+        replace_file(path, text.encode(errors="surrogateescape"), private=True)
     return is_new
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other programs from adding members meanwhile; the lock is on a second file because the first is replaced."""
-    fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Replace a file; the new one has the owner of the old one, who alone may read it, and is on disk on return.
-
-    Raises:
-        OSError: the new file cannot be written; the old one is still there, and the error names it.
-    """
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)  # left by a program that was killed
-    try:
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            if path.exists():
-                _copy_owner(path, file.fileno())
-            file.write(text.encode(errors="surrogateescape"))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-        _flush_directory(path.parent)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        new.unlink(missing_ok=True)
-
-
-def _copy_owner(path: Path, fd: int) -> None:
-    """Give an open file the owner of another file, and its mode without the permissions of group and others."""
-    status = path.stat()
-    if status.st_uid != os.geteuid():
-        os.fchown(fd, status.st_uid, status.st_gid)
-    os.fchmod(fd, stat.S_IMODE(status.st_mode) & 0o600)
-
-
-def _flush_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -33,9 +33,11 @@ from box_office import (
 )
 from conftest import WAIT_SECONDS, Peer, Program, Start, at_once, run_program, run_programs, wait_until
 
-from cinema import booking, seatmap
+from cinema import booking
 from cinema.booking import Order, SeatTaken, Theatre
-from cinema.seatmap import Seat, SeatFileError, SeatMap, replace_text
+from cinema.seatmap import Seat, SeatFileError, SeatMap
+from net import files
+from net.files import replace_file
 
 KILLS = 8
 ROWS = 1000  # of the hall for the kills, where each order is one row
@@ -432,7 +434,7 @@ def test_hall_that_shrinks_during_an_order_cancels_it(cinema: OpenCinema) -> Non
 def test_edit_at_the_moment_of_writing_is_not_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "seats.txt"
     file.write_text("0 1\n")
-    assert not replace_text(file, b"0 0\n", b"1 0\n")
+    assert not replace_file(file, b"1 0\n", old=b"0 0\n")
     assert file.read_text() == "0 1\n"
 
 
@@ -635,7 +637,7 @@ def test_file_is_flushed_before_the_rename_and_its_directory_afterwards(
         return rename(source, target)
 
     monkeypatch.setattr(Path, "replace", replace)
-    assert replace_text(file, b"0 0\n", b"0 1\n")
+    assert replace_file(file, b"0 1\n", old=b"0 0\n")
     new, directory = file.stat().st_ino, tmp_path.stat().st_ino
     flush = "full flush" if full_fsync == "works" else "flush"
     assert steps == [f"{flush} {new}", f"rename {new}: 0 1\n", f"{flush} {directory}"]
@@ -681,7 +683,7 @@ def test_no_order_is_booked_when_the_write_for_all_fails(
     reasons: list[str] = []
     writing, go_on = threading.Event(), threading.Event()
 
-    def fail(file: Path, old: bytes, new: bytes) -> bool:
+    def fail(file: Path, new: bytes, old: bytes) -> bool:
         writing.set()
         assert go_on.wait(WAIT_SECONDS)
         raise error("the disk has failed")
@@ -696,7 +698,7 @@ def test_no_order_is_booked_when_the_write_for_all_fails(
             theatre.book(order)
         reasons.append(str(failure.value))
 
-    monkeypatch.setattr(booking, "replace_text", fail)
+    monkeypatch.setattr(booking, "replace_file", fail)
     at_once(4, buy)
     assert len(reasons) == 4
     assert set(reasons) <= {"the disk has failed", "the order was not written"}
@@ -849,7 +851,7 @@ def test_file_that_another_user_owns_is_read_only(tmp_path: Path) -> None:
         os.setuid(NOBODY)
         refused = False
         try:
-            seatmap.check_writable(Path(file.name))
+            booking.check_writable(Path(file.name))
         except SeatFileError:
             refused = True
         os._exit(0 if refused else 1)
@@ -884,7 +886,7 @@ def test_lock_file_is_opened_for_writing_as_nfs_requires(tmp_path: Path, monkeyp
         lock(fd, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with seatmap.locked(file):
+    with files.locked(file):
         assert modes == [os.O_RDWR]
 
 
@@ -903,7 +905,7 @@ def test_order_fails_when_another_program_keeps_the_file_locked(
         except SeatFileError as error:
             reasons.append(str(error))
 
-    monkeypatch.setattr("cinema.seatmap.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.1)
     booker = threading.Thread(target=book)
     with another_writer(file):
         booker.start()
