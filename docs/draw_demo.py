@@ -1,21 +1,21 @@
 #!/usr/bin/env python3
-"""Draw docs/demo.svg, the picture in README.md: run demo.py in a terminal, and draw excerpts of what it shows there."""
+"""Draw docs/demo.svg, the picture in README.md: run demo.py in a terminal, and draw excerpts of what it shows there.
 
-import fcntl
+It needs pytest for the terminal, which it shares with the tests.
+"""
+
 import os
-import pty
 import re
-import struct
-import subprocess
 import sys
-import termios
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
-DOCS = Path(__file__).resolve().parent
-DEMO = DOCS.parent / "demo.py"
-PICTURE = DOCS / "demo.svg"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from pseudo_terminal import Terminal
+
+PICTURE = Path(__file__).resolve().parent / "demo.svg"
 
 # Each excerpt: the pattern of its first line, and the number of its lines.
 EXCERPTS = [
@@ -55,33 +55,14 @@ ESCAPE = re.compile(r"\033\[(\d+)m")
 
 
 def run_demo() -> list[str]:
-    """Return the lines that the demo shows on a terminal, with their colours.
-
-    Raises:
-        subprocess.CalledProcessError: an expectation was not met.
-    """
-    terminal, tty = pty.openpty()
-    fcntl.ioctl(tty, termios.TIOCSWINSZ, struct.pack("HHHH", 0, COLUMNS, 0, 0))
+    """Return the lines that the demo shows on a terminal, with their colours; exit if an expectation is not met."""
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
-    with subprocess.Popen([sys.executable, str(DEMO)], stdin=tty, stdout=tty, stderr=tty, env=environment) as demo:
-        os.close(tty)
-        output = b"".join(read_to_end(terminal))
-    os.close(terminal)
-    if demo.returncode:
-        raise subprocess.CalledProcessError(demo.returncode, demo.args)
-    return output.decode().replace("\r\n", "\n").split("\n")
-
-
-def read_to_end(terminal: int) -> Iterator[bytes]:
-    """Yield what programs write to a terminal, until none has it open."""
-    while True:
-        try:
-            data = os.read(terminal, 1 << 16)
-        except OSError:  # Linux reports the end in this way
-            return
-        if not data:
-            return
-        yield data
+    terminal = Terminal("demo.py", columns=COLUMNS, env=environment)
+    status = terminal.process.wait()
+    terminal.close()
+    if status:
+        sys.exit(f"Nothing was drawn: demo.py ended with status {status}")
+    return terminal.output.split("\r\n")
 
 
 def excerpts(lines: list[str]) -> list[str]:
@@ -142,16 +123,5 @@ def styled(line: str) -> Iterator[tuple[str, str]]:
             style = {"0": "", "1": f'{style} font-weight="bold"'}[piece]
 
 
-def main() -> int:
-    """Draw the picture; return the exit status."""
-    try:
-        lines = run_demo()
-    except subprocess.CalledProcessError as error:
-        print(f"Nothing was drawn: {error}", file=sys.stderr)
-        return 1
-    PICTURE.write_text(svg(excerpts(lines)), encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    PICTURE.write_text(svg(excerpts(run_demo())), encoding="utf-8")
