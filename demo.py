@@ -2,8 +2,8 @@
 """Play all systems with the real programs, and check what they do.
 
     demo.py                  all scenarios, one after the other; the exit status is 0 if all happened as expected
-    demo.py cinema           one of them: chat, cinema, rooms, dormitory or tls
-    demo.py cinema --stay    only its servers, for you to use; Ctrl-C stops them
+    demo.py tickets          one of them: chat, tickets, chatrooms, dormitory or tls
+    demo.py tickets --stay   only its servers, for you to use; Ctrl-C stops them
     demo.py --stay           the servers of all systems, and the front end for browsers
 
 The programs run as processes, on free ports of 127.0.0.1 and on copies of the data files in a temporary directory.
@@ -25,24 +25,22 @@ from pathlib import Path
 from net.command_line import fail
 from scenarios.harness import HOST, Harness, Unmet
 from scenarios.report import BOLD, DIM, Outcome, Report, Stopped
-from scenarios.scenarios import LISTENING, OTHER_NAMES, SCENARIOS, NotPlayed, OpenServer, Scenario
+from scenarios.scenarios import SCENARIOS, SYSTEMS, NotPlayed, Scenario
 
 INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-FRONT_END = "front_end.py"
 
 
 def main() -> int:
     """Parse the command line; play scenarios or keep servers running; return the exit status."""
     options = parse_command_line()
-    report = Report()
+    report = Report(live=options.stay)
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: report.stop())
-    chosen = [SCENARIOS[OTHER_NAMES.get(options.name, options.name)]] if options.name else list(SCENARIOS.values())
     try:
         if options.stay:
-            return stay(chosen if options.name else [each for each in chosen if each.front_end_option], report)
-        return play_all(chosen, report)
+            return stay([options.name] if options.name else SYSTEMS, report)
+        return play_all([SCENARIOS[options.name]] if options.name else list(SCENARIOS.values()), report)
     except Stopped:
         return 0 if options.stay else INTERRUPTED
 
@@ -56,7 +54,7 @@ def parse_command_line() -> argparse.Namespace:
     parser.add_argument(
         "name",
         nargs="?",
-        choices=[*SCENARIOS, *OTHER_NAMES],
+        choices=SCENARIOS,
         metavar="NAME",
         help=f"which scenario to play: {', '.join(SCENARIOS)} (default: all)",
     )
@@ -69,75 +67,56 @@ def parse_command_line() -> argparse.Namespace:
 
 
 def play_all(scenarios: list[Scenario], report: Report) -> int:
-    """Play scenarios and show the table; return the exit status."""
-    outcomes: list[Outcome] = []
+    """Play scenarios and show the tables; return the exit status."""
+    tables: dict[str, list[Outcome]] = {}
     for number, scenario in enumerate(scenarios, 1):
         following = ", ".join(other.title for other in scenarios[number:])
         progress = f"[{number}/{len(scenarios)}] {scenario.title} ..."
         report.show(report.painted(progress, BOLD) + (f" next: {following}" if following else ""))
-        outcomes += play(scenario, report)
+        tables[scenario.title] = play(scenario, report)
         report.show()
-    report.show_table(outcomes)
-    met = sum(outcome.met for outcome in outcomes)
-    report.show(report.painted(f"{met} of {len(outcomes)} expectations were met.", BOLD))
-    return 0 if met == len(outcomes) else 1
+    for title, outcomes in tables.items():
+        if outcomes:
+            report.show_table(title, outcomes)
+    met = [outcome.met for outcomes in tables.values() for outcome in outcomes]
+    report.show(report.painted(f"{sum(met)} of {len(met)} expectations were met.", BOLD))
+    return 0 if all(met) else 1
 
 
 def play(scenario: Scenario, report: Report) -> list[Outcome]:
     """Play one scenario; return a row for each expectation, and one for an error that ended the scenario early."""
-    outcomes: list[Outcome] = []
-
-    def check(situation: str, expected: str, happened: str) -> None:
-        outcomes.append(Outcome(scenario.title, situation, expected, happened))
-
-    with tempfile.TemporaryDirectory() as directory, Harness(report) as harness:
+    with tempfile.TemporaryDirectory() as directory, Harness(report, Path(directory)) as harness:
         try:
-            scenario.play(harness, Path(directory), check)
+            scenario.play(harness)
         except NotPlayed as reason:
             report.show(f"Not played: {reason}.")
         except Unmet as unmet:
-            check("the scenario goes on", unmet.expected, unmet.happened)
+            harness.check("the scenario goes on", *unmet.args)
         except OSError as error:
-            check("the scenario goes on", "its files are there", str(error))
-    return outcomes
+            harness.check("the scenario goes on", "no error", str(error))
+    return harness.outcomes
 
 
-def stay(scenarios: list[Scenario], report: Report) -> int:
+def stay(names: list[str], report: Report) -> int:
     """Start servers, show how to reach them, and wait for a signal to stop them; return the exit status."""
-    with tempfile.TemporaryDirectory() as scratch, Harness(report, live=True) as harness:
+    with tempfile.TemporaryDirectory() as directory, Harness(report, Path(directory)) as harness:
         try:
-            servers = [open_in(scenario, harness, Path(scratch, str(n))) for n, scenario in enumerate(scenarios)]
-            url = start_front_end(scenarios, servers, harness)
+            servers = {name: SCENARIOS[name].open(harness) for name in names}
+            if len(servers) > 1:
+                where = [f"--{name}={HOST}:{server.port}" for name, server in servers.items()]
+                harness.start_server("front_end.py", "0", *where)
         except (NotPlayed, Unmet, OSError) as error:
             return fail(str(error))
         report.show()
         report.show(report.painted("Paste into other terminals:", BOLD))
-        for scenario, server in zip(scenarios, servers, strict=True):
-            for line in scenario.invite(server):
-                report.show(f"    {line}")
-        if url:
+        for line in harness.invitation:
+            report.show(f"    {line}")
+        if "front_end" in harness.servers:
             report.show(report.painted("Open in a browser:", BOLD))
-            report.show(f"    {url}")
+            report.show(f"    http://{HOST}:{harness.servers['front_end'].port}/")
         report.show(report.painted("Ctrl-C here stops the servers.", DIM))
-        report.wait_for_stop()
-    return 0
-
-
-def open_in(scenario: Scenario, harness: Harness, directory: Path) -> OpenServer:
-    """Start the servers of a scenario with files in a directory of their own."""
-    directory.mkdir()
-    return scenario.open(harness, directory)
-
-
-def start_front_end(scenarios: list[Scenario], servers: list[OpenServer], harness: Harness) -> str:
-    """Start the front end for several systems; return the URL of its page, or an empty string for a single system."""
-    if len(scenarios) == 1:
-        return ""
-    where = []
-    for scenario, server in zip(scenarios, servers, strict=True):
-        where += [scenario.front_end_option, f"{HOST}:{server.port}"]
-    front_end = harness.start("front_end", FRONT_END, "0", *where)
-    return f"http://{HOST}:{front_end.expect_number(LISTENING)}/"
+        while True:
+            report.pause()
 
 
 if __name__ == "__main__":

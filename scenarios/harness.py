@@ -10,8 +10,6 @@ status line first shows the cause before its effect. Every wait has a limit; whe
 harness raises Unmet.
 """
 
-import os
-import re
 import shlex
 import signal
 import socket
@@ -19,222 +17,185 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 
-from scenarios.report import BOLD, DIM, RED, Report
+from scenarios.report import BOLD, DIM, RED, Outcome, Report
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
+LISTENING = f"istening on {HOST}:"  # preceded by "L" or "Server S l"
 WAIT_SECONDS = 8.0
 TICK_SECONDS = 0.1
 STOP_SECONDS = 3.0
 RECEIVE_BYTES = 1 << 16
 NAME_WIDTH = 15
 NOTHING = "nothing came"
+END = "disconnected"
 
 
 class Unmet(Exception):
-    """Something that a scenario needs did not happen.
+    """Something that a scenario needs did not happen; the arguments are what was expected, and what happened."""
 
-    Attributes:
-        expected: what was expected.
-        happened: what happened.
-    """
-
-    def __init__(self, expected: str, happened: str) -> None:
-        super().__init__(f"expected {expected}, but {happened}")
-        self.expected = expected
-        self.happened = happened
+    def __str__(self) -> str:
+        return "expected {}, but {}".format(*self.args)
 
 
 class Participant:
-    """A program or a connection, to which a scenario sends lines and of which it expects lines.
+    """A client or a server, to which a scenario sends lines and of which it expects lines.
 
     Args:
         report: shows the lines.
         name: the name to show before each line.
-        live: whether to show a line as soon as it arrives.
+        command: the command line to show first.
+        sock: the connection to the participant.
     """
 
-    def __init__(self, report: Report, name: str, live: bool) -> None:
+    def __init__(self, report: Report, name: str, command: str, sock: socket.socket) -> None:
         self.name = name
         self._report = report
-        self._live = live
         self._colour = report.colour_of(name)
+        self._sock = sock
         self._changed = threading.Condition()  # guards all below
-        self._lines: list[str] = []
-        self._seen = 0  # how many of the lines the scenario has read
+        self._lines: deque[str] = deque()  # those that the scenario has not read
         self._unfinished = ""  # a line whose end has not come, such as a prompt
         self._echo = ""  # the last line typed at a prompt; a program may repeat it there
         self._ended = False
+        self._show("$", report.painted(command, DIM))
         self._reader = threading.Thread(target=self._read_for_ever, name=name, daemon=True)
+        self._reader.start()
 
     def send(self, text: str, shown: str = "") -> None:
         """Send a line; show another text in its place if there is one, because the line is secret."""
         self._report.pause()
         with self._changed:
-            prompt = self._unfinished if self._at_prompt() else ""
-            self._unfinished = self._unfinished.removeprefix(prompt)
-            self._echo = text if prompt else ""
+            prompt = self._unfinished if self._unfinished.endswith(" ") else ""
+            if prompt:
+                self._unfinished, self._echo = "", text
         self._show(">", prompt + self._report.painted(shown or text, BOLD))
         with suppress(OSError):  # the next expectation will report that the participant has ended
-            self._send(text)
+            self._sock.sendall(f"{text}\n".encode())
 
-    def expect(self, text: str) -> str:
-        """Wait for a line that contains a text; return the line.
-
-        Raises:
-            Unmet: no such line came.
-        """
-        return self.expect_lines(text)[-1]
-
-    def expect_lines(self, text: str) -> list[str]:
-        """Wait for a line that contains a text; return all lines up to it.
+    def expect(self, *texts: str) -> str:
+        """Wait until each text has occurred in a line or a prompt, in any order; return the last of these lines.
 
         Raises:
-            Unmet: no such line came.
+            Unmet: one of the texts did not occur in time.
         """
-        lines = self._next(text)
-        if not lines or text not in lines[-1]:
-            came = " / ".join(lines[-2:]) or NOTHING
-            raise Unmet(f"{self.name} shows: {text}", came + (", and then the end" if self._ended else ""))
-        return lines
-
-    def expect_all(self, *texts: str) -> None:
-        """Wait until each text has occurred in a line, in any order.
-
-        Raises:
-            Unmet: one of them did not occur.
-        """
-        missing = list(texts)
+        until = time.monotonic() + WAIT_SECONDS
+        missing, latest = list(texts), NOTHING
         while missing:
-            lines = self._next("")
-            if not lines:
-                raise Unmet(f"{self.name} shows: {missing[0]}", NOTHING)
-            missing = [text for text in missing if text not in lines[-1]]
+            line = self._next(until, missing[0])
+            if not line:
+                raise Unmet(f"{self.name} shows: {missing[0]}", latest + (", and then the end" if self._ended else ""))
+            missing = [text for text in missing if text not in line]
+            latest = line
+        return latest
 
     def expect_number(self, before: str) -> int:
-        """Wait for a line that contains a text; return the number that follows the text.
+        """Wait for a line that contains a text; return the number that follows the text, or 0 if none does.
 
         Raises:
-            Unmet: no such line came.
+            Unmet: no such line came in time.
         """
-        line = self.expect(before)
-        number = re.match(r"\d+", line.partition(before)[2])
-        if not number:
-            raise Unmet(f"{self.name} shows: {before} and a number", line)
-        return int(number[0])
+        after = self.expect(before).partition(before)[2]
+        return int("0" + "".join(takewhile(str.isdigit, after)))
 
     def reply(self) -> str:
-        """Return the next line that is not empty, or NOTHING if none comes."""
-        return "".join(self._next("")) or NOTHING
+        """Return the next line; END or NOTHING if none comes."""
+        return self._next(time.monotonic() + WAIT_SECONDS) or (END if self._ended else NOTHING)
 
-    def shows(self, text: str) -> bool:
-        """Return whether a line that contains a text comes within the time limit."""
-        return text in (self._next(text) or [""])[-1]
-
-    def ends(self) -> bool:
-        """Return whether the output, or the connection, ends within the time limit; show what came before."""
-        ended = self._wait_until(lambda: self._ended)
-        self.show_rest()
-        return ended
+    def read_to_end(self) -> None:
+        """Read lines until none comes any more."""
+        while self.reply() not in (END, NOTHING):
+            pass
 
     def show_rest(self) -> None:
         """Show the lines that the scenario has not read."""
         with self._changed:
-            while self._seen < len(self._lines):
-                self._take_next()
+            while self._lines:
+                self._take()
 
-    def _next(self, text: str) -> list[str]:
-        """Wait for a line with a text, or for the end; return the lines up to there.
+    def end(self) -> None:
+        """End the connection."""
+        with suppress(OSError):  # it has ended already
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._reader.join()
+        self._sock.close()
 
-        An unfinished line that contains the text, such as a prompt, is returned too, but not yet counted as read.
+    def _next(self, until: float, prompt: str = "") -> str:
+        """Take the next line; if none comes before time.monotonic() reaches `until`, return an empty string.
+
+        An unfinished line that contains the text of an expected prompt is returned, too, but not yet taken.
         """
-        lines: list[str] = []
+        with self._changed:
+            while time.monotonic() < until:
+                self._report.check()
+                if self._lines:
+                    return self._take()
+                if prompt and prompt in self._unfinished and self._unfinished.endswith(" "):
+                    return self._unfinished
+                if self._ended:
+                    break
+                self._changed.wait(TICK_SECONDS)
+        return ""
 
-        def look() -> bool:
-            while self._seen < len(self._lines):
-                lines.append(self._take_next())
-                if text in lines[-1]:
-                    return True
-            if text and self._at_prompt() and text in self._unfinished:
-                lines.append(self._unfinished)
-                return True
-            return self._ended
-
-        self._wait_until(look)
-        return lines
-
-    def _take_next(self) -> str:
-        line = self._lines[self._seen]
-        self._seen += 1
-        if not self._live:
+    def _take(self) -> str:
+        line = self._lines.popleft()
+        if not self._report.live:
             self._show("|", line)
         return line
 
-    def _at_prompt(self) -> bool:
-        return self._unfinished.endswith(" ")
-
-    def _wait_until(self, condition: Callable[[], bool]) -> bool:
-        end = time.monotonic() + WAIT_SECONDS
-        with self._changed:
-            while not condition():
-                self._report.check()
-                if time.monotonic() > end:
-                    return False
-                self._changed.wait(TICK_SECONDS)
-        return True
-
     def _read_for_ever(self) -> None:
-        data = b"?"
-        while data:
-            try:
-                data = self._receive()
-            except OSError:
-                data = b""
-            self._add(data.decode(errors="replace"))
+        with suppress(OSError):
+            while data := self._sock.recv(RECEIVE_BYTES):
+                self._add(data.decode(errors="replace"))
+        self._add("\n", ended=True)
 
-    def _add(self, text: str) -> None:
-        """Add a received text to the lines; an empty text is the end."""
+    def _add(self, text: str, ended: bool = False) -> None:
+        """Add a received text to the lines."""
         with self._changed:
             *lines, self._unfinished = (self._unfinished + text).replace("\r\n", "\n").split("\n")
-            if not text:
-                lines += [self._unfinished] if self._unfinished.strip() else []
-                self._ended = True
             for line in lines:
-                if line and line != self._echo:
+                if line.strip() and line != self._echo:
                     self._lines.append(line)
-                    if self._live:
+                    if self._report.live:
                         self._show("|", line)
                 self._echo = ""
+            self._ended = ended
             self._changed.notify_all()
 
     def _show(self, sign: str, text: str) -> None:
         self._report.show(self._report.painted(f"{self.name:<{NAME_WIDTH}} {sign}", self._colour) + f" {text}")
 
-    def _send(self, text: str) -> None:
-        raise NotImplementedError
-
-    def _receive(self) -> bytes:
-        raise NotImplementedError
-
 
 class ScriptProcess(Participant):
-    """A program of the project as a process; its standard error counts as standard output."""
+    """A program of the project as a process; its standard error counts as standard output.
 
-    def __init__(self, report: Report, name: str, live: bool, script: str, *arguments: str) -> None:
-        super().__init__(report, name, live)
-        self._show("$", report.painted(shlex.join(["python3", script, *arguments]), DIM))
-        self._process = subprocess.Popen(
-            [sys.executable, "-u", str(ROOT / script), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches only the demo, which then ends all programs
-        )
-        self._reader.start()
+    Attributes:
+        port: the port on which it listens, if it is a server.
+    """
+
+    port = 0
+
+    def __init__(self, report: Report, name: str, script: str, *arguments: str) -> None:
+        ours, theirs = socket.socketpair()
+        super().__init__(report, name, shlex.join(["python3", script, *arguments]), ours)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-u", str(ROOT / script), *arguments],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches only the demo, which then ends all programs
+            )
+
+    def receive(self, client: Participant, line: str, logged: str = "") -> None:
+        """Send a line from a client; wait until this server has logged it: its first word, or another text."""
+        client.send(line)
+        self.expect(logged or line.split()[0])
 
     def freeze(self) -> None:
         """Suspend the program, so that it does not answer."""
@@ -246,110 +207,79 @@ class ScriptProcess(Participant):
         self._process.kill()
         self._process.wait()
 
-    def begin_end(self) -> None:
-        """Ask the program to end."""
+    def end(self) -> None:
+        """End the program; kill it if it does not end in time when asked to."""
         self._process.terminate()
-
-    def end(self, until: float) -> None:
-        """Wait for the end of the program; kill it if it still runs when time.monotonic() reaches `until`."""
         try:
-            self._process.wait(max(0.0, until - time.monotonic()))
+            self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._reader.join()
-        for stream in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):
-                stream.close()  # type: ignore[union-attr]
-
-    def _send(self, text: str) -> None:
-        assert self._process.stdin
-        self._process.stdin.write(f"{text}\n".encode())
-        self._process.stdin.flush()
-
-    def _receive(self) -> bytes:
-        assert self._process.stdout
-        return os.read(self._process.stdout.fileno(), RECEIVE_BYTES)
-
-
-class LineClient(Participant):
-    """A connection that sends lines as telnet does; telnet itself need not be installed.
-
-    Args:
-        port: the port to connect to.
-
-    Raises:
-        Unmet: there is no connection.
-    """
-
-    def __init__(self, report: Report, name: str, live: bool, port: int) -> None:
-        super().__init__(report, name, live)
-        self._show("$", report.painted(f"(like telnet) localhost {port}", DIM))
-        try:
-            self._sock = socket.create_connection((HOST, port), WAIT_SECONDS)
-        except OSError as error:
-            raise Unmet(f"{name} is connected", error.strerror or str(error)) from None
-        self._sock.settimeout(None)
-        self._reader.start()
-
-    def begin_end(self) -> None:
-        """End the connection."""
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
-
-    def end(self, _: float) -> None:
-        """Close the connection."""
-        self._reader.join()
-        self._sock.close()
-
-    def _send(self, text: str) -> None:
-        self._sock.sendall(f"{text}\r\n".encode())
-
-    def _receive(self) -> bytes:
-        return self._sock.recv(RECEIVE_BYTES)
+        super().end()
 
 
 class Harness:
-    """All participants; leaving the context ends them.
+    """The participants of a scenario; leaving the context ends them.
 
     Args:
         report: shows what they send and receive.
-        live: whether to show each line as soon as it arrives.
+        directory: for their files.
+
+    Attributes:
+        directory: the directory.
+        servers: the running servers, by name, such as chat_server.
+        invitation: lines to paste into other terminals.
+        outcomes: what was checked.
     """
 
-    def __init__(self, report: Report, live: bool = False) -> None:
+    def __init__(self, report: Report, directory: Path) -> None:
+        self.directory = directory
+        self.servers: dict[str, ScriptProcess] = {}
+        self.invitation: list[str] = []
+        self.outcomes: list[Outcome] = []
         self._report = report
-        self._live = live
-        self._participants: list[ScriptProcess | LineClient] = []
+        self._participants: list[Participant] = []
 
     def __enter__(self) -> "Harness":
         """Enter the context."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Show the lines that are left, and end all participants; kill programs that do not end when asked to."""
+        """Show the lines that are left, and end all participants."""
         for participant in self._participants:
             participant.show_rest()
         for participant in reversed(self._participants):
-            participant.begin_end()
-        until = time.monotonic() + STOP_SECONDS
-        for participant in self._participants:
-            participant.end(until)
+            participant.end()
 
     def start(self, name: str, script: str, *arguments: str) -> ScriptProcess:
         """Start a program of the project."""
-        self._report.check()
-        program = ScriptProcess(self._report, name, self._live, script, *arguments)
+        program = ScriptProcess(self._report, name, script, *arguments)
         self._participants.append(program)
         return program
 
-    def connect(self, name: str, port: int) -> LineClient:
-        """Connect a client to a port.
+    def start_server(self, script: str, *arguments: str) -> ScriptProcess:
+        """Start a server of the project, and wait until it listens.
 
         Raises:
-            Unmet: there is no connection.
+            Unmet: it does not listen.
         """
-        self._report.check()
-        client = LineClient(self._report, name, self._live, port)
+        name = script.removesuffix(".py")
+        self.servers[name] = server = self.start(name, script, *arguments)
+        server.port = server.expect_number(LISTENING)
+        return server
+
+    def connect(self, name: str, port: int) -> Participant:
+        """Connect a client that sends lines as telnet does; telnet itself need not be installed.
+
+        Raises:
+            OSError: there is no connection.
+        """
+        sock = socket.create_connection((HOST, port), WAIT_SECONDS)
+        sock.settimeout(None)
+        client = Participant(self._report, name, f"(like telnet) localhost {port}", sock)
         self._participants.append(client)
         return client
+
+    def check(self, situation: str, expected: str, happened: str) -> None:
+        """Note what was expected in a situation, and what happened."""
+        self.outcomes.append(Outcome(situation, expected, happened))

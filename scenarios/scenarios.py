@@ -4,14 +4,10 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
-from scenarios.harness import HOST, ROOT, Harness, LineClient, ScriptProcess, Unmet
+from scenarios.harness import HOST, ROOT, Harness, Participant, ScriptProcess, Unmet
 
-Check = Callable[[str, str, str], None]  # the situation, what is expected, what happened
-
-LISTENING = f"istening on {HOST}:"  # preceded by "L" or "Server S l"
 DORMITORY_FILES = ("single.txt", "double.txt", "suite.txt", "member.txt")
 PASSWORDS = {"alice": "correct horse, battery", "bob": "tr0ub4dor"}  # of the members in member.txt
 TWO_FREE_SEATS = "1 1 1 1 1\n1 1 1 0 1\n1 1 0 1 1\n1 1 1 1 1\n1 1 1 1 1\n"  # 2-4 and 3-3
@@ -25,126 +21,85 @@ class NotPlayed(Exception):
     """A scenario cannot be played on this machine; the text says why."""
 
 
-class OpenServer(NamedTuple):
-    """The server to which clients connect.
-
-    Attributes:
-        program: the server.
-        port: the port on which it listens.
-        directory: the directory of its files.
-        back_ends: the back ends of a dormitory and their ports, by letter.
-    """
-
-    program: ScriptProcess
-    port: int
-    directory: Path
-    back_ends: dict[str, tuple[ScriptProcess, int]]
-
-
 class Scenario(NamedTuple):
-    """One of the scenarios.
-
-    Attributes:
-        title: its name in the output.
-        open: starts the servers, with their files in a directory.
-        play: starts the servers and plays the scenario.
-        invite: returns lines to paste into other terminals.
-        front_end_option: the option of front_end.py for this server, or an empty string if it has none.
-    """
+    """How to start a system's servers, of which `open` returns the one for clients, and how to start and play them."""
 
     title: str
-    open: Callable[[Harness, Path], OpenServer]
-    play: Callable[[Harness, Path, Check], None]
-    invite: Callable[[OpenServer], list[str]]
-    front_end_option: str = ""
+    open: Callable[[Harness], ScriptProcess]
+    play: Callable[[Harness], None]
 
 
-def start_server(harness: Harness, directory: Path, script: str, *options: str) -> OpenServer:
-    """Start a server that takes a port as its first argument."""
-    program = harness.start(Path(script).stem, script, "0", "--host", HOST, *options)
-    return OpenServer(program, program.expect_number(LISTENING), directory, {})
+def command(script: str, *arguments: str) -> str:
+    """Return a line that starts a program from any directory."""
+    return shlex.join(["python3", str(ROOT / script), *arguments])
 
 
-def end_of(participant: LineClient) -> str:
-    """Return whether a connection ends within the time limit, as a word for the table."""
-    return "disconnected" if participant.ends() else "connected"
-
-
-def open_chat(harness: Harness, directory: Path) -> OpenServer:
+def open_chat(harness: Harness, *options: str) -> ScriptProcess:
     """Start a chat server."""
-    return start_server(harness, directory, "chat_server.py")
+    server = harness.start_server("chat_server.py", "0", "--host", HOST, *options)
+    line = f"telnet localhost {server.port}  # then type: JOIN"
+    harness.invitation += [f"{line} alice", f"{line} bob, and BCST hello, MESG alice hi, LIST or QUIT"]
+    return server
 
 
-def play_chat(harness: Harness, directory: Path, check: Check) -> None:
+def play_chat(harness: Harness) -> None:
     """Show a name that is taken, messages, and one user too many."""
-    server = start_server(harness, directory, "chat_server.py", "--max-users", "3")
-
-    def request(client: LineClient, line: str) -> None:
-        client.send(line)
-        server.program.expect(line.split()[0])
-
+    server = open_chat(harness, "--max-users", "3")
     alice, bob, carol, dave = (harness.connect(name, server.port) for name in ("alice", "bob", "carol", "dave"))
-    request(alice, "JOIN alice")
+    server.receive(alice, "JOIN alice")
     alice.expect("JOIN alice accepted")
-    request(bob, "JOIN alice")
-    check("a name that is in use", "Username alice is taken", bob.reply())
-    request(bob, "JOIN bob")
+    server.receive(bob, "JOIN alice")
+    harness.check("a name that is in use", "Username alice is taken", bob.reply())
+    server.receive(bob, "JOIN bob")
     bob.expect("JOIN bob accepted")
-    request(carol, "BCST let me in")
-    check("a request before JOIN", "Unregistered User.", carol.reply())
-    request(carol, "JOIN carol")
+    server.receive(carol, "BCST let me in")
+    harness.check("a request before JOIN", "Unregistered User.", carol.reply())
+    server.receive(carol, "JOIN carol")
     carol.expect("JOIN carol accepted")
-    request(alice, "BCST hello, all")
-    check("a broadcast, at bob", "FROM alice (all): hello, all", bob.reply())
-    check("a broadcast, at carol", "FROM alice (all): hello, all", carol.reply())
-    request(bob, "MESG alice psst")
-    check("a message, at alice", "FROM bob: psst", alice.reply())
-    request(alice, "MESG dave are you there?")
-    check("a message to nobody", "Unknown Recipient dave", alice.reply())
-    request(dave, "JOIN dave")
-    check("a fourth user, of three", "Too Many Users", dave.reply())
-    request(bob, "QUIT")
-    check("after QUIT", "disconnected", end_of(bob))
-    request(alice, "LIST")
-    check("the users then", "alice, carol", ", ".join([alice.expect("users (2)") and alice.reply(), alice.reply()]))
+    server.receive(alice, "BCST hello, all")
+    harness.check("a broadcast, at bob", "FROM alice (all): hello, all", bob.reply())
+    harness.check("a broadcast, at carol", "FROM alice (all): hello, all", carol.reply())
+    server.receive(bob, "MESG alice psst")
+    harness.check("a message, at alice", "FROM bob: psst", alice.reply())
+    server.receive(alice, "MESG dave are you there?")
+    harness.check("a message to nobody", "Unknown Recipient dave", alice.reply())
+    server.receive(dave, "JOIN dave")
+    harness.check("a fourth user, of three", "Too Many Users", dave.reply())
+    server.receive(bob, "QUIT")
+    harness.check("after QUIT", "disconnected", bob.reply())
+    server.receive(alice, "LIST")
+    alice.expect("users (2)")
+    harness.check("the users then", "alice, carol", f"{alice.reply()}, {alice.reply()}")
 
 
-def invite_to_chat(server: OpenServer) -> list[str]:
-    """Return lines to paste, and what to type then."""
-    line = f"telnet localhost {server.port}"
-    return [
-        f"{line}  # then type: JOIN alice",
-        f"{line}  # then type: JOIN bob, and BCST hello, MESG alice hi, LIST or QUIT",
-    ]
-
-
-def open_cinema(harness: Harness, directory: Path) -> OpenServer:
+def open_tickets(harness: Harness) -> ScriptProcess:
     """Start a ticket server with a copy of the hall."""
-    shutil.copy(ROOT / "seats.txt", directory)
-    return start_server(harness, directory, "ticket_server.py", "--seats-file", str(directory / "seats.txt"))
+    file = shutil.copy(ROOT / "seats.txt", harness.directory)
+    server = harness.start_server("ticket_server.py", "0", "--host", HOST, "--seats-file", str(file))
+    address = ("localhost", str(server.port))
+    harness.invitation += [command("ticket_client.py", *address), shlex.join(["telnet", *address])]
+    return server
 
 
-def play_cinema(harness: Harness, directory: Path, check: Check) -> None:
+def play_tickets(harness: Harness) -> None:
     """Show two customers who want the last seat."""
-    server = open_cinema(harness, directory)
-    seats_file = directory / "seats.txt"
+    server = open_tickets(harness)
+    seats_file = harness.directory / "seats.txt"
     seats_file.write_text(TWO_FREE_SEATS)  # the server reads it again for each customer
 
-    def start_client(name: str, *options: str) -> ScriptProcess:
+    def start_client(name: str, *options: str) -> Participant:
         return harness.start(name, "ticket_client.py", "localhost", str(server.port), *options)
 
-    def ask_for_one_ticket(customer: ScriptProcess | LineClient) -> None:
+    def ask_for_one_ticket(customer: Participant) -> None:
         customer.expect("How many tickets do you want?")
-        customer.send("1")
-        server.program.expect("tickets asked for: 1")
+        server.receive(customer, "1", "tickets asked for: 1")
         customer.expect("Row for ticket 1?")
 
     alice = start_client("alice")
     ask_for_one_ticket(alice)
-    alice.send("2-4")
-    server.program.expect("booked 2-4")
-    check("a free seat", "Booked: 2-4", alice.expect("Booked"))
-    alice.ends()
+    server.receive(alice, "2-4", "booked 2-4")
+    harness.check("a free seat", "Booked: 2-4", alice.expect("Booked"))
+    alice.read_to_end()
     bob, carol = harness.connect("bob", server.port), start_client("carol")
     for customer in (bob, carol):
         ask_for_one_ticket(customer)
@@ -152,197 +107,171 @@ def play_cinema(harness: Harness, directory: Path, check: Check) -> None:
     bob.expect("Seat for ticket 1?")
     carol.send("3-3")
     bob.send("3")
-    server.program.expect_all("booked 3-3", "cancelled")
+    server.expect("booked 3-3", "cancelled")
     answers = sorted((bob.expect("3-3"), carol.expect("3-3")))
-    check("the last seat, one of two", "Booked: 3-3", answers[0])
-    check("the last seat, the other", "Seat 3-3 is taken.", answers[1])
-    carol.ends()
-    check("seats.txt", "25 taken, 0 free", "{} taken, {} free".format(*map(seats_file.read_text().count, "10")))
+    harness.check("the last seat, one of two", "Booked: 3-3", answers[0])
+    harness.check("the last seat, the other", "Seat 3-3 is taken.", answers[1])
+    carol.read_to_end()
+    taken, free = map(seats_file.read_text().count, "10")
+    harness.check("seats.txt", "25 taken, 0 free", f"{taken} taken, {free} free")
     dave = start_client("dave", "--seats", "1-1")
-    server.program.expect("cancelled")
-    check("a ticket too many", "Only 0 seats are free", dave.expect("Only"))
+    server.expect("cancelled")
+    harness.check("a ticket too many", "Only 0 seats are free", dave.expect("Only"))
 
 
-def invite_to_cinema(server: OpenServer) -> list[str]:
-    """Return lines to paste."""
-    return [command("ticket_client.py", "localhost", str(server.port)), f"telnet localhost {server.port}"]
-
-
-def open_rooms(harness: Harness, directory: Path) -> OpenServer:
+def open_chat_rooms(harness: Harness) -> ScriptProcess:
     """Start a chat room server."""
-    return start_server(harness, directory, "chatroom_server.py")
-
-
-class RoomUser:
-    """A chatroom_client.py and its server."""
-
-    def __init__(self, harness: Harness, server: OpenServer, name: str, *options: str) -> None:
-        arguments = ("localhost", str(server.port), "--name", name, *options)
-        self.client = harness.start(name, "chatroom_client.py", *arguments)
-        self._server = server.program
-        self._server.expect("LIST")
-        self.client.expect("Command> ")
-
-    def command(self, line: str, logged: str = "") -> None:
-        """Enter a command; wait until the server has logged it."""
-        self.client.send(line)
-        self._server.expect(logged or line)
-
-    def join(self) -> int:
-        """Enter the room called tea; return its port."""
-        self.client.expect("Command> ")
-        self.command("JOIN tea", "entered room tea")
-        port = self.client.expect_number("You are in room tea on port ")
-        self.client.expect("Members before you: ")
-        return port
-
-
-def play_rooms(harness: Harness, directory: Path, check: Check) -> None:
-    """Show a room, users who talk in it, and its end."""
-    server = open_rooms(harness, directory)
-    alice, bob = (RoomUser(harness, server, name) for name in ("alice", "bob"))
-    alice.command("CREATE tea")
-    alice.client.expect("Room tea is created.")
-    bob.command("CREATE tea", "refused")
-    check("a room that exists", "Room tea already exists.", bob.client.reply())
-    bob.command("LIST")
-    check("the rooms", "Rooms: tea", bob.client.reply())
-    port = alice.join()
-    bob.join()
-    carol = harness.connect("carol", port)
-    server.program.expect("entered room tea")
-    carol.send("hello from telnet")
-    server.program.expect("line to room tea")
-    check("telnet talks, at alice", "hello from telnet", alice.client.expect("hello"))
-    check("telnet talks, at bob", "hello from telnet", bob.client.reply())
-    alice.command("have some tea", "line to room tea")
-    check("alice talks, at carol", "alice: have some tea", carol.reply())
-    bob.client.expect("alice: have some tea")
-    dave = RoomUser(harness, server, "dave")
-    dave.command("DELETE tea")
-    for member in (alice.client, bob.client, carol):
-        check(f"room deleted, at {member.name}", "Warning: room tea is deleted", member.reply())
-    check("bob then", "Room tea is closed.", bob.client.reply())
-    check("carol then", "disconnected", end_of(carol))
-    dave.client.expect("Room tea is deleted.")
-    dave.command("LIST")
-    check("the rooms then", "There are no rooms.", dave.client.reply())
-
-
-def invite_to_rooms(server: OpenServer) -> list[str]:
-    """Return lines to paste, and what to type then."""
-    line = ["chatroom_client.py", "localhost", str(server.port), "--name"]
-    return [
-        f"{command(*line, 'alice')}  # then type: CREATE tea, and JOIN tea",
-        f"{command(*line, 'bob')}  # then type: JOIN tea",
-    ]
-
-
-def open_dormitory(harness: Harness, directory: Path) -> OpenServer:
-    """Start three back ends and a main server, with copies of the inventories and the members."""
-    for name in DORMITORY_FILES:
-        shutil.copy(ROOT / name, directory)
-    back_ends = {letter: open_back_end(harness, directory, letter) for letter in "SDU"}
-    where = [part for letter in "SDU" for part in (f"--server-{letter.lower()}", f"{HOST}:{back_ends[letter][1]}")]
-    main = harness.start("serverM", "serverM.py", "--tcp-port", "0", *where, "--data-dir", str(directory))
-    server = OpenServer(main, main.expect_number(LISTENING), directory, back_ends)
-    for letter, (back_end, _) in back_ends.items():
-        back_end.expect(f"Server {letter} sent")
-    main.expect_all(*(f"Server {letter} has sent its room status" for letter in back_ends))
+    server = harness.start_server("chatroom_server.py", "0", "--host", HOST)
+    line = command("chatroom_client.py", "localhost", str(server.port), "--name")
+    harness.invitation += [f"{line} alice  # then type: CREATE tea, and JOIN tea", f"{line} bob  # then type: JOIN tea"]
     return server
 
 
-def open_back_end(harness: Harness, directory: Path, letter: str, port: int = 0) -> tuple[ScriptProcess, int]:
-    """Start a back end; return it and its port."""
-    options = ("--port", str(port), "--data-dir", str(directory))
-    program = harness.start(f"server{letter}", f"server{letter}.py", *options)
-    return program, program.expect_number(LISTENING)
+def enter_lobby(harness: Harness, server: ScriptProcess, name: str, *options: str) -> Participant:
+    """Start a chatroom_client.py."""
+    client = harness.start(name, "chatroom_client.py", "localhost", str(server.port), "--name", name, *options)
+    server.expect("LIST")
+    client.expect("Command> ")
+    return client
 
 
-def play_dormitory(harness: Harness, directory: Path, check: Check) -> None:
+def join_tea(server: ScriptProcess, client: Participant) -> int:
+    """Enter the room called tea; return its port."""
+    client.expect("Command> ")
+    server.receive(client, "JOIN tea", "entered room tea")
+    port = client.expect_number("You are in room tea on port ")
+    client.expect("Members before you: ")
+    return port
+
+
+def play_chat_rooms(harness: Harness) -> None:
+    """Show a room, users who talk in it, and its end."""
+    server = open_chat_rooms(harness)
+    alice, bob = (enter_lobby(harness, server, name) for name in ("alice", "bob"))
+    server.receive(alice, "CREATE tea")
+    alice.expect("Room tea is created.")
+    server.receive(bob, "CREATE tea", "refused")
+    harness.check("a room that exists", "Room tea already exists.", bob.reply())
+    server.receive(bob, "LIST")
+    harness.check("the rooms", "Rooms: tea", bob.reply())
+    port = join_tea(server, alice)
+    join_tea(server, bob)
+    carol = harness.connect("carol", port)
+    server.expect("entered room tea")
+    server.receive(carol, "hello from telnet", "line to room tea")
+    harness.check("telnet talks, at alice", "hello from telnet", alice.expect("hello"))
+    harness.check("telnet talks, at bob", "hello from telnet", bob.reply())
+    server.receive(alice, "have some tea", "line to room tea")
+    harness.check("alice talks, at carol", "alice: have some tea", carol.reply())
+    bob.expect("alice: have some tea")
+    dave = enter_lobby(harness, server, "dave")
+    server.receive(dave, "DELETE tea")
+    for member in (alice, bob, carol):
+        harness.check(f"room deleted, at {member.name}", "Warning: room tea is deleted", member.reply())
+    harness.check("bob then", "Room tea is closed.", bob.reply())
+    harness.check("carol then", "disconnected", carol.reply())
+    dave.expect("Room tea is deleted.")
+    server.receive(dave, "LIST")
+    harness.check("the rooms then", "There are no rooms.", dave.reply())
+
+
+def open_dormitory(harness: Harness) -> ScriptProcess:
+    """Start three back ends and a main server, with copies of the inventories and the members."""
+    for name in DORMITORY_FILES:
+        shutil.copy(ROOT / name, harness.directory)
+    back_ends = [open_back_end(harness, letter) for letter in "SDU"]
+    options = ["--tcp-port", "0", "--data-dir", str(harness.directory)]
+    for letter, back_end in zip("sdu", back_ends, strict=True):
+        options += [f"--server-{letter}", f"{HOST}:{back_end.port}"]
+    main = harness.start_server("serverM.py", *options)
+    for back_end in back_ends:
+        back_end.expect("sent")
+    main.expect(*(f"Server {letter} has sent its room status" for letter in "SDU"))
+    client = command("client.py", "--port", str(main.port))
+    hints = [f"as {name}, whose password is: {password}" for name, password in PASSWORDS.items()]
+    harness.invitation += [f"{client}  # {hint}" for hint in [*hints, "as a guest"]]
+    return main
+
+
+def open_back_end(harness: Harness, letter: str, port: int = 0) -> ScriptProcess:
+    """Start a back end."""
+    return harness.start_server(f"server{letter}.py", "--port", str(port), "--data-dir", str(harness.directory))
+
+
+def play_dormitory(harness: Harness) -> None:
     """Show a guest, the last room, and a back end that is killed during a reservation."""
-    server = open_dormitory(harness, directory)
-    guest, alice, bob = (log_in(harness, server, name) for name in ("dave", "alice", "bob"))
-    ask_for_room(server, guest, "S410", "availability", "AVAILABLE")
-    check("a guest asks", "Room S410 is available: 1 left", guest.reply())
-    ask_for_room(server, guest, "S410", "reservation", "DENIED")
-    check("a guest reserves", "Denied: Guests cannot reserve.", guest.reply())
+    main = open_dormitory(harness)
+    guest, alice, bob = (log_in(harness, name) for name in ("dave", "alice", "bob"))
+    ask_for_availability(harness, guest, "S410")
+    harness.check("a guest asks", "Room S410 is available: 1 left", guest.reply())
+    guest.send("S410")
+    main.receive(guest, "reservation", "result sent: DENIED")
+    harness.check("a guest reserves", "Denied: Guests cannot reserve.", guest.reply())
     for member in (alice, bob):
         member.send("S410")
     for member in (alice, bob):
         member.send("reservation")
-    server.back_ends["S"][0].expect_all("Server S sent RESERVED", "Server S sent FULL")
-    server.program.expect_all("result sent: RESERVED", "result sent: FULL")
+    harness.servers["serverS"].expect("Server S sent RESERVED", "Server S sent FULL")
+    main.expect("result sent: RESERVED", "result sent: FULL")
     answers = sorted((alice.reply(), bob.reply()))
-    check("the last room, one of two", "Room S410 is yours", answers[1])
-    check("the last room, the other", "Room S410 is not available", answers[0])
-    kill_while_reserving(harness, server, alice, check)
-    ask_for_room(server, guest, "S233", "availability", "AVAILABLE")
-    check("rooms left then, of 6", "Room S233 is available: 5 left", guest.reply())
+    harness.check("the last room, one of two", "Room S410 is yours", answers[1])
+    harness.check("the last room, the other", "Room S410 is not available", answers[0])
+    kill_while_reserving(harness, main, alice)
+    harness.check("alice has it", "once", times_reserved(harness, main, alice, "S233"))
+    ask_for_availability(harness, guest, "S233")
+    harness.check("rooms left then, of 6", "Room S233 is available: 5 left", guest.reply())
 
 
-def log_in(harness: Harness, server: OpenServer, name: str) -> ScriptProcess:
+def log_in(harness: Harness, name: str) -> Participant:
     """Start a client and log in: as a member if the name has a password, otherwise as a guest."""
-    client = harness.start(name, "client.py", "--port", str(server.port))
+    main = harness.servers["serverM"]
+    client = harness.start(name, "client.py", "--port", str(main.port))
+    password = PASSWORDS.get(name, "")
     client.send(name)
-    client.send(PASSWORDS.get(name, ""), shown="(a password)" if name in PASSWORDS else "(Enter)")
-    kind = "member" if name in PASSWORDS else "guest"
-    server.program.expect(f"result sent: {kind.upper()} {name}")
-    client.expect(f"Welcome, {kind} {name}.")
+    client.send(password, shown="(a password)" if password else "(Enter)")
+    main.expect("result sent: ")
+    client.expect(f"Welcome, {'member' if password else 'guest'} {name}.")
     return client
 
 
-def ask_for_room(server: OpenServer, client: ScriptProcess, room: str, wish: str, result: str) -> None:
-    """Ask for a single room; wait until the servers have logged the result."""
+def ask_for_availability(harness: Harness, client: Participant, room: str) -> None:
+    """Ask whether a single room is available; wait until the servers have logged the result."""
     client.send(room)
-    client.send(wish)
-    if result != "DENIED":  # the main server does not ask a back end then
-        server.program.expect("request sent to Server S")
-        server.back_ends["S"][0].expect(f"Server S sent {result}")
-    server.program.expect(f"result sent: {result}")
+    harness.servers["serverM"].receive(client, "availability", "request sent to Server S")
+    harness.servers["serverS"].expect("Server S sent AVAILABLE")
+    harness.servers["serverM"].expect("result sent: AVAILABLE")
 
 
-def kill_while_reserving(harness: Harness, server: OpenServer, alice: ScriptProcess, check: Check) -> None:
+def kill_while_reserving(harness: Harness, main: ScriptProcess, alice: Participant) -> None:
     """Suspend a back end, so that it has received a reservation when it is killed; then start it again."""
-    back_end, port = server.back_ends["S"]
+    back_end = harness.servers["serverS"]
     back_end.freeze()
     alice.send("S233")
-    alice.send("reservation")
-    server.program.expect("request sent to Server S")
+    main.receive(alice, "reservation", "request sent to Server S")
     back_end.kill()
-    server.back_ends["S"] = open_back_end(harness, server.directory, "S", port)
-    server.back_ends["S"][0].shows("Server S sent RESERVED")
-    server.program.expect("result sent: ")
-    answer = alice.reply()
-    situation = "Server S killed meanwhile"
-    if "Try later" in answer:  # on a slow machine the restart takes longer than the main server waits
-        check(situation, "Server S is not answering", answer)
-        if not reservations(server, alice, "S233"):
-            ask_for_room(server, alice, "S233", "reservation", "RESERVED")
-    else:
-        check(situation, "Room S233 is yours", answer)
-    check("alice has it", "once", {1: "once"}.get(reservations(server, alice, "S233"), "not once"))
+    back_end = open_back_end(harness, "S", back_end.port)
+    try:
+        back_end.expect("Server S sent RESERVED")
+    except Unmet:  # on a slow machine the restart takes longer than the main server waits: alice is told to try later
+        alice.send("S233")
+        alice.send("reservation")
+        back_end.expect("Server S sent RESERVED")
+    main.expect("result sent: RESERVED")
+    harness.check("Server S killed meanwhile", "Room S233 is yours", alice.expect("S233"))
 
 
-def reservations(server: OpenServer, member: ScriptProcess, room: str) -> int:
-    """Return how many reservations of a room a member has."""
+def times_reserved(harness: Harness, main: ScriptProcess, member: Participant, room: str) -> str:
+    """Return "once" if a member has one reservation of a room, otherwise the reply that lists all reservations."""
     member.send("mine")
-    for letter, (back_end, _) in server.back_ends.items():
-        back_end.expect(f"Server {letter} received MINE")
-        back_end.expect(f"Server {letter} sent")
-    server.program.expect("result sent: RESERVATIONS")
-    member.send("help")
-    return sum(line.endswith(f" {room}") for line in member.expect_lines("leave"))
+    for letter in "SDU":
+        harness.servers[f"server{letter}"].expect("received MINE")
+        harness.servers[f"server{letter}"].expect("sent")
+    reply = main.expect("result sent: RESERVATIONS")
+    member.expect(f" {room}")
+    return "once" if reply.count(f"={room}") == 1 else reply
 
 
-def invite_to_dormitory(server: OpenServer) -> list[str]:
-    """Return lines to paste."""
-    line = command("client.py", "--port", str(server.port))
-    hints = [f"# as {name}, whose password is: {password}" for name, password in PASSWORDS.items()]
-    return [*(f"{line}  {hint}" for hint in hints), f"{line}  # as a guest"]
-
-
-def open_tls(harness: Harness, directory: Path) -> OpenServer:
+def open_tls(harness: Harness) -> ScriptProcess:
     """Make a certificate, and start a chat room server that uses it.
 
     Raises:
@@ -351,49 +280,40 @@ def open_tls(harness: Harness, directory: Path) -> OpenServer:
     """
     if not shutil.which("openssl"):
         raise NotPlayed("openssl, which makes a certificate for this scenario, is not installed")
-    done = subprocess.run(shlex.split(MAKE_CERTIFICATE), cwd=directory, capture_output=True, text=True)
+    done = subprocess.run(shlex.split(MAKE_CERTIFICATE), cwd=harness.directory, capture_output=True, text=True)
     if done.returncode:
         raise Unmet("openssl makes a certificate", " / ".join(done.stderr.split("\n")[-3:]))
-    files = (str(directory / "certificate.pem"), "--tls-key", str(directory / "key.pem"))
-    return start_server(harness, directory, "chatroom_server.py", "--tls-certificate", *files)
+    certificate, key = str(harness.directory / "certificate.pem"), str(harness.directory / "key.pem")
+    tls = ("--tls-certificate", certificate, "--tls-key", key)
+    server = harness.start_server("chatroom_server.py", "0", "--host", HOST, *tls)
+    line = command("chatroom_client.py", "localhost", str(server.port), "--tls", "--tls-ca", certificate, "--name")
+    harness.invitation += [f"{line} alice", f"{line} bob"]
+    return server
 
 
-def play_tls(harness: Harness, directory: Path, check: Check) -> None:
+def play_tls(harness: Harness) -> None:
     """Show clients that trust the server's certificate, one that does not, and one that speaks plain text."""
-    server = open_tls(harness, directory)
-    trust = ("--tls", "--tls-ca", str(directory / "certificate.pem"))
-    alice, bob = (RoomUser(harness, server, name, *trust) for name in ("alice", "bob"))
-    alice.command("CREATE tea")
+    server = open_tls(harness)
+    trust = ("--tls", "--tls-ca", str(harness.directory / "certificate.pem"))
+    alice, bob = (enter_lobby(harness, server, name, *trust) for name in ("alice", "bob"))
+    server.receive(alice, "CREATE tea")
     for user in (alice, bob):
-        user.join()
-    alice.command("nobody can read this on the way", "line to room tea")
-    check("encrypted, at bob", "alice: nobody can read this", bob.client.reply())
+        join_tea(server, user)
+    server.receive(alice, "nobody can read this on the way", "line to room tea")
+    harness.check("encrypted, at bob", "alice: nobody can read this", bob.reply())
     carol = harness.start("carol", "chatroom_client.py", "localhost", str(server.port), "--tls")
-    server.program.expect("TLS handshake failed")
-    check("an unknown certificate", f"Cannot trust localhost:{server.port}", carol.expect("certificate"))
+    server.expect("TLS handshake failed")
+    harness.check("an unknown certificate", f"Cannot trust localhost:{server.port}", carol.expect("certificate"))
     dave = harness.connect("dave", server.port)
-    dave.send("1soup, in plain text")
-    server.program.expect("TLS handshake failed")
-    check("a client without TLS", "disconnected", end_of(dave))
-
-
-def invite_to_tls(server: OpenServer) -> list[str]:
-    """Return lines to paste."""
-    trust = ("--tls", "--tls-ca", str(server.directory / "certificate.pem"))
-    line = ["chatroom_client.py", "localhost", str(server.port), *trust, "--name"]
-    return [command(*line, "alice"), command(*line, "bob")]
-
-
-def command(script: str, *arguments: str) -> str:
-    """Return a line that starts a program from any directory."""
-    return shlex.join(["python3", str(ROOT / script), *arguments])
+    server.receive(dave, "1soup, in plain text", "TLS handshake failed")
+    harness.check("a client without TLS", "disconnected", dave.reply())
 
 
 SCENARIOS = {
-    "chat": Scenario("Chat", open_chat, play_chat, invite_to_chat, "--chat"),
-    "cinema": Scenario("Cinema tickets", open_cinema, play_cinema, invite_to_cinema, "--tickets"),
-    "rooms": Scenario("Chat rooms", open_rooms, play_rooms, invite_to_rooms, "--chatrooms"),
-    "dormitory": Scenario("Dormitory", open_dormitory, play_dormitory, invite_to_dormitory, "--dormitory"),
-    "tls": Scenario("Chat rooms over TLS", open_tls, play_tls, invite_to_tls),
+    "chat": Scenario("Chat", open_chat, play_chat),
+    "tickets": Scenario("Cinema tickets", open_tickets, play_tickets),
+    "chatrooms": Scenario("Chat rooms", open_chat_rooms, play_chat_rooms),
+    "dormitory": Scenario("Dormitory", open_dormitory, play_dormitory),
+    "tls": Scenario("Chat rooms over TLS", open_tls, play_tls),
 }
-OTHER_NAMES = {"tickets": "cinema", "chatrooms": "rooms"}
+SYSTEMS = [name for name in SCENARIOS if name != "tls"]  # each is an option of front_end.py

@@ -89,7 +89,7 @@ BROKEN: dict[str, tuple[str, str, str, str, list[str] | None]] = {
         ["a message to nobody", "Unknown Recipient dave", "Unheard of dave"],
     ),
     "other refusal": (
-        "cinema",
+        "tickets",
         "cinema/booking.py",
         "is taken",
         "is gone",
@@ -100,7 +100,7 @@ BROKEN: dict[str, tuple[str, str, str, str, list[str] | None]] = {
         ],
     ),
     "no warning": (
-        "rooms",
+        "chatrooms",
         "chatroom_server.py",
         "Warning: ",
         "",
@@ -121,7 +121,7 @@ BROKEN: dict[str, tuple[str, str, str, str, list[str] | None]] = {
         ["the scenario goes on", "chat_server shows: istening on 127.0.0.1:", "no more, and then the end"],
     ),
     "server that is silent": (
-        "rooms",
+        "chatrooms",
         "chatroom_server.py",
         "Listening on",
         "Deaf on",
