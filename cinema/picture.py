@@ -7,7 +7,6 @@ Row 1 0 0 1 0 0
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
 
 from cinema.seatmap import Seat
 
@@ -34,43 +33,46 @@ class SeatPicture:
         self._in_colour = in_colour
         self._lost = lost
         self._lines: list[re.Match[str]] = []
-        self._rows: list[str] = []  # a character for each seat: FREE, TAKEN, YOURS or LOST
+        self._rows = 0
+        self._signs: dict[Seat, str] = {}  # FREE, TAKEN, YOURS or LOST
         self._latest: Seat | None = None  # the last seat that became the customer's
 
     def add_line(self, line: str) -> bool:
         """Add a line that the server sent; return False if it is not part of the picture."""
         match = _LINE.fullmatch(line)
-        if match:
-            self._lines.append(match)
-            if match["cells"]:
-                self._rows.append("".join(match["cells"].split()))
-                if self._lost and self._sign(self._lost) == TAKEN:
-                    self._mark(self._lost, LOST)
-        return match is not None
+        if not match:
+            return False
+        self._lines.append(match)
+        if match["cells"]:
+            self._rows += 1
+            for number, sign in enumerate(match["cells"].split(), 1):
+                seat = Seat(self._rows, number)
+                self._signs[seat] = LOST if seat == self._lost and sign == TAKEN else sign
+        return True
 
     def add_mine(self, seat: Seat) -> None:
         """Mark a seat as the customer's own."""
         self._latest = seat
-        self._mark(seat, YOURS)
+        self._signs[seat] = YOURS
 
     def is_free(self, seat: Seat) -> bool:
         """Return whether a seat exists and is free."""
-        return self._sign(seat) == FREE
+        return self._signs.get(seat) == FREE
 
     def is_mine(self, seat: Seat) -> bool:
         """Return whether a seat is the customer's own."""
-        return self._sign(seat) == YOURS
+        return self._signs.get(seat) == YOURS
 
     def neighbour(self, seat: Seat, rows: int, numbers: int) -> Seat:
         """Return the seat at a distance in rows and numbers, or the seat itself if there is none."""
         other = Seat(seat.row + rows, seat.number + numbers)
-        return other if self._sign(other) else seat
+        return other if other in self._signs else seat
 
     def lines(self, cursor: Seat | None = None) -> list[str]:
         """Return the picture, with the seat at the cursor in reverse video, and a line that explains the signs."""
         rows = itertools.count(1)
         lines = [self._line(match, next(rows), cursor) if match["cells"] else match[0] for match in self._lines]
-        lost = f", {self._painted(LOST)} just lost" if any(LOST in row for row in self._rows) else ""
+        lost = f", {self._painted(LOST)} just lost" if LOST in self._signs.values() else ""
         signs = f"{self._painted(FREE)} free, {self._painted(TAKEN)} taken, {self._painted(YOURS)} yours{lost}"
         return [*lines, f"({signs})"]
 
@@ -80,8 +82,8 @@ class SeatPicture:
 
     def nearest_free(self) -> Seat:
         """Return the free seat nearest to the customer's latest one, or to the middle of the hall."""
-        _, seats = _nearest_group(self._rows, 1, self._latest or self._middle())
-        return seats[0] if seats else Seat(1, 1)
+        group = _nearest_group(self._free(), 1, self._latest or self._middle())
+        return group[0] if group else Seat(1, 1)
 
     def best(self, count: int) -> list[list[Seat]]:
         """Return free seats for a party, as near to the middle of the hall as possible.
@@ -93,35 +95,26 @@ class SeatPicture:
             The groups; together they are smaller than the party if too few seats are free.
         """
         groups: list[list[Seat]] = []
-        rows, target = self._rows, self._middle()
-        while count:
-            rows, group = _nearest_group(rows, count, target)
-            if not group:
-                break
-            target = target if groups else (group[0].row, (group[0].number + group[-1].number) / 2)
+        free, target = self._free(), self._middle()
+        while count and (group := _nearest_group(free, count, target)):
+            target = target if groups else _centre(group)
             groups.append(group)
+            free = sorted(set(free).difference(group))
             count -= len(group)
         return groups
 
+    def _free(self) -> list[Seat]:
+        return [seat for seat, sign in self._signs.items() if sign == FREE]
+
     def _middle(self) -> Point:
-        return (len(self._rows) + 1) / 2, (max(map(len, self._rows), default=0) + 1) / 2
-
-    def _sign(self, seat: Seat) -> str:
-        """Return the sign of a seat, or an empty string if the seat does not exist."""
-        if not (1 <= seat.row <= len(self._rows) and seat.number >= 1):
-            return ""
-        return self._rows[seat.row - 1][seat.number - 1 : seat.number]
-
-    def _mark(self, seat: Seat, sign: str) -> None:
-        if self._sign(seat):
-            self._rows[seat.row - 1] = _replaced(self._rows[seat.row - 1], seat.number, sign)
+        return (self._rows + 1) / 2, (max((seat.number for seat in self._signs), default=0) + 1) / 2
 
     def _line(self, match: re.Match[str], row: int, cursor: Seat | None) -> str:
         numbers = itertools.count(1)
 
         def cell(_: re.Match[str]) -> str:
             seat = Seat(row, next(numbers))
-            return self._painted(self._sign(seat), seat == cursor)
+            return self._painted(self._signs[seat], seat == cursor)
 
         return match[0][: match.start("cells")] + re.sub("[01]", cell, match["cells"])
 
@@ -130,35 +123,34 @@ class SeatPicture:
         return f"{codes}{sign}{NORMAL}" if codes else sign
 
 
-def _nearest_group(rows: Sequence[str], most: int, target: Point) -> tuple[list[str], list[Seat]]:
-    """Find a group as large as possible and then as near as possible; return the rows without it, and the group."""
-    runs = list(_free_runs(rows))
-    size = min(most, max((len(run) for _, run in runs), default=0))
-    if not size:
-        return list(rows), []
+def _nearest_group(free: list[Seat], most: int, target: Point) -> list[Seat]:
+    """Return the group of adjacent free seats that is as large as possible, and then as near as possible."""
+    runs = _runs(free)
+    size = min(most, max(map(len, runs), default=0))
 
     def distance(group: list[Seat]) -> tuple[float, float]:  # at the same distance the nearer row comes first
-        rows = abs(group[0].row - target[0])
-        return rows**2 + ((group[0].number + group[-1].number) / 2 - target[1]) ** 2, rows
+        row, number = _centre(group)
+        return (row - target[0]) ** 2 + (number - target[1]) ** 2, abs(row - target[0])
 
     candidates = []
-    for row, run in runs:
+    for run in runs:
         if len(run) >= size:
-            first = min(max(math.ceil(target[1] - size / 2), run[0]), run[-1] - size + 1)
-            candidates.append([Seat(row, number) for number in range(first, first + size)])
-    group = min(candidates, key=distance)
-    left = list(rows)
-    for seat in group:
-        left[seat.row - 1] = _replaced(left[seat.row - 1], seat.number, TAKEN)
-    return left, group
+            first = math.ceil(target[1] - size / 2) - run[0].number
+            first = min(max(first, 0), len(run) - size)
+            candidates.append(run[first : first + size])
+    return min(candidates, key=distance, default=[])
 
 
-def _free_runs(rows: Sequence[str]) -> Iterator[tuple[int, range]]:
-    """Yield the row of each run of adjacent free seats, and the numbers of its seats."""
-    for row, cells in enumerate(rows, 1):
-        for run in re.finditer(f"{FREE}+", cells):
-            yield row, range(run.start() + 1, run.end() + 1)
+def _runs(seats: list[Seat]) -> list[list[Seat]]:
+    """Divide seats, which are sorted, into runs of adjacent ones."""
+    runs: list[list[Seat]] = []
+    for seat in seats:
+        if runs and runs[-1][-1] == (seat.row, seat.number - 1):
+            runs[-1].append(seat)
+        else:
+            runs.append([seat])
+    return runs
 
 
-def _replaced(cells: str, number: int, sign: str) -> str:
-    return cells[: number - 1] + sign + cells[number:]
+def _centre(group: list[Seat]) -> Point:
+    return group[0].row, (group[0].number + group[-1].number) / 2
