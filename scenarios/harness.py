@@ -269,7 +269,7 @@ class Harness:
         return server
 
     def connect(self, name: str, port: int) -> Participant:
-        """Connect a client that sends lines as telnet does; telnet itself need not be installed.
+        """Connect a client that needs no program of its own; telnet need not be installed.
 
         Raises:
             OSError: there is no connection.
