@@ -39,14 +39,8 @@ from net.process import add_server_options, serve
 SEATS_FILE = Path(__file__).resolve().with_name("seats.txt")
 HOLD_SECONDS = 600
 WRONG_ANSWERS = 5  # in a row end an order
+TOO_MANY_WRONG_ANSWERS = f"{WRONG_ANSWERS} wrong answers in a row"
 CANCELLED = "Order cancelled, nothing was booked."
-
-
-class TooManyWrongAnswers(OrderCancelled):
-    """A customer has given WRONG_ANSWERS wrong answers in a row."""
-
-    def __init__(self) -> None:
-        super().__init__(f"{WRONG_ANSWERS} wrong answers in a row")
 
 
 def sell(client: Conversation, theatre: Theatre, hold_seconds: int) -> None:
@@ -56,7 +50,9 @@ def sell(client: Conversation, theatre: Theatre, hold_seconds: int) -> None:
         take_order(client, theatre, order, hold_seconds)
         client.flush()  # the customer reads `reserved` while this thread waits for the disk
         theatre.book(order)
-        confirm(client, order)
+        seats = ", ".join(map(str, order.seats))
+        client.log(f"booked {seats}")
+        client.reply(f"Booked: {seats}")
     except OrderCancelled as reason:
         cancel(client, str(reason))
     except InputEnded:
@@ -98,7 +94,7 @@ def choose_seat(client: Conversation, theatre: Theatre, order: Order, ticket: in
             client.reply(f"Ticket {ticket} reserved")
             return
         client.reply(f"Seat {seat} is yours already. Another one is expected.")
-    raise TooManyWrongAnswers
+    raise OrderCancelled(TOO_MANY_WRONG_ANSWERS)
 
 
 def ask_number(client: Conversation, question: str, most: int | None = None) -> int:
@@ -108,7 +104,7 @@ def ask_number(client: Conversation, question: str, most: int | None = None) -> 
         if number and (most is None or number <= most):
             return number
         client.reply(f"A number {f'from 1 to {most}' if most else 'of 1 or more'} is expected.")
-    raise TooManyWrongAnswers
+    raise OrderCancelled(TOO_MANY_WRONG_ANSWERS)
 
 
 def number_in(answer: str) -> int:
@@ -118,13 +114,6 @@ def number_in(answer: str) -> int:
     """
     digits = answer.strip()
     return int(digits) if digits.isascii() and digits.isdigit() else 0
-
-
-def confirm(client: Conversation, order: Order) -> None:
-    """Tell the customer which seats are booked."""
-    seats = ", ".join(map(str, order.seats))
-    client.log(f"booked {seats}")
-    client.reply(f"Booked: {seats}")
 
 
 def cancel(client: Conversation, reason: str, logged: str = "") -> None:

@@ -102,32 +102,28 @@ class Theatre:
         with self._lock:
             self._waiting.append(order)
         with self._commit_lock:
-            if self._is_waiting(order):
-                self._commit()
+            if orders := self._take_waiting(order):
+                self._commit(orders)
         if order.failure:
             raise order.failure
 
-    def _is_waiting(self, order: Order) -> bool:
-        """Return whether no other thread's commit has included the order."""
+    def _take_waiting(self, order: Order) -> list[Order]:
+        """Return all orders that wait; none if another thread's commit has included this one."""
         with self._lock:
-            return order in self._waiting
+            if order not in self._waiting:
+                return []
+            orders, self._waiting = self._waiting, []
+            return orders
 
-    def _commit(self) -> None:
-        """Write all waiting orders; the caller holds the commit lock."""
-        orders: list[Order] = []
+    def _commit(self, orders: list[Order]) -> None:
+        """Write orders; the caller holds the commit lock."""
         try:
             with _seat_file_errors(self._file), locked(self._file):
-                orders = self._take_waiting()
                 while not self._write(orders):
                     pass  # the file was edited between reading and writing
         except SeatFileError as error:
-            for order in orders or self._take_waiting():
+            for order in orders:
                 order.failure = error
-
-    def _take_waiting(self) -> list[Order]:
-        with self._lock:
-            orders, self._waiting = self._waiting, []
-            return orders
 
     def _write(self, orders: list[Order]) -> bool:
         """Write the orders, except those that have lost a seat; return False if an edit came in between."""
@@ -136,15 +132,12 @@ class Theatre:
             after = _take_seats(before, orders)
         if orders and not replace_file(self._file, after.text, old=before.text):
             return False
-        self._note_sold(orders, after)
-        return True
-
-    def _note_sold(self, orders: list[Order], seat_map: SeatMap) -> None:
         with self._lock:
-            self._map = seat_map
+            self._map = after
             for order in orders:
                 order.failure = None
                 self._sold.update(order.seats)
+        return True
 
     @contextmanager
     def _reading(self) -> Iterator[SeatMap]:
