@@ -84,11 +84,11 @@ class SeatMap:
         """Return the hall as customers see it: a line with the numbers of the seats, then a line for each row."""
         row_width, width = len(str(self.rows)), len(str(self.columns))
         gap = " " * width
-        cells = gap + gap.join(self.text.translate(None, _OTHER_BYTES).decode())
-        row_cells = len(cells) // self.rows
+        signs = self.text.translate(None, _OTHER_BYTES).decode()
         lines = [" " * row_width + "Seat" + "".join(f" {number:{width}}" for number in range(1, self.columns + 1))]
         for row in range(self.rows):
-            lines.append(f"Row {row + 1:{row_width}}{cells[row * row_cells : (row + 1) * row_cells]}")
+            cells = gap.join(signs[row * self.columns : (row + 1) * self.columns])
+            lines.append(f"Row {row + 1:{row_width}}{gap}{cells}")
         return lines
 
     def _offset(self, seat: Seat) -> int:
