@@ -11,13 +11,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+from box_office import open_on
 from browsing import front_end
-from conftest import Program, Start, looking_after
-from dorm import PASSWORDS, Dormitory, caring_for
+from conftest import looking_after
+from dorm import PASSWORDS, caring_for
 from webdriver import Window, browsers
 
 DOCS = Path(__file__).resolve().parent
-ROOT = DOCS.parent
 WIDTH, HEIGHT = 1000, 720
 WITH_WIRE_WIDTH = 1200
 QUALITY = 85  # of 100
@@ -100,43 +100,30 @@ def say(window: Window, text: str) -> None:
     window.press("Send")
 
 
-def start_cinema(launch: Start, directory: Path) -> Program:
-    """Start the cinema with a hall of its own."""
-    seats = directory / "seats.txt"
-    seats.write_text(HALL)
-    return launch("ticket_server.py", "0", "--seats-file", str(seats))
-
-
-def start_dormitory(dormitory: Dormitory) -> int:
-    """Start the dormitory with the inventories that come with the project; return its port."""
-    for name in ("single.txt", "double.txt", "suite.txt"):
-        dormitory.write(name, (ROOT / name).read_text())
-    dormitory.start()
-    return dormitory.main.port
-
-
 def main() -> None:
-    """Draw all pictures."""
+    """Start every server, the dormitory with the inventories of the project, and draw all pictures."""
     with tempfile.TemporaryDirectory() as folder, looking_after() as launch:
         directory = Path(folder)
-        servers = [start_cinema(launch, directory), launch("chat_server.py", "0"), launch("chatroom_server.py", "0")]
-        for server in servers:
+        cinema = open_on(launch, directory / "seats.txt", hall=HALL).server
+        chat, chat_rooms = launch("chat_server.py", "0"), launch("chatroom_server.py", "0")
+        for server in (cinema, chat, chat_rooms):
             server.wait_for_start()
-        with caring_for(launch, directory) as dormitory:
-            ports = [start_dormitory(dormitory), *(server.port for server in servers)]
-            systems = dict(zip(("dormitory", "tickets", "chat", "chatrooms"), ports, strict=True))
-            address = front_end(launch, **systems)
-            with browsers(2) as (alice, bob):
-                for window in (alice, bob):
-                    window.resize(WIDTH, HEIGHT)
-                    window.prefer("light")
-                draw_start(address, alice)
-                draw_dormitory(address, alice)
-                draw_cinema(address, alice)
-                alice.resize(WITH_WIRE_WIDTH, HEIGHT)
-                draw_chat(address, alice, bob)
-                alice.prefer("dark")
-                draw_chat_rooms(address, alice)
+        with caring_for(launch, directory) as dormitory, browsers(2) as (alice, bob):
+            for name in ("single.txt", "double.txt", "suite.txt"):
+                dormitory.write(name, (DOCS.parent / name).read_text())
+            dormitory.start()
+            ports = {"tickets": cinema.port, "chat": chat.port, "chatrooms": chat_rooms.port}
+            address = front_end(launch, dormitory=dormitory.main.port, **ports)
+            for window in (alice, bob):
+                window.resize(WIDTH, HEIGHT)
+                window.prefer("light")
+            draw_start(address, alice)
+            draw_dormitory(address, alice)
+            draw_cinema(address, alice)
+            alice.resize(WITH_WIRE_WIDTH, HEIGHT)
+            draw_chat(address, alice, bob)
+            alice.prefer("dark")
+            draw_chat_rooms(address, alice)
 
 
 if __name__ == "__main__":
