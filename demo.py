@@ -37,10 +37,10 @@ def main() -> int:
     report = Report(live=options.stay)
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: report.stop())
+    everything = SYSTEMS if options.stay else list(SCENARIOS)
+    names = [options.name] if options.name else everything
     try:
-        if options.stay:
-            return stay([options.name] if options.name else SYSTEMS, report)
-        return play_all([SCENARIOS[options.name]] if options.name else list(SCENARIOS.values()), report)
+        return stay(names, report) if options.stay else play_all([SCENARIOS[name] for name in names], report)
     except Stopped:
         return 0 if options.stay else INTERRUPTED
 
