@@ -142,7 +142,7 @@ def plays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plays]:
         if name in BROKEN:
             scenario, script, text, broken, _ = BROKEN[name]
             replace_in(tree / script, text, broken)
-            replace_in(tree / "scenarios/harness.py", "WAIT_SECONDS = 8.0", "WAIT_SECONDS = 1.0")
+            replace_in(tree / "scenarios/harness.py", "WAIT_SECONDS = 8.0", "WAIT_SECONDS = 3.0")
             scenarios = [scenario]
         before = files(tree)
         done = run_demo(tree, *scenarios)
