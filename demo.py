@@ -28,6 +28,7 @@ from scenarios.report import BOLD, DIM, Outcome, Report, Stopped
 from scenarios.scenarios import SCENARIOS, SYSTEMS, NotPlayed, Scenario
 
 INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
+OTHER_NAMES = {"cinema": "tickets", "rooms": "chatrooms"}
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -54,6 +55,7 @@ def parse_command_line() -> argparse.Namespace:
     parser.add_argument(
         "name",
         nargs="?",
+        type=lambda name: OTHER_NAMES.get(name, name),
         choices=SCENARIOS,
         metavar="NAME",
         help=f"which scenario to play: {', '.join(SCENARIOS)} (default: all)",

@@ -89,7 +89,7 @@ BROKEN: dict[str, tuple[str, str, str, str, list[str] | None]] = {
         ["a message to nobody", "Unknown Recipient dave", "Unheard of dave"],
     ),
     "other refusal": (
-        "tickets",
+        "cinema",
         "cinema/booking.py",
         "is taken",
         "is gone",
@@ -100,7 +100,7 @@ BROKEN: dict[str, tuple[str, str, str, str, list[str] | None]] = {
         ],
     ),
     "no warning": (
-        "chatrooms",
+        "rooms",
         "chatroom_server.py",
         "Warning: ",
         "",
@@ -122,7 +122,7 @@ BROKEN: dict[str, tuple[str, str, str, str, list[str] | None]] = {
     ),
     "server that is silent": (
         "chatrooms",
-        "chatroom_server.py",
+        "net/process.py",
         "Listening on",
         "Deaf on",
         None,
