@@ -4,7 +4,6 @@
 It needs pytest for the terminal, which it shares with the tests.
 """
 
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from pseudo_terminal import Terminal
+from pseudo_terminal import ROWS, Terminal
 
 PICTURE = Path(__file__).resolve().parent / "demo.svg"
 
@@ -56,8 +55,7 @@ ESCAPE = re.compile(r"\033\[(\d+)m")
 
 def run_demo() -> list[str]:
     """Return the lines that the demo shows on a terminal, with their colours; exit if an expectation is not met."""
-    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
-    terminal = Terminal("demo.py", columns=COLUMNS, env=environment)
+    terminal = Terminal("demo.py", window=(ROWS, COLUMNS))
     status = terminal.process.wait()
     terminal.close()
     if status:

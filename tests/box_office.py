@@ -85,6 +85,12 @@ def choose(peer: Peer, row: int, number: int, ticket: int = 1) -> None:
     peer.send(str(number))
 
 
+def hold(peer: Peer, row: int, number: int) -> None:
+    """Choose the first seat of several, and wait for the question about the second."""
+    choose(peer, row, number)
+    peer.expect("Ticket 1 reserved", "Row for ticket 2?")
+
+
 def seats_in(line: str) -> list[tuple[int, int]]:
     """Return the seats in a line that begins with Booked; an empty list for any other line."""
     if not line.startswith("Booked: "):
@@ -100,8 +106,8 @@ def another_writer(file: Path) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(name="common_cinema", scope="module")
-def common_cinema_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cinema]:
+@pytest.fixture(scope="module")
+def common_cinema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cinema]:
     """Provide one cinema for all tests of a module that need no server of their own."""
     with looking_after() as launch:
         cinema = open_on(launch, tmp_path_factory.mktemp("cinema") / "seats.txt")
@@ -109,8 +115,8 @@ def common_cinema_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield cinema
 
 
-@pytest.fixture(name="cinema")
-def cinema_fixture(common_cinema: Cinema) -> Iterator[OpenCinema]:
+@pytest.fixture
+def cinema(common_cinema: Cinema) -> Iterator[OpenCinema]:
     """Provide a function that gives the common cinema a hall and returns it; the test must leave no customers there."""
 
     def open_cinema(hall: str = HALL) -> Cinema:
@@ -122,8 +128,8 @@ def cinema_fixture(common_cinema: Cinema) -> Iterator[OpenCinema]:
     common_cinema.server.expect_rest()
 
 
-@pytest.fixture(name="fresh_cinema")
-def fresh_cinema_fixture(start: Start, tmp_path: Path) -> OpenCinema:
+@pytest.fixture
+def fresh_cinema(start: Start, tmp_path: Path) -> OpenCinema:
     """Provide a function that starts a server for one test, with a hall and options."""
 
     def open_cinema(*options: str, hall: str = HALL, **how: tuple[str, ...]) -> Cinema:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import Start
-from webdriver import Window
+from webdriver import Window, browsers
 
 # Returns what is wrong with the present page: targets under 44 pixels, controls without a name, text whose contrast is
 # under 4.5 (WCAG 2.2, 1.4.3), and a page that is wider than its window.
@@ -68,8 +68,15 @@ def front_end(launch: Start, *options: str, **systems: int) -> str:
     return f"http{'s' if '--tls-key' in options else ''}://127.0.0.1:{server.port}/"
 
 
-@pytest.fixture(name="windows")
-def windows_fixture(two_browsers: list[Window]) -> Iterator[list[Window]]:
+@pytest.fixture(scope="session")
+def two_browsers() -> Iterator[list[Window]]:
+    """Give two browsers for all browser tests."""
+    with browsers(2) as windows:
+        yield windows
+
+
+@pytest.fixture
+def windows(two_browsers: list[Window]) -> Iterator[list[Window]]:
     """Give two browsers that show nothing yet; afterwards nothing may be in their consoles."""
     for window in two_browsers:
         window.resize(1280, 800)
@@ -80,13 +87,13 @@ def windows_fixture(two_browsers: list[Window]) -> Iterator[list[Window]]:
         assert window.console() == []
 
 
-@pytest.fixture(name="alice")
-def alice_fixture(windows: list[Window]) -> Window:
+@pytest.fixture
+def alice(windows: list[Window]) -> Window:
     """Give the first browser."""
     return windows[0]
 
 
-@pytest.fixture(name="bob")
-def bob_fixture(windows: list[Window]) -> Window:
+@pytest.fixture
+def bob(windows: list[Window]) -> Window:
     """Give the second browser."""
     return windows[1]

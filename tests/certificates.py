@@ -1,9 +1,12 @@
 """Make certificates with the openssl program, for servers that speak TLS and for clients that must not trust them."""
 
+import shutil
 import ssl
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 NAMES = "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1"
 OTHER_NAMES = "subjectAltName=DNS:other.example"
@@ -75,3 +78,11 @@ class Certificates:
     def _openssl(self, arguments: str) -> None:
         result = subprocess.run(["openssl", *arguments.split()], cwd=self._folder, capture_output=True, text=True)
         assert result.returncode == 0, f"openssl {arguments}: {result.stderr}"
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Give certificates of many kinds."""
+    if not shutil.which("openssl"):
+        pytest.skip("there is no openssl program to make certificates with")
+    return Certificates(tmp_path_factory.mktemp("certificates"))

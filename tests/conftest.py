@@ -7,7 +7,6 @@ start, stop on SIGTERM with exit status 0 within two seconds, and have written n
 
 import os
 import re
-import shutil
 import signal
 import socket
 import struct
@@ -18,26 +17,36 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from certificates import Certificates
-from side_by_side import pytest_runtestloop as pytest_runtestloop
-from webdriver import Window, browsers
+
+pytest_plugins = ["box_office", "browsing", "certificates", "dorm", "pseudo_terminal", "side_by_side"]
 
 ROOT = Path(__file__).resolve().parent.parent
 WAIT_SECONDS = 10.0  # far longer than any step takes on an idle machine
 STOP_SECONDS = 2.0
+RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: closing the socket resets the connection
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup and & may make programs that start here ignore it
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> None:
-    """Wait until a condition holds; if it does not hold in time, fail and say `what` was expected."""
+def wait_until(
+    condition: Callable[[], Any],
+    what: str,
+    seconds: float = WAIT_SECONDS,
+    poll_seconds: float = 0.005,
+    got: Callable[[], object] = lambda: "something else",
+) -> Any:
+    """Wait until a condition holds, and return its value; else fail, and say `what` was expected and what it got."""
     end = time.monotonic() + seconds
-    while not condition():
+    while not (value := condition()):
         if time.monotonic() > end:
-            pytest.fail(f"not within {seconds} seconds: {what}")
-        time.sleep(0.005)
+            pytest.fail(f"expected within {seconds} seconds: {what}; got {got()}")
+        time.sleep(poll_seconds)
+    return value
 
 
 def at_once(count: int, work: Callable[[int], object]) -> None:
@@ -50,6 +59,46 @@ def at_once(count: int, work: Callable[[int], object]) -> None:
 
     with ThreadPoolExecutor(count) as pool:
         list(pool.map(run, range(count)))
+
+
+def in_thread(work: Callable[..., object], *arguments: object) -> threading.Thread:
+    """Start work in a thread; return the thread."""
+    thread = threading.Thread(target=work, args=arguments)
+    thread.start()
+    return thread
+
+
+@contextmanager
+def meanwhile(*works: Callable[[], object]) -> Iterator[None]:
+    """Do work in threads while a block runs; at its end wait for them, and raise what they raised."""
+    with ThreadPoolExecutor(len(works)) as pool:
+        done = [pool.submit(work) for work in works]
+        yield
+    for work in done:
+        work.result()
+
+
+@contextmanager
+def fake_server(talk: Callable[[socket.socket], object]) -> Iterator[int]:
+    """Run a server that accepts one client and talks to it as a test wants; give its port."""
+
+    def serve() -> None:
+        sock, _ = listener.accept()
+        with sock:
+            sock.settimeout(WAIT_SECONDS)
+            talk(sock)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(WAIT_SECONDS)
+        with meanwhile(serve):
+            yield listener.getsockname()[1]
+
+
+def free_port() -> int:
+    """Return a TCP port on which no program listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
 
 
 def new_threads(before: list[threading.Thread]) -> list[threading.Thread]:
@@ -133,7 +182,7 @@ class Peer:
 
     def reset(self) -> None:
         """Reset the connection."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.sock.close()
 
     def close(self) -> None:
@@ -147,21 +196,70 @@ class Peer:
             pytest.fail(f"expected {what} within {WAIT_SECONDS} seconds, got {self.received!r}")
 
 
-def server_has_read(peer: Peer) -> None:
-    """Wait until the server has read what was sent, so that it reads the next bytes separately (Linux only)."""
-    if not hasattr(socket, "AF_NETLINK"):
-        return
+@contextmanager
+def flooding(data: bytes, *peers: Peer) -> Iterator[None]:
+    """Let clients send data again and again until the block or their connections end."""
+    ended = threading.Event()
+
+    def flood(peer: Peer) -> None:
+        with suppress(OSError):
+            while not ended.is_set():
+                peer.send_bytes(data)
+
+    with meanwhile(*(partial(flood, peer) for peer in peers)), _cut_off(*peers):
+        try:
+            yield
+        finally:
+            ended.set()
+
+
+@contextmanager
+def reading(*peers: Peer) -> Iterator[list[float]]:
+    """Let clients read until the block or their connections end; give the times at which something arrived."""
+    arrivals: list[float] = []
+
+    def read(peer: Peer) -> None:
+        with suppress(OSError):
+            while peer.sock.recv(1 << 16):
+                arrivals.append(time.monotonic())
+
+    with meanwhile(*(partial(read, peer) for peer in peers)), _cut_off(*peers):
+        yield arrivals
+
+
+@contextmanager
+def _cut_off(*peers: Peer) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for peer in peers:
+            with suppress(OSError):
+                peer.sock.shutdown(socket.SHUT_RDWR)
+
+
+class ServerEnd(NamedTuple):
+    """What the kernel knows about the server's end of a connection (Linux only; see sock_diag(7))."""
+
+    has_keep_alive: bool
+    timer_seconds: float  # until the kernel sends the next segment by itself, such as a keep-alive probe
+    unread_bytes: int
+
+
+def server_end(peer: Peer) -> ServerEnd:
+    """Return the state of the server's end of a connection; /proc/net/tcp would do, but may be long."""
     (here, here_port), (there, there_port) = peer.sock.getsockname(), peer.sock.getpeername()
-    # sock_diag(7) reports the number of unread bytes at the server's end; /proc/net/tcp would do, but may be long.
     ends = struct.pack(">HH16s16s", there_port, here_port, socket.inet_aton(there), socket.inet_aton(here))
     request = struct.pack("=IHHIIBBxxI", 72, 20, 1, 0, 0, socket.AF_INET, socket.IPPROTO_TCP, 0xFFF) + ends
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as diagnosis:
+        diagnosis.send(request + struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF))
+        timer, timer_ms, unread_bytes = struct.unpack_from("=18xB49xII", diagnosis.recv(1 << 12))
+    return ServerEnd(timer == 2, timer_ms / 1000, unread_bytes)
 
-        def unread_bytes() -> int:
-            diagnosis.send(request + struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF))
-            return int.from_bytes(diagnosis.recv(1 << 12)[72:76], sys.byteorder)
 
-        wait_until(lambda: unread_bytes() == 0, "the server reads")
+def server_has_read(peer: Peer) -> None:
+    """Wait until the server has read what was sent, so that it reads the next bytes separately (Linux only)."""
+    if hasattr(socket, "AF_NETLINK"):
+        wait_until(lambda: server_end(peer).unread_bytes == 0, "the server reads")
 
 
 class Program:
@@ -176,9 +274,8 @@ class Program:
     def __init__(
         self, *arguments: str, prefix: tuple[str, ...] = (), cwd: Path = ROOT, stdin: int | None = None
     ) -> None:
-        script, *rest = arguments
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-W", "error", str(ROOT / script), *rest],
+            [*prefix, *python(*arguments)],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -207,6 +304,17 @@ class Program:
         peer = Peer(self.port, receive_buffer, source)
         self.peers.append(peer)
         return peer
+
+    def type(self, *lines: str) -> None:
+        """Write lines to its standard input, a pipe."""
+        assert self.process.stdin
+        self.process.stdin.write("".join(f"{line}\n" for line in lines).encode())
+        self.process.stdin.flush()
+
+    def end_input(self) -> None:
+        """Close its standard input, a pipe."""
+        assert self.process.stdin
+        self.process.stdin.close()
 
     def wait_for_line(self, pattern: str, seconds: float = WAIT_SECONDS) -> re.Match[str]:
         """Wait for a line on standard output that matches as a whole; return the match."""
@@ -254,12 +362,14 @@ class Program:
         """Close all its clients; fail unless it then returns to the threads and sockets that it started with."""
         while self.peers:
             self.peers.pop().close()
-        end = time.monotonic() + seconds
         threads, sockets = self._at_rest
-        while (now := self.threads_and_sockets())[0] > threads or now[1] > sockets:
-            if time.monotonic() > end:
-                pytest.fail(f"{now} threads and sockets are left of its clients; at rest it has {self._at_rest}")
-            time.sleep(0.005)
+
+        def is_at_rest() -> bool:
+            now = self.threads_and_sockets()
+            return now[0] <= threads and now[1] <= sockets
+
+        what = f"at rest, {threads} threads and {sockets} sockets"
+        wait_until(is_at_rest, what, seconds, got=self.threads_and_sockets)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send it a signal; return its exit status, which must come within two seconds."""
@@ -285,6 +395,12 @@ class Program:
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream:
                 stream.close()
+
+    def close(self) -> None:
+        """Close its clients' connections, and kill it."""
+        for peer in self.peers:
+            peer.close()
+        self.kill()
 
     def _read_lines(self) -> None:
         assert self.process.stdout
@@ -318,9 +434,22 @@ def looking_after() -> Iterator[Start]:
             assert server.errors == ""
     finally:
         for server in servers:
-            for peer in server.peers:
-                peer.close()
-            server.kill()
+            server.close()
+
+
+@pytest.fixture
+def run() -> Iterator[Start]:
+    """Give a function that runs a program, whose standard input is a pipe; after the test it must end on SIGTERM."""
+    programs: list[Program] = []
+
+    def run_one(*arguments: str, **options: Any) -> Program:
+        programs.append(Program(*arguments, stdin=subprocess.PIPE, **options))
+        return programs[-1]
+
+    yield run_one
+    for program in programs:
+        program.stop()
+        program.close()
 
 
 @pytest.fixture
@@ -368,34 +497,27 @@ def few_threads(count: int) -> str:
     )
 
 
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """Give certificates of many kinds."""
-    if not shutil.which("openssl"):
-        pytest.skip("there is no openssl program to make certificates with")
-    return Certificates(tmp_path_factory.mktemp("certificates"))
+def python(script: str, *arguments: str) -> list[str]:
+    """Return the command that runs a script of the project, or at another path, so that a warning is an error."""
+    return [sys.executable, "-W", "error", str(ROOT / script), *arguments]
 
 
-@pytest.fixture(scope="session")
-def two_browsers() -> Iterator[list[Window]]:
-    """Give two browsers for all browser tests."""
-    with browsers(2) as windows:
-        yield windows
-
-
-def run_program(
-    *arguments: str, input: str = "", cwd: Path = ROOT, seconds: float = WAIT_SECONDS
+def run_command(
+    command: list[str], input: str = "", seconds: float = WAIT_SECONDS, **options: Any
 ) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end with an input; return its status and what it wrote."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": seconds, **options}
+    return subprocess.run(command, input=input, **options)
+
+
+def run_shell(line: str, input: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a line in a shell."""
+    return run_command(["bash", "-c", line], input)
+
+
+def run_program(script: str, *arguments: str, input: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program to its end with an input; return its status and what it wrote."""
-    script, *rest = arguments
-    return subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / script), *rest],
-        input=input,
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=seconds,
-    )
+    return run_command(python(script, *arguments), input, **options)
 
 
 def run_programs(*commands: tuple[str, ...]) -> list[subprocess.CompletedProcess[str]]:

@@ -155,15 +155,15 @@ def ask(peer: Peer, request: str) -> str:
     return peer.read_line()
 
 
-@pytest.fixture(name="dormitory")
-def make_dormitory(launch: Start, tmp_path: Path) -> Iterator[Dormitory]:
+@pytest.fixture
+def dormitory(launch: Start, tmp_path: Path) -> Iterator[Dormitory]:
     """Provide a dormitory without servers; stop those that the test has started together."""
     with caring_for(launch, tmp_path) as dormitory:
         yield dormitory
 
 
-@pytest.fixture(name="common_dormitory", scope="module")
-def make_common_dormitory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dormitory]:
+@pytest.fixture(scope="module")
+def common_dormitory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dormitory]:
     """Give a dormitory with running servers, for all tests that cancel what they reserve."""
     with looking_after() as launch, caring_for(launch, tmp_path_factory.mktemp("dormitory")) as dormitory:
         dormitory.start()

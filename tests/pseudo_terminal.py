@@ -12,14 +12,19 @@ import sys
 import termios
 import threading
 import unicodedata
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import ROOT, WAIT_SECONDS, wait_until
 
 ROWS, COLUMNS = 40, 120
+UNLIMITED_COLUMNS = 10_000  # for a window whose size is unknown
 SEQUENCE = re.compile(r"\x1b\[([0-?]*)([@-~])")  # ECMA-48: parameters and a final character
 UNFINISHED = re.compile(r"\x1b(\[[0-?]*)?\Z")
+REVERSE = re.compile(r"\x1b\[7m(?:\x1b\[[\d;]+m)?(.)\x1b\[0m")
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
 class ScreenBuffer:
@@ -135,22 +140,46 @@ class Terminal:
 
     Args:
         command: a script of the project and its arguments, or any other program and its arguments.
-        columns: how wide the terminal is; 0 if it does not know.
-        rows: how high the terminal is; 0 if it does not know.
-        options: further arguments for subprocess.Popen.
+        window: its rows and columns; (0, 0) for a terminal that does not know its size.
+        controls: whether Ctrl-C, Ctrl-Z and so on reach the program as signals. When such a program ends, the kernel
+            resets the terminal, so that shows_keys() tells nothing.
+        cwd: the program's directory.
+        environment: variables that differ from the tests' own.
+
+    Attributes:
+        output: all that was written.
+        tty: the descriptor of the program's side.
     """
 
-    def __init__(self, *command: str, columns: int = COLUMNS, rows: int = ROWS, **options: Any) -> None:
-        self._keyboard, self._tty = pty.openpty()
-        self._set_window(rows, columns)
+    def __init__(
+        self,
+        *command: str,
+        window: tuple[int, int] = (ROWS, COLUMNS),
+        controls: bool = False,
+        cwd: Path | None = None,
+        **environment: str,
+    ) -> None:
+        self._keyboard, self.tty = pty.openpty()
+        self._screen = ScreenBuffer(window[1] or UNLIMITED_COLUMNS)
+        self._set_window(*window)
         if Path(command[0]).suffix == ".py":
             command = (sys.executable, "-W", "error", str(ROOT / command[0]), *command[1:])
-        options.setdefault("env", {**os.environ, "TERM": "xterm"})
-        self.process = subprocess.Popen(command, stdin=self._tty, stdout=self._tty, stderr=self._tty, **options)
-        self.output = ""  # all that was written
-        self._screen = ScreenBuffer(columns or COLUMNS)
-        self._lock = threading.Lock()  # guards the two above
-        self._seen = 0  # how many rows expect() has matched
+        if controls:  # the terminal that the leader of a session opens becomes its controlling terminal
+            command = ("sh", "-c", 'exec "$@" <"$0"', os.ttyname(self.tty), *command)
+        variables = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        self.process = subprocess.Popen(
+            command,
+            stdin=self.tty,
+            stdout=self.tty,
+            stderr=self.tty,
+            cwd=cwd,
+            env={**variables, "TERM": "xterm", **environment},
+            start_new_session=True,
+        )
+        self.output = ""
+        self._drawn = 0  # how much of the output is on _screen
+        self._rows_seen = 0  # how many rows expect() has matched
+        self._text_seen = 0  # the end of the text that expect_text() has matched
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -158,89 +187,131 @@ class Terminal:
         """Type keys; end a line with a newline."""
         os.write(self._keyboard, "".join(keys).encode())
 
-    def resize(self, columns: int, rows: int = ROWS) -> None:
+    def resize(self, rows: int, columns: int) -> None:
         """Change the size of the window."""
-        with self._lock:
-            self._screen.resize(columns)
-            self._set_window(rows, columns)
+        self._draw().resize(columns)
+        self._set_window(rows, columns)
         self.process.send_signal(signal.SIGWINCH)
 
     def hold_output(self) -> None:
         """Block the program's writes, as Ctrl-S does."""
-        termios.tcflow(self._tty, termios.TCOOFF)
+        termios.tcflow(self.tty, termios.TCOOFF)
 
     def release_output(self) -> None:
         """Let the program's writes go on, as Ctrl-Q does."""
-        termios.tcflow(self._tty, termios.TCOON)
+        termios.tcflow(self.tty, termios.TCOON)
 
     def rows(self) -> list[str]:
         """Return the rows of the screen and those that have scrolled off it; the last row holds the cursor.
 
         A row that the terminal had to break counts as one.
         """
-        with self._lock:
-            return self._screen.lines()
+        return self._draw().lines()
+
+    def plain_rows(self) -> list[str]:
+        """Return the rows without colours; a character in reverse video stands in brackets."""
+        return [COLOUR.sub("", REVERSE.sub(r"[\1]", row)) for row in self.rows()]
 
     def expect(self, *rows: str) -> None:
         """Wait until these rows are on the screen, one below the other, below those expected before."""
         for row in rows:
-            wait_until(lambda: len(self.rows()) > self._seen + 1, f"{row!r} as a row of {self.rows()[self._seen :]}")
-            assert self.rows()[self._seen] == row
-            self._seen += 1
+            assert self._wait_for_row(row) == row
+
+    def expect_match(self, text: str) -> str:
+        """Wait until the next row contains a text; return the row."""
+        row = self._wait_for_row(text)
+        assert text in row
+        return row
+
+    def _wait_for_row(self, wanted: str) -> str:
+        self._wait(lambda: len(self.rows()) > self._rows_seen + 1, f"the row {wanted!r}")
+        self._rows_seen += 1
+        return self.rows()[self._rows_seen - 1]
 
     def expect_typing(self, before: str, after: str = "") -> None:
         """Wait until the row below those expected is the last and reads so, with the cursor between the two parts."""
 
         def shown() -> tuple[list[str], str]:
-            with self._lock:
-                return self._screen.lines()[self._seen :], self._screen.before_cursor()
+            return self.rows()[self._rows_seen :], self._screen.before_cursor()
 
-        wanted = ([before + after], before)
-        try:
-            wait_until(lambda: shown() == wanted, "")
-        finally:
-            assert shown() == wanted
+        self._wait(lambda: shown() == ([before + after], before), f"{before!r}, the cursor, {after!r} as the last row")
 
-    def expect_match(self, text: str) -> str:
-        """Wait until the next row contains a text; return the row."""
-        wait_until(lambda: len(self.rows()) > self._seen + 1, f"a row with {text!r}")
-        row = self.rows()[self._seen]
-        assert text in row
-        self._seen += 1
-        return row
+    def expect_last_rows(self, *rows: str) -> None:
+        """Wait until the last rows, down to the cursor, are these; see plain_rows()."""
+        self._wait(lambda: self.plain_rows()[-len(rows) :] == list(rows), "the last rows\n" + "\n".join(rows))
+
+    def expect_text(self, text: str) -> None:
+        """Wait until the program has written a text after the one expected before."""
+        self._wait(lambda: text in self.rest(), f"the text {text!r}")
+        self._text_seen += self.rest().index(text) + len(text)
+
+    def rest(self) -> str:
+        """Return what the program has written after the text expected last."""
+        return self.output.replace("\r\n", "\n")[self._text_seen :]
 
     def shows_keys(self) -> bool:
         """Return whether the terminal echoes what is typed, as it does for a shell."""
-        return bool(termios.tcgetattr(self._tty)[3] & termios.ECHO)
+        return bool(termios.tcgetattr(self._keyboard)[3] & termios.ECHO)
 
     def show_keys(self) -> None:
         """Make the terminal echo what is typed, as a shell does when it suspends a program."""
-        mode = termios.tcgetattr(self._tty)
+        mode = termios.tcgetattr(self.tty)
         mode[3] |= termios.ECHO | termios.ICANON
-        termios.tcsetattr(self._tty, termios.TCSANOW, mode)
+        termios.tcsetattr(self.tty, termios.TCSADRAIN, mode)
 
-    def wait(self) -> int:
-        """Wait for the program's end; return its exit status."""
-        return self.process.wait(WAIT_SECONDS)
+    def wait(self, seconds: float = WAIT_SECONDS) -> int:
+        """Wait for the program's end and all its output; return its exit status."""
+        self._wait(lambda: self.process.poll() is not None, "the end of the program", seconds)
+        self._close_tty()
+        return self.process.returncode
 
     def close(self) -> None:
         """End the program, if it runs."""
         self.process.kill()
         self.process.wait()
-        os.close(self._tty)
-        self._reader.join()
+        self._close_tty()
         os.close(self._keyboard)
 
+    def _close_tty(self) -> None:
+        if self.tty >= 0:
+            os.close(self.tty)
+            self.tty = -1
+        self._reader.join()
+
     def _set_window(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self._tty, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        fcntl.ioctl(self.tty, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def _wait(self, condition: Callable[[], object], what: str, seconds: float = WAIT_SECONDS) -> None:
+        wait_until(condition, what, seconds, got=lambda: "the screen\n" + "\n".join(self.rows()))
+
+    def _draw(self) -> ScreenBuffer:
+        """Return the screen, with all output on it."""
+        text = self.output[self._drawn :]
+        self._drawn += len(text)
+        self._screen.write(text)
+        return self._screen
 
     def _read(self) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         while True:
             try:
-                text = decoder.decode(os.read(self._keyboard, 1 << 16))
+                self.output += decoder.decode(os.read(self._keyboard, 1 << 16))
             except OSError:  # no process has the terminal open any more
                 return
-            with self._lock:
-                self.output += text
-                self._screen.write(text)
+
+
+OpenTerminal = Callable[..., Terminal]
+
+
+@pytest.fixture
+def open_terminal() -> Iterator[OpenTerminal]:
+    """Give a function that runs a program in a terminal; end the programs after the test."""
+    terminals: list[Terminal] = []
+
+    def open_one(*command: str, **options: Any) -> Terminal:
+        terminals.append(Terminal(*command, **options))
+        return terminals[-1]
+
+    yield open_one
+    for terminal in terminals:
+        terminal.close()

@@ -3,14 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from browsing import (  # noqa: F401
-    alice_fixture,
-    bob_fixture,
-    expect_good_design,
-    front_end,
-    windows_fixture,
-)
-from conftest import Program, looking_after
+from browsing import expect_good_design, front_end
+from conftest import Program, Start, looking_after
 from webdriver import Window
 
 INJECTIONS = ["<script>window.injected = 1</script>", "<img src=x onerror='window.injected = 2'>", "&lt;b&gt;"]
@@ -23,13 +17,6 @@ class Site:
         self.address = address
         self.chat = chat
         self.rooms = rooms
-
-    def join(self, window: Window, name: str) -> None:
-        """Join the chat."""
-        window.open(f"{self.address}chat.html")
-        window.type("User name", name)
-        window.press("Join")
-        window.find("Message")
 
     def enter(self, window: Window, room: str) -> None:
         """Join a chat room from the lobby."""
@@ -48,6 +35,14 @@ def site_fixture() -> Iterator[Site]:
         yield Site(front_end(launch, chat=servers[0].port, chatrooms=servers[1].port), *servers)
 
 
+def join(window: Window, address: str, name: str) -> None:
+    """Join the chat before which a front end stands."""
+    window.open(f"{address}chat.html")
+    window.type("User name", name)
+    window.press("Join")
+    window.find("Message")
+
+
 def send(window: Window, text: str) -> None:
     """Send a message."""
     window.type("Message", text)
@@ -61,8 +56,8 @@ def expect_no_injection(window: Window) -> None:
 
 
 def test_two_browsers_and_a_telnet_user_chat(site: Site, alice: Window, bob: Window) -> None:
-    site.join(alice, "alice")
-    site.join(bob, "bob")
+    join(alice, site.address, "alice")
+    join(bob, site.address, "bob")
     carol = site.chat.connect()
     carol.send("JOIN carol")
     carol.expect("JOIN carol accepted")
@@ -87,7 +82,7 @@ def test_two_browsers_and_a_telnet_user_chat(site: Site, alice: Window, bob: Win
 
 
 def test_name_that_is_taken_is_said_and_free_once_its_page_is_closed(site: Site, alice: Window, bob: Window) -> None:
-    site.join(alice, "dave")
+    join(alice, site.address, "dave")
     bob.open(f"{site.address}chat.html")
     bob.type("User name", "dave")
     bob.press("Join")
@@ -103,36 +98,31 @@ def test_name_that_is_taken_is_said_and_free_once_its_page_is_closed(site: Site,
 
 
 def test_markup_in_messages_is_shown_as_text(site: Site, alice: Window, bob: Window) -> None:
-    site.join(alice, "alice")
+    join(alice, site.address, "alice")
     alice.press("Show the wire")
-    site.join(bob, "bob")
+    join(bob, site.address, "bob")
     alice.choose("To", "bob")
     for text in INJECTIONS:
         send(bob, text)
-        alice.wait(lambda text=text: alice.text().count(text) >= 2, f"{text} in the log and on the wire")
+        alice.wait_for_text(text, times=2)  # in the log and on the wire
         send(alice, text)
-        bob.wait(lambda text=text: bob.text().count(text) >= 2, f"{text} from both")
+        bob.wait_for_text(text, times=2)  # from both
     expect_no_injection(alice)
     expect_no_injection(bob)
 
 
-def test_chat_that_was_killed_is_joined_again_when_it_is_back(site: Site, alice: Window) -> None:
-    with looking_after() as launch:
-        chat = launch("chat_server.py", "0")
-        address = front_end(launch, chat=chat.port)
-        alice.open(f"{address}chat.html")
-        alice.type("User name", "alice")
-        alice.press("Join")
-        alice.find("Message")
-        chat.kill()
-        for pause in (1, 2, 4):
-            alice.wait_for_text(f"Next try in {pause} s")
-        send(alice, "does this arrive?")
-        alice.wait_for_text("the message was not sent")
-        launch("chat_server.py", str(chat.port)).wait_for_start()
-        alice.press("Try now")
-        alice.wait_for_text("The chat is back. You are alice.")
-        alice.open("about:blank")
+def test_chat_that_was_killed_is_joined_again_when_it_is_back(alice: Window, launch: Start) -> None:
+    chat = launch("chat_server.py", "0")
+    join(alice, front_end(launch, chat=chat.port), "alice")
+    chat.kill()
+    for pause in (1, 2, 4):
+        alice.wait_for_text(f"Next try in {pause} s")
+    send(alice, "does this arrive?")
+    alice.wait_for_text("the message was not sent")
+    launch("chat_server.py", str(chat.port)).wait_for_start()
+    alice.press("Try now")
+    alice.wait_for_text("The chat is back. You are alice.")
+    alice.open("about:blank")
 
 
 def test_deleted_room_says_its_warning_and_returns(site: Site, alice: Window, bob: Window) -> None:

@@ -2,16 +2,11 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from browsing import (  # noqa: F401
-    alice_fixture,
-    bob_fixture,
-    expect_good_design,
-    front_end,
-    windows_fixture,
-)
+from box_office import Cinema, OpenCinema
+from browsing import expect_good_design, front_end
 from conftest import Start, looking_after
 from webdriver import DOWN, ENTER, RIGHT, SPACE, TAB, UP, Window
 
@@ -24,25 +19,11 @@ RECORD_STATUS = """
     """
 
 
-class Cinema:
-    """The file of the hall and the address of the page."""
+class Site(NamedTuple):
+    """A cinema and the address of its page."""
 
-    def __init__(self, launch: Start, directory: Path, *options: str) -> None:
-        self._file = directory / "seats.txt"
-        self.set_hall("0 0 0 0 0\n" * 5)
-        server = launch("ticket_server.py", "0", "--seats-file", str(self._file), *options)
-        server.wait_for_start()
-        self.port = server.port
-        self.page = ""
-
-    def set_hall(self, hall: str) -> None:
-        """Write the file: what the hall is from now on."""
-        self._file.write_text(hall)
-
-    def taken(self) -> list[str]:
-        """Return the seats that the file says are taken, such as 2-3."""
-        rows = [line.split() for line in self._file.read_text().splitlines()]
-        return [f"{r}-{s}" for r, row in enumerate(rows, 1) for s, sign in enumerate(row, 1) if sign == "1"]
+    cinema: Cinema
+    page: str
 
     def order(self, window: Window, tickets: int) -> None:
         """Open the page, say how many tickets are wanted and wait for the hall."""
@@ -52,41 +33,38 @@ class Cinema:
         window.wait_for_text("Screen")
 
 
-@pytest.fixture(scope="module", name="open_cinema")
-def open_cinema_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cinema]:
-    """Give the cinema of most tests of this module."""
+@pytest.fixture(scope="module")
+def page(common_cinema: Cinema) -> Iterator[str]:
+    """Give the address of the page of the common cinema."""
     with looking_after() as launch:
-        cinema = Cinema(launch, tmp_path_factory.mktemp("cinema"))
-        cinema.page = f"{front_end(launch, tickets=cinema.port)}cinema.html"
-        yield cinema
+        yield f"{front_end(launch, tickets=common_cinema.server.port)}cinema.html"
 
 
-@pytest.fixture(name="cinema")
-def cinema_fixture(open_cinema: Cinema) -> Cinema:
+@pytest.fixture
+def site(cinema: OpenCinema, page: str) -> Site:
     """Give the cinema with an empty hall."""
-    open_cinema.set_hall("0 0 0 0 0\n" * 5)
-    return open_cinema
+    return Site(cinema(), page)
 
 
-def test_two_seats_are_booked_and_shown_as_a_ticket(cinema: Cinema, alice: Window) -> None:
-    cinema.order(alice, 2)
+def test_two_seats_are_booked_and_shown_as_a_ticket(site: Site, alice: Window) -> None:
+    site.order(alice, 2)
     alice.press("Row 2, seat 3, free")
     alice.find("Row 2, seat 3, yours")
     assert re.search(r"9:5\d left|10:00 left", alice.text())
     expect_good_design(alice)
     alice.press("Row 2, seat 4, free")
     alice.wait_for_text("Booked: 2-3, 2-4")
-    assert cinema.taken() == ["2-3", "2-4"]
+    assert site.cinema.taken() == {(2, 3), (2, 4)}
     expect_good_design(alice)
     alice.press("Order more tickets")
     alice.press("Choose seats")
     alice.find("Row 2, seat 3, taken")
 
 
-def test_last_seat_goes_to_one_of_two_browsers(cinema: Cinema, alice: Window, bob: Window) -> None:
-    cinema.set_hall("1 1 1 1 1\n" * 4 + "1 1 1 1 0\n")
-    cinema.order(alice, 1)
-    cinema.order(bob, 1)
+def test_last_seat_goes_to_one_of_two_browsers(site: Site, alice: Window, bob: Window) -> None:
+    site.cinema.file.write_text("1 1 1 1 1\n" * 4 + "1 1 1 1 0\n")
+    site.order(alice, 1)
+    site.order(bob, 1)
     alice.press("Row 5, seat 5, free")
     alice.wait_for_text("Booked: 5-5")
     bob.press("Row 5, seat 5, free")
@@ -97,9 +75,9 @@ def test_last_seat_goes_to_one_of_two_browsers(cinema: Cinema, alice: Window, bo
     bob.find("Number of tickets")
 
 
-def test_seat_lost_to_another_browser_offers_a_new_start(cinema: Cinema, alice: Window, bob: Window) -> None:
-    cinema.order(alice, 2)
-    cinema.order(bob, 2)
+def test_seat_lost_to_another_browser_offers_a_new_start(site: Site, alice: Window, bob: Window) -> None:
+    site.order(alice, 2)
+    site.order(bob, 2)
     alice.press("Row 1, seat 1, free")
     alice.find("Row 1, seat 1, yours")
     bob.press("Row 1, seat 2, free")
@@ -114,23 +92,23 @@ def test_seat_lost_to_another_browser_offers_a_new_start(cinema: Cinema, alice: 
     bob.wait_for_text("Booked: 1-2, 1-3")
 
 
-def test_closed_page_and_give_up_release_what_was_held(cinema: Cinema, alice: Window, bob: Window) -> None:
-    cinema.order(alice, 2)
+def test_closed_page_and_give_up_release_what_was_held(site: Site, alice: Window, bob: Window) -> None:
+    site.order(alice, 2)
     alice.press("Row 3, seat 3, free")
     alice.find("Row 3, seat 3, yours")
     alice.open("about:blank")
-    cinema.order(bob, 2)
+    site.order(bob, 2)
     bob.press("Row 3, seat 3, free")
     bob.find("Row 3, seat 3, yours")
     bob.press("Give up")
     bob.wait_for_text("You gave up the order. Nothing was booked.")
-    cinema.order(alice, 1)
+    site.order(alice, 1)
     alice.press("Row 3, seat 3, free")
     alice.wait_for_text("Booked: 3-3")
 
 
-def test_arrow_keys_choose_seats(cinema: Cinema, alice: Window) -> None:
-    alice.open(cinema.page)
+def test_arrow_keys_choose_seats(site: Site, alice: Window) -> None:
+    alice.open(site.page)
     alice.run("document.getElementById('tickets').focus()")
     alice.keys(UP, ENTER)  # 3 tickets
     alice.wait_for_text("Choose 3 seats")
@@ -143,8 +121,8 @@ def test_arrow_keys_choose_seats(cinema: Cinema, alice: Window) -> None:
     alice.wait_for_text("Booked: 2-3, 2-4, 1-5")
 
 
-def test_clicks_on_a_held_seat_change_nothing(cinema: Cinema, alice: Window) -> None:
-    cinema.order(alice, 2)
+def test_clicks_on_a_held_seat_change_nothing(site: Site, alice: Window) -> None:
+    site.order(alice, 2)
     alice.click_fast("Row 4, seat 4, free", 3)
     alice.find("Row 4, seat 4, yours")
     alice.press("Row 4, seat 5, free")
@@ -152,34 +130,33 @@ def test_clicks_on_a_held_seat_change_nothing(cinema: Cinema, alice: Window) -> 
 
 
 def test_seats_that_are_chosen_before_the_server_asks_are_answered_one_after_the_other(
-    cinema: Cinema, alice: Window
+    site: Site, alice: Window
 ) -> None:
-    cinema.order(alice, 3)
+    site.order(alice, 3)
     clicks = "for (const seat of [...document.querySelectorAll('.seat')].slice(7, 10)) seat.click();"
     alice.run(clicks)
     alice.wait_for_text("Booked: 2-3, 2-4, 2-5")
 
 
-def test_hall_of_20_by_30_can_be_used_on_a_phone(cinema: Cinema, alice: Window) -> None:
-    cinema.set_hall(("0 1 " * 15 + "\n") * 20)
-    cinema.order(alice, 1)
+def test_hall_of_20_by_30_can_be_used_on_a_phone(site: Site, alice: Window) -> None:
+    site.cinema.file.write_text(("0 1 " * 15 + "\n") * 20)
+    site.order(alice, 1)
     expect_good_design(alice)
     alice.resize(320, 640)
     alice.press("Row 20, seat 29, free")
     alice.wait_for_text("Booked: 20-29")
 
 
-def test_time_that_is_left_is_shown_and_its_end_is_said(alice: Window, tmp_path: Path) -> None:
-    with looking_after() as launch:
-        cinema = Cinema(launch, tmp_path, "--hold-seconds", str(HOLD_SECONDS))
-        address = front_end(launch, tickets=cinema.port)
-        alice.open(f"{address}cinema.html?hold-seconds={44 + HOLD_SECONDS}")
-        alice.run(RECORD_STATUS)
-        alice.press("Choose seats")
-        alice.press("Row 1, seat 1, free")
-        alice.wait_for_text(f"Time is up. {NOTHING}")
-        said = alice.run("return window.said")
-        assert any(text.endswith(" seconds left to choose your seats.") for text in said), said
-        assert alice.has("Start again")
-        assert cinema.taken() == []
-        alice.open("about:blank")
+def test_time_that_is_left_is_shown_and_its_end_is_said(alice: Window, launch: Start, fresh_cinema: OpenCinema) -> None:
+    the = fresh_cinema("--hold-seconds", str(HOLD_SECONDS))
+    address = front_end(launch, tickets=the.server.port)
+    alice.open(f"{address}cinema.html?hold-seconds={44 + HOLD_SECONDS}")
+    alice.run(RECORD_STATUS)
+    alice.press("Choose seats")
+    alice.press("Row 1, seat 1, free")
+    alice.wait_for_text(f"Time is up. {NOTHING}")
+    said = alice.run("return window.said")
+    assert any(text.endswith(" seconds left to choose your seats.") for text in said), said
+    assert alice.has("Start again")
+    assert the.taken() == set()
+    alice.open("about:blank")

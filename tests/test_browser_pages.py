@@ -8,15 +8,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from browsing import (  # noqa: F401
-    alice_fixture,
-    bob_fixture,
-    expect_good_design,
-    front_end,
-    windows_fixture,
-)
+from browsing import expect_good_design, front_end
 from certificates import Certificates
-from conftest import Program, looking_after
+from conftest import Program, Start, looking_after
 from webdriver import Window
 
 PAGES = ["", "dormitory.html", "cinema.html", "chat.html", "chatrooms.html"]
@@ -110,15 +104,14 @@ def test_wire_shows_bytes_and_repeated_polls_and_can_be_cleared_and_copied(site:
     assert alice.has("Show the wire")
 
 
-def test_pages_work_over_tls(site: Site, alice: Window, certificates: Certificates) -> None:
-    with looking_after() as launch:
-        address = front_end(launch, *certificates.good.options, chat=site.chat.port)
-        alice.open(f"{address}chat.html")
-        alice.type("User name", "alice")
-        alice.press("Join")
-        alice.wait_for_text("You are alice.")
-        alice.press("Leave")
-        alice.open("about:blank")
+def test_pages_work_over_tls(site: Site, alice: Window, launch: Start, certificates: Certificates) -> None:
+    address = front_end(launch, *certificates.good.options, chat=site.chat.port)
+    alice.open(f"{address}chat.html")
+    alice.type("User name", "alice")
+    alice.press("Join")
+    alice.wait_for_text("You are alice.")
+    alice.press("Leave")
+    alice.open("about:blank")
 
 
 def test_reduced_motion_stops_animations(site: Site, alice: Window) -> None:

@@ -4,12 +4,11 @@ import argparse
 import re
 import shutil
 import socket
-import subprocess
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,11 @@ from conftest import (
     at_once,
     changed_program,
     few_threads,
+    flooding,
     looking_after,
+    meanwhile,
+    reading,
+    run_command,
     run_program,
     server_has_read,
     wait_until,
@@ -124,28 +127,10 @@ def new_room(server: Program, name: str = "tea") -> tuple[Peer, int]:
     return lobby, join(lobby, name, 0)
 
 
-@contextmanager
-def flooding(*members: Peer) -> Iterator[None]:
-    """Let members send lines until the block ends or their connections end."""
-    ended = threading.Event()
-
-    def flood(member: Peer) -> None:
-        with suppress(OSError):
-            while not ended.is_set():
-                member.sock.sendall(FLOOD * 200)
-
-    threads = [threading.Thread(target=flood, args=(member,)) for member in members]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        for member in members:
-            with suppress(OSError):
-                member.sock.shutdown(socket.SHUT_RDWR)
-        for thread in threads:
-            thread.join()
+def race(clients: list[Peer], request: str) -> Counter[str]:
+    """Let clients send the same request at the same moment; count the status bytes of the replies."""
+    at_once(len(clients), lambda index: clients[index].send(request))
+    return Counter(client.read_line()[0] for client in clients)
 
 
 def expect_free(port: int) -> None:
@@ -273,11 +258,9 @@ def test_a_signal_in_the_middle_of_deletions_stops_every_room_once(start: Start)
 
 @pytest.mark.skipif(not shutil.which("nc"), reason="nc is not installed")
 def test_nc_gets_every_reply_also_to_a_last_line_without_a_newline(server: Program) -> None:
-    requests = b"\1tea\n\3\n\4tea\n\1soup\n\3"
-    done = subprocess.run(
-        ["nc", "-N", "127.0.0.1", str(server.port)], input=requests, capture_output=True, timeout=10, check=True
-    )
-    assert done.stdout == b"\0\n\0tea\n\0\n\0\n\0soup\n"
+    requests = "\1tea\n\3\n\4tea\n\1soup\n\3"
+    done = run_command(["nc", "-N", "127.0.0.1", str(server.port)], requests)
+    assert done.stdout == "\0\n\0tea\n\0\n\0\n\0soup\n"
 
 
 def test_each_line_goes_to_all_other_members_of_its_room(server: Program) -> None:
@@ -323,14 +306,7 @@ def test_join_counts_the_members_before_this_one(fresh_server: Program) -> None:
 
 def test_one_of_25_clients_that_create_the_same_room_at_once_succeeds(server: Program) -> None:
     clients = [server.connect() for _ in range(25)]
-    replies: Counter[str] = Counter()
-
-    def race(index: int) -> None:
-        clients[index].send(CREATE + "tea")
-        replies[clients[index].read_line()[0]] += 1
-
-    at_once(25, race)
-    assert replies == {SUCCESS: 1, ALREADY_EXISTS: 24}
+    assert race(clients, CREATE + "tea") == {SUCCESS: 1, ALREADY_EXISTS: 24}
     clients[0].send(LIST)
     clients[0].expect(SUCCESS + "tea")
 
@@ -341,12 +317,12 @@ def test_60_of_80_rooms_are_created_if_60_are_allowed(start_rooms: Start) -> Non
     clients = [server.connect() for _ in range(8)]
     replies: list[str] = []
 
-    def race(index: int) -> None:
+    def create_ten(index: int) -> None:
         for number in range(10):
             clients[index].send(f"{CREATE}room-{index}-{number}")
             replies.append(clients[index].read_line())
 
-    at_once(8, race)
+    at_once(8, create_ten)
     assert Counter(replies) == {SUCCESS: 60, UNKNOWN_FAILURE + "Too many rooms: at most 60 are allowed": 20}
     lobby = clients[0]
     lobby.send(LIST)
@@ -408,14 +384,7 @@ def test_one_of_ten_clients_that_delete_a_room_at_once_succeeds(server: Program)
     _, port = new_room(server)
     member = enter(server, port)
     clients = [server.connect() for _ in range(10)]
-    replies: Counter[str] = Counter()
-
-    def race(index: int) -> None:
-        clients[index].send(DELETE + "tea")
-        replies[clients[index].read_line()[0]] += 1
-
-    at_once(10, race)
-    assert replies == {SUCCESS: 1, DOES_NOT_EXIST: 9}
+    assert race(clients, DELETE + "tea") == {SUCCESS: 1, DOES_NOT_EXIST: 9}
     assert member.read_all() == WARNING + "\n"
 
 
@@ -433,18 +402,13 @@ def test_the_warning_is_the_last_line_that_members_get_though_they_flood_the_roo
         ends[member] = end.decode()
 
     slow, *others = members
-    readers = [threading.Thread(target=read, args=(slow, 0.004))]
-    readers += [threading.Thread(target=read, args=(other, 0.0)) for other in others]
-    for reader in readers:
-        reader.start()
-    with flooding(*members):
+    readers = [partial(read, slow, 0.004), *(partial(read, other, 0.0) for other in others)]
+    with flooding(FLOOD * 200, *members), meanwhile(*readers):
         wait_until(lambda: fresh_server.count_lines(RELAYED) > 500, "a flood")
         began = time.monotonic()
         lobby.send(DELETE + "tea")
         lobby.expect(SUCCESS)
         assert time.monotonic() - began < DELETE_SECONDS
-        for reader in readers:
-            reader.join(10)
     for member in members:
         assert ends[member].endswith(f"{FLOOD.decode()}{WARNING}\n")
 
@@ -457,7 +421,7 @@ def test_a_member_that_does_not_read_delays_a_deletion_briefly_and_no_other_requ
     create(other, "soup")
     quiet = enter(fresh_server, join(other, "soup"))
     enter(fresh_server, port, receive_buffer=4096)
-    with flooding(enter(fresh_server, port), enter(fresh_server, port)):
+    with flooding(FLOOD * 200, enter(fresh_server, port), enter(fresh_server, port)):
         wait_until(lambda: sent_is_stuck(fresh_server), "a member's backlog is full", 10)
         lobby.send(CREATE + "salad", DELETE + "tea")
         lobby.expect(SUCCESS)  # this reply does not wait for the deletion
@@ -512,12 +476,10 @@ def test_a_client_that_connects_while_a_room_is_deleted_is_warned_or_refused(ser
                 while True:
                     members.append(Peer(port))
 
-        comer = threading.Thread(target=come)
-        comer.start()
-        wait_until(lambda members=members: len(members) > 3, "members")  # type: ignore[misc]
-        lobby.send(DELETE + "tea")
-        lobby.expect(SUCCESS)
-        comer.join()
+        with meanwhile(come):
+            wait_until(lambda members=members: len(members) > 3, "members")  # type: ignore[misc]
+            lobby.send(DELETE + "tea")
+            lobby.expect(SUCCESS)
         for member in members:
             with suppress(ConnectionError):  # Linux resets a client of the queue only when it sends
                 member.send("Am I in?")
@@ -627,18 +589,10 @@ def test_a_client_that_is_refused_for_lack_of_a_place_gets_no_line_and_is_not_co
     alice, bob = enter(server, port), enter(server, port)
     join(lobby, "tea", 2)
 
-    def drain() -> None:
-        while bob.sock.recv(1 << 16):
-            pass
-
-    drainer = threading.Thread(target=drain)
-    drainer.start()
-    with flooding(alice):
+    with flooding(FLOOD * 200, alice), reading(bob):
         for _ in range(100):
             assert enter(server, port).read_all() == "Too many connections\n"
             join(lobby, "tea", 2)
-    bob.end_input()
-    drainer.join()
 
 
 def test_a_client_that_does_not_read_its_replies_fills_no_memory(fresh_server: Program) -> None:
@@ -679,7 +633,7 @@ def test_a_signal_stops_lobby_and_rooms_within_two_seconds_and_their_ports_are_f
         ports.append(join(lobby, f"room-{number}"))
     members = [enter(server, port) for port in ports[1:] for _ in range(2)]
     enter(server, ports[1], receive_buffer=4096)
-    with flooding(*members[:6]):
+    with flooding(FLOOD * 200, *members[:6]):
         wait_until(lambda: server.count_lines(CLIENT + r"line to room .*") > 500, "a flood")
         assert server.stop() == 0
     for port in ports:
@@ -692,7 +646,7 @@ def test_queued_output_is_sent_to_members_when_a_signal_stops_the_server(start_r
     server = start_rooms()
     _, port = new_room(server)
     alice, bob = enter(server, port), enter(server, port, receive_buffer=1 << 16)
-    with flooding(alice):
+    with flooding(FLOOD * 200, alice):
         wait_until(lambda: sent_is_stuck(server), "bob's backlog is full", 10)
         server.process.terminate()
         received = len(bob.read_all())

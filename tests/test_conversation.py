@@ -7,11 +7,11 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from conftest import WAIT_SECONDS
+from conftest import WAIT_SECONDS, in_thread
 
 from net import output
 from net.connection import Connection, TimeLimitPassed
@@ -107,13 +107,6 @@ def alice(house: House) -> Client:
 def bob(house: House) -> Client:
     """Give another client of the same server."""
     return house.client()
-
-
-def in_thread(work: Callable[[], object]) -> threading.Thread:
-    """Run work in a thread."""
-    thread = threading.Thread(target=work)
-    thread.start()
-    return thread
 
 
 # Lines

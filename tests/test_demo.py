@@ -15,8 +15,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from conftest import ROOT, Program, wait_until
-from pseudo_terminal import Terminal
+from conftest import ROOT, Start, wait_until
+from pseudo_terminal import ROWS, OpenTerminal, Terminal
 from readme import clone
 
 DEMO_SECONDS = 60.0
@@ -191,31 +191,26 @@ def test_table_on_a_pipe_is_at_most_80_columns_wide(plays: Plays) -> None:
     assert max(map(len, broken[first:])) <= COLUMNS
 
 
-def test_on_a_terminal_the_table_is_as_wide_as_the_window_and_names_are_coloured(tree: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
-    terminal = Terminal(sys.executable, str(tree / "demo.py"), "chat", columns=150, env=environment)
-    try:
-        assert terminal.process.wait(DEMO_SECONDS) == 0
-        wait_until(lambda: any(row.endswith("expectations were met.\033[0m") for row in terminal.rows()), "the end")
-        rows = terminal.rows()
-        assert any(row.startswith("\033[36mchat_server     |\033[0m Listening on ") for row in rows)
-        plain = [re.sub("\033\\[[0-9]*m", "", row) for row in rows]
-        cells = next(re.split(r" {2,}", row) for row in plain if row.startswith("ok  a request before JOIN"))
-        assert cells[-1] == "Unregistered User. Use JOIN <username> to register."
-    finally:
-        terminal.close()
+def test_on_a_terminal_the_table_is_as_wide_as_the_window_and_names_are_coloured(
+    tree: Path, open_terminal: OpenTerminal
+) -> None:
+    terminal = open_terminal(sys.executable, str(tree / "demo.py"), "chat", window=(ROWS, 150))
+    assert terminal.wait(DEMO_SECONDS) == 0
+    rows = terminal.rows()
+    assert any(row.endswith("expectations were met.\033[0m") for row in rows)
+    assert any(row.startswith("\033[36mchat_server     |\033[0m Listening on ") for row in rows)
+    cells = next(
+        re.split(r" {2,}", row) for row in terminal.plain_rows() if row.startswith("ok  a request before JOIN")
+    )
+    assert cells[-1] == "Unregistered User. Use JOIN <username> to register."
 
 
-def test_no_color_turns_colours_off_on_a_terminal(tree: Path) -> None:
-    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
-    terminal = Terminal(sys.executable, str(tree / "demo.py"), "chat", "--stay", env=environment)
-    try:
-        wait_for_row(terminal, "Ctrl-C here stops the servers.")
-        terminal.process.send_signal(signal.SIGTERM)
-        assert terminal.wait() == 0
-        assert not any("\033" in row for row in terminal.rows())
-    finally:
-        terminal.close()
+def test_no_color_turns_colours_off_on_a_terminal(tree: Path, open_terminal: OpenTerminal) -> None:
+    terminal = open_terminal(sys.executable, str(tree / "demo.py"), "chat", "--stay", NO_COLOR="1")
+    wait_for_row(terminal, "Ctrl-C here stops the servers.")
+    terminal.process.send_signal(signal.SIGTERM)
+    assert terminal.wait() == 0
+    assert "\033" not in terminal.output
 
 
 def test_each_line_shown_begins_with_the_name_of_its_program(plays: Plays) -> None:
@@ -293,18 +288,15 @@ def test_broken_program_is_marked_no_in_the_table_and_ends_the_demo_with_status_
     [(signal.SIGINT, "dormitory", r"alice +> S410"), (signal.SIGTERM, "chat", r"bob +> .*")],
 )
 def test_signal_during_a_scenario_ends_all_programs_with_status_130(
-    tree: Path, number: int, scenario: str, line: str
+    tree: Path, run: Start, number: int, scenario: str, line: str
 ) -> None:
-    demo = Program(str(tree / "demo.py"), scenario)
-    try:
-        demo.wait_for_line(line)
-        assert len(running(tree)) > 1 or sys.platform != "linux"
-        demo.process.send_signal(number)
-        assert demo.wait() == 130
-        assert demo.errors == ""
-        assert not any(row.startswith("ok ") for row in demo.lines)
-    finally:
-        demo.kill()
+    demo = run(str(tree / "demo.py"), scenario)
+    demo.wait_for_line(line)
+    assert len(running(tree)) > 1 or sys.platform != "linux"
+    demo.process.send_signal(number)
+    assert demo.wait() == 130
+    assert demo.errors == ""
+    assert not any(row.startswith("ok ") for row in demo.lines)
 
 
 def test_demo_whose_reader_has_gone_ends_all_programs(tree: Path) -> None:
@@ -336,28 +328,21 @@ VISITS = [
 
 @pytest.mark.parametrize(("scenario", "lines"), [("", 9), ("tls", 2)], ids=["all", "tls"])
 def test_lines_that_stay_prints_work_when_pasted_and_ctrl_c_stops_the_servers(
-    tree: Path, scenario: str, lines: int
+    tree: Path, run: Start, open_terminal: OpenTerminal, scenario: str, lines: int
 ) -> None:
     if scenario == "tls" and not shutil.which("openssl"):
         pytest.skip("openssl is not installed")
     before = files(tree)
-    demo = Program(str(tree / "demo.py"), *scenario.split(), "--stay")
-    terminals = []
-    try:
-        demo.wait_for_line(r"Ctrl-C here stops the servers\.", DEMO_SECONDS)
-        pasted = [line for line in demo.lines if line.startswith("    ") and "http:" not in line]
-        assert len(pasted) == lines
-        for line in pasted:
-            terminals.append(Terminal("bash", "-c", line, start_new_session=True))
-            visit(terminals[-1], line)
-        if not scenario:
-            expect_front_end(demo.wait_for_line(r"    (http://127\.0\.0\.1:\d+/)")[1])
-        assert demo.stop(signal.SIGINT) == 0
-        assert demo.errors == ""
-    finally:
-        for terminal in terminals:
-            terminal.close()
-        demo.stop()
+    demo = run(str(tree / "demo.py"), *scenario.split(), "--stay")
+    demo.wait_for_line(r"Ctrl-C here stops the servers\.", DEMO_SECONDS)
+    pasted = [line for line in demo.lines if line.startswith("    ") and "http:" not in line]
+    assert len(pasted) == lines
+    for line in pasted:
+        visit(open_terminal("bash", "-c", line), line)
+    if not scenario:
+        expect_front_end(demo.wait_for_line(r"    (http://127\.0\.0\.1:\d+/)")[1])
+    assert demo.stop(signal.SIGINT) == 0
+    assert demo.errors == ""
     assert files(tree) == before
 
 

@@ -11,7 +11,7 @@ from statistics import median
 
 import pytest
 from conftest import Peer, wait_until
-from dorm import PASSWORDS, Dormitory, ask, make_common_dormitory, make_dormitory  # noqa: F401
+from dorm import PASSWORDS, Dormitory, ask
 
 
 def test_a_member_reserves_lists_and_cancels_rooms(dormitory: Dormitory) -> None:

@@ -1,11 +1,9 @@
 """The dormitory's client: with answers from a script, and at a terminal."""
 
+import shlex
 import signal
 import socket
-import struct
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, WAIT_SECONDS, run_program, wait_until
-from dorm import PASSWORDS, Dormitory, make_common_dormitory, make_dormitory  # noqa: F401
-from pseudo_terminal import Terminal
+from conftest import RESET, Start, fake_server, free_port, python, run_program, run_shell
+from dorm import PASSWORDS, Dormitory
+from pseudo_terminal import OpenTerminal, Terminal
 
+USER_NAME = "User name: "
+PASSWORD = "Password (Enter alone: as a guest): "
+KIND = "Availability or reservation? "
 PROMPT = "Room code (or list, mine, cancel ID, help, quit): "
 
 
@@ -32,26 +33,18 @@ def play(dormitory: Dormitory, *answers: str, options: tuple[str, ...] = ()) -> 
 def main_server(*replies: str, resets: bool = False) -> Iterator[tuple[int, list[str]]]:
     """Give the port of a server that sends these replies, one for each line, and then closes; and the lines."""
     lines: list[str] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(WAIT_SECONDS)
 
-        def serve() -> None:
-            connection, _ = listener.accept()
-            with connection, connection.makefile("rw", encoding="utf-8", newline="\n") as file:
-                connection.settimeout(WAIT_SECONDS)
-                for reply in replies:
-                    lines.append(file.readline().rstrip("\n"))
-                    file.write(reply)
-                    file.flush()
-                if resets:
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    def talk(connection: socket.socket) -> None:
+        with connection.makefile("rw", encoding="utf-8", newline="\n") as file:
+            for reply in replies:
+                lines.append(file.readline().rstrip("\n"))
+                file.write(reply)
+                file.flush()
+        if resets:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield listener.getsockname()[1], lines
-        finally:
-            thread.join()
+    with fake_server(talk) as port:
+        yield port, lines
 
 
 def password_file(directory: Path, password: str) -> tuple[str, ...]:
@@ -223,48 +216,38 @@ def test_verbose_reports_each_step_on_standard_error_without_the_password(
     ]
 
 
-def test_the_sentence_that_the_server_sends_before_it_closes_is_shown(dormitory: Dormitory) -> None:
+def test_the_sentence_that_the_server_sends_before_it_closes_is_shown(
+    dormitory: Dormitory, open_terminal: OpenTerminal
+) -> None:
     dormitory.start_main("--login-seconds", "1", "--idle-seconds", "1")
-    port = str(dormitory.main.port)
-    terminals = [Terminal("client.py", "--port", port) for _ in range(2)]
-    try:
-        for terminal in terminals:
-            terminal.expect_typing("User name: ")
-            terminal.type("eve\n")
-            terminal.expect("User name: eve")
-            terminal.expect_typing("Password (Enter alone: as a guest): ")
-        silent, idle = terminals
-        idle.type("\n")
-        idle.expect("Password (Enter alone: as a guest): ", "Welcome, guest eve.")
-        dormitory.log_in("eve").expect("Idle for 1 seconds")  # so the time of those before is over, too
-        silent.type("\n")
-        idle.type("list\n")
-        for terminal, sentence in ((silent, "No LOGIN within 1 seconds"), (idle, "Idle for 1 seconds")):
-            shown = f"The main server closed the connection: {sentence}"
-            wait_until(lambda rows=terminal.rows, shown=shown: shown in rows(), shown)  # type: ignore[misc]
-            assert terminal.wait() == 1
-    finally:
-        for terminal in terminals:
-            terminal.close()
+    silent, idle = (open_terminal("client.py", "--port", str(dormitory.main.port)) for _ in range(2))
+    for terminal in (silent, idle):
+        answer(terminal, USER_NAME, "eve")
+        terminal.expect_typing(PASSWORD)
+    idle.type("\n")
+    idle.expect(PASSWORD, "Welcome, guest eve.")
+    dormitory.log_in("eve").expect("Idle for 1 seconds")  # so the time of those before is over, too
+    silent.type("\n")
+    idle.type("list\n")
+    for terminal, sentence in ((silent, "No LOGIN within 1 seconds"), (idle, "Idle for 1 seconds")):
+        terminal.expect_text(f"The main server closed the connection: {sentence}\n")
+        assert terminal.wait() == 1
 
 
-def test_the_last_sentence_of_a_connection_that_was_reset_is_shown() -> None:
+def test_the_last_sentence_of_a_connection_that_was_reset_is_shown(run: Start) -> None:
     with main_server("GUEST eve\nIdle for 900 seconds\n", resets=True) as (port, _):
-        command = [sys.executable, str(ROOT / "client.py"), "--port", str(port)]
-        client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert client.stdin
-        client.stdin.write(b"eve\n\n")
-        client.stdin.flush()
-    _, errors = client.communicate(b"list\n", WAIT_SECONDS)
-    assert (client.returncode, errors) == (1, b"The main server closed the connection: Idle for 900 seconds\n")
+        client = run("client.py", "--port", str(port))
+        client.type("eve", "")
+    client.type("list")
+    assert client.wait() == 1
+    assert client.errors == "The main server closed the connection: Idle for 900 seconds\n"
 
 
 def test_a_server_that_is_down_or_lost_is_reported_in_one_line(dormitory: Dormitory) -> None:
     with main_server("GUEST eve\n", "") as (port, _):
         result = run_program("client.py", "--port", str(port), input="eve\n\nlist\n")
     assert (result.returncode, result.stderr) == (1, "The main server closed the connection.\n")
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
+    port = free_port()
     result = run_program("client.py", "--port", str(port))
     assert (result.returncode, result.stderr) == (1, f"Cannot connect to 127.0.0.1:{port}: Connection refused\n")
 
@@ -290,87 +273,73 @@ def test_an_empty_password_file_and_a_name_that_the_server_refuses_are_reported(
 
 
 def test_output_to_a_full_disk_is_reported_in_one_line(common_dormitory: Dormitory) -> None:
-    client = f'"{sys.executable}" -W error "{ROOT}/client.py" --port {common_dormitory.main.port} >/dev/full'
     for environment in ("env -u PYTHONUNBUFFERED", "env PYTHONUNBUFFERED=1"):
-        command = ["bash", "-c", f"{environment} {client}"]
-        done = subprocess.run(command, input="eve\n\n", capture_output=True, text=True, timeout=10)
+        done = run_shell(f"{environment} {command(common_dormitory)} >/dev/full", "eve\n\n")
         assert (done.returncode, done.stderr) == (1, "The output cannot be written: No space left on device\n")
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-"])
 def test_closed_input_or_output_causes_no_traceback(common_dormitory: Dormitory, closed: str) -> None:
-    command = f'"{sys.executable}" "{ROOT}/client.py" --port {common_dormitory.main.port} {closed}'
-    done = subprocess.run(["bash", "-c", command], input="eve\n", capture_output=True, text=True, timeout=10)
-    assert done.stderr == ""
+    assert run_shell(f"{command(common_dormitory)} {closed}", "eve\n").stderr == ""
+
+
+def command(dormitory: Dormitory) -> str:
+    """Return the command that runs a client, for a shell."""
+    return shlex.join(python("client.py", "--port", str(dormitory.main.port)))
+
+
+def answer(terminal: Terminal, question: str, text: str) -> None:
+    """Wait for a question and answer it; a password is not shown."""
+    terminal.expect_typing(question)
+    terminal.type(f"{text}\n")
+    terminal.expect(question + ("" if question == PASSWORD else text))
 
 
 @pytest.fixture
-def terminal(common_dormitory: Dormitory) -> Iterator[Terminal]:
+def terminal(common_dormitory: Dormitory, open_terminal: OpenTerminal) -> Terminal:
     """Give a terminal in which the client runs, connected to the shared main server."""
-    terminal = Terminal("client.py", "--port", str(common_dormitory.main.port))
-    try:
-        yield terminal
-    finally:
-        terminal.close()
+    return open_terminal("client.py", "--port", str(common_dormitory.main.port))
 
 
 def test_a_terminal_shows_the_questions_and_no_password(terminal: Terminal) -> None:
-    terminal.expect_typing("User name: ")
-    terminal.type("alice\n")
-    terminal.expect("User name: alice")
-    terminal.expect_typing("Password (Enter alone: as a guest): ")
-    terminal.type("wrong\n")
-    terminal.expect("Password (Enter alone: as a guest): ", "Wrong user name or password.")
-    terminal.expect_typing("User name: ")
-    terminal.type("alice\n")
-    terminal.expect("User name: alice")
-    terminal.expect_typing("Password (Enter alone: as a guest): ")
-    terminal.type(f"{PASSWORDS['alice']}\n")
-    terminal.expect("Password (Enter alone: as a guest): ", "Welcome, member alice.", "")
-    terminal.expect_typing(PROMPT)
-    terminal.type("S1\n")
-    terminal.expect(f"{PROMPT}S1")
-    terminal.expect_typing("Availability or reservation? ")
-    terminal.type("reservation\n")
-    terminal.expect("Availability or reservation? reservation")
+    answer(terminal, USER_NAME, "alice")
+    answer(terminal, PASSWORD, "wrong")
+    terminal.expect("Wrong user name or password.")
+    answer(terminal, USER_NAME, "alice")
+    answer(terminal, PASSWORD, PASSWORDS["alice"])
+    terminal.expect("Welcome, member alice.", "")
+    answer(terminal, PROMPT, "S1")
+    answer(terminal, KIND, "reservation")
     reservation = terminal.expect_match("Room S1 is yours: reservation S").split()[-3].rstrip(".")
     terminal.expect("")
     terminal.expect_typing(PROMPT)
     terminal.type("\x1b[A\x1b[A2\x7f\n")  # the arrow up, twice: S1 again; then a typing error, corrected
     terminal.expect_match(PROMPT)
-    terminal.expect_typing("Availability or reservation? ")
-    terminal.type("a\n")
-    terminal.expect("Availability or reservation? a", "Room S1 is available: 8 left.", "")
-    terminal.expect_typing(PROMPT)
-    terminal.type(f"cancel {reservation}\n")
-    terminal.expect(f"{PROMPT}cancel {reservation}", "Cancelled: room S1 is no longer yours.", "")
+    answer(terminal, KIND, "a")
+    terminal.expect("Room S1 is available: 8 left.", "")
+    answer(terminal, PROMPT, f"cancel {reservation}")
+    terminal.expect("Cancelled: room S1 is no longer yours.", "")
     terminal.expect_typing(PROMPT)
     terminal.type("\x04")
     assert terminal.wait() == 0
-    assert PASSWORDS["alice"] not in "\n".join(terminal.rows())
+    assert PASSWORDS["alice"] not in terminal.output
 
 
 def test_ctrl_c_at_the_password_ends_the_client_and_the_terminal_echoes_again(terminal: Terminal) -> None:
-    terminal.expect_typing("User name: ")
-    terminal.type("alice\n")
-    terminal.expect("User name: alice")
-    terminal.expect_typing("Password (Enter alone: as a guest): ")
+    answer(terminal, USER_NAME, "alice")
+    terminal.expect_typing(PASSWORD)
     assert not terminal.shows_keys()
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.wait() == 130
     assert terminal.shows_keys()
-    assert "Traceback" not in "\n".join(terminal.rows())
+    assert "Traceback" not in terminal.output
 
 
 def test_quit_and_help_are_understood_by_a_terminal_at_the_password(terminal: Terminal) -> None:
-    terminal.expect_typing("User name: ")
-    terminal.type("alice\n")
-    terminal.expect("User name: alice")
-    terminal.expect_typing("Password (Enter alone: as a guest): ")
-    terminal.type("help\n")
-    terminal.expect("Password (Enter alone: as a guest): ")
+    answer(terminal, USER_NAME, "alice")
+    answer(terminal, PASSWORD, "help")
     terminal.expect_match("Log in with your user name")
     terminal.expect_match("guests may ask")
-    terminal.expect_typing("Password (Enter alone: as a guest): ")
+    terminal.expect_typing(PASSWORD)
     terminal.type("quit\n")
     assert terminal.wait() == 0

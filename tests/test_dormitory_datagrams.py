@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import WAIT_SECONDS
-from dorm import Dormitory, ask, free_udp_port, make_dormitory  # noqa: F401
+from dorm import Dormitory, ask, free_udp_port
 
 from dormitory.wire import Action, BadDatagram, Datagram, new_request, now_ms, pack, unpack
 

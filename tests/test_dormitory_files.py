@@ -7,14 +7,13 @@ import shutil
 import socket
 import sqlite3
 import subprocess
-import threading
 import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import Peer, run_program, run_programs, wait_until
-from dorm import KINDS, Dormitory, ask, make_dormitory  # noqa: F401
+from conftest import Peer, at_once, run_program, run_programs, wait_until
+from dorm import KINDS, Dormitory, ask
 
 from dormitory.inventory import MAX_CODES, read_inventory
 from dormitory.shared_key import load_key
@@ -127,17 +126,7 @@ def test_servers_that_start_together_create_one_key_and_all_read_it(tmp_path: Pa
         directory = tmp_path / str(number)
         directory.mkdir()
         keys: list[bytes] = []
-        barrier = threading.Barrier(8)
-
-        def start(directory: Path = directory, keys: list[bytes] = keys, barrier: threading.Barrier = barrier) -> None:
-            barrier.wait()
-            keys.append(load_key(directory))
-
-        starters = [threading.Thread(target=start) for _ in range(8)]
-        for starter in starters:
-            starter.start()
-        for starter in starters:
-            starter.join()
+        at_once(8, lambda _, directory=directory, keys=keys: keys.append(load_key(directory)))  # type: ignore[misc]
         assert len(keys) == 8
         assert len(set(keys)) == 1
         assert [path.name for path in directory.iterdir()] == ["dorm.key"]

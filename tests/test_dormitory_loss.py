@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TextIO
 
 from conftest import WAIT_SECONDS, wait_until
-from dorm import PASSWORDS, Dormitory, ask, make_dormitory  # noqa: F401
+from dorm import PASSWORDS, Dormitory, ask
 from relay import relay_to
 
 CLIENTS = 8

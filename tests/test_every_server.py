@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,10 +23,16 @@ from conftest import (
     Start,
     changed_program,
     few_threads,
+    free_port,
+    run_command,
     run_program,
     run_programs,
+    run_shell,
+    server_end,
     wait_until,
 )
+
+from net.server import listen
 
 CLIENT = r"Client \(\d+\): "
 PROGRAMS = sorted(path.name for path in ROOT.glob("*.py") if "\nif __name__ ==" in path.read_text())
@@ -59,9 +66,7 @@ def test_no_program_uses_syntax_that_an_old_python_cannot_parse() -> None:
 def test_on_an_old_python_a_program_ends_with_one_line_that_says_which_python_it_needs() -> None:
     runs = [(OLD_PYTHONS[-1], program) for program in PROGRAMS] + [(python, PROGRAMS[0]) for python in OLD_PYTHONS]
     for python, program in runs:
-        done = subprocess.run(
-            [python, str(ROOT / program), "--help"], capture_output=True, text=True, timeout=WAIT_SECONDS
-        )
+        done = run_command([str(python), str(ROOT / program), "--help"])
         assert (done.returncode, done.stdout) == (1, ""), program
         assert re.fullmatch(r"Python 3\.10 or later is needed, but this is Python 3\.\d+\.\d+\n", done.stderr), program
 
@@ -75,26 +80,13 @@ def test_help_ends_with_one_line_that_starts_the_program() -> None:
 
 def test_a_program_can_be_imported_without_a_standard_output() -> None:
     statement = "; ".join(f"import {program.removesuffix('.py')}" for program in PROGRAMS)
-    done = subprocess.run(
-        ["sh", "-c", f'exec "{sys.executable}" -W error -c "{statement}" >&-'],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=WAIT_SECONDS,
-    )
+    done = run_shell(f'cd "{ROOT}" && exec "{sys.executable}" -W error -c "{statement}" >&-')
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_program_runs_from_any_directory_and_under_pythonsafepath(tmp_path: Path) -> None:
     for program in PROGRAMS:
-        done = subprocess.run(
-            [sys.executable, "-W", "error", str(ROOT / program), "--help"],
-            env={**os.environ, "PYTHONSAFEPATH": "1"},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=WAIT_SECONDS,
-        )
+        done = run_program(program, "--help", env={**os.environ, "PYTHONSAFEPATH": "1"}, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, ""), program
 
 
@@ -220,6 +212,15 @@ def test_five_thousand_clients_are_connected_at_once(start: Start) -> None:
     one_more.expect_end()
 
 
+@pytest.mark.skipif(not shutil.which("prlimit"), reason="prlimit is not installed")
+def test_three_hundred_clients_need_less_than_a_gigabyte_of_address_space(start: Start) -> None:
+    limits = ("prlimit", "--as=1000000000", f"--stack={8 << 20}", "env", "MALLOC_ARENA_MAX=1")
+    server = start("chat_server.py", "0", "--max-per-address", "300", prefix=limits)
+    for peer in [server.connect() for _ in range(300)]:
+        peer.send("LIST")
+        peer.expect_match("Unregistered.*")
+
+
 def raise_descriptor_limit(count: int) -> None:
     """Allow this process this many descriptors, or skip the test."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -274,23 +275,49 @@ def test_a_server_without_free_threads_refuses_new_clients_and_serves_the_others
     carol.expect("JOIN carol accepted")
 
 
-def test_a_bug_ends_only_the_connection_in_which_it_happens(tmp_path: Path) -> None:
-    server = Program(changed_program(tmp_path, "chat_server.py", "program.COMMANDS['LIST'] = lambda *_: 1 / 0"), "0")
-    try:
-        alice, bob = server.connect(), server.connect()
-        alice.send("JOIN alice", "LIST")
-        alice.expect("JOIN alice accepted")
-        alice.expect_end()
-        server.wait_for_line(CLIENT + "disconnected: a bug in its handler")
-        bob.send("JOIN alice", "MESG nobody hi")
-        bob.expect("JOIN alice accepted", "Unknown Recipient nobody")
-        assert server.stop() == 0
-        assert server.errors.count("Traceback") == 1
-        assert "ZeroDivisionError" in server.errors
-    finally:
-        server.kill()
-        for peer in server.peers:
-            peer.close()
+def test_a_bug_ends_only_the_connection_in_which_it_happens(run: Start, tmp_path: Path) -> None:
+    server = run(changed_program(tmp_path, "chat_server.py", "program.COMMANDS['LIST'] = lambda *_: 1 / 0"), "0")
+    alice, bob = server.connect(), server.connect()
+    alice.send("JOIN alice", "LIST")
+    alice.expect("JOIN alice accepted")
+    alice.expect_end()
+    server.wait_for_line(CLIENT + "disconnected: a bug in its handler")
+    bob.send("JOIN alice", "MESG nobody hi")
+    bob.expect("JOIN alice accepted", "Unknown Recipient nobody")
+    assert server.stop() == 0
+    assert server.errors.count("Traceback") == 1
+    assert "ZeroDivisionError" in server.errors
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_NETLINK"), reason="only Linux tells about the other end of a connection")
+@servers
+def test_a_silent_client_is_probed_after_a_minute(start: Start, program: str) -> None:
+    peer = start(program, "0").connect()
+    expect_served(peer, program)
+    wait_until(lambda: server_end(peer).has_keep_alive, "a keep-alive timer", got=lambda: server_end(peer))
+    assert server_end(peer).timer_seconds <= 60
+
+
+@pytest.fixture
+def accepted() -> Iterator[socket.socket]:
+    """Give a socket that a server has accepted."""
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        listener.setblocking(True)
+        sock, _ = listener.accept()
+        with sock:
+            yield sock
+
+
+def test_a_client_that_has_vanished_is_given_up_within_two_minutes(accepted: socket.socket) -> None:
+    idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", 0))  # macOS has the latter
+    options = (idle, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    first, again, count = (accepted.getsockopt(socket.IPPROTO_TCP, option) for option in options)
+    assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert first + again * count <= 120
+
+
+def test_a_short_message_is_sent_before_the_client_has_acknowledged_the_one_before(accepted: socket.socket) -> None:
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @servers
@@ -303,8 +330,7 @@ def test_clients_that_reset_at_once_do_not_harm_other_clients(start: Start, prog
 
 @servers
 def test_a_server_without_a_standard_output_serves(program: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     command = f'exec "{sys.executable}" -W error "{ROOT / program}" {port} --host 127.0.0.1 >&-'
     process = subprocess.Popen(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
     try:

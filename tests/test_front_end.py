@@ -2,11 +2,8 @@
 
 import random
 import re
-import shutil
 import signal
 import socket
-import ssl
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from certificates import Certificates
 from conftest import (
+    RESET,
     WAIT_SECONDS,
     Peer,
     Program,
@@ -24,7 +23,6 @@ from conftest import (
     changed_program,
     few_threads,
     looking_after,
-    run_program,
     run_programs,
     wait_until,
 )
@@ -58,6 +56,13 @@ class Systems(NamedTuple):
         websocket.send(f"JOIN {name}")
         websocket.expect(f"JOIN {name} accepted")
         return websocket
+
+    def join_directly(self, name: str) -> Peer:
+        """Return the connection of a user of the chat who uses no browser."""
+        peer = self.chat.connect()
+        peer.send(f"JOIN {name}")
+        peer.expect(f"JOIN {name} accepted")
+        return peer
 
 
 @pytest.fixture(scope="module")
@@ -422,9 +427,7 @@ def test_messages_sent_with_the_handshake_are_lines(systems: Systems) -> None:
 
 def test_thousands_of_messages_in_one_write_arrive_in_order(systems: Systems) -> None:
     alice = systems.join("alice")
-    bob = systems.chat.connect()
-    bob.send("JOIN bob")
-    bob.expect("JOIN bob accepted")
+    bob = systems.join_directly("bob")
     alice.send(*(f"MESG bob {number}" for number in range(5000)))
     bob.expect(*(f"FROM alice: {number}" for number in range(5000)))
     bob.send(*(f"MESG alice {number}" for number in range(5000)))
@@ -461,9 +464,7 @@ def test_ping_is_answered_with_its_payload(systems: Systems) -> None:
 def test_wrong_frame_gets_its_close_code_after_the_messages_before_it(
     systems: Systems, frames: bytes, code: int
 ) -> None:
-    bob = systems.chat.connect()
-    bob.send("JOIN bob")
-    bob.expect("JOIN bob accepted")
+    bob = systems.join_directly("bob")
     alice = systems.join("alice")
     before = systems.front_end.count_lines(rf"Client \(\d+\): {CHAT} closed, {code} .*")
     alice.send_bytes(text("BCST last words") + frames + text("BCST never sent"))
@@ -518,7 +519,7 @@ def test_lost_connection_to_the_system_closes_with_1014(fake: FakeSystem) -> Non
     tab = fake.open()
     tab.send("hello")
     fake.expect(b"hello\n")  # the front end has connected
-    fake.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    fake.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     fake.sock.close()
     tab.expect_close(1014, "The connection to the system was lost: Connection reset by peer")
 
@@ -586,9 +587,7 @@ def send_until_cut_off(sock: socket.socket) -> None:
 
 @pytest.mark.parametrize("ending", ["reset", "end_input", "close"])
 def test_tab_that_ends_without_a_close_frame_frees_its_name(systems: Systems, ending: str) -> None:
-    bob = systems.chat.connect()
-    bob.send("JOIN bob")
-    bob.expect("JOIN bob accepted")
+    bob = systems.join_directly("bob")
     tab = systems.join("alice")
     tab.send("BCST last words")
     bob.expect("FROM alice (all): last words")
@@ -607,10 +606,7 @@ def count_users(peer: Peer) -> int:
 
 
 def test_messages_sent_right_before_a_tab_ends_reach_the_system(systems: Systems) -> None:
-    bob, carol = systems.chat.connect(), systems.chat.connect()
-    for name, peer in (("bob", bob), ("carol", carol)):
-        peer.send(f"JOIN {name}")
-        peer.expect(f"JOIN {name} accepted")
+    bob, carol = systems.join_directly("bob"), systems.join_directly("carol")
     for number in range(20):
         tab = systems.join("alice")
         carol.send(*["MESG alice a line that alice does not read"] * 20)
@@ -727,9 +723,7 @@ def test_browser_that_does_not_read_is_dropped_and_slows_others_once(
     reader.expect("JOIN reader accepted")
     line = "x" * 4000
     lines = 4000
-    sender = systems.chat.connect()
-    sender.send("JOIN sender")
-    sender.expect("JOIN sender accepted")
+    sender = systems.join_directly("sender")
     began = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
         sent = pool.submit(sender.send, *[f"BCST {line}"] * lines)
@@ -794,26 +788,11 @@ def test_system_that_accepts_nothing_is_blamed_rather_than_the_browser(start: St
 # ---- The program ----
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """Give the files of a certificate for localhost, and of its key."""
-    if not shutil.which("openssl"):
-        pytest.skip("there is no openssl here")
-    directory = tmp_path_factory.mktemp("certificate")
-    files = str(directory / "certificate.pem"), str(directory / "key.pem")
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
-    subprocess.run(
-        [*command.split(), "-addext", names, "-out", files[0], "-keyout", files[1]], check=True, capture_output=True
-    )
-    return files
-
-
-def test_browser_and_system_over_tls(start: Start, certificate: tuple[str, str]) -> None:
-    own = ("--tls-certificate", certificate[0], "--tls-key", certificate[1])
+def test_browser_and_system_over_tls(start: Start, certificates: Certificates) -> None:
+    own = certificates.good.options
     chat = start("chat_server.py", "0", *own)
-    server = start("front_end.py", "0", *own, "--chat", address(chat), "--tls", "--tls-ca", certificate[0])
-    browser = ssl.create_default_context(cafile=certificate[0])
+    server = start("front_end.py", "0", *own, "--chat", address(chat), "--tls-ca", str(certificates.authority))
+    browser = certificates.client_context
     response = ask(server.port, head("GET /systems.json HTTP/1.1", f"Host: localhost:{server.port}"), browser)
     assert response.status == 200
     alice = WebSocket(server, CHAT, f"Origin: https://127.0.0.1:{server.port}", tls=browser)
@@ -850,8 +829,3 @@ def test_wrong_command_lines_end_with_a_sentence(systems: Systems) -> None:
     assert [result.returncode for result in results] == [2, 2, 2, 1]
     assert results[3].stderr == f"Cannot listen on 127.0.0.1:{systems.port}: Address already in use\n"
     assert all("Traceback" not in result.stderr for result in results)
-
-
-def test_help_ends_with_an_example() -> None:
-    help_text = run_program("front_end.py", "--help").stdout
-    assert re.search(r"Example: python3 front_end\.py .*\n\Z", help_text)

@@ -88,9 +88,7 @@ def test_reservations_over_links_that_lose_a_fifth_are_each_made_once(network: N
     for letter in "SDU":
         main.wait_for_line(f"Server {letter} has sent its room status: .*", ANSWER_SECONDS)
     answers = ["alice", "correct horse, battery", *(f"{room}\nreservation" for room in ROOMS), "mine", "quit"]
-    assert client.process.stdin
-    client.process.stdin.write("".join(f"{answer}\n" for answer in answers).encode())
-    client.process.stdin.flush()
+    client.type(*answers)
     assert client.wait(ANSWER_SECONDS) == 0
     confirmed = re.findall(r"Room (\w+) is yours: reservation (\w+)\.", "\n".join(client.lines))
     assert [room for room, _ in confirmed] == ROOMS

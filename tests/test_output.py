@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 
 import pytest
-from conftest import WAIT_SECONDS, new_threads, wait_until
+from conftest import WAIT_SECONDS, in_thread, new_threads, wait_until
 
 from net import connection, output
 from net.connection import Connection
@@ -57,13 +57,6 @@ def served(never: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Connec
 
 
 Ends = tuple[Connection, socket.socket]
-
-
-def in_thread(work: Callable[..., object], *arguments: object) -> threading.Thread:
-    """Run work in a thread."""
-    thread = threading.Thread(target=work, args=arguments)
-    thread.start()
-    return thread
 
 
 def send_lines(connected: Connection, first: int, count: int) -> None:

@@ -51,8 +51,7 @@ class Session(Terminal):
 
     def __init__(self, command: str, prefix: tuple[str, ...], tree: Path) -> None:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": path, "TERM": "dumb"}
-        super().__init__(*prefix, "bash", "-c", command, cwd=tree, env=environment, start_new_session=True)
+        super().__init__(*prefix, "bash", "-c", command, cwd=tree, PATH=path, TERM="dumb")
         self.command = command
         self._next_row = 0
 

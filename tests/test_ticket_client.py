@@ -3,11 +3,11 @@
 import argparse
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,13 +22,21 @@ from box_office import (
     Cinema,
     OpenCinema,
     another_writer,
-    cinema_fixture,  # noqa: F401 (the fixture called cinema, and so on)
-    common_cinema_fixture,  # noqa: F401
-    fresh_cinema_fixture,  # noqa: F401
 )
 from certificates import Certificates
-from conftest import ROOT, WAIT_SECONDS, Program, run_program, run_programs, wait_until
-from pseudo_terminal import Terminal
+from conftest import (
+    Start,
+    fake_server,
+    free_port,
+    meanwhile,
+    python,
+    run_command,
+    run_program,
+    run_programs,
+    run_shell,
+    wait_until,
+)
+from pseudo_terminal import OpenTerminal, Terminal
 
 from cinema.picture import SeatPicture
 from cinema.seatmap import SeatMap
@@ -44,87 +52,18 @@ def client(the: Cinema, *arguments: str, input: str = "") -> Output:
     return run_program("ticket_client.py", "127.0.0.1", str(the.server.port), *arguments, input=input)
 
 
-@contextmanager
-def ctrl_c_not_ignored() -> Iterator[None]:
-    """Let programs that start meanwhile react to SIGINT, even if nohup or & make this process ignore it."""
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
+OpenClient = Callable[..., Terminal]
 
 
-class ClientTerminal(Terminal):
-    """A client in a terminal, and what the terminal shows; without `window` the terminal does not know its size."""
+@pytest.fixture
+def terminal(open_terminal: OpenClient) -> OpenClient:
+    """Provide a function that starts a client in a terminal that does not know its size, unless `window` tells it."""
 
-    def __init__(self, port: int, *arguments: str, window: tuple[int, int] = (0, 0), **environment: str) -> None:
-        variables = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-        self._expected = 0  # how many characters of the output expect() has passed
-        with ctrl_c_not_ignored():
-            super().__init__(
-                *("ticket_client.py", "127.0.0.1", str(port), *arguments),
-                rows=window[0],
-                columns=window[1],
-                env={**variables, "TERM": "xterm", **environment},
-                start_new_session=True,
-            )
+    def open_client(the: Cinema, *arguments: str, window: tuple[int, int] = (0, 0), **environment: str) -> Terminal:
+        where = ("127.0.0.1", str(the.server.port))
+        return open_terminal("ticket_client.py", *where, *arguments, window=window, **environment)
 
-    @property
-    def seen(self) -> str:
-        """What the client wrote after the text that was expected last."""
-        return self.output.replace("\r\n", "\n")[self._expected :]
-
-    def expect(self, *texts: str) -> None:
-        """Wait until the terminal has received each text after the one expected before."""
-        for text in texts:
-            try:
-                wait_until(lambda text=text: text in self.seen, "")  # type: ignore[misc]
-            finally:
-                assert text in self.seen
-            self._expected += self.seen.index(text) + len(text)
-
-    def expect_rows(self, *rows: str) -> None:
-        """Wait until the last rows of the screen, down to the cursor, are these; [0] is a seat in reverse video."""
-        try:
-            wait_until(lambda: self.rows()[-len(rows) :] == list(rows), "")
-        finally:
-            assert self.rows()[-len(rows) :] == list(rows)
-
-    def rows(self) -> list[str]:
-        """Return the rows of the screen, without colours; a character in reverse video stands in brackets."""
-        bracketed = [re.sub(r"\x1b\[7m(?:\x1b\[[\d;]+m)?(.)\x1b\[0m", r"[\1]", row) for row in super().rows()]
-        return [re.sub(r"\x1b\[[\d;]*m", "", row) for row in bracketed]
-
-    def suspend_and_resume(self) -> None:
-        """Stop the client as Ctrl-Z does, turn echo on as a shell then does, and resume the client as `fg` does."""
-        self.process.send_signal(signal.SIGSTOP)
-        self.show_keys()
-        self.process.send_signal(signal.SIGCONT)
-
-    def end(self) -> int:
-        """Wait for the end of the client and of its output; return its exit status."""
-        status = self.wait()
-        os.write(self._tty, NORMAL.encode())  # all that the client wrote comes before it
-        wait_until(lambda: self.output.endswith(NORMAL), "the end of the output")
-        self.output = self.output.removesuffix(NORMAL)
-        return status
-
-
-OpenTerminal = Callable[..., ClientTerminal]
-
-
-@pytest.fixture(name="terminal")
-def terminal_fixture() -> Iterator[OpenTerminal]:
-    """Provide a function that starts a client in a terminal."""
-    terminals: list[ClientTerminal] = []
-
-    def open_terminal(the: Cinema, *arguments: str, **how: Any) -> ClientTerminal:
-        terminals.append(ClientTerminal(the.server.port, *arguments, **how))
-        return terminals[-1]
-
-    yield open_terminal
-    for each in terminals:
-        each.close()
+    return open_client
 
 
 # A script
@@ -191,8 +130,7 @@ def test_wrong_arguments_are_a_usage_error() -> None:
 
 
 def test_server_that_does_not_listen_is_named() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     run = run_program("ticket_client.py", "127.0.0.1", str(port))
     assert (run.returncode, run.stderr) == (3, f"Cannot connect to 127.0.0.1:{port}: Connection refused\n")
     run = run_program("ticket_client.py", "x" * 64, "1")
@@ -200,15 +138,15 @@ def test_server_that_does_not_listen_is_named() -> None:
     assert run.stderr.startswith("Cannot connect to xxx")
 
 
-def test_server_killed_before_it_says_booked_is_a_lost_connection(fresh_cinema: OpenCinema) -> None:
+def test_server_killed_before_it_says_booked_is_a_lost_connection(fresh_cinema: OpenCinema, run: Start) -> None:
     the = fresh_cinema()
     with another_writer(the.file):
-        command = Program("ticket_client.py", "127.0.0.1", str(the.server.port), "--seats", "2-3")
+        client = run("ticket_client.py", "127.0.0.1", str(the.server.port), "--seats", "2-3")
         the.server.wait_for_line(".*: ticket 1 reserved: 2-3")
         the.server.kill()
-        assert command.wait() == 3
-    assert command.errors.startswith("The connection was lost: ")
-    assert command.errors.count("\n") == 1
+        assert client.wait() == 3
+    assert client.errors.startswith("The connection was lost: ")
+    assert client.errors.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -223,19 +161,14 @@ def test_server_killed_before_it_says_booked_is_a_lost_connection(fresh_cinema: 
     ],
 )
 def test_exit_status_tells_how_the_dialogue_ended(sent: bytes, status: int) -> None:
-    def serve() -> None:
-        connection, _ = listener.accept()
-        with connection:
-            connection.sendall(sent)
-            connection.shutdown(socket.SHUT_WR)
-            while connection.recv(4096):
-                pass
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):
+            pass
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = threading.Thread(target=serve)
-        server.start()
-        run = run_program("ticket_client.py", "127.0.0.1", str(listener.getsockname()[1]), "--seats", "1-1")
-        server.join(WAIT_SECONDS)
+    with fake_server(talk) as port:
+        run = run_program("ticket_client.py", "127.0.0.1", str(port), "--seats", "1-1")
     assert run.returncode == status
     assert bool(run.stderr) == (status == 3)
     assert "\033" not in run.stdout
@@ -272,88 +205,89 @@ def test_end_of_the_input_cancels_the_order(cinema: OpenCinema) -> None:
     assert the.file.read_text() == HALL
 
 
-def test_terminal_shows_the_hall_in_colour(cinema: OpenCinema, terminal: OpenTerminal) -> None:
+def test_terminal_shows_the_hall_in_colour(cinema: OpenCinema, terminal: OpenClient) -> None:
     alice = terminal(cinema(hall="0 0 1\n"))
     free, taken, yours = f"{GREEN}0{NORMAL}", f"{RED}1{NORMAL}", f"{BOLD_CYAN}*{NORMAL}"
-    alice.expect(f"{HOW_MANY} ")
+    alice.expect_text(f"{HOW_MANY} ")
     alice.type("2\n")
-    alice.expect(f" Seat 1 2 3\nRow 1 {free} {free} {taken}\n({free} free, {taken} taken, {yours} yours)\n")
-    alice.expect("Row for ticket 1? ")
+    alice.expect_text(f" Seat 1 2 3\nRow 1 {free} {free} {taken}\n({free} free, {taken} taken, {yours} yours)\n")
+    alice.expect_text("Row for ticket 1? ")
     alice.type("1\n")
-    alice.expect("Seat for ticket 1? ")
+    alice.expect_text("Seat for ticket 1? ")
     alice.type(" 002\n")
-    alice.expect(f"Ticket 1 reserved\n Seat 1 2 3\nRow 1 {free} {yours} {taken}\n")
-    alice.expect("Row for ticket 2? ")
+    alice.expect_text(f"Ticket 1 reserved\n Seat 1 2 3\nRow 1 {free} {yours} {taken}\n")
+    alice.expect_text("Row for ticket 2? ")
     alice.type("1-1\n")
-    alice.expect(f"Booked: 1-2, 1-1\n Seat 1 2 3\nRow 1 {yours} {yours} {taken}\n")
-    assert alice.end() == 0
+    alice.expect_text(f"Booked: 1-2, 1-1\n Seat 1 2 3\nRow 1 {yours} {yours} {taken}\n")
+    assert alice.wait() == 0
 
 
 @pytest.mark.parametrize("variable", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
 def test_no_color_and_dumb_terminals_get_no_colour(
-    cinema: OpenCinema, terminal: OpenTerminal, variable: dict[str, str]
+    cinema: OpenCinema, terminal: OpenClient, variable: dict[str, str]
 ) -> None:
     alice = terminal(cinema(hall="0 0 1\n"), "--seats", "1-2", **variable)
-    alice.expect("Row 1 0 0 1\n")
-    alice.expect("Row 1 0 * 1\n")
-    assert alice.end() == 0
+    alice.expect_text("Row 1 0 0 1\n")
+    alice.expect_text("Row 1 0 * 1\n")
+    assert alice.wait() == 0
 
 
-def test_empty_no_color_counts_as_unset(cinema: OpenCinema, terminal: OpenTerminal) -> None:
+def test_empty_no_color_counts_as_unset(cinema: OpenCinema, terminal: OpenClient) -> None:
     alice = terminal(cinema(hall="0 0 1\n"), "--seats", "1-2", NO_COLOR="")
-    alice.expect(GREEN)
-    assert alice.end() == 0
+    alice.expect_text(GREEN)
+    assert alice.wait() == 0
 
 
 @pytest.mark.parametrize("answers", [[], ["2\n", "1\n"], ["2\n", "1-1\n"]], ids=str)
-def test_ctrl_c_and_ctrl_d_cancel_the_order(cinema: OpenCinema, terminal: OpenTerminal, answers: list[str]) -> None:
+def test_ctrl_c_and_ctrl_d_cancel_the_order(cinema: OpenCinema, terminal: OpenClient, answers: list[str]) -> None:
     the = cinema(hall="0 0 0\n")
     alice, bob = terminal(the), terminal(the)
     for each in (alice, bob):
-        each.expect("? ")
+        each.expect_text("? ")
         for answer in answers:
             each.type(answer.replace("1-1", "1-1" if each is alice else "1-2"))
-            each.expect("? ")
+            each.expect_text("? ")
             if "-" in answer:
-                each.expect("? ")
+                each.expect_text("? ")
     alice.type("\x04")
-    assert alice.end() == 1
-    assert alice.seen.strip() == f"No answer came. {END}"
+    assert alice.wait() == 1
+    assert alice.rest().strip() == f"No answer came. {END}"
     bob.process.send_signal(signal.SIGINT)
-    assert bob.end() == 1
-    assert bob.seen.strip() == ""
+    assert bob.wait() == 1
+    assert bob.rest().strip() == ""
     the.wait_for_matrix("000")
 
 
 def test_order_whose_time_is_up_ends_while_the_client_waits_for_an_answer(
-    fresh_cinema: OpenCinema, terminal: OpenTerminal
+    fresh_cinema: OpenCinema, terminal: OpenClient
 ) -> None:
     the = fresh_cinema("--hold-seconds", "1")
     typing, choosing = terminal(the), terminal(the, window=WINDOW)
     for alice in (typing, choosing):
         order(alice, 1)
-        alice.expect("Row for ticket 1? ")
+        alice.expect_text("Row for ticket 1? ")
     for alice in (typing, choosing):
-        alice.expect(f"\nTime is up. {END}\n")
-        assert alice.end() == 1
+        alice.expect_text(f"\nTime is up. {END}\n")
+        assert alice.wait() == 1
         assert alice.shows_keys()
 
 
+def command(the: Cinema, *arguments: str) -> list[str]:
+    """Return the command that runs a client."""
+    return python("ticket_client.py", "127.0.0.1", str(the.server.port), *arguments)
+
+
 def test_reader_that_closes_the_pipe_sees_no_traceback(cinema: OpenCinema) -> None:
-    the = cinema()
-    command = [sys.executable, str(ROOT / "ticket_client.py"), "127.0.0.1", str(the.server.port), "--seats", "2-3"]
-    reader = subprocess.Popen(["true"], stdin=subprocess.PIPE)
-    reader.wait()
-    run = subprocess.run(command, stdout=reader.stdin, stderr=subprocess.PIPE, timeout=WAIT_SECONDS)
-    assert reader.stdin
-    reader.stdin.close()
-    assert (run.returncode, run.stderr) == (1, b"")
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = run_command(command(cinema(), "--seats", "2-3"), stdout=writer)
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (1, "")
 
 
 def test_ctrl_c_after_the_reader_has_closed_the_pipe_shows_no_traceback(cinema: OpenCinema) -> None:
-    command = [sys.executable, str(ROOT / "ticket_client.py"), "127.0.0.1", str(cinema().server.port)]
     pipe = subprocess.PIPE
-    with ctrl_c_not_ignored(), subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as alice:
+    with subprocess.Popen(command(cinema()), stdin=pipe, stdout=pipe, stderr=pipe) as alice:
         assert alice.stdout
         assert alice.stdout.read(len(HOW_MANY)) == HOW_MANY.encode()
         alice.stdout.close()
@@ -365,16 +299,14 @@ def test_ctrl_c_after_the_reader_has_closed_the_pipe_shows_no_traceback(cinema: 
 
 def test_standard_streams_may_be_closed(cinema: OpenCinema) -> None:
     the = cinema()
-    for redirection, status in ((">&-", 0), ("<&- --seats 2-4", 0), ("<&-", 1)):
-        seats = "--seats 2-3" if redirection == ">&-" else ""
-        script = f"{sys.executable} {ROOT}/ticket_client.py 127.0.0.1 {the.server.port} {seats} {redirection}"
-        run = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=WAIT_SECONDS)
+    for arguments, status in (("--seats 2-3 >&-", 0), ("--seats 2-4 <&-", 0), ("<&-", 1)):
+        run = run_shell(f"{shlex.join(command(the))} {arguments}")
         assert (run.returncode, run.stderr) == (status, "")
     assert the.taken() == {(2, 3), (2, 4)}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
-def test_ctrl_c_during_the_connect_leaves_without_a_traceback() -> None:
+def test_ctrl_c_during_the_connect_leaves_without_a_traceback(open_terminal: OpenTerminal) -> None:
     def has_socket(pid: int) -> bool:
         with suppress(FileNotFoundError):  # a file was closed just now
             return any(str(fd.readlink()).startswith("socket:") for fd in Path(f"/proc/{pid}/fd").iterdir())
@@ -384,22 +316,17 @@ def test_ctrl_c_during_the_connect_leaves_without_a_traceback() -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         first.connect(listener.getsockname())  # now the queue is full, and the next client to connect blocks
-        alice = ClientTerminal(listener.getsockname()[1])
-        try:
-            wait_until(lambda: has_socket(alice.process.pid), "a client that connects")
-            alice.process.send_signal(signal.SIGINT)
-            assert alice.end() == 1
-        finally:
-            alice.close()
-    assert "KeyboardInterrupt" not in alice.seen  # -W error: create_connection() would warn of an open socket
+        alice = open_terminal("ticket_client.py", "127.0.0.1", str(listener.getsockname()[1]))
+        wait_until(lambda: has_socket(alice.process.pid), "a client that connects")
+        alice.process.send_signal(signal.SIGINT)
+        assert alice.wait() == 1
+    assert "KeyboardInterrupt" not in alice.output  # -W error: create_connection() would warn of an open socket
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_full_disk_as_output_is_reported_with_status_4(cinema: OpenCinema) -> None:
-    the = cinema()
-    command = [sys.executable, str(ROOT / "ticket_client.py"), "127.0.0.1", str(the.server.port), "--seats", "2-3"]
     with Path("/dev/full").open("w") as full:
-        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=WAIT_SECONDS)
+        run = run_command(command(cinema(), "--seats", "2-3"), stdout=full)
     assert (run.returncode, run.stderr) == (4, "The output cannot be written: No space left on device\n")
 
 
@@ -411,74 +338,74 @@ SIGNS = "(0 free, 1 taken, * yours)"
 HINT = "Arrow keys and Enter choose a seat. It may be typed too, as in 2-3."
 
 
-def order(alice: ClientTerminal, tickets: int) -> None:
+def order(alice: Terminal, tickets: int) -> None:
     """Answer how many tickets are wanted."""
-    alice.expect(f"{HOW_MANY} ")
+    alice.expect_text(f"{HOW_MANY} ")
     alice.type(f"{tickets}\n")
 
 
-def test_arrow_keys_and_enter_choose_seats(cinema: OpenCinema, terminal: OpenTerminal) -> None:
+def test_arrow_keys_and_enter_choose_seats(cinema: OpenCinema, terminal: OpenClient) -> None:
     the = cinema()
     alice = terminal(the, window=WINDOW)
     order(alice, 2)
     rows = [f"Row {number} 0 0 0 0 0" for number in range(1, 6)]
     middle = [*rows[:2], "Row 3 0 0 [0] 0 0", *rows[3:]]
-    alice.expect_rows(" Seat 1 2 3 4 5", *middle, SIGNS, HINT, "Row for ticket 1? 3-3")
+    alice.expect_last_rows(" Seat 1 2 3 4 5", *middle, SIGNS, HINT, "Row for ticket 1? 3-3")
     alice.type(UP, RIGHT, RIGHT, RIGHT)
-    alice.expect_rows(rows[0], "Row 2 0 0 0 0 [0]", *rows[2:], SIGNS, HINT, "Row for ticket 1? 2-5")
+    alice.expect_last_rows(rows[0], "Row 2 0 0 0 0 [0]", *rows[2:], SIGNS, HINT, "Row for ticket 1? 2-5")
     alice.type(LEFT, DOWN, UP, "\n")
-    alice.expect_rows("Row 2 0 0 [0] * 0", *rows[2:], SIGNS, HINT, "Row for ticket 2? 2-3")
+    alice.expect_last_rows("Row 2 0 0 [0] * 0", *rows[2:], SIGNS, HINT, "Row for ticket 2? 2-3")
     alice.type(RIGHT, RIGHT, "\r")
-    assert alice.end() == 0
-    assert alice.rows()[-9:-6] == ["Booked: 2-4, 2-5", " Seat 1 2 3 4 5", rows[0]]
-    assert "Row for ticket 2? 2-5" in alice.rows()
-    assert not any("[" in row for row in alice.rows())
+    assert alice.wait() == 0
+    assert alice.plain_rows()[-9:-6] == ["Booked: 2-4, 2-5", " Seat 1 2 3 4 5", rows[0]]
+    assert "Row for ticket 2? 2-5" in alice.plain_rows()
+    assert not any("[" in row for row in alice.plain_rows())
     assert the.taken() == {(2, 4), (2, 5)}
     assert alice.shows_keys()
 
 
-def test_first_row_and_last_seat_stop_the_arrow_keys(cinema: OpenCinema, terminal: OpenTerminal) -> None:
+def test_first_row_and_last_seat_stop_the_arrow_keys(cinema: OpenCinema, terminal: OpenClient) -> None:
     alice = terminal(cinema(hall="0 0\n0 0\n"), window=WINDOW)
     order(alice, 1)
     alice.type(UP * 3, LEFT * 3)
-    alice.expect_rows("Row 1 [0] 0", "Row 2 0 0", SIGNS, HINT, "Row for ticket 1? 1-1")
+    alice.expect_last_rows("Row 1 [0] 0", "Row 2 0 0", SIGNS, HINT, "Row for ticket 1? 1-1")
     alice.type(DOWN * 3, RIGHT * 3)
-    alice.expect_rows("Row 1 0 0", "Row 2 0 [0]", SIGNS, HINT, "Row for ticket 1? 2-2")
+    alice.expect_last_rows("Row 1 0 0", "Row 2 0 [0]", SIGNS, HINT, "Row for ticket 1? 2-2")
     alice.type("\n")
-    assert alice.end() == 0
+    assert alice.wait() == 0
 
 
-def test_seat_may_be_typed_and_corrected_in_the_picture(cinema: OpenCinema, terminal: OpenTerminal) -> None:
+def test_seat_may_be_typed_and_corrected_in_the_picture(cinema: OpenCinema, terminal: OpenClient) -> None:
     the = cinema()
     alice = terminal(the, window=WINDOW)
     order(alice, 3)
-    alice.expect("Row for ticket 1? ")
+    alice.expect_text("Row for ticket 1? ")
     alice.type("9-9", "\x15", "2-34", "\x7f")
-    alice.expect_rows(HINT, "Row for ticket 1? 2-3")
+    alice.expect_last_rows(HINT, "Row for ticket 1? 2-3")
     alice.type("\n2\n")
-    alice.expect("Seat for ticket 2? ")
+    alice.expect_text("Seat for ticket 2? ")
     alice.type("4\n9-1\n")
-    alice.expect("A number from 1 to 5 is expected.\n")
-    alice.expect("Row for ticket 3? ")
+    alice.expect_text("A number from 1 to 5 is expected.\n")
+    alice.expect_text("Row for ticket 3? ")
     alice.type("1-1", UP)  # an arrow key discards what was typed
-    alice.expect_rows(HINT, "Row for ticket 3? 1-5")
+    alice.expect_last_rows(HINT, "Row for ticket 3? 1-5")
     alice.type("5-5\n")
-    assert alice.end() == 0
+    assert alice.wait() == 0
     assert the.taken() == {(2, 3), (2, 4), (5, 5)}
 
 
-def test_enter_on_a_taken_or_own_seat_says_so_and_keeps_the_order(cinema: OpenCinema, terminal: OpenTerminal) -> None:
+def test_enter_on_a_taken_or_own_seat_says_so_and_keeps_the_order(cinema: OpenCinema, terminal: OpenClient) -> None:
     the = cinema(hall="0 0 1\n")
     alice = terminal(the, window=WINDOW)
     order(alice, 2)
     alice.type(RIGHT, RIGHT, "\n")
-    alice.expect_rows("Row 1 0 0 [1]", SIGNS, HINT, "Row for ticket 1? 1-3 is taken")
+    alice.expect_last_rows("Row 1 0 0 [1]", SIGNS, HINT, "Row for ticket 1? 1-3 is taken")
     alice.type(LEFT, "\n")
-    alice.expect_rows("Row 1 [0] * 1", SIGNS, HINT, "Row for ticket 2? 1-1")
+    alice.expect_last_rows("Row 1 [0] * 1", SIGNS, HINT, "Row for ticket 2? 1-1")
     alice.type(RIGHT, "\n")
-    alice.expect_rows("Row 1 0 [*] 1", SIGNS, HINT, "Row for ticket 2? 1-2 is yours already")
+    alice.expect_last_rows("Row 1 0 [*] 1", SIGNS, HINT, "Row for ticket 2? 1-2 is yours already")
     alice.type(LEFT, "\n")
-    assert alice.end() == 0
+    assert alice.wait() == 0
     assert the.taken() == {(1, 1), (1, 2), (1, 3)}
 
 
@@ -492,18 +419,18 @@ def test_enter_on_a_taken_or_own_seat_says_so_and_keeps_the_order(cinema: OpenCi
     ids=["Ctrl-D", "Ctrl-C", "SIGTERM"],
 )
 def test_leaving_the_picture_cancels_the_order_and_restores_the_terminal(
-    cinema: OpenCinema, terminal: OpenTerminal, leave: Callable[[ClientTerminal], None], last: str
+    cinema: OpenCinema, terminal: OpenClient, leave: Callable[[Terminal], None], last: str
 ) -> None:
     the = cinema()
     alice = terminal(the, window=WINDOW)
     order(alice, 2)
     alice.type("2-3\n")
-    alice.expect_rows(HINT, "Row for ticket 2? 2-2")
+    alice.expect_last_rows(HINT, "Row for ticket 2? 2-2")
     assert not alice.shows_keys()
     leave(alice)
-    assert alice.end() == 1
+    assert alice.wait() == 1
     assert alice.shows_keys()
-    assert "".join(alice.rows()[-2:]) == last
+    assert "".join(alice.plain_rows()[-2:]) == last
     the.wait_for_matrix(*["00000"] * 5)
 
 
@@ -511,56 +438,58 @@ def test_leaving_the_picture_cancels_the_order_and_restores_the_terminal(
     "how", [{"window": (8, 80)}, {"window": (24, 60)}, {"window": (24, 80), "TERM": "dumb"}], ids=str
 )
 def test_in_a_small_window_or_a_dumb_terminal_answers_are_typed(
-    cinema: OpenCinema, terminal: OpenTerminal, how: dict[str, Any]
+    cinema: OpenCinema, terminal: OpenClient, how: dict[str, Any]
 ) -> None:
     alice = terminal(cinema(), **how)
     order(alice, 1)
-    alice.expect("Row for ticket 1? ")
+    alice.expect_text("Row for ticket 1? ")
     assert alice.shows_keys()
     alice.type("2-3\n")
-    assert alice.end() == 0
+    assert alice.wait() == 0
     assert HINT not in alice.output
 
 
-def test_no_color_leaves_the_arrow_keys(cinema: OpenCinema, terminal: OpenTerminal) -> None:
+def test_no_color_leaves_the_arrow_keys(cinema: OpenCinema, terminal: OpenClient) -> None:
     alice = terminal(cinema(hall="0 0 1\n"), window=WINDOW, NO_COLOR="1")
     order(alice, 1)
-    alice.expect_rows("Row 1 0 [0] 1", SIGNS, HINT, "Row for ticket 1? 1-2")
+    alice.expect_last_rows("Row 1 0 [0] 1", SIGNS, HINT, "Row for ticket 1? 1-2")
     alice.type(LEFT, "\n")
-    assert alice.end() == 0
+    assert alice.wait() == 0
     assert set(re.findall(r"\x1b\[[\d;]*m", alice.output)) == {"\033[7m", NORMAL}
 
 
 def test_window_that_is_made_smaller_and_larger_again_hides_and_shows_the_picture(
-    cinema: OpenCinema, terminal: OpenTerminal
+    cinema: OpenCinema, terminal: OpenClient
 ) -> None:
     alice = terminal(cinema(hall="0 0 1\n"), window=WINDOW)
     order(alice, 1)
-    alice.expect_rows(HINT, "Row for ticket 1? 1-2")
-    alice.resize(80, rows=4)
-    alice.expect_rows(HOW_TO, "Row for ticket 1? ")
+    alice.expect_last_rows(HINT, "Row for ticket 1? 1-2")
+    alice.resize(4, 80)
+    alice.expect_last_rows(HOW_TO, "Row for ticket 1? ")
     alice.type("\n", "\n")  # what the user cannot see is not chosen
     alice.type("1")
-    alice.expect_rows(HOW_TO, "Row for ticket 1? 1")
+    alice.expect_last_rows(HOW_TO, "Row for ticket 1? 1")
     alice.type("\x7f")
-    alice.resize(80)
-    alice.expect_rows(HOW_TO, " Seat 1 2 3", "Row 1 0 [0] 1", SIGNS, HINT, "Row for ticket 1? 1-2")
+    alice.resize(*WINDOW)
+    alice.expect_last_rows(HOW_TO, " Seat 1 2 3", "Row 1 0 [0] 1", SIGNS, HINT, "Row for ticket 1? 1-2")
     alice.type("\n")
-    assert alice.end() == 0
+    assert alice.wait() == 0
 
 
-def test_picture_comes_back_after_ctrl_z_and_fg(cinema: OpenCinema, terminal: OpenTerminal) -> None:
+def test_picture_comes_back_after_ctrl_z_and_fg(cinema: OpenCinema, terminal: OpenClient) -> None:
     alice = terminal(cinema(hall="0 0 1\n"), window=WINDOW)
     order(alice, 1)
-    alice.expect_rows(HINT, "Row for ticket 1? 1-2")
-    alice.expect("Row for ticket 1? 1-2")
-    alice.suspend_and_resume()
-    alice.expect("Row for ticket 1? 1-2")
+    alice.expect_last_rows(HINT, "Row for ticket 1? 1-2")
+    alice.expect_text("Row for ticket 1? 1-2")
+    alice.process.send_signal(signal.SIGSTOP)
+    alice.show_keys()  # as a shell does
+    alice.process.send_signal(signal.SIGCONT)
+    alice.expect_text("Row for ticket 1? 1-2")
     alice.type(LEFT)
-    alice.expect_rows(HINT, " Seat 1 2 3", "Row 1 [0] 0 1", SIGNS, HINT, "Row for ticket 1? 1-1")
+    alice.expect_last_rows(HINT, " Seat 1 2 3", "Row 1 [0] 0 1", SIGNS, HINT, "Row for ticket 1? 1-1")
     assert not alice.shows_keys()
     alice.type("\n")
-    assert alice.end() == 0
+    assert alice.wait() == 0
 
 
 # A lost seat
@@ -568,52 +497,52 @@ def test_picture_comes_back_after_ctrl_z_and_fg(cinema: OpenCinema, terminal: Op
 
 @pytest.mark.parametrize("window", [WINDOW, (0, 0)], ids=["arrow keys", "typing"])
 def test_lost_seat_is_shown_in_a_fresh_picture_and_the_order_may_start_again(
-    cinema: OpenCinema, terminal: OpenTerminal, window: tuple[int, int]
+    cinema: OpenCinema, terminal: OpenClient, window: tuple[int, int]
 ) -> None:
     the = cinema(hall="0 0 0 0\n")
     alice = terminal(the, window=window)
     order(alice, 2)
-    alice.expect("Row for ticket 1? ")
+    alice.expect_text("Row for ticket 1? ")
     alice.type("1-1\n")
-    alice.expect("Row for ticket 2? ")
+    alice.expect_text("Row for ticket 2? ")
     assert the.buy((1, 3)) == "Booked: 1-3"
     alice.type("1-3\n")
     lost = "(0 free, 1 taken, * yours, ! just lost)"
-    alice.expect(f"Seat 1-3 is taken. {END}\n{HOW_MANY} 2\n")
-    alice.expect_rows(HOW_TO, " Seat 1 2 3 4", "Row 1 0 0 ! 0", lost, "Start again? (yes or no) ")
+    alice.expect_text(f"Seat 1-3 is taken. {END}\n{HOW_MANY} 2\n")
+    alice.expect_last_rows(HOW_TO, " Seat 1 2 3 4", "Row 1 0 0 ! 0", lost, "Start again? (yes or no) ")
     alice.type("Yes\n")
-    alice.expect("Row for ticket 1? ")
+    alice.expect_text("Row for ticket 1? ")
     alice.type("1-4\n")
-    alice.expect("Row for ticket 2? ")
+    alice.expect_text("Row for ticket 2? ")
     alice.type("1-2\n")
-    assert alice.end() == 0
-    assert "Booked: 1-4, 1-2" in alice.rows()
+    assert alice.wait() == 0
+    assert "Booked: 1-4, 1-2" in alice.plain_rows()
 
 
-def test_lost_order_that_is_not_repeated_ends_with_status_1(cinema: OpenCinema, terminal: OpenTerminal) -> None:
+def test_lost_order_that_is_not_repeated_ends_with_status_1(cinema: OpenCinema, terminal: OpenClient) -> None:
     the = cinema(hall="0 0 0 0\n")
     for answer in ("\n", "\x04"):
         alice = terminal(the)
         order(alice, 1)
-        alice.expect("Row for ticket 1? ")
+        alice.expect_text("Row for ticket 1? ")
         the.file.write_text("0 1 0 0\n")
         alice.type("1-2\n")
-        alice.expect("Start again? (yes or no) ")
+        alice.expect_text("Start again? (yes or no) ")
         alice.type(answer)
-        assert alice.end() == 1
-        assert alice.seen.endswith(f"No answer came. {END}\n")
+        assert alice.wait() == 1
+        assert alice.rest().endswith(f"No answer came. {END}\n")
         the.file.write_text("0 0 0 0\n")
 
 
-def test_lost_order_cannot_be_repeated_when_too_few_seats_are_left(cinema: OpenCinema, terminal: OpenTerminal) -> None:
+def test_lost_order_cannot_be_repeated_when_too_few_seats_are_left(cinema: OpenCinema, terminal: OpenClient) -> None:
     the = cinema(hall="0 0\n")
     alice = terminal(the)
     order(alice, 2)
-    alice.expect("Row for ticket 1? ")
+    alice.expect_text("Row for ticket 1? ")
     assert the.buy((1, 2)) == "Booked: 1-2"
     alice.type("1-2\n")
-    alice.expect(f"Seat 1-2 is taken. {END}\n{HOW_MANY} 2\nOnly 1 seat is free. {END}\n")
-    assert alice.end() == 1
+    alice.expect_text(f"Seat 1-2 is taken. {END}\n{HOW_MANY} 2\nOnly 1 seat is free. {END}\n")
+    assert alice.wait() == 1
 
 
 # The best seats
@@ -687,20 +616,16 @@ def byte_by_byte(port: int) -> Iterator[int]:
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
 
-    def relay() -> None:
-        client_side, _ = listener.accept()
-        with client_side, socket.create_connection(("127.0.0.1", port)) as server_side:
-            client_side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            up = threading.Thread(target=forward, args=(client_side, server_side, 4096))
-            up.start()
+    def relay(client_side: socket.socket) -> None:
+        client_side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with (
+            socket.create_connection(("127.0.0.1", port)) as server_side,
+            meanwhile(lambda: forward(client_side, server_side, 4096)),
+        ):
             forward(server_side, client_side, 1)
-            up.join(WAIT_SECONDS)
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=relay)
-        thread.start()
-        yield listener.getsockname()[1]
-        thread.join(WAIT_SECONDS)
+    with fake_server(relay) as relay_port:
+        yield relay_port
 
 
 def test_client_reads_lines_that_arrive_byte_by_byte(cinema: OpenCinema) -> None:
@@ -711,7 +636,7 @@ def test_client_reads_lines_that_arrive_byte_by_byte(cinema: OpenCinema) -> None
 
 
 def test_client_books_and_leaves_over_tls(
-    fresh_cinema: OpenCinema, terminal: OpenTerminal, certificates: Certificates
+    fresh_cinema: OpenCinema, terminal: OpenClient, certificates: Certificates
 ) -> None:
     the = fresh_cinema(*certificates.good.options, hall="0 0 0 0\n" * 100)
     options = ("--tls", "--tls-ca", str(certificates.authority))
@@ -724,7 +649,7 @@ def test_client_books_and_leaves_over_tls(
     assert run.stdout.endswith(f"No answer came. {END}\n")
     alice = terminal(the, *options, window=(120, 80))
     order(alice, 1)
-    alice.expect_rows(HINT, "Row for ticket 1? 50-2")
+    alice.expect_last_rows(HINT, "Row for ticket 1? 50-2")
     alice.type(DOWN, "\n")
-    assert alice.end() == 0
+    assert alice.wait() == 0
     assert the.taken() == {(1, 1), (51, 2)}

@@ -5,8 +5,6 @@ import fcntl
 import os
 import random
 import shutil
-import signal
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -26,12 +24,20 @@ from box_office import (
     another_writer,
     begin,
     choose,
-    cinema_fixture,  # noqa: F401 (the fixture called cinema, and so on)
-    common_cinema_fixture,  # noqa: F401
-    fresh_cinema_fixture,  # noqa: F401
+    hold,
     seats_in,
 )
-from conftest import WAIT_SECONDS, Peer, Program, Start, at_once, run_program, run_programs, wait_until
+from conftest import (
+    WAIT_SECONDS,
+    Peer,
+    Start,
+    at_once,
+    meanwhile,
+    run_command,
+    run_program,
+    run_programs,
+    wait_until,
+)
 
 from cinema import booking
 from cinema.booking import Order, SeatTaken, Theatre
@@ -124,9 +130,8 @@ def test_answers_byte_by_byte_with_telnet_in_between_book(cinema: OpenCinema) ->
 @pytest.mark.skipif(not shutil.which("nc"), reason="nc is not installed")
 def test_nc_without_a_last_newline_books_and_gets_every_reply(cinema: OpenCinema) -> None:
     the = cinema()
-    command = ["nc", "-N", "127.0.0.1", str(the.server.port)]
-    answer = subprocess.run(command, input=b"1\n4\n2", capture_output=True, timeout=10).stdout
-    assert answer.endswith(b"Ticket 1 reserved\nBooked: 4-2\n")
+    answer = run_command(["nc", "-N", "127.0.0.1", str(the.server.port)], "1\n4\n2").stdout
+    assert answer.endswith("Ticket 1 reserved\nBooked: 4-2\n")
 
 
 def test_more_tickets_than_are_free_are_refused(cinema: OpenCinema) -> None:
@@ -219,8 +224,7 @@ def test_four_wrong_answers_before_each_right_one_do_not_end_the_order(cinema: O
 def test_own_seat_is_refused_and_the_fifth_time_ends_the_order(cinema: OpenCinema) -> None:
     the = cinema()
     alice = the.order(2)
-    choose(alice, 2, 3)
-    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
+    hold(alice, 2, 3)
     for _ in range(4):
         choose(alice, 2, 3, ticket=2)
         alice.expect("Seat 2-3 is yours already. Another one is expected.", "Row for ticket 2?")
@@ -250,8 +254,7 @@ def test_status_lines_show_each_step_of_an_order(cinema: OpenCinema) -> None:
 def test_held_seat_is_refused_to_others_and_shown_as_taken(cinema: OpenCinema) -> None:
     the = cinema()
     alice, bob = the.order(2), the.order(1)
-    choose(alice, 2, 3)
-    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
+    hold(alice, 2, 3)
     assert the.matrix() == ["00000", "00100", "00000", "00000", "00000"]
     assert the.buy(*[(1, 1)] * 25) == f"Only 24 seats are free. {END}"
     choose(bob, 2, 3)
@@ -284,8 +287,7 @@ def test_taken_seat_ends_the_order_and_releases_its_holds(cinema: OpenCinema) ->
     the = cinema(hall="0 0 1\n")
     inode = the.file.stat().st_ino
     alice = the.order(2)
-    choose(alice, 1, 1)
-    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
+    hold(alice, 1, 1)
     choose(alice, 1, 3, ticket=2)
     alice.expect(f"Seat 1-3 is taken. {END}")
     alice.expect_end()
@@ -322,8 +324,7 @@ def test_order_ends_hold_seconds_after_its_beginning_whatever_the_customer_does(
     the = fresh_cinema("--hold-seconds", "2", "--login-seconds", "1")
     alice, bob, carol = the.order(2), the.order(2), the.connect()
     for peer, number in (alice, 3), (bob, 5):
-        choose(peer, 2, number)
-        peer.expect("Ticket 1 reserved", "Row for ticket 2?")
+        hold(peer, 2, number)
     bob.send_bytes(b"2")  # half an answer
     carol.expect(HOW_MANY, "No complete request within 1 seconds")  # an order begins with the number of tickets
     dave = the.order(1)
@@ -341,8 +342,7 @@ def test_order_ends_hold_seconds_after_its_beginning_whatever_the_customer_does(
 def test_server_that_stops_cancels_open_orders(fresh_cinema: OpenCinema) -> None:
     the = fresh_cinema()
     alice = the.order(2)
-    choose(alice, 2, 3)
-    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
+    hold(alice, 2, 3)
     assert the.server.stop() == 0
     alice.expect(f"No answer came. {END}")
     assert the.file.read_text() == HALL
@@ -407,8 +407,7 @@ def test_edit_during_an_order_is_kept(cinema: OpenCinema) -> None:
 def test_edit_that_takes_a_seat_before_or_after_it_is_held_cancels_the_order(cinema: OpenCinema) -> None:
     the = cinema(hall="0 0 0\n")
     alice, bob = the.order(2), the.order(1)
-    choose(alice, 1, 1)
-    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
+    hold(alice, 1, 1)
     the.file.write_text("1 0 1\n")
     choose(bob, 1, 3)
     bob.expect(f"Seat 1-3 is taken. {END}")
@@ -420,8 +419,7 @@ def test_edit_that_takes_a_seat_before_or_after_it_is_held_cancels_the_order(cin
 def test_hall_that_shrinks_during_an_order_cancels_it(cinema: OpenCinema) -> None:
     the = cinema()
     alice, bob = the.order(2), the.order(1)
-    choose(alice, 5, 5)
-    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
+    hold(alice, 5, 5)
     the.file.write_text("0 0\n")
     assert the.matrix() == ["00"]
     choose(bob, 4, 4)
@@ -747,15 +745,14 @@ def test_seat_that_another_server_booked_cancels_the_order(cinema: OpenCinema, s
     here = cinema()
     there = Cinema(start("ticket_server.py", "0", "--seats-file", str(here.file)), here.file)
     alice = here.order(2)
-    choose(alice, 2, 3)
-    alice.expect("Ticket 1 reserved", "Row for ticket 2?")
+    hold(alice, 2, 3)
     assert there.buy((2, 3)) == "Booked: 2-3"
     choose(alice, 2, 4, ticket=2)
     alice.expect("Ticket 2 reserved", f"Seat 2-3 is taken. {END}")
     assert here.taken() == {(2, 3)}
 
 
-def test_kills_under_load_lose_no_booking_and_split_no_order(tmp_path: Path) -> None:
+def test_kills_under_load_lose_no_booking_and_split_no_order(run: Start, tmp_path: Path) -> None:
     file = tmp_path / "seats.txt"
     file.write_text("0 0 0 0\n" * ROWS)  # an order is a row of four
     rows = iter(range(1, ROWS + 1))
@@ -767,27 +764,22 @@ def test_kills_under_load_lose_no_booking_and_split_no_order(tmp_path: Path) -> 
             for row in rows:
                 booked.extend(seats_in(the.buy(*((row, number) for number in range(1, 5)))))
 
+    def kill_under_load(the: Cinema) -> None:
+        enough = len(booked) + dice.randrange(100)
+        with meanwhile(lambda: at_once(4, partial(buy_until_the_kill, the))):
+            wait_until(lambda: len(booked) > enough, "orders are booked")
+            the.server.kill()
+
     for _ in range(KILLS):
-        server = Program("ticket_server.py", "0", "--seats-file", str(file))
-        try:
-            the = Cinema(server, file)
-            if booked:  # before the last kill
-                seat = booked[-1]
-                assert the.buy(seat) == f"Seat {seat[0]}-{seat[1]} is taken. {END}"
-            assert server.port
-            killer = threading.Timer(dice.uniform(0.0, 0.05), server.process.send_signal, [signal.SIGKILL])
-            killer.start()
-            at_once(4, partial(buy_until_the_kill, the))
-            killer.join(WAIT_SECONDS)
-        finally:
-            server.kill()
-            for peer in server.peers:
-                peer.close()
-        assert server.errors == ""
+        the = Cinema(run("ticket_server.py", "0", "--seats-file", str(file)), file)
+        if booked:  # before the last kill
+            seat = booked[-1]
+            assert the.buy(seat) == f"Seat {seat[0]}-{seat[1]} is taken. {END}"
+        kill_under_load(the)
+        assert the.server.errors == ""
         taken = the.taken()
         assert set(booked) <= taken
         assert set(Counter(row for row, _ in taken).values()) <= {4}
-    assert len(booked) > KILLS, "the kills came too early for anything to be at stake"
     assert len(file.read_text()) == ROWS * 8
 
 
@@ -897,20 +889,10 @@ def test_order_fails_when_another_program_keeps_the_file_locked(
     file.write_text("0 0\n")
     theatre, order = Theatre(file), Order()
     theatre.hold(order, Seat(1, 1))
-    reasons: list[str] = []
-
-    def book() -> None:
-        try:
-            theatre.book(order)
-        except SeatFileError as error:
-            reasons.append(str(error))
-
-    monkeypatch.setattr(files, "LOCK_SECONDS", 0.1)
-    booker = threading.Thread(target=book)
-    with another_writer(file):
-        booker.start()
-        booker.join(WAIT_SECONDS)
-        assert reasons == [f"{file}.lock: another program keeps it locked"]
+    monkeypatch.setattr("net.files.LOCK_SECONDS", 0.1)
+    with another_writer(file), pytest.raises(SeatFileError) as failure:
+        theatre.book(order)
+    assert str(failure.value) == f"{file}.lock: another program keeps it locked"
     assert file.read_text() == "0 0\n"
 
 

@@ -8,7 +8,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +16,19 @@ from pathlib import Path
 
 import pytest
 from certificates import Certificates, Pair
-from conftest import ROOT, WAIT_SECONDS, Peer, Program, Start, changed_program, run_program, wait_until
-from dorm import PASSWORDS, Dormitory, make_dormitory  # noqa: F401
+from conftest import (
+    WAIT_SECONDS,
+    Peer,
+    Program,
+    Start,
+    changed_program,
+    fake_server,
+    python,
+    run_command,
+    run_program,
+    wait_until,
+)
+from dorm import PASSWORDS, Dormitory
 
 from net.connect import CannotConnect, connect
 from net.output import Output
@@ -130,6 +140,15 @@ class RecordClient:
             self.sock.sendall(data[i : i + 1])
 
 
+@contextmanager
+def record_client(server: Program, certificates: Certificates) -> Iterator[RecordClient]:
+    """Connect, and shake hands."""
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        client = RecordClient(sock, certificates.client_context)
+        client.shake_hands(sock.sendall)
+        yield client
+
+
 @pytest.fixture
 def start_tls(start: Start, certificates: Certificates) -> Start:
     """Give a function that starts a server with a good certificate."""
@@ -138,6 +157,12 @@ def start_tls(start: Start, certificates: Certificates) -> Start:
         return start(*arguments, *pair.options)
 
     return start_server
+
+
+@pytest.fixture
+def server(start_tls: Start) -> Program:
+    """Give a chat server with a good certificate."""
+    return start_tls("chat_server.py", "0")
 
 
 @pytest.fixture
@@ -304,8 +329,7 @@ def test_clients_that_do_not_complete_the_handshake_delay_no_other_client_and_ar
     alice.expect("Registered users (1):", "alice")
 
 
-def test_clients_that_reset_before_they_are_accepted_do_not_harm_other_clients(start_tls: Start, join: Join) -> None:
-    server = start_tls("chat_server.py", "0")
+def test_clients_that_reset_before_they_are_accepted_do_not_harm_other_clients(server: Program, join: Join) -> None:
     server.process.send_signal(signal.SIGSTOP)
     for _ in range(20):
         server.connect().reset()
@@ -314,8 +338,7 @@ def test_clients_that_reset_before_they_are_accepted_do_not_harm_other_clients(s
 
 
 @pytest.mark.parametrize("version", ["tls1_1", "tls1_2", "tls1_3"])
-def test_tls_1_2_is_the_oldest_version(start_tls: Start, version: str) -> None:
-    server = start_tls("chat_server.py", "0")
+def test_tls_1_2_is_the_oldest_version(server: Program, version: str) -> None:
     result = s_client(server, "QUIT\n", f"-{version}", "-cipher", "ALL:@SECLEVEL=0")
     if version == "tls1_1":
         assert "alert protocol version" in result.stderr
@@ -328,16 +351,15 @@ def test_tls_1_2_is_the_oldest_version(start_tls: Start, version: str) -> None:
 def s_client(server: Program, input: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Talk to a server with openssl s_client until the server ends the connection."""
     command = ["openssl", "s_client", "-quiet", "-connect", f"localhost:{server.port}", *options]
-    return subprocess.run(command, input=input, capture_output=True, text=True, timeout=WAIT_SECONDS)
+    return run_command(command, input)
 
 
 # The rules of every server
 
 
 def test_input_byte_by_byte_and_lines_in_parts_of_records(
-    start_tls: Start, join: Join, certificates: Certificates
+    server: Program, join: Join, certificates: Certificates
 ) -> None:
-    server = start_tls("chat_server.py", "0")
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client = RecordClient(sock, certificates.client_context)
@@ -353,36 +375,30 @@ def test_input_byte_by_byte_and_lines_in_parts_of_records(
 
 
 def test_many_records_that_arrive_together_are_all_handled(
-    start_tls: Start, join: Join, certificates: Certificates
+    server: Program, join: Join, certificates: Certificates
 ) -> None:
-    server = start_tls("chat_server.py", "0")
     alice = register(server, join, "alice")
-    with socket.create_connection(("127.0.0.1", server.port)) as sock:
-        client = RecordClient(sock, certificates.client_context)
-        client.shake_hands(sock.sendall)
-        sock.sendall(client.records(b"JOIN bob\n"))
+    with record_client(server, certificates) as client:
+        client.sock.sendall(client.records(b"JOIN bob\n"))
         client.expect(b"JOIN bob accepted\n")
         line = b"BCST " + b"x" * 94 + b"\n"
         server.process.send_signal(signal.SIGSTOP)  # so that all is there when the server reads
-        sock.sendall(client.records(*[line * 100] * 20))  # records of 10,000 bytes, which no buffer's size divides
+        # These are records of 10,000 bytes, which no buffer's size divides.
+        client.sock.sendall(client.records(*[line * 100] * 20))
         server.process.send_signal(signal.SIGCONT)
         alice.expect(*["FROM bob (all): " + "x" * 94] * 2000)
 
 
 def test_end_of_input_is_answered_even_if_it_comes_with_the_last_line(
-    start_tls: Start, certificates: Certificates
+    server: Program, certificates: Certificates
 ) -> None:
-    server = start_tls("chat_server.py", "0")
-    with socket.create_connection(("127.0.0.1", server.port)) as sock:
-        client = RecordClient(sock, certificates.client_context)
-        client.shake_hands(sock.sendall)
-        sock.sendall(client.records(b"JOIN alice\nLIST", close_notify=True))  # TCP stays open in both directions
+    with record_client(server, certificates) as client:
+        client.sock.sendall(client.records(b"JOIN alice\nLIST", close_notify=True))  # TCP stays open in both directions
         client.expect(b"JOIN alice accepted\n", b"Registered users (1):\n", b"alice\n", b"")
     server.wait_for_line(r"Client \(\d+\): disconnected")
 
 
-def test_an_end_without_close_notify_is_logged_and_half_a_line_is_discarded(start_tls: Start, join: Join) -> None:
-    server = start_tls("chat_server.py", "0")
+def test_an_end_without_close_notify_is_logged_and_half_a_line_is_discarded(server: Program, join: Join) -> None:
     alice = register(server, join, "alice")
     alice.send_bytes(b"LIST")  # a line without its end, which may have been cut off
     alice.cut()
@@ -428,37 +444,30 @@ def flood(sender: TlsPeer, number: int) -> None:
 
 
 def test_a_client_that_ends_its_side_without_close_notify_gets_every_reply(
-    start_tls: Start, certificates: Certificates
+    server: Program, certificates: Certificates
 ) -> None:
-    server = start_tls("chat_server.py", "0")
-    with socket.create_connection(("127.0.0.1", server.port)) as sock:
-        client = RecordClient(sock, certificates.client_context)
-        client.shake_hands(sock.sendall)
+    with record_client(server, certificates) as client:
         server.process.send_signal(signal.SIGSTOP)  # so that lines and end arrive together
-        sock.sendall(client.records(b"JOIN alice\nLIST\nQU"))
-        sock.shutdown(socket.SHUT_WR)
+        client.sock.sendall(client.records(b"JOIN alice\nLIST\nQU"))
+        client.sock.shutdown(socket.SHUT_WR)
         server.process.send_signal(signal.SIGCONT)
         client.expect(b"JOIN alice accepted\n", b"Registered users (1):\n", b"alice\n", b"")
     server.wait_for_line(r"Client \(\d+\): disconnected: the connection was cut without close_notify")
 
 
 def test_the_last_lines_of_a_client_that_never_reads_are_handled(
-    start_tls: Start, join: Join, certificates: Certificates
+    server: Program, join: Join, certificates: Certificates
 ) -> None:
-    server = start_tls("chat_server.py", "0")
     alice = register(server, join, "alice")
-    with socket.create_connection(("127.0.0.1", server.port)) as sock:
-        client = RecordClient(sock, certificates.client_context)
-        client.shake_hands(sock.sendall)
-        sock.sendall(client.records(b"JOIN bob\n", *[b"MESG alice %d\n" % i for i in range(100)]))
+    with record_client(server, certificates) as client:
+        client.sock.sendall(client.records(b"JOIN bob\n", *[b"MESG alice %d\n" % i for i in range(100)]))
         # Closing with the server's session tickets unread sends a reset.
     alice.expect(*(f"FROM bob: {i}" for i in range(100)))
 
 
 def test_sigterm_ends_a_server_with_tls_clients_in_every_state(
-    start_tls: Start, join: Join, certificates: Certificates
+    server: Program, join: Join, certificates: Certificates
 ) -> None:
-    server = start_tls("chat_server.py", "0")
     server.connect()  # in the middle of the handshake
     alice, bob = (register(server, join, name) for name in ("alice", "bob"))
     silent = register(server, join, "silent", receive_buffer=1 << 12)
@@ -525,8 +534,7 @@ def test_every_room_speaks_tls(start_tls: Start, join: Join) -> None:
 # Real peers
 
 
-def test_openssl_s_client_gets_every_reply(start_tls: Start, certificates: Certificates) -> None:
-    server = start_tls("chat_server.py", "0")
+def test_openssl_s_client_gets_every_reply(server: Program, certificates: Certificates) -> None:
     trust = ("-CAfile", str(certificates.authority), "-verify_return_error", "-verify_hostname", "localhost")
     result = s_client(server, "JOIN alice\nLIST\nQUIT\n", *trust)
     assert (result.returncode, result.stdout) == (0, "JOIN alice accepted\nRegistered users (1):\nalice\n")
@@ -534,23 +542,16 @@ def test_openssl_s_client_gets_every_reply(start_tls: Start, certificates: Certi
 
 
 @pytest.mark.skipif(not shutil.which("ncat"), reason="there is no ncat program")
-def test_ncat_gets_every_reply_at_the_end_of_its_input(start_tls: Start, certificates: Certificates) -> None:
-    server = start_tls("chat_server.py", "0")
+def test_ncat_gets_every_reply_at_the_end_of_its_input(server: Program, certificates: Certificates) -> None:
     trust = ("--ssl-verify", "--ssl-trustfile", str(certificates.authority))
-    result = subprocess.run(
-        ["ncat", "--ssl", *trust, "localhost", str(server.port)],
-        input="JOIN alice\nLIST\n",
-        capture_output=True,
-        text=True,
-        timeout=WAIT_SECONDS,
-    )
+    command = ["ncat", "--ssl", *trust, "localhost", str(server.port)]
+    result = run_command(command, "JOIN alice\nLIST\n")
     assert (result.returncode, result.stdout) == (0, "JOIN alice accepted\nRegistered users (1):\nalice\n")
 
 
 def test_a_client_that_does_not_trust_the_server_is_logged_with_its_alert(
-    start_tls: Start, certificates: Certificates
+    server: Program, certificates: Certificates
 ) -> None:
-    server = start_tls("chat_server.py", "0")
     result = s_client(server, "JOIN alice\n", "-verify_return_error")
     assert result.returncode == 1
     server.wait_for_line(r"Client \(\d+\): disconnected: .*the peer sent the alert 'unknown ca'")
@@ -610,6 +611,9 @@ def test_sighup_renews_the_certificate_of_a_server_and_its_rooms_without_droppin
     start_tls: Start, join: Join, certificates: Certificates, tmp_path: Path
 ) -> None:
     pair = Pair(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    pair.certificate.write_bytes(certificates.good.certificate.read_bytes())
+    pair.key.write_bytes(certificates.good.key.read_bytes())
+    server = start_tls("chatroom_server.py", "0", pair=pair)
 
     def install(certificate: Path, key: Path) -> None:
         pair.certificate.write_bytes(certificate.read_bytes())
@@ -620,9 +624,6 @@ def test_sighup_renews_the_certificate_of_a_server_and_its_rooms_without_droppin
         peer = join(server, port)
         return dict(field[0] for field in peer.tls.getpeercert()["subject"])["commonName"]  # type: ignore
 
-    pair.certificate.write_bytes(certificates.good.certificate.read_bytes())
-    pair.key.write_bytes(certificates.good.key.read_bytes())
-    server = start_tls("chatroom_server.py", "0", pair=pair)
     lobby = join(server)
     lobby.send("1red", "2red")
     lobby.expect("0")
@@ -647,37 +648,23 @@ def test_sighup_renews_the_certificate_of_a_server_and_its_rooms_without_droppin
 # Clients
 
 
-class Recorder:
-    """A server that shakes hands with one client and records what the client sends to it, plain or decrypted."""
+@contextmanager
+def recorder(pair: Pair | None) -> Iterator[tuple[int, list[bytes]]]:
+    """Run a server that shakes hands with one client, or has no TLS; give its port, and what the client sends."""
+    recorded: list[bytes] = []
 
-    def __init__(self, pair: Pair | None) -> None:
-        self._listener = socket.create_server(("localhost", 0))
-        self._context = None
-        if pair:
-            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._context.load_cert_chain(pair.certificate, pair.key)
-        self.port: int = self._listener.getsockname()[1]
-        self._pool = ThreadPoolExecutor(1)
-        self._recorded = self._pool.submit(self._record)
+    def record(sock: socket.socket) -> None:
+        if not pair:
+            sock.sendall(b"Welcome\n")
+            recorded.append(sock.recv(1 << 16))
+            return
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair.certificate, pair.key)
+        with suppress(OSError), context.wrap_socket(sock, server_side=True) as tls:
+            recorded.append(tls.recv(1 << 16))
 
-    def _record(self) -> bytes:
-        with self._listener, self._listener.accept()[0] as sock:
-            sock.settimeout(WAIT_SECONDS)
-            if not self._context:
-                sock.sendall(b"Welcome\n")
-                return sock.recv(1 << 16)
-            try:
-                with self._context.wrap_socket(sock, server_side=True) as tls:
-                    return tls.recv(1 << 16)
-            except OSError:
-                return b""
-
-    def recorded(self) -> bytes:
-        """Return what the client sent."""
-        try:
-            return self._recorded.result(WAIT_SECONDS)
-        finally:
-            self._pool.shutdown()
+    with fake_server(record) as port:
+        yield port, recorded
 
 
 def tls_options(authority: Path | None = None) -> argparse.Namespace:
@@ -686,9 +673,8 @@ def tls_options(authority: Path | None = None) -> argparse.Namespace:
 
 
 def test_a_client_connects_to_a_server_that_it_trusts_by_name_and_by_address(
-    start_tls: Start, certificates: Certificates
+    server: Program, certificates: Certificates
 ) -> None:
-    server = start_tls("chat_server.py", "0")
     for host in ("localhost", "127.0.0.1"):
         with connect(host, server.port, tls_options(certificates.authority)) as sock:
             assert isinstance(sock, ssl.SSLSocket)
@@ -708,29 +694,25 @@ def test_a_client_connects_to_a_server_that_it_trusts_by_name_and_by_address(
 def test_a_client_sends_nothing_to_a_server_that_it_does_not_trust(
     certificates: Certificates, pair: str, trusted: str | None, sentence: str
 ) -> None:
-    recorder = Recorder(getattr(certificates, pair))
     options = tls_options(certificates.authority if trusted else None)
-    with pytest.raises(CannotConnect) as refused:
-        connect("localhost", recorder.port, options)
-    assert str(refused.value) == f"Cannot trust localhost:{recorder.port}: {sentence}"
-    assert recorder.recorded() == b""
+    with recorder(getattr(certificates, pair)) as (port, recorded), pytest.raises(CannotConnect) as refused:
+        connect("localhost", port, options)
+    assert str(refused.value) == f"Cannot trust localhost:{port}: {sentence}"
+    assert recorded in ([], [b""])
 
 
 def test_a_self_signed_certificate_is_trusted_if_tls_ca_names_it(certificates: Certificates) -> None:
-    recorder = Recorder(certificates.self_signed)
-    with connect("localhost", recorder.port, tls_options(certificates.self_signed.certificate)) as sock:
+    options = tls_options(certificates.self_signed.certificate)
+    with recorder(certificates.self_signed) as (port, recorded), connect("localhost", port, options) as sock:
         sock.sendall(b"hello")
-    assert recorder.recorded() == b"hello"
+    assert recorded == [b"hello"]
 
 
 def test_a_client_sends_no_request_to_a_server_without_tls(certificates: Certificates) -> None:
-    recorder = Recorder(None)
-    with pytest.raises(CannotConnect) as refused:
-        connect("localhost", recorder.port, tls_options(certificates.authority))
-    assert str(refused.value) == (
-        f"Cannot connect to localhost:{recorder.port} over TLS: the server does not speak TLS"
-    )
-    assert recorder.recorded()[:1] == b"\x16"  # a handshake record, and nothing else
+    with recorder(None) as (port, recorded), pytest.raises(CannotConnect) as refused:
+        connect("localhost", port, tls_options(certificates.authority))
+    assert str(refused.value) == f"Cannot connect to localhost:{port} over TLS: the server does not speak TLS"
+    assert recorded[0][:1] == b"\x16"  # a handshake record, and nothing else
 
 
 def test_a_client_gives_up_a_handshake_after_its_time_limit() -> None:
@@ -767,40 +749,25 @@ def run_client(program: str, port: int, authority: Path | None, input: str = "")
 
 
 def client_command(program: str, port: int) -> list[str]:
-    """Return the path of one of the clients, and its arguments."""
-    return [str(ROOT / program), *(argument.format(port=port) for argument in REAL_CLIENTS[program])]
+    """Return the name of one of the clients, and its arguments."""
+    return [program, *(argument.format(port=port) for argument in REAL_CLIENTS[program])]
 
 
 @pytest.mark.parametrize("program", REAL_CLIENTS)
 def test_each_client_program_says_in_one_sentence_why_it_does_not_trust_a_server(
     certificates: Certificates, program: str
 ) -> None:
-    def refuse(pair: Pair, authority: Path | None, sentence: str) -> None:
-        recorder = Recorder(pair)
-        done = run_client(program, recorder.port, authority, "a secret\n")
-        status = 3 if program == "ticket_client.py" else 1
+    status = 3 if program == "ticket_client.py" else 1
+    for pair, authority, sentence in (
+        (certificates.expired, certificates.authority, "its certificate has expired"),
+        (certificates.self_signed, None, "its certificate is self-signed; --tls-ca FILE names a certificate to trust"),
+        (certificates.other_host, certificates.authority, "its certificate is for another host, not for localhost"),
+    ):
+        with recorder(pair) as (port, recorded):
+            done = run_client(program, port, authority, "a secret\n")
         assert (done.returncode, done.stdout) == (status, "")
-        assert done.stderr == f"Cannot trust localhost:{recorder.port}: {sentence}\n"
-        assert recorder.recorded() == b""
-
-    with ThreadPoolExecutor(2) as pool:
-        sentences = [
-            pool.submit(refuse, certificates.expired, certificates.authority, "its certificate has expired"),
-            pool.submit(
-                refuse,
-                certificates.self_signed,
-                None,
-                "its certificate is self-signed; --tls-ca FILE names a certificate to trust",
-            ),
-            pool.submit(
-                refuse,
-                certificates.other_host,
-                certificates.authority,
-                "its certificate is for another host, not for localhost",
-            ),
-        ]
-        for sentence in sentences:
-            sentence.result()
+        assert done.stderr == f"Cannot trust localhost:{port}: {sentence}\n"
+        assert recorded in ([], [b""])
 
 
 @pytest.mark.parametrize(
@@ -816,7 +783,7 @@ def test_each_client_program_asks_for_tls_when_the_server_is_silent_and_goes_on_
 ) -> None:
     pipe = subprocess.PIPE
     with socket.create_server(("localhost", 0)) as listener:
-        command = [sys.executable, "-W", "error", *client_command(program, listener.getsockname()[1])]
+        command = python(*client_command(program, listener.getsockname()[1]))
         client = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
         with client, listener.accept()[0] as sock:
             assert client.stdin

@@ -10,29 +10,24 @@ import json
 import re
 import shutil
 import subprocess
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
+from conftest import WAIT_SECONDS, wait_until
 
-WAIT_SECONDS = 10.0
 POLL_SECONDS = 0.05
-STOP_SECONDS = 5.0
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of an element's id, fixed by the W3C
-FLAGS = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-NO_SPARE_CONNECTIONS = {"net.network_prediction_options": 2}  # a server would wait 10 seconds for a request on one
+BROWSER = {
+    "acceptInsecureCerts": True,  # certificates of the tests' own authority
+    "goog:loggingPrefs": {"browser": "ALL"},
+    "goog:chromeOptions": {
+        "binary": shutil.which("chromium"),
+        "args": ["--headless=new", "--no-sandbox", "--disable-component-update"],
+        "prefs": {"net.network_prediction_options": 2},  # a server would wait 10 seconds for a request on a spare one
+    },
+}
 TAB, ENTER, SPACE = "\ue004", "\ue007", " "
 UP, RIGHT, DOWN = "\ue013", "\ue014", "\ue015"
 
@@ -53,60 +48,34 @@ class WebDriverError(Exception):
     """A command failed; the text says why."""
 
 
-class StaleElement(WebDriverError):
-    """The page has replaced an element since it was found."""
+class Window:
+    """A browser with an empty profile of its own, and its chromedriver.
 
+    Args:
+        port: where chromedriver listens.
+    """
 
-class Driver:
-    """A running chromedriver."""
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        self._path = "/session"
+        self._path += "/" + self.command("POST", capabilities={"alwaysMatch": BROWSER})["sessionId"]
 
-    def __init__(self, path: str) -> None:
-        self._process = subprocess.Popen(
-            [path, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        assert self._process.stdout
-        for line in self._process.stdout:
-            if started := re.search(r"started successfully on port (\d+)", line):
-                self._connection = http.client.HTTPConnection("127.0.0.1", int(started[1]), timeout=60)
-                return
-        raise WebDriverError("chromedriver ended before it listened")
-
-    def command(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Send a command; return its value.
+    def command(self, method: str, path: str = "", **body: Any) -> Any:
+        """Send a command for this browser; return its value.
 
         Raises:
             WebDriverError: the browser could not carry it out.
         """
-        self._connection.request(method, path, json.dumps(body or {}) if method == "POST" else None)
+        self._connection.request(method, self._path + path, json.dumps(body) if method == "POST" else None)
         value = json.loads(self._connection.getresponse().read())["value"]
         if isinstance(value, dict) and "error" in value:
-            kind = StaleElement if value["error"] == "stale element reference" else WebDriverError
-            raise kind(f"{value['error']}: {value['message'].splitlines()[0]}")
+            raise WebDriverError(f"{value['error']}: {value['message'].splitlines()[0]}")
         return value
 
-    def stop(self) -> None:
-        """End chromedriver."""
+    def close(self) -> None:
+        """End the browser."""
+        self.command("DELETE")
         self._connection.close()
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        assert self._process.stdout
-        self._process.stdout.close()
-
-
-class Window:
-    """A browser of its own, with one or more tabs."""
-
-    def __init__(self, driver: Driver, session: str) -> None:
-        self._driver = driver
-        self._session = f"/session/{session}"
-
-    def command(self, method: str, path: str, **body: Any) -> Any:
-        """Send a command for this browser; return its value."""
-        return self._driver.command(method, self._session + path, body)
 
     def open(self, url: str) -> None:
         """Load a page."""
@@ -114,31 +83,30 @@ class Window:
 
     def run(self, script: str, *arguments: Any) -> Any:
         """Run JavaScript, the body of a function, in the page; return its result."""
-        return self.command("POST", "/execute/sync", script=script, args=list(arguments))
+        return self.command("POST", "/execute/sync", script=script, args=arguments)
 
     def find(self, name: str) -> Any:
-        """Return the visible element with an accessible name, once it is there; the browser must agree on the name."""
+        """Return the visible element with an accessible name, once it is there."""
         return self.wait(lambda: self._find_now(name), f"an element named {name!r}")
-
-    def has(self, name: str) -> bool:
-        """Return whether an element with this accessible name is visible now."""
-        return self.run(FIND, name) is not None
 
     def press(self, name: str) -> None:
         """Click the element with an accessible name."""
 
-        def click() -> bool:
-            if element := self._find_now(name):
-                self.command("POST", f"/element/{element[ELEMENT]}/click")
-            return element is not None
+        def is_clicked() -> bool:
+            self.command("POST", f"/element/{self._find_now(name)[ELEMENT]}/click")
+            return True
 
-        self.wait(click, f"an element named {name!r}")
+        self.wait(is_clicked, f"an element named {name!r}")
 
     def _find_now(self, name: str) -> Any:
         element = self.run(FIND, name)
-        if element and self.command("GET", f"/element/{element[ELEMENT]}/computedlabel") != name:
-            return None  # the browser gives it another name than assistive technology needs, or it has just changed
+        if not element or self.command("GET", f"/element/{element[ELEMENT]}/computedlabel") != name:
+            raise WebDriverError(f"the browser knows no element named {name!r}")
         return element
+
+    def has(self, name: str) -> bool:
+        """Return whether an element with this accessible name is visible now."""
+        return self.run(FIND, name) is not None
 
     def type(self, name: str, text: str) -> None:
         """Replace the text of a field."""
@@ -172,24 +140,33 @@ class Window:
         """Return the text that the page shows."""
         return str(self.run("return document.body.innerText"))
 
-    def wait_for_text(self, text: str, seconds: float = WAIT_SECONDS) -> None:
-        """Wait until the page shows a text."""
-        self.wait(lambda: text in self.text(), f"the text {text!r}", seconds)
+    def wait_for_text(self, text: str, times: int = 1) -> None:
+        """Wait until the page shows a text, at least this many times."""
+        self.wait(lambda: self.text().count(text) >= times, f"the text {text!r}")
 
     def wait_until_gone(self, text: str, seconds: float = WAIT_SECONDS) -> None:
         """Wait until the page does not show a text any more."""
         self.wait(lambda: text not in self.text(), f"no text {text!r}", seconds)
 
-    def wait(self, condition: Any, what: str, seconds: float = WAIT_SECONDS) -> Any:
-        """Wait until a condition gives a value that is true; return it."""
-        end = time.monotonic() + seconds
-        while True:
-            with suppress(StaleElement):
-                if value := condition():
-                    return value
-            if time.monotonic() > end:
-                pytest.fail(f"not within {seconds} seconds: {what}; the page showed\n{self.text()}")
-            time.sleep(POLL_SECONDS)
+    def wait(self, condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
+        """Wait until a condition holds, and return its value; a command that fails meanwhile is repeated."""
+        failure = ""
+
+        def try_condition() -> Any:
+            nonlocal failure
+            try:
+                return condition()
+            except WebDriverError as error:  # the page has changed, for instance
+                failure = f"{error}\n"
+
+        return wait_until(try_condition, what, seconds, POLL_SECONDS, lambda: f"{failure}the page\n{self.text()}")
+
+    def each_tab(self) -> Iterator[str]:
+        """Go to each tab, to the present one last; give its handle."""
+        present = self.command("GET", "/window")
+        for handle in sorted(self.command("GET", "/window/handles"), key=lambda handle: handle == present):
+            self.command("POST", "/window", handle=handle)
+            yield handle
 
     def resize(self, width: int, height: int) -> None:
         """Give the page a size in pixels, also one that is smaller than a window may be."""
@@ -208,50 +185,21 @@ class Window:
         """Return the messages that the console got since the last call."""
         return [entry["message"] for entry in self.command("POST", "/se/log", type="browser")]
 
-    def new_tab(self) -> str:
-        """Open a tab, go there and return its handle."""
-        handle = str(self.command("POST", "/window/new", type="tab")["handle"])
-        self.go_to_tab(handle)
-        return handle
-
-    def tab(self) -> str:
-        """Return the handle of the present tab."""
-        return str(self.command("GET", "/window"))
-
-    def go_to_tab(self, handle: str) -> None:
-        """Go to another tab."""
-        self.command("POST", "/window", handle=handle)
-
-    def close_tab(self) -> None:
-        """Close the present tab; go_to_tab() must follow."""
-        self.command("DELETE", "/window")
-
 
 @contextmanager
 def browsers(number: int) -> Iterator[list[Window]]:
-    """Give browsers, each with an empty profile of its own; end them and chromedriver afterwards."""
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not chromedriver:
+    """Give browsers; end them and chromedriver afterwards."""
+    if not shutil.which("chromium") or not shutil.which("chromedriver"):
         pytest.skip("the browser tests need the programs chromium and chromedriver")
-    driver = Driver(chromedriver)
-    windows: list[Window] = []
-    try:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profiles:
-            try:
-                for index in range(number):
-                    windows.append(_open_browser(driver, chromium, Path(profiles) / str(index)))
-                yield windows
-            finally:
-                for window in windows:
-                    with suppress(WebDriverError):  # the browser has crashed
-                        window.command("DELETE", "")
-    finally:
-        driver.stop()
-
-
-def _open_browser(driver: Driver, chromium: str, profile: Path) -> Window:
-    options = {"binary": chromium, "args": [*FLAGS, f"--user-data-dir={profile}"], "prefs": NO_SPARE_CONNECTIONS}
-    capabilities: dict[str, Any] = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-    capabilities["acceptInsecureCerts"] = True  # certificates of the tests' own authority
-    body = {"capabilities": {"alwaysMatch": capabilities}}
-    return Window(driver, driver.command("POST", "/session", body)["sessionId"])
+    command = ["chromedriver", "--port=0"]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as driver,
+        ExitStack() as end,
+    ):
+        end.callback(driver.terminate)
+        assert driver.stdout
+        (port,) = next(filter(None, (re.findall(r"successfully on port (\d+)", line) for line in driver.stdout)))
+        windows = [Window(int(port)) for _ in range(number)]
+        for window in windows:
+            end.callback(window.close)
+        yield windows
