@@ -83,14 +83,14 @@ class FrontEnd:
 
     def converse(self, client: Conversation) -> None:
         """Serve a browser's connection; the connection's own thread runs this."""
-        no_place = self._places.take(client.address)
+        no_place = self._places.take(client.connection.address)
         if no_place:
             self._refuse(client, None, Refused(HTTPStatus.SERVICE_UNAVAILABLE, no_place))
             return
         try:
             self._answer_request(client)
         finally:
-            self._places.release(client.address)
+            self._places.release(client.connection.address)
 
     def _answer_request(self, client: Conversation) -> None:
         reader = HeadReader()

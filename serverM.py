@@ -35,7 +35,7 @@ from dormitory.session import Session
 from dormitory.shared_key import load_key
 from dormitory.textfiles import Malformed, add_data_dir, explain
 from net import process
-from net.command_line import add_number, fail, host_and_port, port_number, reason
+from net.command_line import add_number, fail, host_and_port, port_number, prepare_streams, reason
 from net.conversation import Conversation
 from net.log import LOG
 from net.server import resolve
@@ -64,7 +64,8 @@ def serve(options: argparse.Namespace) -> int:
         server = process.open_server(options, options.tcp_port, converse)
     except process.CannotStart as error:
         return fail(str(error))
-    for warning in members.warnings():
+    warning = members.warning()
+    if warning:
         LOG.write(warning)
     back_ends.start_search()
     return process.run(server)
@@ -88,6 +89,7 @@ def back_end_addresses(options: argparse.Namespace) -> dict[str, tuple[int, Any]
 
 def ask_and_add_member(path: Path, name: str) -> int:
     """Ask for a member's new password and write it to the file of members; return the exit status of the program."""
+    prepare_streams()
     try:
         if sys.stdin.isatty():
             password = getpass.getpass(f"New password for {name}, at least {MIN_PASSWORD_CHARACTERS} characters: ")

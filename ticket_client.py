@@ -35,7 +35,7 @@ from terminal.console import shows_escapes, write
 BOOKED = 0  # exit statuses; argparse has 2
 NOT_BOOKED = 1
 CONNECTION_LOST = 3
-OUTPUT_LOST = 4
+PERHAPS_BOOKED = 4
 
 LEAVE = b"\x04"  # Ctrl-D; the client cannot end its own direction alone, because TLS does not allow that
 
@@ -45,6 +45,7 @@ START_AGAIN = "Start again? (yes or no)"
 QUESTION = re.compile(r"(?P<what>How many|Row|Seat) .*\?")
 RESERVED = re.compile(r"Ticket \d+ reserved")
 LOST = re.compile(r"Seat (\d+-\d+) is taken\..*")
+UNCERTAIN = "Sorry, it is not certain whether the order is booked."
 SEAT = re.compile(r"\s*([0-9]{1,99})(?:\s*-\s*|\s+)([0-9]{1,99})\s*")  # 2-3 or 2 3
 
 
@@ -112,7 +113,7 @@ class Purchase:
                 self._picture.add_mine(seat)
                 self._is_shown = not self._asks_user
         else:
-            self._status = NOT_BOOKED  # unless a question follows, this line says why
+            self._status = PERHAPS_BOOKED if line == UNCERTAIN else NOT_BOOKED  # unless a question follows
             lost = LOST.fullmatch(line)
             if lost:
                 self.lost = seat_in(lost[1])
@@ -252,7 +253,7 @@ def main() -> int:
     try:
         return buy(options)
     except OSError as error:
-        return fail_to_write(error, OUTPUT_LOST)
+        return fail_to_write(error, PERHAPS_BOOKED)
 
 
 def parse_command_line() -> argparse.Namespace:
@@ -260,7 +261,7 @@ def parse_command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Buy cinema tickets. In a terminal, choose seats with the arrow keys and Enter, or type them: 2-3. "
         "The exit status is 0 for booked, 1 for not booked, 2 for wrong arguments, 3 for no connection or a lost one, "
-        "4 for output that cannot be written.",
+        "4 for an order that may be booked: the server is not certain, or the output cannot be written.",
         epilog="Example: python3 ticket_client.py localhost 5050 --best 2",
     )
     parser.add_argument("host", metavar="HOST", help="name or address of the server")

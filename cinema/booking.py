@@ -38,7 +38,8 @@ class Order:
 
     def __init__(self) -> None:
         self.seats: list[Seat] = []
-        self.failure: Exception | None = SeatFileError("the order was not written")  # None once it is booked
+        # None once it is booked; set from the start, so that an order left unwritten by a bug does not count as booked
+        self.failure: Exception | None = SeatFileError("the order was not written")
 
 
 class Theatre:

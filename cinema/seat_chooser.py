@@ -12,7 +12,7 @@ import sys
 from cinema.picture import SeatPicture
 from cinema.seatmap import Seat
 from net.connect import ServerLines
-from terminal.console import END_OF_INPUT, ENTER, resume, single_keys, write
+from terminal.console import END_OF_INPUT, ENTER, ESCAPE_SECONDS, resume, single_keys, write
 from terminal.line_editor import UNFINISHED_KEY
 
 HINT = "Arrow keys and Enter choose a seat. It may be typed too, as in 2-3."
@@ -67,7 +67,10 @@ class SeatChooser:
 
     def _wait(self, signals: int) -> str | None:
         """Wait for a key, a signal or the server; return what choose() returns, or "" if there is no answer yet."""
-        readable, _, _ = select.select([self._server, sys.stdin, signals], [], [])
+        seconds = ESCAPE_SECONDS if self._key else None
+        readable, _, _ = select.select([self._server, sys.stdin, signals], [], [], seconds)
+        if not readable:
+            self._key = ""
         if signals in readable and resume(signals):
             self._drawn_lines = 0  # the shell has written below the picture
         if self._server in readable and self._server.receive():

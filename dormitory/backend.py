@@ -328,7 +328,7 @@ def _serve(letter: str, database: Path, options: argparse.Namespace) -> int:
     try:
         sock = bind(options.host, options.port)
     except OSError as error:
-        return fail(str(process.cannot_listen(options.host, options.port, error)))
+        return fail(process.cannot_listen(options.host, options.port, error))
     with sock, closing(Reservations(database)) as reservations:
         LOG.write(f"Server {letter} listening on {shown_address(*sock.getsockname()[:2])}")
         back_end = BackEnd(letter, sock, key, inventory, reservations)

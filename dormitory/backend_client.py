@@ -55,7 +55,7 @@ class BackEnds:
     def __init__(self, addresses: dict[str, FamilyAndAddress], key: bytes) -> None:
         self.addresses = addresses
         self.key = key
-        self._lock = threading.Lock()  # guards the rest
+        self._lock = threading.Lock()  # guards changes to the rest; to read one item needs no lock
         self._found_down = threading.Condition(self._lock)
         self._down: set[str] = set()
         self._databases: dict[str, bytes] = {}  # by letter: the first that answered

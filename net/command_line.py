@@ -81,7 +81,7 @@ def prepare_streams(errors: str = "replace") -> None:
         errors: how to write a character that the encoding lacks, and to read bytes that do not belong to it.
     """
     sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY), closefd=False)
-    sys.stdout = sys.stdout or io.StringIO()
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors, line_buffering=True)

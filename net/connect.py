@@ -11,7 +11,7 @@ from net.command_line import reason, shown_address
 from net.stream import WOULD_BLOCK
 
 CONNECT_SECONDS = 10.0
-SILENCE_SECONDS = 3.0  # without a line from the server, until the client asks whether the server speaks TLS
+SILENCE_SECONDS = 6.0  # then the client asks whether the server speaks TLS; a login may take 5
 RECEIVE_BYTES = 1 << 16
 MAX_LINE_BYTES = 1 << 24  # of a reply: three inventories of 10,000 codes take half a megabyte
 
@@ -72,7 +72,7 @@ def connect(host: str, port: int, options: argparse.Namespace, seconds: float = 
 class ServerLines:
     """The lines that a server sends; select.select() can wait for them.
 
-    A server that speaks TLS waits for a handshake, so to a client that does not, it is silent or closes the connection.
+    A server that speaks TLS waits for a handshake: to a client without TLS it sends nothing, or closes the connection.
 
     Args:
         sock: the connection to the server.
@@ -104,7 +104,7 @@ class ServerLines:
                 raise ConnectionLost(f"the server sent a line of more than {MAX_LINE_BYTES} bytes")
         line, newline, self._received = self._received.partition(b"\n")
         if self._may_need_tls and not newline:
-            raise ConnectionLost("the server closed it before it sent a line; if it speaks TLS, use --tls")
+            raise ConnectionLost("the server closed it before it sent a line; perhaps it speaks TLS (--tls)")
         self._may_need_tls = False
         return line.removesuffix(b"\r") if newline else None
 

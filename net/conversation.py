@@ -42,13 +42,11 @@ class Conversation:
     Attributes:
         connection: as given.
         fd: the connection's descriptor.
-        address: the client's IP address.
     """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.fd = connection.fd
-        self.address = connection.address
         self._buffer = LineBuffer()
         self._lines: Iterator[str] | None = None
         self._before_turn: Callable[[], object] | None = None

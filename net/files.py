@@ -78,7 +78,7 @@ def replace_file(file: Path, new: bytes, old: bytes | None = None, private: bool
         file: the file, which need not exist; it must not be a symbolic link.
         new: the new contents.
         old: what the file must hold until the end; None if that does not matter.
-        private: whether only the owner may read and write the new file, and whether it must have the old one's owner.
+        private: for secrets: only the owner may read and write the new file, and it must have the old one's owner.
 
     Returns:
         True if the file now holds the new contents; False, without a change, if an edit had replaced the old ones.
@@ -100,7 +100,8 @@ def replace_file(file: Path, new: bytes, old: bytes | None = None, private: bool
         raise
     finally:
         os.close(directory)
-        sibling.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone if it has replaced the file; an error here must not hide the outcome
+            sibling.unlink()
     return True
 
 

@@ -96,14 +96,14 @@ def open_server(options: argparse.Namespace, port: int, handler: Handler, extra_
     except BadCertificate as error:
         raise CannotStart(str(error)) from error
     except OSError as error:
-        raise cannot_listen(options.host, port, error) from error
+        raise CannotStart(cannot_listen(options.host, port, error)) from error
     LOG.write(f"Listening on {shown_address(options.host, server.port)}")
     return server
 
 
-def cannot_listen(host: str, port: int, error: OSError) -> CannotStart:
-    """Return the exception that says why a server cannot listen."""
-    return CannotStart(f"Cannot listen on {shown_address(host, port)}: {reason(error)}")
+def cannot_listen(host: str, port: int, error: OSError) -> str:
+    """Return the line that says why a server cannot listen."""
+    return f"Cannot listen on {shown_address(host, port)}: {reason(error)}"
 
 
 def run(server: Server, others: Callable[[], Iterable[Server]] = tuple) -> NoReturn:
@@ -162,21 +162,21 @@ def use_all_processors() -> None:
             os.sched_setaffinity(0, PROCESSORS)
 
 
-def wait_for_stop(proof: Certificate | None = None) -> None:
+def wait_for_stop(certificate: Certificate | None = None) -> None:
     """Wait for SIGINT or SIGTERM.
 
     SIGHUP makes a TLS server read its certificate again. It stops a server without TLS, unless nohup started the
     server: nohup makes a program ignore SIGHUP.
     """
-    goes_on = proof or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    while signal.sigwait(SIGNALS) == signal.SIGHUP and goes_on:
-        if proof:
-            _reload(proof)
+    survives_hangup = certificate or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    while signal.sigwait(SIGNALS) == signal.SIGHUP and survives_hangup:
+        if certificate:
+            _reload(certificate)
 
 
-def _reload(proof: Certificate) -> None:
+def _reload(certificate: Certificate) -> None:
     try:
-        proof.reload()
+        certificate.reload()
         LOG.write("The certificate was read again; new connections use it")
     except BadCertificate as error:
         LOG.write(f"The certificate was not replaced: {error}")

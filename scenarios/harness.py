@@ -26,7 +26,6 @@ from scenarios.report import BOLD, DIM, RED, Outcome, Report
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
-LISTENING = f"istening on {HOST}:"  # preceded by "L" or "Server S l"
 WAIT_SECONDS = 8.0
 TICK_SECONDS = 0.1
 STOP_SECONDS = 3.0
@@ -265,7 +264,8 @@ class Harness:
         """
         name = script.removesuffix(".py")
         self.servers[name] = server = self.start(name, script, *arguments)
-        server.port = server.expect_number(LISTENING)
+        listening = f"Server {name[-1]} listening" if name[-1] in "SDU" else "Listening"
+        server.port = server.expect_number(f"{listening} on {HOST}:")
         return server
 
     def connect(self, name: str, port: int) -> Participant:

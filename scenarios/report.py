@@ -8,7 +8,7 @@ import threading
 import time
 from typing import NamedTuple
 
-from net.command_line import discard_output, fail, reason
+from net.command_line import fail_to_write
 
 PACE_SECONDS = 0.25  # on a terminal, so that the audience can read along
 PLAIN_PACE_SECONDS = 0.03
@@ -68,10 +68,8 @@ class Report:
             try:
                 print(line, flush=True)
             except OSError as error:
-                discard_output()
                 self.stop()
-                if not isinstance(error, BrokenPipeError):
-                    fail(f"Cannot write: {reason(error)}")
+                fail_to_write(error)
 
     def show_table(self, title: str, outcomes: list[Outcome]) -> None:
         """Write a table of what was expected and what happened; below a row where they differ, write both in full."""

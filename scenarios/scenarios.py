@@ -22,7 +22,7 @@ class NotPlayed(Exception):
 
 
 class Scenario(NamedTuple):
-    """How to start a system's servers, of which `open` returns the one for clients, and how to start and play them."""
+    """A system's title; `open` starts its servers and returns the one for clients; `play` also plays a dialogue."""
 
     title: str
     open: Callable[[Harness], ScriptProcess]

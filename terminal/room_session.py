@@ -87,9 +87,10 @@ class RoomSession:
             return True
         except OSError:
             data = b""
-        lines, newline, self._incoming = (self._incoming + data).replace(b"\r\n", b"\n").rpartition(b"\n")
-        if not data:
-            lines, self._incoming = self._incoming, b""
+        received = (self._incoming + data).replace(b"\r\n", b"\n")
+        lines, newline, self._incoming = received.rpartition(b"\n")
+        if not data or len(self._incoming) > RECEIVE_BYTES:  # longer than any line that a room relays
+            lines, self._incoming = received, b""
         if lines or newline:
             self._console.show(harmless(lines) + "\n")
         return bool(data)

@@ -28,7 +28,7 @@ from conftest import (
     run_shell,
     wait_until,
 )
-from pseudo_terminal import ROWS, OpenTerminal, Terminal
+from pseudo_terminal import ROWS, OpenTerminal, Terminal, settle
 
 HELP = [
     "CREATE name   create a room",
@@ -293,6 +293,20 @@ def test_a_room_that_is_reset_while_the_client_enters_is_reported() -> None:
     assert (done.returncode, done.stderr) == (int("Perhaps" in done.stdout), "")
 
 
+def test_a_line_from_a_room_that_does_not_end_is_shown_in_pieces() -> None:
+    size = 200_000
+
+    def talk(sock: socket.socket) -> None:
+        sock.sendall(b"x" * size)
+        while sock.recv(1 << 16):  # the client leaves at the end of its input
+            pass
+
+    with fake_server(talk) as room:
+        shown = play("join tea", replies=b"\0%d 0\n" % room).stdout
+    assert shown.count("x") == size
+    assert max(map(len, shown.splitlines())) < size
+
+
 def test_text_from_a_server_is_made_harmless() -> None:
     def talk(sock: socket.socket) -> None:
         sock.sendall(b"a\x1b[2Jb\xfe\r\nc\x07\tend")
@@ -461,11 +475,6 @@ def test_esc_alone_does_not_swallow_the_next_key(client: OpenTerminal) -> None:
     alice.expect_typing("Command> a[bOk")
 
 
-def settle(terminal: Terminal) -> None:
-    """Wait until the client waits for the next key and not for the rest of an escape sequence."""
-    wait_until(lambda: idle(terminal), "the client waits without a limit")
-
-
 def test_a_narrower_window_leaves_no_stale_row(client: OpenTerminal) -> None:
     alice = client(window=(ROWS, 100))
     alice.type("list\n")
@@ -533,12 +542,6 @@ def test_a_refused_command_at_a_terminal_leaves_the_exit_status_0(client: OpenTe
 def waits_in(program: Terminal) -> str:
     """Return the kernel function in which a program waits (Linux only)."""
     return Path(f"/proc/{program.process.pid}/wchan").read_text()
-
-
-def idle(program: Terminal) -> bool:
-    """Return whether a program waits in a system call without a time limit, such as select() (Linux only)."""
-    syscall = Path(f"/proc/{program.process.pid}/syscall").read_text().split()
-    return len(syscall) > 5 and syscall[5] == "0x0"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the test finds a blocked write in /proc")

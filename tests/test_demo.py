@@ -118,7 +118,7 @@ BROKEN: dict[str, tuple[str, str, str, str, list[str] | None]] = {
         "chat_server.py",
         "\nimport argparse\n",
         "\nraise SystemExit('no more')\n",
-        ["the scenario goes on", "chat_server shows: istening on 127.0.0.1:", "no more, and then the end"],
+        ["the scenario goes on", "chat_server shows: Listening on 127.0.0.1:", "no more, and then the end"],
     ),
     "server that is silent": (
         "chatrooms",
@@ -313,7 +313,7 @@ def test_full_disk_as_output_ends_the_demo_with_one_line_on_standard_error(tree:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, str(tree / "demo.py"), "chat"], stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 130
-    assert done.stderr == b"Cannot write: No space left on device\n"
+    assert done.stderr == b"The output cannot be written: No space left on device\n"
 
 
 # For the first pattern that a pasted line contains: what to type into its terminal, and the row that must follow.

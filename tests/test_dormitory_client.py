@@ -343,3 +343,9 @@ def test_quit_and_help_are_understood_by_a_terminal_at_the_password(terminal: Te
     terminal.expect_typing(PASSWORD)
     terminal.type("quit\n")
     assert terminal.wait() == 0
+
+
+def test_standard_streams_that_cannot_be_used_end_the_client_without_a_traceback(common_dormitory: Dormitory) -> None:
+    command = shlex.join(python("client.py", "--port", str(common_dormitory.main.port)))
+    done = run_shell(f"{command} 0>/dev/null >&-")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)

@@ -36,7 +36,7 @@ from conftest import (
     run_shell,
     wait_until,
 )
-from pseudo_terminal import OpenTerminal, Terminal
+from pseudo_terminal import OpenTerminal, Terminal, settle
 
 from cinema.picture import SeatPicture
 from cinema.seatmap import SeatMap
@@ -158,6 +158,7 @@ def test_server_killed_before_it_says_booked_is_a_lost_connection(fresh_cinema: 
         (b"Ticket 1 reserved\nBooked: 1-", 3),
         (b"\x1b[2J\xffToo many connections\n", 1),
         (b"Booked: 1-1\n", 0),
+        (b"Sorry, it is not certain whether the order is booked.\n", 4),
     ],
 )
 def test_exit_status_tells_how_the_dialogue_ended(sent: bytes, status: int) -> None:
@@ -456,6 +457,17 @@ def test_no_color_leaves_the_arrow_keys(cinema: OpenCinema, terminal: OpenClient
     alice.type(LEFT, "\n")
     assert alice.wait() == 0
     assert set(re.findall(r"\x1b\[[\d;]*m", alice.output)) == {"\033[7m", NORMAL}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the test finds the client's wait in /proc")
+def test_esc_alone_does_not_swallow_the_next_key(cinema: OpenCinema, terminal: OpenClient) -> None:
+    alice = terminal(cinema(hall="0 0 1\n"), window=WINDOW)
+    order(alice, 1)
+    alice.expect_last_rows(HINT, "Row for ticket 1? 1-2")
+    alice.type("\x1b")
+    settle(alice)
+    alice.type("\n")
+    assert alice.wait() == 0
 
 
 def test_window_that_is_made_smaller_and_larger_again_hides_and_shows_the_picture(

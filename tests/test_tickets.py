@@ -40,7 +40,7 @@ from conftest import (
 )
 
 from cinema import booking
-from cinema.booking import Order, SeatTaken, Theatre
+from cinema.booking import Order, OrderUncertain, SeatTaken, Theatre
 from cinema.seatmap import Seat, SeatFileError, SeatMap
 from net import files
 from net.files import replace_file
@@ -639,6 +639,29 @@ def test_file_is_flushed_before_the_rename_and_its_directory_afterwards(
     new, directory = file.stat().st_ino, tmp_path.stat().st_ino
     flush = "full flush" if full_fsync == "works" else "flush"
     assert steps == [f"{flush} {new}", f"rename {new}: 0 1\n", f"{flush} {directory}"]
+
+
+def test_an_order_counts_as_uncertain_when_the_file_system_becomes_read_only_after_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "seats.txt"
+    file.write_text("0 0\n")
+    theatre, order = Theatre(file), Order()
+    theatre.hold(order, Seat(1, 1))
+    rename = Path.replace
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def replace(source: Path, target: Path) -> Path:
+        monkeypatch.setattr(os, "fsync", fail)
+        monkeypatch.setattr(Path, "unlink", fail)
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(OrderUncertain):
+        theatre.book(order)
+    assert file.read_text() == "1 0\n"
 
 
 def test_orders_that_wait_together_reach_the_disk_in_one_write(

@@ -804,7 +804,7 @@ def test_a_client_program_without_tls_whose_connection_a_tls_server_closes_asks_
     server = start_tls("chat_server.py", "0")
     done = run_program(*client_command(program, server.port), input="a secret\n")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert "the server closed it before it sent a line; if it speaks TLS, use --tls" in done.stderr
+    assert "the server closed it before it sent a line; perhaps it speaks TLS (--tls)" in done.stderr
 
 
 def test_tickets_are_sold_over_tls(start_tls: Start, certificates: Certificates, tmp_path: Path) -> None:
