@@ -44,7 +44,7 @@ from net.log import LOG
 from net.server import resolve
 
 FILE_CHECK_SECONDS = 0.5
-BUSY_POLL_SECONDS = 100e-6  # after a reply: waking a sleeping thread costs more than answering a request
+BUSY_POLL_SECONDS = 200e-6  # after a reply: waking a sleeping thread costs more than answering a request
 STOP_SECONDS = 1.0
 PROBLEM_SECONDS = 60.0  # at least, between two status lines about the same problem
 MAX_BATCH = 256  # requests that share a transaction
