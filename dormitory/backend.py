@@ -193,7 +193,7 @@ class BackEnd:
             self._send(reply, address)
         self._busy_poll_end = time.monotonic() + BUSY_POLL_SECONDS
         if self._status_lines:
-            LOG.write(*self._status_lines)
+            LOG.write("\n".join(self._status_lines))
 
     def _replies_to(self, requests: Datagrams) -> Datagrams:
         """Carry requests out; return the replies, and where to send each."""

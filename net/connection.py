@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from net.log import LOG
 from net.output import Output
-from net.stream import Stream, TlsStream
+from net.stream import WOULD_BLOCK, Stream, TlsStream
 
 RECEIVE_BYTES = 1 << 16  # for a larger buffer, malloc would map new pages at each call
 LINGER_SECONDS = 1.0
@@ -102,9 +102,12 @@ class Connection:
         Raises:
             OSError: the connection is lost.
         """
-        data = self._stream.read(size)
+        try:
+            data = self._stream.read(size)
+        except WOULD_BLOCK:
+            return None
         # The kernel reports a reset once. If a sending thread got the report, this read looks like an orderly end.
-        self.input_ended = data == b"" and not self._output.is_lost()
+        self.input_ended = not data and not self._output.is_lost()
         return data
 
     def _wait_for_input(self) -> bool:
@@ -181,7 +184,7 @@ class Connection:
 
     def _read_and_discard(self) -> bytes | None:
         try:
-            return self._stream.read(RECEIVE_BYTES)
+            return self.try_receive()
         except (OSError, ValueError):
             return b""
 

@@ -13,7 +13,6 @@ The loop is fair: after every LINES_PER_TURN lines the thread sends the gathered
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import TypeVar
@@ -24,7 +23,7 @@ from protocol import LineBuffer, LineTooLong, harmless
 
 LINES_PER_TURN = 500
 PAUSE_SECONDS = 50e-6  # a thread that only yields the processor may get it back at once; a thread that sleeps does not
-GATHERED_CHARACTERS = 1 << 18  # more output is sent before the turn ends
+GATHERED_CHARACTERS = 1 << 16  # more output is sent before the turn ends
 
 _Line = TypeVar("_Line", str, bytes)
 
@@ -181,26 +180,20 @@ class Conversation:
         Recipients with a full backlog come last, so that no other recipient waits for them.
         """
         self._gathered = 0
-        if self._messages:
-            blocks = self._blocks_by_recipient()
-            self._messages.clear()
-            full = [client for client, parts in blocks.items() if not client.send(b"".join(parts), blocking=False)]
-            for recipient in full:
-                recipient.send(b"".join(blocks[recipient]))
+        blocks: dict[Connection, bytes] = {}
+        for recipients, left_out, lines in self._messages:
+            block = ("\n".join(lines) + "\n").encode()
+            for recipient in recipients:
+                if recipient is not left_out:  # recipients of one message share its block: b"" + block copies nothing
+                    blocks[recipient] = blocks.get(recipient, b"") + block
+        self._messages.clear()
+        full = [recipient for recipient, block in blocks.items() if not recipient.send(block, blocking=False)]
+        for recipient in full:
+            recipient.send(blocks[recipient])
         if self._log:
             prefix = f"Client ({self.fd}): "
             LOG.write(prefix + f"\n{prefix}".join(self._log))
             self._log.clear()
-
-    def _blocks_by_recipient(self) -> dict[Connection, list[bytes]]:
-        """Return the data for each recipient, in blocks that recipients share: a broadcast is kept in memory once."""
-        blocks: defaultdict[Connection, list[bytes]] = defaultdict(list)
-        for recipients, left_out, lines in self._messages:
-            block = ("\n".join(lines) + "\n").encode()
-            for recipient in recipients:
-                if recipient is not left_out:
-                    blocks[recipient].append(block)
-        return blocks
 
 
 @cache

@@ -37,12 +37,16 @@ class Log:
         self._encoding = "utf-8"
         self._writer: threading.Thread | None = None
 
-    def write(self, *lines: str) -> None:
-        """Add lines to the queue; block while it is full, unless standard output has stalled."""
+    def write(self, lines: str) -> None:
+        """Add lines to the queue; block while it is full, unless standard output has stalled.
+
+        Args:
+            lines: one line or several, with newlines between them.
+        """
         with self._lock:
             if not self._writer:
                 self._open()
-            block = ("\n".join(lines) + "\n").encode(self._encoding, "backslashreplace")
+            block = f"{lines}\n".encode(self._encoding, "backslashreplace")
             while self._pending_bytes > PENDING_BYTES and not self._stalled:
                 self._stalled = not self._written.wait(STALL_SECONDS)
             if self._stalled:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from net.stream import RETRY_SECONDS, Stream
+from net.stream import RETRY_SECONDS, WOULD_BLOCK, Stream
 
 BACKLOG_BYTES = 1 << 20
 LEAST_BYTES_PER_SECOND = 1 << 16
@@ -108,9 +108,11 @@ class Output:
     def _write(self, data: bytes | bytearray) -> int:
         try:
             return self._stream.write(data)
+        except WOULD_BLOCK:
+            pass
         except OSError:  # the owner's next read raises an error or returns the end
             self._lose()
-            return 0
+        return 0
 
     def _fits(self, data: bytes | bytearray, free_bytes: int = 0) -> bool:
         """Return whether data fits into the backlog and free_bytes are free; any data fits into an empty backlog."""

@@ -156,7 +156,9 @@ class Server:
             pending = self._pending.poll(0)  # ten times as fast as an accept() that finds no client
         if pending:
             with suppress(OSError):  # the accepting thread gets the same error, and reports it
-                self._accept_waiting()
+                for _ in range(socket.SOMAXCONN):  # bounded, because clients may keep connecting
+                    if not self._accept_one():
+                        break
 
     def begin_stop(self, farewell: bytes) -> None:
         """Make the accepting thread and every conversation end; send clients a farewell as their last message."""
@@ -188,7 +190,7 @@ class Server:
         while not self._stopping.is_set():
             arrivals.poll()
             try:
-                self._accept_waiting()
+                self._accept_one()
                 complained = False
             except OSError as error:  # out of descriptors or memory: pending clients stay in the kernel's queue
                 if not complained and not self._stopping.is_set():
@@ -203,19 +205,19 @@ class Server:
             self._accepting = False
             self._ended.notify_all()
 
-    def _accept_waiting(self) -> None:
-        """Accept the clients that have connected by now."""
-        for _ in range(socket.SOMAXCONN):  # bounded, because clients may keep connecting
+    def _accept_one(self) -> bool:
+        """Accept a client that has connected, if there is one; return whether there may be more."""
+        with self._lock:  # so that a snapshot misses no client that has left the kernel's queue
             if self._stopping.is_set():
-                return
-            with self._lock:  # so that a snapshot misses no client that has left the kernel's queue
-                try:
-                    sock, address = self._listener.accept()
-                except BlockingIOError:
-                    return
-                connection = self._admit(sock, address)
-            if connection:
-                self._begin(connection)
+                return False
+            try:
+                sock, address = self._listener.accept()
+            except BlockingIOError:
+                return False
+            connection = self._admit(sock, address)
+        if connection:
+            self._begin(connection)
+        return True
 
     def _admit(self, sock: socket.socket, address: tuple[str, int]) -> Connection | None:
         """Return a new connection, or None if no place is free or the client has left."""

@@ -1,6 +1,6 @@
 """Non-blocking sockets, plain or TLS, behind one interface: read, write, end the output.
 
-read() and write() return at once; a thread that has to wait for the socket calls poll().
+read() and write() never block. If the socket is not ready, they raise one of WOULD_BLOCK; the thread then calls poll().
 """
 
 import errno
@@ -48,27 +48,23 @@ class Stream:
         """Return the descriptor, for poll()."""
         return self._sock.fileno()
 
-    def read(self, size: int) -> bytes | None:
-        """Return at most size bytes that have arrived, b"" at the end of the input, None if nothing has arrived.
+    def read(self, size: int) -> bytes:
+        """Return at most size bytes that have arrived, or b"" at the end of the input.
 
         Raises:
+            WOULD_BLOCK: nothing has arrived.
             OSError: the connection is lost.
         """
-        try:
-            return self._sock.recv(size)
-        except BlockingIOError:
-            return None
+        return self._sock.recv(size)
 
     def write(self, data: bytes | bytearray) -> int:
         """Write as much of data as the kernel accepts now; return how many bytes that is.
 
         Raises:
+            WOULD_BLOCK: the kernel accepts nothing now.
             OSError: the connection is lost.
         """
-        try:
-            return self._sock.send(data)
-        except BlockingIOError:
-            return 0
+        return self._sock.send(data)
 
     def end_output(self) -> None:
         """Tell the peer that no more data follows; the input stays open, so that read() can discard it."""
@@ -136,23 +132,23 @@ class TlsStream(Stream):
         if 0 < len(first) < RECORD_HEAD_BYTES and first[0] != HANDSHAKE_RECORD:
             raise HandshakeFailed(errno.EPROTO, "not TLS")
 
-    def read(self, size: int) -> bytes | None:
+    def read(self, size: int) -> bytes:
         """Return what has arrived, as Stream.read() does, but up to one record more than size.
 
         Raises:
+            WOULD_BLOCK: nothing has arrived.
             OSError: the connection is lost, or was cut without close_notify.
         """
         if self._output_ended:
-            try:
-                return self._read_raw(size)
-            except BlockingIOError:
-                return None
+            return self._read_raw(size)
         data = b""
         while len(data) < size and not self.input_ended:
             try:
                 record = self._read_record()
             except WOULD_BLOCK:
-                return data or None
+                if data:
+                    return data
+                raise
             except OSError as error:
                 record = b""
                 if not self._is_reset:
@@ -180,16 +176,14 @@ class TlsStream(Stream):
         """Write what is possible now, as Stream.write() does; the next write must begin with the rest of data.
 
         Raises:
+            WOULD_BLOCK: the kernel accepts nothing now.
             OSError: the connection is lost.
         """
-        taken = 0
-        try:
-            with self._lock:
-                taken = self._tls.send(data[:RECORD_BYTES])
+        with self._lock:
+            taken = self._tls.send(data[:RECORD_BYTES])
+            with suppress(*WOULD_BLOCK):
                 while taken < len(data):
                     taken += self._tls.send(data[taken : taken + RECORD_BYTES])
-        except WOULD_BLOCK:
-            pass
         return taken
 
     def end_output(self) -> None:

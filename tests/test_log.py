@@ -83,7 +83,7 @@ def test_lines_of_many_threads_are_written_whole_and_each_threads_in_order(
 
     def write_lines(thread: int) -> None:
         for number in range(0, 1000, 2):
-            logged.write(f"{thread} {number:04}", f"{thread} {number + 1:04}")
+            logged.write(f"{thread} {number:04}\n{thread} {number + 1:04}")
 
     def read_lines(_: int) -> list[bytes]:
         return read(reader, 5000 * 7).splitlines()
@@ -99,7 +99,7 @@ def test_lines_of_many_threads_are_written_whole_and_each_threads_in_order(
 def test_flush_waits_until_every_line_is_written(log_to: UseAsOutput, pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     logged = log_to(writer)
-    logged.write(*["x"] * 1000)
+    logged.write("\n".join(["x"] * 1000))
     logged.flush(WAIT_SECONDS)
     os.set_blocking(reader, False)
     assert os.read(reader, 1 << 16) == b"x\n" * 1000
@@ -171,7 +171,7 @@ def test_after_a_write_error_the_log_writes_lines_again_and_counts_the_lost_ones
     logged.flush(WAIT_SECONDS)
     assert os.read(reader, 100) == b"before\n"
     os.close(reader)
-    logged.write("lost 1", "lost 2")
+    logged.write("lost 1\nlost 2")
     logged.flush(WAIT_SECONDS)
     logged.write("lost 3")
     logged.flush(WAIT_SECONDS)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from net.command_line import reason
 from net.connect import CannotConnect, connect
 from net.conversation import Conversation
-from net.stream import Stream, TlsStream
+from net.stream import WOULD_BLOCK, Stream, TlsStream
 from net.workers import WORKERS
 from protocol import MAX_LINE_BYTES, RoomAction, RoomStatus, harmless, room_request
 from web.websocket import CloseCode, Closing, Event, FrameReader, Opcode, close_code, close_frame, frame
@@ -228,6 +228,8 @@ class Tab:
     def _write_to_system(self) -> None:
         try:
             del self._to_system[: self._system.write(self._to_system)]
+        except WOULD_BLOCK:
+            pass
         except OSError:
             self._to_system.clear()  # the system has ended; the second thread finds out why
 
@@ -292,6 +294,8 @@ class Tab:
     def _receive_from_system(self) -> bytes | None:
         try:
             return self._system.read(FROM_SYSTEM_BYTES)
+        except WOULD_BLOCK:
+            return None
         except OSError as error:
             raise Closing(CloseCode.BAD_GATEWAY, f"The connection to the system was lost: {reason(error)}") from None
 
