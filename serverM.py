@@ -35,7 +35,7 @@ from dormitory.session import Session
 from dormitory.shared_key import load_key
 from dormitory.textfiles import Malformed, add_data_dir, explain
 from net import process
-from net.command_line import add_number, fail, host_and_port, port_number, prepare_streams, reason
+from net.command_line import add_number, fail, fail_to_write, host_and_port, port_number, prepare_streams, reason
 from net.conversation import Conversation
 from net.log import LOG
 from net.server import resolve
@@ -104,7 +104,10 @@ def ask_and_add_member(path: Path, name: str) -> int:
         return fail("Expected a password in UTF-8; nothing was written")
     except (Malformed, OSError) as error:
         return fail(explain(error))
-    print(f"{name} {'is now a member' if is_new else 'has a new password'}; a running main server needs no restart")
+    try:
+        print(f"{name} {'is now a member' if is_new else 'has a new password'}; a running main server needs no restart")
+    except OSError as error:
+        return fail_to_write(error)
     return 0
 
 

@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -12,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import Peer, at_once, run_program, run_programs, wait_until
+from conftest import Peer, at_once, python, run_program, run_programs, run_shell, wait_until
 from dorm import KINDS, Dormitory, ask
 
 from dormitory.inventory import MAX_CODES, read_inventory
@@ -372,3 +373,17 @@ def test_a_report_or_cancellation_that_fails_prints_one_line(dormitory: Dormitor
     for reservation in ("D1", "S", "S01", "17", "S1 "):
         expect_failure(administer(dormitory, "--cancel", reservation), "such as S17", repr(reservation))
     assert len(dormitory.rows("S")) == 2
+
+
+def test_a_report_or_cancellation_to_a_full_disk_or_a_closed_output_causes_no_traceback(dormitory: Dormitory) -> None:
+    with closing(sqlite3.connect(dormitory.database("S"))) as db:
+        db.executescript(EARLIER_SCHEMA)
+    for number, arguments in enumerate((("--report",), ("--report", "--csv"), ("--cancel", "S1"), ("--cancel", "S2"))):
+        command = shlex.join(python("serverS.py", "--data-dir", str(dormitory.directory), *arguments))
+        if number != 3:
+            done = run_shell(f"{command} >/dev/full")
+            assert (done.returncode, done.stderr) == (1, "The output cannot be written: No space left on device\n")
+        if number != 2:
+            done = run_shell(f"{command} >&-")
+            assert (done.returncode, done.stderr) == (0, "")
+    assert dormitory.rows("S") == []

@@ -471,3 +471,10 @@ def test_a_member_cannot_be_added_without_an_input_and_no_traceback_says_so(tmp_
     done = run_shell(f"{shlex.join(python('serverM.py', '--data-dir', str(tmp_path), '--add-member', 'carol'))} <&-")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert not (tmp_path / "member.txt").exists()
+
+
+def test_a_member_is_added_even_if_the_output_cannot_be_written_and_one_line_says_so(tmp_path: Path) -> None:
+    add_carol = shlex.join(python("serverM.py", "--data-dir", str(tmp_path), "--add-member", "carol"))
+    done = run_shell(f"{add_carol} >/dev/full", f"{PASSWORD}\n")
+    assert (done.returncode, done.stderr) == (1, "The output cannot be written: No space left on device\n")
+    assert list(read_members(tmp_path / "member.txt")) == ["carol"]
