@@ -18,9 +18,10 @@ COLUMNS = ("id", "room", "member", "time (UTC)")
 def add_administration_options(parser: argparse.ArgumentParser, letter: str) -> None:
     """Add the options for the office."""
     group = parser.add_argument_group("instead of serving, whether a server is running or not")
-    group.add_argument("--report", action="store_true", help="print all reservations and their members")
+    either = group.add_mutually_exclusive_group()
+    either.add_argument("--report", action="store_true", help="print all reservations and their members")
+    either.add_argument("--cancel", metavar="ID", help=f"cancel any member's reservation, such as {letter}17")
     group.add_argument("--csv", action="store_true", help="print the report as CSV")
-    group.add_argument("--cancel", metavar="ID", help=f"cancel any member's reservation, such as {letter}17")
 
 
 def administer(letter: str, database: Path, options: argparse.Namespace) -> int:

@@ -157,6 +157,7 @@ def test_wrong_arguments_are_answered_with_the_usage() -> None:
         ("serverM.py", "--server-s", "21000"),
         ("serverD.py", "--port", "x"),
         ("serverD.py", "--csv"),
+        ("serverD.py", "--report", "--cancel", "D1"),
     ):
         assert result.returncode == 2
         assert result.stderr.startswith("usage: ")
