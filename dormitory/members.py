@@ -6,7 +6,6 @@ cost can be raised for new passwords while the old ones keep theirs.
 
 import hashlib
 import hmac
-import os
 import random
 import re
 import secrets
@@ -163,12 +162,13 @@ def add_member(path: Path, name: str, password: str) -> bool:
     if len(password.encode()) > MAX_PASSWORD_BYTES:
         raise Malformed(f"Expected a password of at most {MAX_PASSWORD_BYTES} bytes")
     line = f"{name}, {PasswordHash.of(password)}"
-    path = Path(os.path.realpath(path))  # replacing a symbolic link would leave its target as it was
+    path = path.resolve()  # replacing a symbolic link would leave its target as it was
     with locked(path, private=True):
         is_new = not path.exists() or name not in read_members(path)
-        text = path.read_text("utf-8-sig", "surrogateescape") if path.exists() else ""
-        others = text.removesuffix("\n").split("\n") if text else []
-        lines = [line if other.partition(",")[0].strip() == name else other for other in others]
-        text = "\n".join(lines + [line] * is_new) + "\n"
+        old = path.read_text("utf-8-sig", "surrogateescape").splitlines() if path.exists() else []
+        lines = [line if other.partition(",")[0].strip() == name else other for other in old]
+        if is_new:
+            lines.append(line)
+        text = "\n".join(lines) + "\n"
         replace_file(path, text.encode(errors="surrogateescape"), private=True)
     return is_new

@@ -4,11 +4,11 @@ Each line has two fields, separated by a comma. Empty lines are ignored.
 """
 
 import argparse
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from net.files import read_file
 from net.log import LOG
 
 Content = TypeVar("Content")
@@ -37,13 +37,15 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
 def read_fields(path: Path, expected: str) -> Iterator[tuple[str, str, str]]:
     """Read a file; yield for each line its place, FILE:NUMBER, and its two fields without surrounding space.
 
+    Args:
+        path: the file.
+        expected: what each line must be, for error messages.
+
     Raises:
-        Malformed: a line does not have two fields, or this is not a file of text; the text says what is expected.
+        Malformed: a line does not have two fields.
         OSError: the file cannot be read.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise Malformed(f"{path}: not a regular file")  # opening a FIFO would block until another program writes to it
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").split("\n"), 1):
+    for number, line in enumerate(read_file(path).decode("utf-8-sig", "replace").splitlines(), 1):
         if not line.strip():
             continue
         first, comma, second = (part.strip() for part in line.partition(","))
