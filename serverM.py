@@ -64,8 +64,7 @@ def serve(options: argparse.Namespace) -> int:
         server = process.open_server(options, options.tcp_port, converse)
     except process.CannotStart as error:
         return fail(str(error))
-    warning = members.warning()
-    if warning:
+    for warning in members.warnings():
         LOG.write(warning)
     back_ends.start_search()
     return process.run(server)

@@ -94,13 +94,13 @@ class Members:
         self._logins = LoginQueue()
         self._secret = secrets.token_hex(SALT_BYTES)
 
-    def warning(self) -> str:
-        """Return a status line that names the members who still have a password that README publishes, or ""."""
-        shipped = [name for name, expected in self._file.content.items() if expected.salt.hex() in SHIPPED_SALTS]
-        if not shipped:
-            return ""
-        names = f"{' and '.join(shipped)} still {'has' if len(shipped) == 1 else 'have'}"
-        return f"Warning: {names} a published password; replace it with: serverM.py --add-member {shipped[0]}"
+    def warnings(self) -> list[str]:
+        """Return a status line for each member who still has a password that README publishes."""
+        return [
+            f"Warning: {name} still has a published password; replace it with: serverM.py --add-member {name}"
+            for name, expected in self._file.content.items()
+            if expected.salt.hex() in SHIPPED_SALTS
+        ]
 
     def check(self, user: str, password: str, address: str, has_left: Callable[[], bool]) -> bool:
         """Return whether this is a member's name and password; block until it is this address's turn.
