@@ -44,8 +44,8 @@ class PasswordHash(NamedTuple):
     @classmethod
     def of(cls, password: str) -> "PasswordHash":
         """Return the hash of a password, with a new salt."""
-        unsalted = cls(COST, BLOCK_SIZE, PARALLELISM, secrets.token_bytes(SALT_BYTES), b"")
-        return unsalted._replace(hash=unsalted.derive(password))
+        salted = cls(COST, BLOCK_SIZE, PARALLELISM, secrets.token_bytes(SALT_BYTES), b"")
+        return salted._replace(hash=salted.derive(password))
 
     @classmethod
     def parse(cls, text: str) -> "PasswordHash":
@@ -62,7 +62,7 @@ class PasswordHash(NamedTuple):
 
     def affordable(self) -> bool:
         """Return whether scrypt accepts these parameters and needs neither too much memory nor too much time."""
-        power_of_two = self.cost > 1 and self.cost & (self.cost - 1) == 0
+        power_of_two = self.cost > 1 and self.cost.bit_count() == 1
         ranges = 8 <= self.block_size <= 32 and 1 <= self.parallelism <= 16
         return power_of_two and ranges and 128 * self.cost * self.block_size < MAX_MEMORY_BYTES
 
@@ -80,9 +80,9 @@ class PasswordHash(NamedTuple):
 
 
 class Members:
-    """The members who may log in, as the file names them; it is read again when it has changed.
+    """The members and their passwords; the file is read again when it has changed.
 
-    After the constructor only the login queue's thread uses the file, so there is no lock.
+    After the constructor and warnings(), only the login queue's thread uses the file, so there is no lock.
 
     Raises:
         Malformed: a line of the file is malformed.
@@ -103,10 +103,10 @@ class Members:
         ]
 
     def check(self, user: str, password: str, address: str, has_left: Callable[[], bool]) -> bool:
-        """Return whether this is a member's name and password; block until it is this address's turn.
+        """Return whether this is a member's name and password; block until the turn of this check has come.
 
         Args:
-            user: the name; an unknown one costs as much as a wrong password.
+            user: the name; to check an unknown one takes as long as to check a wrong password.
             password: the password.
             address: the client's address.
             has_left: returns whether the client has ended its side of the connection.
@@ -122,9 +122,8 @@ class Members:
         return hmac.compare_digest(expected.derive(password), expected.hash)
 
     def _decoy(self, user: str) -> PasswordHash:
-        """Return a hash that no password matches, with the cost of a member chosen by the name."""
-        hashes = list(self._file.content.values())
-        hashes = hashes or [PasswordHash(COST, BLOCK_SIZE, PARALLELISM, bytes(SALT_BYTES), b"")]
+        """Return a hash that no password matches; its cost is that of a member, which the name determines."""
+        hashes = list(self._file.content.values()) or [PasswordHash.of("")]
         return random.Random(self._secret + user).choice(hashes)._replace(hash=bytes(HASH_BYTES))
 
 
@@ -147,9 +146,9 @@ def read_members(path: Path) -> dict[str, PasswordHash]:
 
 
 def add_member(path: Path, name: str, password: str) -> bool:
-    """Add a member to the file, or give an existing one a new password; return whether the member is new.
+    """Add a member to the file, or give an existing member a new password; return whether the member is new.
 
-    The file is replaced in one step: if this program is killed, the file holds either the old members or the new ones.
+    The file is replaced atomically: if this program is killed, the file holds either its old contents or the new ones.
 
     Raises:
         Malformed: a line of the file is malformed, or the name or the password cannot be used.
@@ -162,7 +161,7 @@ def add_member(path: Path, name: str, password: str) -> bool:
     if len(password.encode()) > MAX_PASSWORD_BYTES:
         raise Malformed(f"Expected a password of at most {MAX_PASSWORD_BYTES} bytes")
     line = f"{name}, {PasswordHash.of(password)}"
-    path = path.resolve()  # replacing a symbolic link would leave its target as it was
+    path = path.resolve()  # replace the target of a symbolic link, not the link
     with locked(path, private=True):
         is_new = not path.exists() or name not in read_members(path)
         old = path.read_text("utf-8-sig", "surrogateescape").splitlines() if path.exists() else []
