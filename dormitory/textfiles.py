@@ -18,9 +18,9 @@ class Malformed(Exception):
     """A file cannot be used; the text names the file, the line if there is one, and what was expected."""
 
 
-def explain(error: Malformed | OSError) -> str:
-    """Return the line that says what is wrong with a file."""
-    return str(error) if isinstance(error, Malformed) else f"{error.filename}: {error.strerror}"
+def explain(error: Exception) -> str:
+    """Return an error's message for a user; that of an OSError names the file."""
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
