@@ -1,4 +1,4 @@
-"""Find the dormitory's data files, and read those that people edit, again whenever they have changed.
+"""Read the data files that people edit, and read them again whenever they have changed.
 
 Each line has two fields, separated by a comma. Empty lines are ignored.
 """
@@ -15,7 +15,7 @@ Content = TypeVar("Content")
 
 
 class Malformed(Exception):
-    """A file cannot be used; the text names the file, the line if there is one, and what was expected."""
+    """A file or an argument cannot be used; the text says what was expected and, for a file, where."""
 
 
 def explain(error: Exception) -> str:
@@ -59,8 +59,12 @@ class WatchedFile(Generic[Content]):
 
     If the file can no longer be read, one status line says so, and the content read before stays in force.
 
+    Args:
+        path: the file.
+        read: returns the content of a file, or raises Malformed or OSError.
+
     Attributes:
-        content: what the reading function returned.
+        content: what `read` returned last.
 
     Raises:
         Malformed: the file is malformed.
@@ -70,7 +74,7 @@ class WatchedFile(Generic[Content]):
     def __init__(self, path: Path, read: Callable[[Path], Content]) -> None:
         self._path = path
         self._read = read
-        self._version = self._find_version()  # before reading: a later edit shows as another version
+        self._version = self._find_version()  # before reading the file, so that refresh() notices an edit meanwhile
         self.content = read(path)
 
     def refresh(self) -> None:

@@ -180,11 +180,11 @@ def test_the_default_ports_are_those_of_the_original() -> None:
 
 
 def wait_for_answer(peer: Peer, request: str, answer: str) -> None:
-    """Ask until a request has an answer; it must come within two seconds."""
+    """Repeat a request until its answer is the expected one; fail if it is not within two seconds."""
     wait_until(lambda: ask(peer, request) == answer, f"{answer} to {request}", 2.0)
 
 
-def test_an_edited_inventory_counts_within_two_seconds_and_keeps_what_is_reserved(dormitory: Dormitory) -> None:
+def test_an_edited_inventory_takes_effect_within_two_seconds_and_keeps_the_reservations(dormitory: Dormitory) -> None:
     dormitory.start("S")
     alice = dormitory.log_in("alice")
     for number in (1, 2, 3):
@@ -204,7 +204,9 @@ def test_an_edited_inventory_counts_within_two_seconds_and_keeps_what_is_reserve
     wait_for_answer(alice, "AVAILABILITY S12", "AVAILABLE 6")
 
 
-def test_an_inventory_that_becomes_wrong_is_reported_once_and_the_last_good_one_stays(dormitory: Dormitory) -> None:
+def test_an_inventory_that_becomes_malformed_is_reported_once_and_the_last_valid_one_stays_in_force(
+    dormitory: Dormitory,
+) -> None:
     dormitory.start("S")
     guest = dormitory.log_in("eve")
     file = dormitory.directory / "single.txt"
@@ -251,7 +253,7 @@ EARLIER_SCHEMA = """
 """
 
 
-def test_a_database_of_an_earlier_version_is_taken_over(dormitory: Dormitory) -> None:
+def test_a_database_of_an_earlier_version_is_upgraded(dormitory: Dormitory) -> None:
     with closing(sqlite3.connect(dormitory.database("S"))) as db:
         db.executescript(EARLIER_SCHEMA)
     dormitory.start("S")
@@ -351,7 +353,7 @@ def test_report_shows_all_reservations_whether_the_server_is_running_or_not(dorm
     assert [row[:3] for row in rows] == [["id", "room", "member"], ["S1", "S12", "alice"], ["S2", "S1", "bob"]]
 
 
-def test_cancel_deletes_any_reservation_and_a_running_server_goes_on(dormitory: Dormitory) -> None:
+def test_cancel_deletes_any_reservation_whether_the_server_is_running_or_not(dormitory: Dormitory) -> None:
     dormitory.start("S")
     alice = dormitory.log_in("alice")
     for _ in range(2):
