@@ -1,7 +1,7 @@
 """Check and change the members' passwords: member.txt has `name, scrypt-hash` on each line.
 
-A hash reads scrypt$N$r$p$SALT$HASH, the last two in hexadecimal (RFC 7914). Each hash has its own salt and cost, so the
-cost can be raised for new passwords while the old ones keep theirs.
+A hash reads scrypt$N$8$1$SALT$HASH: the parameters N, r and p of RFC 7914, then the salt and the hash in hexadecimal.
+Each hash has its own salt and cost N, so the cost can be raised for new passwords while the old ones keep theirs.
 """
 
 import hashlib
@@ -20,8 +20,10 @@ from net.files import locked, replace_file
 NAME = re.compile(r"[^\s,]{1,32}")
 MIN_PASSWORD_CHARACTERS = 8  # of new passwords
 MAX_PASSWORD_BYTES = 1000
-COST, BLOCK_SIZE, PARALLELISM = 1 << 14, 8, 1  # 16 MiB and about 40 ms
-MAX_MEMORY_BYTES = 1 << 28  # for hashes with a higher cost
+COST = 1 << 14  # of new passwords: 16 MiB and about 40 ms
+COSTS = [1 << exponent for exponent in range(1, 18)]  # scrypt requires a power of two; the highest needs 128 MiB
+MAX_MEMORY_BYTES = 1 << 28
+BLOCK_SIZE, PARALLELISM = 8, 1
 SALT_BYTES = 16
 HASH_BYTES = 32
 SHIPPED_SALTS = ("e7ddbf07b1aa11e99c978605aa783dcb", "b3ae45f2a0c0dd591d39706174ceaddc")  # in the published member.txt
@@ -29,42 +31,33 @@ LINE_FORM = '"name, scrypt-hash" as serverM.py --add-member writes it'
 
 
 class PasswordHash(NamedTuple):
-    """The salt, the cost and the hash that are stored instead of a password."""
+    """The cost, the salt and the hash that are stored instead of a password."""
 
     cost: int
-    block_size: int
-    parallelism: int
     salt: bytes
     hash: bytes
 
     def __str__(self) -> str:
-        cost = f"{self.cost}${self.block_size}${self.parallelism}"
-        return f"scrypt${cost}${self.salt.hex()}${self.hash.hex()}"
+        return f"scrypt${self.cost}${BLOCK_SIZE}${PARALLELISM}${self.salt.hex()}${self.hash.hex()}"
 
     @classmethod
     def of(cls, password: str) -> "PasswordHash":
         """Return the hash of a password, with a new salt."""
-        salted = cls(COST, BLOCK_SIZE, PARALLELISM, secrets.token_bytes(SALT_BYTES), b"")
+        salted = cls(COST, secrets.token_bytes(SALT_BYTES), b"")
         return salted._replace(hash=salted.derive(password))
 
     @classmethod
     def parse(cls, text: str) -> "PasswordHash":
-        """Return the hash that a text such as scrypt$16384$8$1$SALT$HASH contains.
+        """Return the hash that str() has turned into this text.
 
         Raises:
-            ValueError: the text has another form, or the hash would need more memory than is allowed.
+            ValueError: the text has another form, or the cost is not one of COSTS.
         """
-        name, cost, block_size, parallelism, salt, digest = text.split("$")
-        parsed = cls(int(cost), int(block_size), int(parallelism), bytes.fromhex(salt), bytes.fromhex(digest))
-        if name != "scrypt" or len(parsed.hash) != HASH_BYTES or not parsed.affordable():
+        _, cost, _, _, salt, digest = text.split("$")
+        parsed = cls(int(cost), bytes.fromhex(salt), bytes.fromhex(digest))
+        if str(parsed) != text or parsed.cost not in COSTS or len(parsed.hash) != HASH_BYTES:
             raise ValueError("not a supported scrypt hash")
         return parsed
-
-    def affordable(self) -> bool:
-        """Return whether scrypt accepts these parameters and needs neither too much memory nor too much time."""
-        power_of_two = self.cost > 1 and self.cost.bit_count() == 1
-        ranges = 8 <= self.block_size <= 32 and 1 <= self.parallelism <= 16
-        return power_of_two and ranges and 128 * self.cost * self.block_size < MAX_MEMORY_BYTES
 
     def derive(self, password: str) -> bytes:
         """Return the hash of a password with this salt and cost; scrypt releases the GIL."""
@@ -72,9 +65,9 @@ class PasswordHash(NamedTuple):
             password.encode(),
             salt=self.salt,
             n=self.cost,
-            r=self.block_size,
-            p=self.parallelism,
-            maxmem=2 * MAX_MEMORY_BYTES,
+            r=BLOCK_SIZE,
+            p=PARALLELISM,
+            maxmem=MAX_MEMORY_BYTES,
             dklen=HASH_BYTES,
         )
 

@@ -54,6 +54,7 @@ def log_in(peer: Peer, user: str, password: str) -> str:
         (f"alice, {cheap_hash('x')[:-2]}\n", 1),
         (f"alice, {cheap_hash('x').replace('$2$', '$3$')}\n", 1),
         (f"alice, {cheap_hash('x').replace('$2$', '$1073741824$')}\n", 1),
+        (f"alice, {cheap_hash('x').replace('$8$1$', '$8$1000000000$')}\n", 1),
         (f"alice liddell, {cheap_hash('x')}\n", 1),
     ],
 )
