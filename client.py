@@ -57,8 +57,8 @@ quit             leave"""
 ACTIONS = {"availability": "AVAILABILITY", "reservation": "RESERVE", "reserve": "RESERVE"}  # the request for each word
 TITLES = {"ROOMS": "Rooms, and how many are left:", "RESERVATIONS": "Your reservations:"}
 ADVICE = {  # by request, after TRY_LATER
-    "RESERVE": "Try later, but first see with mine whether the room was reserved.",
-    "CANCEL": "Try later, but first see with mine whether the reservation was cancelled.",
+    "RESERVE": "Try later, but first type mine to see whether the room was reserved.",
+    "CANCEL": "Try later, but first type mine to see whether the reservation was cancelled.",
 }
 
 

@@ -1,4 +1,4 @@
-"""Report and cancel the reservations of one kind of room for an office, whether the back end is running or not."""
+"""Report all reservations of one kind of room, or cancel one of them, whether the back end is running or not."""
 
 import argparse
 import csv
@@ -11,12 +11,12 @@ from dormitory.textfiles import Malformed
 from dormitory.wire import RESERVATION_ID
 from net.command_line import fail_to_write, prepare_streams
 
-BUSY_SECONDS = 5.0  # how long to wait while a back end is writing
+BUSY_SECONDS = 5.0  # how long to wait while the back end is writing
 COLUMNS = ("id", "room", "member", "time (UTC)")
 
 
 def add_administration_options(parser: argparse.ArgumentParser, letter: str) -> None:
-    """Add the options for the office."""
+    """Add --report, --csv and --cancel, which the dormitory's office uses."""
     group = parser.add_argument_group("instead of serving, whether a server is running or not")
     either = group.add_mutually_exclusive_group()
     either.add_argument("--report", action="store_true", help="print all reservations and their members")

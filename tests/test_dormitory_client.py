@@ -143,8 +143,8 @@ def test_a_silent_back_end_is_reported_with_advice_that_fits_the_request(dormito
     assert play(dormitory, "alice", PASSWORDS["alice"], *answers)[1] == [
         "Welcome, member alice.",
         f"{later}.",
-        f"{later}, but first see with mine whether the room was reserved.",
-        f"{later}, but first see with mine whether the reservation was cancelled.",
+        f"{later}, but first type mine to see whether the room was reserved.",
+        f"{later}, but first type mine to see whether the reservation was cancelled.",
         *("Rooms, and how many are left:", "  D1          2", silent, "Server U does not answer."),
         silent,
         *("Rooms, and how many are left:", "  D1          2"),
