@@ -71,11 +71,7 @@ class Quit(EOFError):
 
 
 class MainServer:
-    """The connection to the main server.
-
-    Args:
-        sock: the connection.
-    """
+    """The connection to the main server."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._lines = ServerLines(sock, REPLY_SECONDS)
