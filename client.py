@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """The dormitory's client: it asks the user for requests, sends them to the main server, and explains the replies.
 
-It asks for a user name and a password (Enter alone: guest). Then it repeats two questions: for a room's code, and for
-availability or reservation. The user may answer both at once (`S233 r`, `reserve S233`), or type list, list S, mine,
-cancel ID, help or quit, in upper or lower case. Every question accepts help and quit.
+It asks for a user name and a password (Enter alone: guest). Then it repeats two questions: for a room's code, and
+whether the user wants its availability or a reservation. The user may answer both at once (`S233 r`, `reserve S233`),
+or type list, list S, mine, cancel ID, help or quit, in upper or lower case. Every question accepts help and quit.
 
-If standard input is not a terminal, the client shows no questions and reads the answers, also the password, from there,
-one from each line. The exit status is 0 if the answers ended, 1 if the server was lost or the login was refused.
+If standard input is not a terminal, the client shows no questions and reads each answer, even the password, from a line
+of it. The exit status is 0 after quit or at the end of the answers, 1 if the login was refused or the server was lost.
 """
 
 import os
@@ -18,6 +18,7 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPAT
 
 import argparse
 import getpass
+import logging
 import socket
 import time
 from collections.abc import Callable
@@ -33,7 +34,7 @@ with suppress(ImportError):  # not every Python is built with it
     import readline  # noqa: F401  gives input() line editing and a history
 
 PORT = 25000
-REPLY_SECONDS = 10.0  # the server answers within about five
+REPLY_SECONDS = 10.0  # the server replies within about five seconds
 MAX_SHOWN_CHARACTERS = 200  # of a reply, with --verbose
 MAX_REFUSED_LOGINS = 5  # then the server closes the connection
 LOGIN_RETRIES = 2
@@ -53,34 +54,28 @@ mine             your reservations
 cancel S17       cancel one of them
 help             this text
 quit             leave"""
-ACTIONS = {"availability": "AVAILABILITY", "reservation": "RESERVE", "reserve": "RESERVE"}  # words: requests
+ACTIONS = {"availability": "AVAILABILITY", "reservation": "RESERVE", "reserve": "RESERVE"}  # the request for each word
 TITLES = {"ROOMS": "Rooms, and how many are left:", "RESERVATIONS": "Your reservations:"}
 ADVICE = {  # by request, after TRY_LATER
-    "RESERVE": "Try later, but first see with mine whether the room was reserved.",
-    "CANCEL": "Try later, but first see with mine whether the reservation was cancelled.",
+    "RESERVE": "Try later, but first type mine to see whether the room was reserved.",
+    "CANCEL": "Try later, but first type mine to see whether the reservation was cancelled.",
 }
 
 
 class Failed(Exception):
-    """The login was refused, or the main server closed the connection; the text says so to the user."""
+    """The login was refused, or the main server closed the connection; the text is for the user."""
 
 
 class Quit(EOFError):
-    """The user has typed quit; this counts as the end of the answers."""
+    """The user has typed quit, which counts as the end of the answers."""
 
 
 class MainServer:
-    """The connection to the main server.
+    """The connection to the main server."""
 
-    Args:
-        sock: the connection.
-        verbose: whether to report each step on standard error.
-    """
-
-    def __init__(self, sock: socket.socket, verbose: bool) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self._lines = ServerLines(sock, REPLY_SECONDS)
         self._port = sock.getsockname()[1]
-        self._verbose = verbose
 
     def ask(self, request: str) -> tuple[str, str]:
         """Send a request; return the status word of the reply, and the rest of the reply.
@@ -89,18 +84,16 @@ class MainServer:
             ConnectionLost: no reply came.
             Failed: the server closed the connection.
         """
-        word, _, rest = request.partition(" ")
-        is_login = word == "LOGIN"
+        command, _, rest = request.partition(" ")
+        is_login = command == "LOGIN"
         self._lines.send(request.encode(errors="replace") + b"\n")
-        self._narrate(f"Authentication request of {rest.split()[0]} sent" if is_login else f"Request sent: {request}")
+        logging.info(f"Authentication request of {rest.split()[0]} sent" if is_login else f"Request sent: {request}")
         line = self.read_line()
-        if not line:
+        word, _, rest = line.partition(" ")
+        if not word.isupper():  # the connection has ended, perhaps after a sentence that says why
             raise Failed(closed(line))
         received = "Result of the authentication" if is_login else "Response"
-        self._narrate(f"{received} received over TCP with port {self._port}: {line[:MAX_SHOWN_CHARACTERS]}")
-        word, _, rest = line.partition(" ")
-        if not word.isupper():  # not a reply, but a sentence that says why the server closes the connection
-            raise Failed(closed(line))
+        logging.info(f"{received} received over TCP with port {self._port}: {line[:MAX_SHOWN_CHARACTERS]}")
         return word, rest
 
     def read_line(self) -> str:
@@ -110,10 +103,6 @@ class MainServer:
             ConnectionLost: the connection is lost.
         """
         return harmless(self._lines.read_line() or b"")
-
-    def _narrate(self, text: str) -> None:
-        if self._verbose:
-            print(text, file=sys.stderr, flush=True)
 
 
 def closed(sentence: str) -> str:
@@ -191,7 +180,7 @@ def ask_password() -> str:
 
 
 def send_login(server: MainServer, name: str, password: str) -> tuple[str, str]:
-    """Return the reply to a login; if the server is too busy, try again, LOGIN_RETRIES times."""
+    """Return the reply to a login; while the server is too busy, try again, up to LOGIN_RETRIES times."""
     request = f"LOGIN {name} {password}" if password else f"LOGIN {name}"
     for _ in range(LOGIN_RETRIES):
         word, rest = server.ask(request)
@@ -228,9 +217,9 @@ def carry_out(server: MainServer, words: list[str]) -> str:
 
 
 def action_of(word: str) -> str:
-    """Return AVAILABILITY or RESERVE if a word of ACTIONS begins with this one, else ""."""
+    """Return the request whose word in ACTIONS begins with this word; "" if there is none."""
     for name, action in ACTIONS.items():
-        if name.startswith(word.lower()):
+        if word and name.startswith(word.lower()):
             return action
     return ""
 
@@ -238,14 +227,17 @@ def action_of(word: str) -> str:
 def ask_action() -> str:
     """Ask whether the user wants availability or a reservation; return AVAILABILITY or RESERVE."""
     while True:
-        answer = ask("Availability or reservation? ", HELP).strip()
-        if answer and action_of(answer):
-            return action_of(answer)
+        action = action_of(ask("Availability or reservation? ", HELP).strip())
+        if action:
+            return action
         print("Please answer availability or reservation.")
 
 
 def ask_about_room(server: MainServer, action: str, code: str) -> str:
-    """Send a request for a room; return the text for the user. The code may be typed in lower case."""
+    """Send a request for a room; return the text for the user.
+
+    Codes are case-sensitive, but the user may type one in lower case: both possible spellings are tried.
+    """
     for spelling in dict.fromkeys((code[0].upper() + code[1:], code.upper())):
         word, rest = server.ask(f"{action} {spelling}")
         if word != "UNKNOWN_ROOM":
@@ -284,9 +276,9 @@ def table(title: str, pairs: str) -> str:
     fields = [pair.partition("=") for pair in pairs.split()]
     rows = [f"  {first:<12}{second}" for first, _, second in fields if second != "?"]
     silent = [f"Server {first} does not answer." for first, _, second in fields if second == "?"]
-    if not rows and not silent:
+    if not fields:
         return f"{title} none."
-    return "\n".join([title] * bool(rows) + rows + silent)
+    return "\n".join(([title, *rows] if rows else []) + silent)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -299,11 +291,10 @@ def run(options: argparse.Namespace) -> int:
             return fail(f"{error.filename}: {error.strerror}")
         if not password:
             return fail(f"{options.password_file}:1: expected a password")
-    if options.verbose:
-        print("The client is up and running", file=sys.stderr)
+    logging.info("The client is up and running")
     try:
         with connect(options.host, options.port, options) as sock:
-            server = MainServer(sock, options.verbose)
+            server = MainServer(sock)
             log_in(server, options.user, password)
             converse(server)
     except (CannotConnect, Failed) as error:
@@ -346,6 +337,7 @@ def main() -> int:
     """Run the client; return its exit status."""
     options = parse_options()
     prepare_streams()
+    logging.basicConfig(format="%(message)s", level=logging.INFO if options.verbose else logging.WARNING)
     try:
         return run(options)
     except OSError as error:

@@ -10,8 +10,5 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPAT
 
 from dormitory import backend
 
-LETTER = "D"
-PORT = 22000
-
 if __name__ == "__main__":
-    sys.exit(backend.main(LETTER, PORT))
+    sys.exit(backend.main(letter="D", port=22000))

@@ -10,10 +10,10 @@
     LIST, or LIST S       ROOMS S233=6 S301=8 ...
     QUIT
 
-Before LOGIN the reply to every request is DENIED. If a back end does not answer, the reply is TRY_LATER; to MINE and
-LIST it has S=? for that kind of room. The reply to any other line is INVALID. The first letter of a room's code, or of
-a reservation's id, names the back end. dormitory/session.py answers clients, backend_client.py asks back ends, and
-members.py checks passwords.
+Before LOGIN, the reply to every request is DENIED. If a back end does not answer, the reply is TRY_LATER; the replies
+to MINE and LIST then have S=? for that kind of room. The reply to any other line is INVALID. The first letter of a
+room's code, or of a reservation's id, names the back end. dormitory/session.py answers clients, backend_client.py asks
+back ends, and members.py checks passwords.
 """
 
 import os
@@ -35,7 +35,7 @@ from dormitory.session import Session
 from dormitory.shared_key import load_key
 from dormitory.textfiles import Malformed, add_data_dir, explain
 from net import process
-from net.command_line import add_number, fail, host_and_port, port_number, prepare_streams, reason
+from net.command_line import add_number, fail, fail_to_write, host_and_port, port_number, prepare_streams, reason
 from net.conversation import Conversation
 from net.log import LOG
 from net.server import resolve
@@ -53,29 +53,28 @@ def serve(options: argparse.Namespace) -> int:
     try:
         members = Members(options.data_dir / MEMBER_FILE)
         back_ends = BackEnds(back_end_addresses(options), load_key(options.data_dir))
-    except (Malformed, OSError) as error:
+        server = process.open_server(
+            options, options.tcp_port, lambda client: converse(client, members, back_ends, options)
+        )
+    except (process.CannotStart, Malformed, OSError) as error:
         return fail(explain(error))
-
-    def converse(client: Conversation) -> None:
-        client.allow(options.login_seconds, f"No LOGIN within {options.login_seconds} seconds", restarts=False)
-        Session(client, members, back_ends, options.idle_seconds).run()
-
-    try:
-        server = process.open_server(options, options.tcp_port, converse)
-    except process.CannotStart as error:
-        return fail(str(error))
-    warning = members.warning()
-    if warning:
+    for warning in members.warnings():
         LOG.write(warning)
     back_ends.start_search()
     return process.run(server)
 
 
+def converse(client: Conversation, members: Members, back_ends: BackEnds, options: argparse.Namespace) -> None:
+    """Answer the requests of one client, which must log in before --login-seconds have passed."""
+    client.allow(options.login_seconds, f"No LOGIN within {options.login_seconds} seconds", restarts=False)
+    Session(client, members, back_ends, options.idle_seconds).run()
+
+
 def back_end_addresses(options: argparse.Namespace) -> dict[str, tuple[int, Any]]:
-    """Return the family and the address of each back end.
+    """Return the family and the address of each back end, by letter.
 
     Raises:
-        Malformed: a host is unknown.
+        process.CannotStart: a host is unknown.
     """
     addresses = {}
     for letter in BACK_END_PORTS:
@@ -83,12 +82,12 @@ def back_end_addresses(options: argparse.Namespace) -> dict[str, tuple[int, Any]
         try:
             addresses[letter] = resolve(host, port, socket.SOCK_DGRAM)
         except OSError as error:
-            raise Malformed(f"Cannot find the host of Server {letter}, {host}: {reason(error)}") from error
+            raise process.CannotStart(f"Cannot find the host of Server {letter}, {host}: {reason(error)}") from error
     return addresses
 
 
 def ask_and_add_member(path: Path, name: str) -> int:
-    """Ask for a member's new password and write it to the file of members; return the exit status of the program."""
+    """Ask for a new password and write it to the file of members; return the exit status of the program."""
     prepare_streams()
     try:
         if sys.stdin.isatty():
@@ -104,7 +103,10 @@ def ask_and_add_member(path: Path, name: str) -> int:
         return fail("Expected a password in UTF-8; nothing was written")
     except (Malformed, OSError) as error:
         return fail(explain(error))
-    print(f"{name} {'is now a member' if is_new else 'has a new password'}; a running main server needs no restart")
+    try:
+        print(f"{name} {'is now a member' if is_new else 'has a new password'}; a running main server needs no restart")
+    except OSError as error:
+        return fail_to_write(error)
     return 0
 
 

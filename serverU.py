@@ -10,8 +10,5 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPAT
 
 from dormitory import backend
 
-LETTER = "U"
-PORT = 23000
-
 if __name__ == "__main__":
-    sys.exit(backend.main(LETTER, PORT))
+    sys.exit(backend.main(letter="U", port=23000))

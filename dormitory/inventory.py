@@ -10,7 +10,7 @@ MAX_CODES = 10_000
 
 
 def read_inventory(path: Path, letter: str) -> dict[str, int]:
-    """Return how many rooms there are of each code, in the order of the file.
+    """Return the number of rooms by code, in the order of the file.
 
     Raises:
         Malformed: a line is not `code, count`, a code appears twice, or there are more than MAX_CODES.

@@ -1,10 +1,10 @@
 """Run password checks one at a time, so that clients who guess passwords cannot lock members out.
 
-A check is slow and needs memory on purpose. One thread runs all checks, which bounds the memory to that of one check
-and leaves the other processors to the back ends. The clients' addresses take turns (round robin).
+A check is slow and needs memory on purpose. A single thread runs all checks: together they need the memory of one, and
+at most one processor. The clients' addresses take turns (round robin).
 
-A client that has ended its side may have closed the connection, or may still read (as `nc -N` does). TCP does not tell
-which before something is sent, so the queue does not drop the check of such a client; it runs when no other waits.
+A client that has ended its side of the connection may still read, as `nc -N` does, or may have left. The server cannot
+tell before it sends something, so the queue runs the check of such a client, but only when no other check waits.
 """
 
 import threading
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from net.process import use_all_processors
 
 MAX_WAIT_SECONDS = 5.0
-MAX_WAIT_AFTER_END_SECONDS = 1.0  # of a client that has ended its side: most likely it does not read the reply
+MAX_WAIT_AFTER_END_SECONDS = 1.0  # for a client that has ended its side, and so has most likely left
 FIRST_ESTIMATE_SECONDS = 0.05  # the duration of a check until one has been measured
 
 
@@ -41,7 +41,7 @@ class _Check:
     has_left: Callable[[], bool]
     round: int
     gone: bool
-    result: "Future[bool]" = field(default_factory=Future)
+    result: Future[bool] = field(default_factory=Future)
 
     @property
     def priority(self) -> tuple[bool, int]:
@@ -57,10 +57,10 @@ class LoginQueue:
         self._round = 0  # of the check that was started last
         self._seconds = FIRST_ESTIMATE_SECONDS  # the duration of the last check
         self._thread = ThreadPoolExecutor(1, "passwords")
-        self._thread.submit(use_all_processors)  # hundreds of busy connections leave little of the one that they share
+        self._thread.submit(use_all_processors)  # busy connections could fill the one that they share
 
     def run(self, verify: Callable[[], bool], address: str, has_left: Callable[[], bool]) -> bool:
-        """Run a check in its turn and return its result; block until then, at most MAX_WAIT_SECONDS.
+        """Run a check in its turn and return its result; wait at most MAX_WAIT_SECONDS for the turn.
 
         Args:
             verify: the check.
@@ -91,18 +91,18 @@ class LoginQueue:
 
     def _run_next(self) -> None:
         check = self._take_next()
-        if check is None:  # its client has been told to try later
+        if check is None:  # a check was given up, so there are fewer checks than calls of this method
             return
         began = time.monotonic()
         try:
             check.result.set_result(check.verify())
-        except Exception as error:  # such as MemoryError: it belongs to the thread that waits for the result
+        except Exception as error:  # such as MemoryError: pass it on to the thread that waits for the result
             check.result.set_exception(error)
         with self._lock:
             self._seconds = time.monotonic() - began
 
     def _take_next(self) -> _Check | None:
-        """Take the check whose turn it is out of the queue, if one waits."""
+        """Remove the check whose turn it is from the queue and return it; return None if no check waits."""
         with self._lock:
             for check in self._waiting:
                 check.gone = check.gone or check.has_left()

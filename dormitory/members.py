@@ -1,12 +1,11 @@
 """Check and change the members' passwords: member.txt has `name, scrypt-hash` on each line.
 
-A hash reads scrypt$N$r$p$SALT$HASH, the last two in hexadecimal (RFC 7914). Each hash has its own salt and cost, so the
-cost can be raised for new passwords while the old ones keep theirs.
+A hash reads scrypt$N$8$1$SALT$HASH: the parameters N, r and p of RFC 7914, then the salt and the hash in hexadecimal.
+Each hash has its own salt and cost N, so the cost can be raised for new passwords while the old ones keep theirs.
 """
 
 import hashlib
 import hmac
-import os
 import random
 import re
 import secrets
@@ -21,8 +20,10 @@ from net.files import locked, replace_file
 NAME = re.compile(r"[^\s,]{1,32}")
 MIN_PASSWORD_CHARACTERS = 8  # of new passwords
 MAX_PASSWORD_BYTES = 1000
-COST, BLOCK_SIZE, PARALLELISM = 1 << 14, 8, 1  # 16 MiB and about 40 ms
-MAX_MEMORY_BYTES = 1 << 28  # for hashes with a higher cost
+COST = 1 << 14  # of new passwords: 16 MiB and about 40 ms
+COSTS = [1 << exponent for exponent in range(1, 18)]  # scrypt requires a power of two; the highest needs 128 MiB
+MAX_MEMORY_BYTES = 1 << 28
+BLOCK_SIZE, PARALLELISM = 8, 1
 SALT_BYTES = 16
 HASH_BYTES = 32
 SHIPPED_SALTS = ("e7ddbf07b1aa11e99c978605aa783dcb", "b3ae45f2a0c0dd591d39706174ceaddc")  # in the published member.txt
@@ -30,42 +31,33 @@ LINE_FORM = '"name, scrypt-hash" as serverM.py --add-member writes it'
 
 
 class PasswordHash(NamedTuple):
-    """The salt, the cost and the hash that are stored instead of a password."""
+    """The cost, the salt and the hash that are stored instead of a password."""
 
     cost: int
-    block_size: int
-    parallelism: int
     salt: bytes
     hash: bytes
 
     def __str__(self) -> str:
-        cost = f"{self.cost}${self.block_size}${self.parallelism}"
-        return f"scrypt${cost}${self.salt.hex()}${self.hash.hex()}"
+        return f"scrypt${self.cost}${BLOCK_SIZE}${PARALLELISM}${self.salt.hex()}${self.hash.hex()}"
 
     @classmethod
     def of(cls, password: str) -> "PasswordHash":
         """Return the hash of a password, with a new salt."""
-        unsalted = cls(COST, BLOCK_SIZE, PARALLELISM, secrets.token_bytes(SALT_BYTES), b"")
-        return unsalted._replace(hash=unsalted.derive(password))
+        salted = cls(COST, secrets.token_bytes(SALT_BYTES), b"")
+        return salted._replace(hash=salted.derive(password))
 
     @classmethod
     def parse(cls, text: str) -> "PasswordHash":
-        """Return the hash that a text such as scrypt$16384$8$1$SALT$HASH contains.
+        """Return the hash that str() has turned into this text.
 
         Raises:
-            ValueError: the text has another form, or the hash would need more memory than is allowed.
+            ValueError: the text has another form, or the cost is not one of COSTS.
         """
-        name, cost, block_size, parallelism, salt, digest = text.split("$")
-        parsed = cls(int(cost), int(block_size), int(parallelism), bytes.fromhex(salt), bytes.fromhex(digest))
-        if name != "scrypt" or len(parsed.hash) != HASH_BYTES or not parsed.affordable():
+        _, cost, _, _, salt, digest = text.split("$")
+        parsed = cls(int(cost), bytes.fromhex(salt), bytes.fromhex(digest))
+        if str(parsed) != text or parsed.cost not in COSTS or len(parsed.hash) != HASH_BYTES:
             raise ValueError("not a supported scrypt hash")
         return parsed
-
-    def affordable(self) -> bool:
-        """Return whether scrypt accepts these parameters and needs neither too much memory nor too much time."""
-        power_of_two = self.cost > 1 and self.cost & (self.cost - 1) == 0
-        ranges = 8 <= self.block_size <= 32 and 1 <= self.parallelism <= 16
-        return power_of_two and ranges and 128 * self.cost * self.block_size < MAX_MEMORY_BYTES
 
     def derive(self, password: str) -> bytes:
         """Return the hash of a password with this salt and cost; scrypt releases the GIL."""
@@ -73,17 +65,17 @@ class PasswordHash(NamedTuple):
             password.encode(),
             salt=self.salt,
             n=self.cost,
-            r=self.block_size,
-            p=self.parallelism,
-            maxmem=2 * MAX_MEMORY_BYTES,
+            r=BLOCK_SIZE,
+            p=PARALLELISM,
+            maxmem=MAX_MEMORY_BYTES,
             dklen=HASH_BYTES,
         )
 
 
 class Members:
-    """The members who may log in, as the file names them; it is read again when it has changed.
+    """The members and their passwords; the file is read again when it has changed.
 
-    After the constructor only the login queue's thread uses the file, so there is no lock.
+    After the constructor and warnings(), only the login queue's thread uses the file, so there is no lock.
 
     Raises:
         Malformed: a line of the file is malformed.
@@ -95,19 +87,19 @@ class Members:
         self._logins = LoginQueue()
         self._secret = secrets.token_hex(SALT_BYTES)
 
-    def warning(self) -> str:
-        """Return a status line that names the members who still have a password that README publishes, or ""."""
-        shipped = [name for name, expected in self._file.content.items() if expected.salt.hex() in SHIPPED_SALTS]
-        if not shipped:
-            return ""
-        names = f"{' and '.join(shipped)} still {'has' if len(shipped) == 1 else 'have'}"
-        return f"Warning: {names} a published password; replace it with: serverM.py --add-member {shipped[0]}"
+    def warnings(self) -> list[str]:
+        """Return a status line for each member who still has a password that README publishes."""
+        return [
+            f"Warning: {name} still has a published password; replace it with: serverM.py --add-member {name}"
+            for name, expected in self._file.content.items()
+            if expected.salt.hex() in SHIPPED_SALTS
+        ]
 
     def check(self, user: str, password: str, address: str, has_left: Callable[[], bool]) -> bool:
-        """Return whether this is a member's name and password; block until it is this address's turn.
+        """Return whether this is a member's name and password; block until the turn of this check has come.
 
         Args:
-            user: the name; an unknown one costs as much as a wrong password.
+            user: the name; to check an unknown one takes as long as to check a wrong password.
             password: the password.
             address: the client's address.
             has_left: returns whether the client has ended its side of the connection.
@@ -123,9 +115,8 @@ class Members:
         return hmac.compare_digest(expected.derive(password), expected.hash)
 
     def _decoy(self, user: str) -> PasswordHash:
-        """Return a hash that no password matches, with the cost of a member chosen by the name."""
-        hashes = list(self._file.content.values())
-        hashes = hashes or [PasswordHash(COST, BLOCK_SIZE, PARALLELISM, bytes(SALT_BYTES), b"")]
+        """Return a hash that no password matches; its cost is that of a member, which the name determines."""
+        hashes = list(self._file.content.values()) or [PasswordHash.of("")]
         return random.Random(self._secret + user).choice(hashes)._replace(hash=bytes(HASH_BYTES))
 
 
@@ -148,9 +139,9 @@ def read_members(path: Path) -> dict[str, PasswordHash]:
 
 
 def add_member(path: Path, name: str, password: str) -> bool:
-    """Add a member to the file, or give an existing one a new password; return whether the member is new.
+    """Add a member to the file, or give an existing member a new password; return whether the member is new.
 
-    The file is replaced in one step: if this program is killed, the file holds either the old members or the new ones.
+    The file is replaced atomically: if this program is killed, the file holds either its old contents or the new ones.
 
     Raises:
         Malformed: a line of the file is malformed, or the name or the password cannot be used.
@@ -163,12 +154,13 @@ def add_member(path: Path, name: str, password: str) -> bool:
     if len(password.encode()) > MAX_PASSWORD_BYTES:
         raise Malformed(f"Expected a password of at most {MAX_PASSWORD_BYTES} bytes")
     line = f"{name}, {PasswordHash.of(password)}"
-    path = Path(os.path.realpath(path))  # replacing a symbolic link would leave its target as it was
+    path = path.resolve()  # replace the target of a symbolic link, not the link
     with locked(path, private=True):
         is_new = not path.exists() or name not in read_members(path)
-        text = path.read_text("utf-8-sig", "surrogateescape") if path.exists() else ""
-        others = text.removesuffix("\n").split("\n") if text else []
-        lines = [line if other.partition(",")[0].strip() == name else other for other in others]
-        text = "\n".join(lines + [line] * is_new) + "\n"
+        old = path.read_text("utf-8-sig", "surrogateescape").splitlines() if path.exists() else []
+        lines = [line if other.partition(",")[0].strip() == name else other for other in old]
+        if is_new:
+            lines.append(line)
+        text = "\n".join(lines) + "\n"
         replace_file(path, text.encode(errors="surrogateescape"), private=True)
     return is_new

@@ -1,26 +1,26 @@
-"""Find the dormitory's data files, and read those that people edit, again whenever they have changed.
+"""Read the data files that people edit, and read them again whenever they have changed.
 
 Each line has two fields, separated by a comma. Empty lines are ignored.
 """
 
 import argparse
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from net.files import read_file
 from net.log import LOG
 
 Content = TypeVar("Content")
 
 
 class Malformed(Exception):
-    """A file cannot be used; the text names the file, the line if there is one, and what was expected."""
+    """A file or an argument cannot be used; the text says what was expected and, for a file, where."""
 
 
-def explain(error: Malformed | OSError) -> str:
-    """Return the line that says what is wrong with a file."""
-    return str(error) if isinstance(error, Malformed) else f"{error.filename}: {error.strerror}"
+def explain(error: Exception) -> str:
+    """Return an error's message for a user; that of an OSError names the file."""
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
@@ -37,13 +37,15 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
 def read_fields(path: Path, expected: str) -> Iterator[tuple[str, str, str]]:
     """Read a file; yield for each line its place, FILE:NUMBER, and its two fields without surrounding space.
 
+    Args:
+        path: the file.
+        expected: what each line must be, for error messages.
+
     Raises:
-        Malformed: a line does not have two fields, or this is not a file of text; the text says what is expected.
+        Malformed: a line does not have two fields.
         OSError: the file cannot be read.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise Malformed(f"{path}: not a regular file")  # opening a FIFO would block until another program writes to it
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").split("\n"), 1):
+    for number, line in enumerate(read_file(path).decode("utf-8-sig", "replace").splitlines(), 1):
         if not line.strip():
             continue
         first, comma, second = (part.strip() for part in line.partition(","))
@@ -57,8 +59,12 @@ class WatchedFile(Generic[Content]):
 
     If the file can no longer be read, one status line says so, and the content read before stays in force.
 
+    Args:
+        path: the file.
+        read: returns the content of a file, or raises Malformed or OSError.
+
     Attributes:
-        content: what the reading function returned.
+        content: what `read` returned last.
 
     Raises:
         Malformed: the file is malformed.
@@ -68,7 +74,7 @@ class WatchedFile(Generic[Content]):
     def __init__(self, path: Path, read: Callable[[Path], Content]) -> None:
         self._path = path
         self._read = read
-        self._version = self._find_version()  # before reading: a later edit shows as another version
+        self._version = self._find_version()  # before reading the file, so that refresh() notices an edit meanwhile
         self.content = read(path)
 
     def refresh(self) -> None:

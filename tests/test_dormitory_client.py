@@ -31,7 +31,7 @@ def play(dormitory: Dormitory, *answers: str, options: tuple[str, ...] = ()) -> 
 
 @contextmanager
 def main_server(*replies: str, resets: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """Give the port of a server that sends these replies, one for each line, and then closes; and the lines."""
+    """Run a server that answers each line with the next reply, and then closes; yield its port, and the lines."""
     lines: list[str] = []
 
     def talk(connection: socket.socket) -> None:
@@ -143,8 +143,8 @@ def test_a_silent_back_end_is_reported_with_advice_that_fits_the_request(dormito
     assert play(dormitory, "alice", PASSWORDS["alice"], *answers)[1] == [
         "Welcome, member alice.",
         f"{later}.",
-        f"{later}, but first see with mine whether the room was reserved.",
-        f"{later}, but first see with mine whether the reservation was cancelled.",
+        f"{later}, but first type mine to see whether the room was reserved.",
+        f"{later}, but first type mine to see whether the reservation was cancelled.",
         *("Rooms, and how many are left:", "  D1          2", silent, "Server U does not answer."),
         silent,
         *("Rooms, and how many are left:", "  D1          2"),
@@ -234,7 +234,7 @@ def test_the_sentence_that_the_server_sends_before_it_closes_is_shown(
         assert terminal.wait() == 1
 
 
-def test_the_last_sentence_of_a_connection_that_was_reset_is_shown(run: Start) -> None:
+def test_the_last_sentence_before_a_reset_is_shown(run: Start) -> None:
     with main_server("GUEST eve\nIdle for 900 seconds\n", resets=True) as (port, _):
         client = run("client.py", "--port", str(port))
         client.type("eve", "")
@@ -243,7 +243,7 @@ def test_the_last_sentence_of_a_connection_that_was_reset_is_shown(run: Start) -
     assert client.errors == "The main server closed the connection: Idle for 900 seconds\n"
 
 
-def test_a_server_that_is_down_or_lost_is_reported_in_one_line(dormitory: Dormitory) -> None:
+def test_a_server_that_is_down_or_closes_the_connection_is_reported_in_one_line(dormitory: Dormitory) -> None:
     with main_server("GUEST eve\n", "") as (port, _):
         result = run_program("client.py", "--port", str(port), input="eve\n\nlist\n")
     assert (result.returncode, result.stderr) == (1, "The main server closed the connection.\n")
@@ -335,7 +335,7 @@ def test_ctrl_c_at_the_password_ends_the_client_and_the_terminal_echoes_again(te
     assert "Traceback" not in terminal.output
 
 
-def test_quit_and_help_are_understood_by_a_terminal_at_the_password(terminal: Terminal) -> None:
+def test_quit_and_help_are_understood_at_the_password_question_of_a_terminal(terminal: Terminal) -> None:
     answer(terminal, USER_NAME, "alice")
     answer(terminal, PASSWORD, "help")
     terminal.expect_match("Log in with your user name")
@@ -346,6 +346,5 @@ def test_quit_and_help_are_understood_by_a_terminal_at_the_password(terminal: Te
 
 
 def test_standard_streams_that_cannot_be_used_end_the_client_without_a_traceback(common_dormitory: Dormitory) -> None:
-    command = shlex.join(python("client.py", "--port", str(common_dormitory.main.port)))
-    done = run_shell(f"{command} 0>/dev/null >&-")
+    done = run_shell(f"{command(common_dormitory)} 0>/dev/null >&-")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)

@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -12,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import Peer, at_once, run_program, run_programs, wait_until
+from conftest import Peer, at_once, python, run_program, run_programs, run_shell, wait_until
 from dorm import KINDS, Dormitory, ask
 
 from dormitory.inventory import MAX_CODES, read_inventory
@@ -129,7 +130,7 @@ def test_servers_that_start_together_create_one_key_and_all_read_it(tmp_path: Pa
         at_once(8, lambda _, directory=directory, keys=keys: keys.append(load_key(directory)))  # type: ignore[misc]
         assert len(keys) == 8
         assert len(set(keys)) == 1
-        assert [path.name for path in directory.iterdir()] == ["dorm.key"]
+        assert sorted(path.name for path in directory.iterdir()) == ["dorm.key", "dorm.key.lock"]
         assert (directory / "dorm.key").stat().st_mode & 0o777 == 0o600
 
 
@@ -156,6 +157,7 @@ def test_wrong_arguments_are_answered_with_the_usage() -> None:
         ("serverM.py", "--server-s", "21000"),
         ("serverD.py", "--port", "x"),
         ("serverD.py", "--csv"),
+        ("serverD.py", "--report", "--cancel", "D1"),
     ):
         assert result.returncode == 2
         assert result.stderr.startswith("usage: ")
@@ -178,11 +180,11 @@ def test_the_default_ports_are_those_of_the_original() -> None:
 
 
 def wait_for_answer(peer: Peer, request: str, answer: str) -> None:
-    """Ask until a request has an answer; it must come within two seconds."""
+    """Repeat a request until its answer is the expected one; fail if it is not within two seconds."""
     wait_until(lambda: ask(peer, request) == answer, f"{answer} to {request}", 2.0)
 
 
-def test_an_edited_inventory_counts_within_two_seconds_and_keeps_what_is_reserved(dormitory: Dormitory) -> None:
+def test_an_edited_inventory_takes_effect_within_two_seconds_and_keeps_the_reservations(dormitory: Dormitory) -> None:
     dormitory.start("S")
     alice = dormitory.log_in("alice")
     for number in (1, 2, 3):
@@ -202,7 +204,9 @@ def test_an_edited_inventory_counts_within_two_seconds_and_keeps_what_is_reserve
     wait_for_answer(alice, "AVAILABILITY S12", "AVAILABLE 6")
 
 
-def test_an_inventory_that_becomes_wrong_is_reported_once_and_the_last_good_one_stays(dormitory: Dormitory) -> None:
+def test_an_inventory_that_becomes_malformed_is_reported_once_and_the_last_valid_one_stays_in_force(
+    dormitory: Dormitory,
+) -> None:
     dormitory.start("S")
     guest = dormitory.log_in("eve")
     file = dormitory.directory / "single.txt"
@@ -249,7 +253,7 @@ EARLIER_SCHEMA = """
 """
 
 
-def test_a_database_of_an_earlier_version_is_taken_over(dormitory: Dormitory) -> None:
+def test_a_database_of_an_earlier_version_is_upgraded(dormitory: Dormitory) -> None:
     with closing(sqlite3.connect(dormitory.database("S"))) as db:
         db.executescript(EARLIER_SCHEMA)
     dormitory.start("S")
@@ -349,7 +353,7 @@ def test_report_shows_all_reservations_whether_the_server_is_running_or_not(dorm
     assert [row[:3] for row in rows] == [["id", "room", "member"], ["S1", "S12", "alice"], ["S2", "S1", "bob"]]
 
 
-def test_cancel_deletes_any_reservation_and_a_running_server_goes_on(dormitory: Dormitory) -> None:
+def test_cancel_deletes_any_reservation_whether_the_server_is_running_or_not(dormitory: Dormitory) -> None:
     dormitory.start("S")
     alice = dormitory.log_in("alice")
     for _ in range(2):
@@ -372,3 +376,17 @@ def test_a_report_or_cancellation_that_fails_prints_one_line(dormitory: Dormitor
     for reservation in ("D1", "S", "S01", "17", "S1 "):
         expect_failure(administer(dormitory, "--cancel", reservation), "such as S17", repr(reservation))
     assert len(dormitory.rows("S")) == 2
+
+
+def test_a_report_or_cancellation_to_a_full_disk_or_a_closed_output_causes_no_traceback(dormitory: Dormitory) -> None:
+    with closing(sqlite3.connect(dormitory.database("S"))) as db:
+        db.executescript(EARLIER_SCHEMA)
+    for number, arguments in enumerate((("--report",), ("--report", "--csv"), ("--cancel", "S1"), ("--cancel", "S2"))):
+        command = shlex.join(python("serverS.py", "--data-dir", str(dormitory.directory), *arguments))
+        if number != 3:
+            done = run_shell(f"{command} >/dev/full")
+            assert (done.returncode, done.stderr) == (1, "The output cannot be written: No space left on device\n")
+        if number != 2:
+            done = run_shell(f"{command} >&-")
+            assert (done.returncode, done.stderr) == (0, "")
+    assert dormitory.rows("S") == []
