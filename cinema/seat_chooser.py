@@ -12,8 +12,7 @@ import sys
 from cinema.picture import SeatPicture
 from cinema.seatmap import Seat
 from net.connect import ServerLines
-from terminal.console import END_OF_INPUT, ENTER, ESCAPE_SECONDS, resume, single_keys, write
-from terminal.line_editor import UNFINISHED_KEY
+from terminal.console import END_OF_INPUT, ENTER, read_keys, resume, single_keys, write
 
 HINT = "Arrow keys and Enter choose a seat. It may be typed too, as in 2-3."
 ERASE_BELOW = "\033[J"
@@ -40,7 +39,6 @@ class SeatChooser:
         self._cursor = picture.nearest_free()
         self._typed = ""
         self._note = ""
-        self._key = ""  # the first bytes of a key whose others have not arrived
         self._drawn_lines = 0  # above the question
 
     def fits(self) -> bool:
@@ -67,36 +65,19 @@ class SeatChooser:
 
     def _wait(self, signals: int) -> str | None:
         """Wait for a key, a signal or the server; return what choose() returns, or "" if there is no answer yet."""
-        seconds = ESCAPE_SECONDS if self._key else None
-        readable, _, _ = select.select([self._server, sys.stdin, signals], [], [], seconds)
-        if not readable:
-            self._key = ""
+        readable, _, _ = select.select([self._server, sys.stdin, signals], [], [])
         if signals in readable and resume(signals):
             self._drawn_lines = 0  # the shell has written below the picture
         if self._server in readable and self._server.receive():
             return None
-        return self._take_key() if sys.stdin in readable else ""
-
-    def _take_key(self) -> str:
-        """Take one byte, so that the next question gets those that follow; return the answer if it is complete."""
-        try:
-            byte = os.read(sys.stdin.fileno(), 1)
-        except OSError:  # the terminal is gone
-            byte = b""
-        if not byte:
-            raise EOFError
-        self._key += byte.decode("latin-1")
-        if UNFINISHED_KEY.fullmatch(self._key):
-            return ""
-        key, self._key = self._key, ""
-        return self._press(key)
+        return self._press(read_keys(1).decode("latin-1")) if sys.stdin in readable else ""
 
     def _press(self, key: str) -> str:
-        """Handle a key; return the answer if it is complete."""
+        """Handle a key, or the end of the input, which is ""; return the answer if it is complete."""
         self._note = ""
         if key in ENTER:
             return self._typed or self._seat_at_cursor()
-        if key == END_OF_INPUT and not self._typed:
+        if not key or (key == END_OF_INPUT and not self._typed):
             raise EOFError
         if arrow := _ARROW.fullmatch(key):
             self._typed = ""

@@ -117,19 +117,7 @@ class Console:
         self.show(sentence + "\n")
 
     def _read(self) -> None:
-        """Read what the user has typed, including the rest of an escape sequence that has begun."""
-        self._read_once()
-        while self._draws and not self._ended and UNFINISHED_KEY.search(self._input):
-            if not select.select([sys.stdin], [], [], ESCAPE_SECONDS)[0]:
-                self._input = UNFINISHED_KEY.sub("", self._input)
-                break
-            self._read_once()
-
-    def _read_once(self) -> None:
-        try:
-            data = os.read(sys.stdin.fileno(), READ_BYTES)
-        except OSError:  # the terminal is gone
-            data = b""
+        data = read_keys(READ_BYTES)
         self._ended = not data
         self._input += self._decoder.decode(data, final=self._ended)
 
@@ -221,6 +209,31 @@ def resume(signals: int) -> bool:
         with suppress(termios.error):  # in the background; another SIGCONT follows in the foreground
             tty.setcbreak(sys.stdin.fileno(), termios.TCSADRAIN)
     return was_suspended
+
+
+def read_keys(size: int) -> bytes:
+    """Read what the user has typed, and the rest of an escape sequence that has begun.
+
+    Args:
+        size: the largest number of bytes to read at a time; 1 reads a single key.
+
+    Returns:
+        the bytes; b"" if the input has ended or the terminal is gone.
+    """
+    typed = _read_once(size)
+    while UNFINISHED_KEY.search(typed) and select.select([sys.stdin], [], [], ESCAPE_SECONDS)[0]:
+        more = _read_once(size)
+        if not more:
+            break
+        typed += more
+    return typed
+
+
+def _read_once(size: int) -> bytes:
+    try:
+        return os.read(sys.stdin.fileno(), size)
+    except OSError:  # the terminal is gone
+        return b""
 
 
 def shows_escapes() -> bool:

@@ -8,10 +8,10 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 
-# ECMA-48: an escape sequence is ESC [, parameters and a final character, or ESC O and one character. An ESC before any
-# other character is a key of its own, which has no effect.
-KEY = re.compile(r"\x1b\[[ -?]*[^ -?]|\x1bO.|\x1b(?=[^\[O])|[^\x1b]", re.DOTALL)
-UNFINISHED_KEY = re.compile(r"\x1b(\[[ -?]*|O)?\Z")
+# ECMA-48: an escape sequence is ESC [, parameters and a final character, or ESC O and one character. Any other ESC, and
+# a sequence whose end is missing, is a key that has no effect.
+KEY = re.compile(r"\x1b\[[ -?]*[^ -?]?|\x1bO.?|.", re.DOTALL)
+UNFINISHED_KEY = re.compile(rb"\x1b(\[[ -?]*|O)?\Z")
 
 _LINES_TO_GO = {"\x1b[A": -1, "\x1bOA": -1, "\x10": -1, "\x1b[B": 1, "\x1bOB": 1, "\x0e": 1}  # Up, Ctrl-P; Down, Ctrl-N
 

@@ -315,14 +315,3 @@ def open_terminal() -> Iterator[OpenTerminal]:
     yield open_one
     for terminal in terminals:
         terminal.close()
-
-
-def idle(program: Terminal) -> bool:
-    """Return whether a program waits in a system call without a time limit, such as select() (Linux only)."""
-    syscall = Path(f"/proc/{program.process.pid}/syscall").read_text().split()
-    return len(syscall) > 5 and syscall[5] == "0x0"
-
-
-def settle(terminal: Terminal) -> None:
-    """Wait until the client waits for the next key and not for the rest of an escape sequence."""
-    wait_until(lambda: idle(terminal), "the client waits without a limit")
