@@ -1,7 +1,7 @@
 """Choose a seat in the picture of a hall with the arrow keys and Enter, or type it.
 
-The chooser draws the picture above the line with the question. To redraw it in place it moves the terminal's cursor up,
-so the whole picture must fit into the window.
+The chooser draws the picture above the line with the question. To redraw the picture in place, it moves the terminal's
+cursor up, so the whole picture must fit into the window.
 """
 
 import os
@@ -9,7 +9,7 @@ import re
 import select
 import sys
 
-from cinema.picture import SeatPicture
+from cinema.picture import FREE, YOURS, SeatPicture
 from cinema.seatmap import Seat
 from net.connect import ServerLines
 from terminal.console import END_OF_INPUT, ENTER, read_keys, resume, single_keys, write
@@ -94,9 +94,10 @@ class SeatChooser:
         """Return the seat at the cursor; if the user cannot have it, note why and return ""."""
         if not self.fits():
             return ""  # the picture is hidden
-        if self._picture.is_free(self._cursor):
+        sign = self._picture.signs.get(self._cursor)
+        if sign == FREE:
             return str(self._cursor)
-        self._note = " is yours already" if self._picture.is_mine(self._cursor) else " is taken"
+        self._note = " is yours already" if sign == YOURS else " is taken"
         return ""
 
     def _draw(self, cursor: Seat | None, answer: str) -> None:

@@ -218,7 +218,7 @@ def read_keys(size: int) -> bytes:
         size: the largest number of bytes to read at a time; 1 reads a single key.
 
     Returns:
-        the bytes; b"" if the input has ended or the terminal is gone.
+        The bytes; b"" if the input has ended or the terminal is gone.
     """
     typed = _read_once(size)
     while UNFINISHED_KEY.search(typed) and select.select([sys.stdin], [], [], ESCAPE_SECONDS)[0]:
