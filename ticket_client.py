@@ -64,14 +64,13 @@ class Purchase:
 
     def __init__(self, server: ServerLines, seats: list[Seat], best: int, previous: "Purchase | None") -> None:
         self.lost: Seat | None = None
-        self._status: int | None = None  # the exit status; None if the order has not ended
         self._server = server
         self._best = best
-        self._asks_to_repeat = previous is not None
+        self._previous = previous
         self._asks_user = not seats and not best
-        self._answers = answers_for(seats) if seats else {}  # by question; each is used once
-        if best:
-            self._answers[HOW_MANY] = str(best)
+        self._answers = answers_for(seats)  # by question; each is used once
+        if seats or best:
+            self._answers[HOW_MANY] = str(len(seats) or best)
         elif previous:
             self._answers[HOW_MANY] = previous._given.get("How many", "")
         self._given: dict[str, str] = {}  # the last answers: "How many", "Row" and "Seat"
@@ -85,38 +84,29 @@ class Purchase:
             ConnectionLost: the connection ended before the order did.
             OSError: standard output cannot be written.
         """
+        line = ""
         for data in iter(self._server.read_line, None):
             line = harmless(data)
-            question = QUESTION.fullmatch(line)
             if self._picture.add_line(line):
                 self._is_shown = False
-            elif question:
-                self._status = None
+            elif question := QUESTION.fullmatch(line):
                 self._answer(line, question["what"])
             else:
                 print(line)
                 self._learn(line)
-        if self._status is None:
-            raise ConnectionLost("the server ended it")
-        return self._status
+        return exit_status(line)
 
     def _learn(self, line: str) -> None:
         """Note what a line says about the order."""
         if line.startswith("Booked: "):
-            self._status = BOOKED
             self._is_shown = False
             self._show_picture()
         elif RESERVED.fullmatch(line):
-            self._status = None
-            seat = seat_in(f"{self._given.get('Row')}-{self._given.get('Seat')}")
-            if seat:
+            if seat := seat_in(f"{self._given.get('Row')}-{self._given.get('Seat')}"):
                 self._picture.add_mine(seat)
                 self._is_shown = not self._asks_user
-        else:
-            self._status = PERHAPS_BOOKED if line == UNCERTAIN else NOT_BOOKED  # unless a question follows
-            lost = LOST.fullmatch(line)
-            if lost:
-                self.lost = seat_in(lost[1])
+        elif lost := LOST.fullmatch(line):
+            self.lost = seat_in(lost[1])
 
     def _answer(self, question: str, what: str) -> None:
         """Answer a question; without an answer, leave: the server then says that nothing is booked.
@@ -138,7 +128,7 @@ class Purchase:
         Raises:
             EOFError: there is no answer.
         """
-        if question == FIRST_ROW:
+        if question == FIRST_ROW and "Row" not in self._given:
             self._begin_choice()
         if question in self._answers:
             self._show_picture()
@@ -151,15 +141,13 @@ class Purchase:
 
     def _begin_choice(self) -> None:
         """Before the first seat, ask whether to repeat an order that lost one, and choose the best seats."""
-        asks, self._asks_to_repeat = self._asks_to_repeat, False
-        if asks and (self._ask(START_AGAIN) or "").lower() not in ("y", "yes"):
+        if self._previous and (self._ask(START_AGAIN) or "").lower() not in ("y", "yes"):
             raise EOFError
-        best, self._best = self._best, 0
-        if best:
+        if self._best:
             self._show_picture()
-            groups = self._picture.best(best)
-            print(described(groups, best))
-            self._answers.update(answers_for([seat for group in groups for seat in group]))
+            groups = self._picture.best(self._best)
+            print(described(groups, self._best))
+            self._answers = answers_for([seat for group in groups for seat in group])
 
     def _ask_for_seat(self, question: str) -> str | None:
         """Ask the user for a row, or for a row and a seat; return the row, and keep the seat for the next question."""
@@ -214,12 +202,25 @@ def described(groups: list[list[Seat]], tickets: int) -> str:
 
 
 def answers_for(seats: list[Seat]) -> dict[str, str]:
-    """Return the answers with which to book seats, by question."""
-    answers = {HOW_MANY: str(len(seats))}
+    """Return the answers with which to choose seats, by question."""
+    answers = {}
     for ticket, seat in enumerate(seats, 1):
         answers[f"Row for ticket {ticket}?"] = str(seat.row)
         answers[f"Seat for ticket {ticket}?"] = str(seat.number)
     return answers
+
+
+def exit_status(line: str) -> int:
+    """Return the exit status after the last line that the server sent, or "" if it sent none.
+
+    Raises:
+        ConnectionLost: the order should have gone on.
+    """
+    if not line or QUESTION.fullmatch(line) or RESERVED.fullmatch(line):
+        raise ConnectionLost("the server ended it")
+    if line == UNCERTAIN:
+        return PERHAPS_BOOKED
+    return BOOKED if line.startswith("Booked: ") else NOT_BOOKED
 
 
 def seat_in(text: str) -> Seat | None:
