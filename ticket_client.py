@@ -19,7 +19,6 @@ if sys.version_info < (3, 10):
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 import argparse
-import io
 import re
 import select
 import signal
@@ -30,7 +29,7 @@ from cinema.seatmap import Seat
 from net.command_line import fail, fail_to_write, port_number, positive_number, prepare_streams
 from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import harmless
-from terminal.console import shows_escapes, write
+from terminal.console import read_keys, shows_escapes, write
 
 BOOKED = 0  # exit statuses; argparse has 2
 NOT_BOOKED = 1
@@ -176,8 +175,9 @@ class Purchase:
                 return None
             if sys.stdin in readable:
                 break
-        with io.FileIO(sys.stdin.fileno(), closefd=False) as keyboard:  # a buffer would hide input from select()
-            line = keyboard.readline()
+        line = b""
+        while not line.endswith(b"\n") and (key := read_keys(1)):  # a larger buffer would hide input from select()
+            line += key
         answer = harmless(line).strip()
         if not line or not sys.stdin.isatty():
             print(answer)

@@ -190,7 +190,7 @@ def single_keys() -> Iterator[int]:
     for number in REDRAW_SIGNALS:
         signal.signal(number, lambda *_: None)
     try:
-        tty.setcbreak(keyboard, termios.TCSADRAIN)
+        take_single_keys()
         yield reader
     finally:
         with suppress(termios.error):  # the terminal is gone
@@ -206,9 +206,14 @@ def resume(signals: int) -> bool:
     """Read the signals that have arrived; return whether a shell has used the terminal, between Ctrl-Z and fg."""
     was_suspended = signal.SIGCONT in os.read(signals, READ_BYTES)
     if was_suspended:
-        with suppress(termios.error):  # in the background; another SIGCONT follows in the foreground
-            tty.setcbreak(sys.stdin.fileno(), termios.TCSADRAIN)
+        take_single_keys()
     return was_suspended
+
+
+def take_single_keys() -> None:
+    """Make the terminal pass on each key at once without an echo, if this program is in the foreground."""
+    with suppress(termios.error):  # in the background; if the shell brings it to the foreground, a SIGCONT comes
+        tty.setcbreak(sys.stdin.fileno(), termios.TCSADRAIN)
 
 
 def read_keys(size: int) -> bytes:
@@ -218,7 +223,7 @@ def read_keys(size: int) -> bytes:
         size: the largest number of bytes to read at a time; 1 reads a single key.
 
     Returns:
-        The bytes; b"" if the input has ended or the terminal is gone.
+        The bytes; b"" if the input has ended or cannot be read.
     """
     typed = _read_once(size)
     while UNFINISHED_KEY.search(typed) and select.select([sys.stdin], [], [], ESCAPE_SECONDS)[0]:
@@ -232,7 +237,7 @@ def read_keys(size: int) -> bytes:
 def _read_once(size: int) -> bytes:
     try:
         return os.read(sys.stdin.fileno(), size)
-    except OSError:  # the terminal is gone
+    except OSError:  # the terminal is gone, or no shell could bring this program to the foreground
         return b""
 
 

@@ -315,3 +315,13 @@ def open_terminal() -> Iterator[OpenTerminal]:
     yield open_one
     for terminal in terminals:
         terminal.close()
+
+
+def orphaned(command: str) -> list[str]:
+    """Return a command that runs another one in an orphaned process group, and ends after it.
+
+    A read of the terminal then fails with EIO, because no shell could bring the program to the foreground. The exit
+    status is written to a file of this name in the working directory.
+    """
+    script = f"exec 3<&0; (({command} <&3; echo $? >status) &); until test -s status; do sleep 0.01; done"
+    return ["bash", "-mc", script]

@@ -28,7 +28,7 @@ from conftest import (
     run_shell,
     wait_until,
 )
-from pseudo_terminal import ROWS, OpenTerminal, Terminal
+from pseudo_terminal import ROWS, OpenTerminal, Terminal, orphaned
 
 HELP = [
     "CREATE name   create a room",
@@ -333,6 +333,17 @@ def test_text_from_a_server_is_made_harmless() -> None:
 def test_another_kind_of_server_is_reported_in_one_line(reply: bytes, reason: str) -> None:
     done = play("join tea", replies=reply)
     assert (done.returncode, done.stderr) == (1, f"{LOST}{reason}\n")
+
+
+def test_a_terminal_that_refuses_to_be_read_is_an_end_of_the_input(
+    server: Program, open_terminal: OpenTerminal, tmp_path: Path
+) -> None:
+    terminal = open_terminal(*orphaned(command(server)), controls=True, cwd=tmp_path)
+    terminal.expect_text("Command> ")
+    terminal.type("\n")
+    terminal.wait()
+    assert (tmp_path / "status").read_text() == "0\n"
+    assert "Traceback" not in terminal.output
 
 
 def test_a_closed_output_pipe_ends_the_client_without_a_traceback(server: Program) -> None:

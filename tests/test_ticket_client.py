@@ -36,7 +36,7 @@ from conftest import (
     run_shell,
     wait_until,
 )
-from pseudo_terminal import OpenTerminal, Terminal
+from pseudo_terminal import OpenTerminal, Terminal, orphaned
 
 from cinema.picture import SeatPicture
 from cinema.seatmap import SeatMap
@@ -304,6 +304,17 @@ def test_standard_streams_may_be_closed(cinema: OpenCinema) -> None:
         run = run_shell(f"{shlex.join(command(the))} {arguments}")
         assert (run.returncode, run.stderr) == (status, "")
     assert the.taken() == {(2, 3), (2, 4)}
+
+
+def test_terminal_that_refuses_to_be_read_is_an_end_of_the_input(
+    cinema: OpenCinema, open_terminal: OpenTerminal, tmp_path: Path
+) -> None:
+    alice = open_terminal(*orphaned(shlex.join(command(cinema()))), controls=True, cwd=tmp_path)
+    alice.expect_text(HOW_MANY)
+    alice.type("2\n")
+    alice.wait()
+    assert (tmp_path / "status").read_text() == "1\n"
+    assert alice.rest().endswith(f"No answer came. {END}\n")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
