@@ -36,8 +36,7 @@ JOIN name     enter a room: each line you type then goes to all others in it
 LIST          show the names of all rooms
 DELETE name   delete a room
 HELP or ?     show this help
-QUIT or EXIT  end, as Ctrl-D does
-"""
+QUIT or EXIT  end, as Ctrl-D does"""
 PROMPT = "Command> "
 ANSWER_SECONDS = 30.0
 MAX_NAME_LENGTH = 32
@@ -111,7 +110,7 @@ class Prompt:
         Raises:
             ConnectionLost: the connection to the lobby has ended.
         """
-        self._console.show(HELP + self._list() + "\n")
+        self._console.show(f"{HELP}\n{self._list()}")
         with suppress(EOFError):
             while True:
                 command, _, name = self._read_line().strip().partition(" ")
@@ -132,7 +131,7 @@ class Prompt:
 
     def _carry_out(self, command: str, name: str) -> None:
         try:
-            self._console.show(self._answer(command, name) + "\n")
+            self._console.show(self._answer(command, name))
         except Refused as refused:
             self._console.refuse(str(refused))
 
@@ -141,7 +140,7 @@ class Prompt:
         if command in ("LIST", "HELP", "?"):
             if name:
                 raise Refused(f"{command} takes no name.")
-            return self._list() if command == "LIST" else HELP.rstrip()
+            return self._list() if command == "LIST" else HELP
         if command not in ("CREATE", "JOIN", "DELETE"):
             raise Refused("Unknown command: CREATE, JOIN, LIST, DELETE, HELP or QUIT is expected.")
         if not is_room_name(name):
@@ -163,7 +162,7 @@ class Prompt:
             raise Refused(f"{error}. Perhaps room {name} was deleted.") from None
         with room:
             self._console.show(
-                f"You are in room {name} on port {port}.\nMembers before you: {members}. Leave with /leave or Ctrl-D.\n"
+                f"You are in room {name} on port {port}.\nMembers before you: {members}. Leave with /leave or Ctrl-D."
             )
             self._console.begin_line()
             prefix = f"{self._options.name}: " if self._options.name else ""
@@ -171,7 +170,7 @@ class Prompt:
         return f"You have left room {name}." if left else f"Room {name} is closed."
 
 
-def parse_join(information: str) -> tuple[int, int]:
+def parse_join(information: str) -> tuple[int, str]:
     """Return the port and the number of members in a reply to JOIN.
 
     Raises:
@@ -180,7 +179,7 @@ def parse_join(information: str) -> tuple[int, int]:
     match = re.fullmatch(r"([0-9]{1,5}) ([0-9]+)", information)
     if not match or int(match[1]) > MAX_PORT:
         raise ConnectionLost(f"a port and a number of members are expected, but the server sent {information!r}")
-    return int(match[1]), int(match[2])
+    return int(match[1]), match[2]
 
 
 def user_name(text: str) -> str:

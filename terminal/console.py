@@ -108,13 +108,13 @@ class Console:
         return self._edit_line() if self._draws else self._cut_line()
 
     def show(self, lines: str) -> None:
-        """Show lines, each with its newline, in place of the line being typed; next_line() redraws it below them."""
-        write(ERASE_ROW + lines if self._draws else lines)
+        """Show one or more lines in place of the line being typed; next_line() redraws that line below them."""
+        write(f"{ERASE_ROW * self._draws}{lines}\n")
 
     def refuse(self, sentence: str) -> None:
         """Show why a command or a line of the user was refused, and count the refusal."""
         self.refusals += 1
-        self.show(sentence + "\n")
+        self.show(sentence)
 
     def _read(self) -> None:
         data = read_keys(READ_BYTES)

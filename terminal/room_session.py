@@ -92,5 +92,5 @@ class RoomSession:
         if not data or len(self._incoming) > RECEIVE_BYTES:  # longer than any line that a room relays
             lines, self._incoming = received, b""
         if lines or newline:
-            self._console.show(harmless(lines) + "\n")
+            self._console.show(harmless(lines))
         return bool(data)

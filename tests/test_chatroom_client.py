@@ -293,6 +293,14 @@ def test_a_room_that_is_reset_while_the_client_enters_is_reported() -> None:
     assert (done.returncode, done.stderr) == (int("Perhaps" in done.stdout), "")
 
 
+def test_any_number_of_members_is_shown_as_the_server_sent_it() -> None:
+    members = "9" * 5000  # more digits than int() converts
+    with fake_server(lambda sock: sock.recv(1 << 16)) as room:
+        done = play("join tea", replies=f"\0{room} {members}\n".encode())
+    assert f"\nMembers before you: {members}. " in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_line_from_a_room_that_does_not_end_is_shown_in_pieces() -> None:
     size = 200_000
 
