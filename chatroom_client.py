@@ -164,7 +164,6 @@ class Prompt:
             self._console.show(
                 f"You are in room {name} on port {port}.\nMembers before you: {members}. Leave with /leave or Ctrl-D."
             )
-            self._console.begin_line()
             prefix = f"{self._options.name}: " if self._options.name else ""
             left = RoomSession(self._console, room, prefix).run()
         return f"You have left room {name}." if left else f"Room {name} is closed."

@@ -94,18 +94,22 @@ class Console:
     def begin_line(self, prompt: str = "") -> None:
         """Begin a line after a prompt, with the history of that prompt; discard a line that is being typed."""
         self._prompt = prompt
-        self._history = self._histories.setdefault(prompt, [])
-        self._editor = LineEditor(self._history)
+        self._editor = LineEditor(self._histories.setdefault(prompt, []))
         if not self._draws:
             write(prompt)
 
     def next_line(self) -> str | None:
         """Return the next line that was typed, without its newline, or None if no line is complete yet.
 
+        The line after it begins without a prompt, unless begin_line() is called.
+
         Raises:
             EOFError: the input has ended, or Ctrl-D was pressed at the start of a line.
         """
-        return self._edit_line() if self._draws else self._cut_line()
+        line = self._edit_line() if self._draws else self._cut_line()
+        if line is not None:
+            self.begin_line()
+        return line
 
     def show(self, lines: str) -> None:
         """Show one or more lines in place of the line being typed; next_line() redraws that line below them."""
@@ -135,7 +139,6 @@ class Console:
         line, newline, rest = self._input.partition("\n")
         if newline or (line and self._ended):
             self._input = rest
-            self._prompt = ""
             return line.removesuffix("\r")
         if self._ended:
             self._ended = not self.interactive  # after Ctrl-D a terminal can be read again
@@ -146,7 +149,9 @@ class Console:
         while key := KEY.match(self._input):
             self._input = self._input[key.end() :]
             if key[0] in ENTER:
-                return self._finish_line()
+                line = self._editor.finish()
+                write(f"{ERASE_ROW}{self._prompt}{line}\n")
+                return line
             if key[0] == END_OF_INPUT and not self._editor.text:
                 self._draw_line()
                 raise EOFError
@@ -155,13 +160,6 @@ class Console:
             raise EOFError
         self._draw_line()
         return None
-
-    def _finish_line(self) -> str:
-        line = self._editor.finish()
-        write(f"{ERASE_ROW}{self._prompt}{line}\n")
-        self._prompt = ""
-        self._editor = LineEditor(self._history)
-        return line
 
     def _draw_line(self) -> None:
         before, after = self._editor.view(self._prompt, _columns() - 1)

@@ -7,6 +7,7 @@ meanwhile. This editor receives keys one by one and never waits.
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 
 # ECMA-48: an escape sequence is ESC [, parameters and a final character, or ESC O and one character. Any other ESC, and
 # a sequence whose end is missing, is a key that has no effect.
@@ -96,10 +97,4 @@ def _character_width(character: str) -> int:
 
 def _characters_that_fit(characters: Iterable[str], columns: int) -> int:
     """Return how many of the first characters fit into the columns."""
-    count = 0
-    for character in characters:
-        columns -= _character_width(character)
-        if columns < 0:
-            break
-        count += 1
-    return count
+    return sum(end <= columns for end in accumulate(map(_character_width, characters)))
