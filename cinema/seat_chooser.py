@@ -12,10 +12,9 @@ import sys
 from cinema.picture import FREE, YOURS, SeatPicture
 from cinema.seatmap import Seat
 from net.connect import ServerLines
-from terminal.console import END_OF_INPUT, ENTER, read_keys, resume, single_keys, write
+from terminal.console import END_OF_INPUT, ENTER, erase_rows, read_keys, resume, single_keys, write
 
 HINT = "Arrow keys and Enter choose a seat. It may be typed too, as in 2-3."
-ERASE_BELOW = "\033[J"
 
 _MOVES = {"A": (-1, 0), "B": (1, 0), "C": (0, 1), "D": (0, -1)}  # rows and numbers, by the last byte of an arrow key
 _ARROW = re.compile(r"\x1b[\[O]([ABCD])")
@@ -50,7 +49,7 @@ class SeatChooser:
         """Return the answer, such as 2-3; None if the server sends something first.
 
         Raises:
-            EOFError: the user pressed Ctrl-D, or the terminal is gone.
+            EOFError: the user pressed Ctrl-D, or the terminal cannot be read.
         """
         answer: str | None = ""
         with single_keys() as signals:
@@ -102,9 +101,9 @@ class SeatChooser:
 
     def _draw(self, cursor: Seat | None, answer: str) -> None:
         """Draw the question, and the picture if it fits, over what was drawn before."""
-        up = f"\033[{self._drawn_lines}A" if self._drawn_lines else ""
         lines = [*self._picture.lines(cursor), HINT] if self.fits() else []
         columns, _ = os.get_terminal_size(sys.stdout.fileno())
         prompt = f"{self._question} {answer if lines else self._typed}"
-        write(f"\r{up}{ERASE_BELOW}" + "".join(f"{line}\n" for line in lines) + prompt[-max(1, columns - 1) :])
+        above = "".join(f"{line}\n" for line in lines)
+        write(erase_rows(self._drawn_lines) + above + prompt[-max(1, columns - 1) :])
         self._drawn_lines = len(lines)

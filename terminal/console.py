@@ -24,7 +24,6 @@ READ_BYTES = 1 << 16
 ESCAPE_SECONDS = 0.1  # an Esc that no byte follows within this time was pressed alone
 DEFAULT_COLUMNS = 80  # for a terminal that does not report its width
 ERASE_ROW = "\r\x1b[K"
-ERASE_FROM_ROW = "\r\x1b[J"
 REDRAW_SIGNALS = (signal.SIGCONT, signal.SIGWINCH)
 ENTER = ("\n", "\r")
 END_OF_INPUT = "\x04"  # Ctrl-D
@@ -46,7 +45,7 @@ class Console:
         self._signals: list[int] = []  # the descriptor from single_keys(), if the Console draws
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._input = ""  # text that was read and is not yet part of a line
-        self._ended = False  # the end of the input was read
+        self._ended = False  # whether the end of the input was read
         self._histories: dict[str, list[str]] = {}  # by prompt
         self._column = 0  # of the character at the cursor, or of the last character if the cursor is behind it
         self.begin_line()
@@ -79,7 +78,7 @@ class Console:
             keys: whether to read what the user types.
 
         Returns:
-            False if only the time has passed, whether the connection is readable, and whether it is writable.
+            Whether anything has happened in that time, whether the connection is readable, and whether it is writable.
         """
         keyboard = [sys.stdin] if keys else []
         readable, writable, _ = select.select(
@@ -131,8 +130,7 @@ class Console:
         Most terminals break a row that does not fit a narrower window into several rows, so the line being typed may
         begin above the cursor's row. A shell, however, leaves the cursor in a new row.
         """
-        rows = 0 if was_suspended else self._column // _columns()
-        write((f"\x1b[{rows}A" if rows else "") + ERASE_FROM_ROW)
+        write(erase_rows(above=0 if was_suspended else self._column // _columns()))
         self._draw_line()
 
     def _cut_line(self) -> str | None:
@@ -174,11 +172,11 @@ def _columns() -> int:
 
 @contextmanager
 def single_keys() -> Iterator[int]:
-    """Make the terminal pass on each key at once without an echo; restore its mode at the end.
+    """Make the terminal pass on each key at once, without an echo; restore its mode at the end.
 
     Yields:
-        a descriptor that is readable when a signal requires a redraw, which begins with resume(). The handler of a
-        signal must not print.
+        a descriptor that becomes readable when a signal requires a redraw; the caller then calls resume() and redraws.
+        The signal handlers do nothing, because a handler must not print.
     """
     keyboard = sys.stdin.fileno()
     mode = termios.tcgetattr(keyboard)
@@ -209,7 +207,7 @@ def resume(signals: int) -> bool:
 
 
 def take_single_keys() -> None:
-    """Make the terminal pass on each key at once without an echo, if this program is in the foreground."""
+    """Make the terminal pass on each key at once, without an echo, if this program is in the foreground."""
     with suppress(termios.error):  # in the background; if the shell brings it to the foreground, a SIGCONT comes
         tty.setcbreak(sys.stdin.fileno(), termios.TCSADRAIN)
 
@@ -237,6 +235,11 @@ def _read_once(size: int) -> bytes:
         return os.read(sys.stdin.fileno(), size)
     except OSError:  # the terminal is gone, or no shell could bring this program to the foreground
         return b""
+
+
+def erase_rows(above: int) -> str:
+    """Return the escape sequences that erase some rows above the cursor, its own row and all below it."""
+    return (f"\x1b[{above}A" if above else "") + "\r\x1b[J"
 
 
 def shows_escapes() -> bool:
