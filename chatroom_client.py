@@ -89,7 +89,7 @@ class Lobby:
 
 
 class Prompt:
-    """The prompt, and the commands that the user types there.
+    """The prompt, and the commands that a user types there.
 
     Args:
         console: where the user types and reads.
@@ -105,7 +105,7 @@ class Prompt:
     def run(self) -> None:
         """Carry out commands until the user quits or the input ends.
 
-        The LIST at the start is a first request; after it, the server sets the client no time limit.
+        The LIST at the start is the client's first request; after it, the server sets no time limit.
 
         Raises:
             ConnectionLost: the connection to the lobby has ended.
@@ -193,12 +193,17 @@ def user_name(text: str) -> str:
 
 
 def main() -> int:
-    """Parse the command line and let the user chat; return the exit status."""
+    """Connect, and carry out what the user types; return the exit status.
+
+    The status is 1 if a command of a script was refused. It is 0 at a terminal, where the user has seen the refusal.
+    """
     options = parse_command_line()
     prepare_streams("backslashreplace")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Console restores the terminal
     try:
-        return chat(options)
+        with connect(options.host, options.port, options) as sock, Console() as console:
+            Prompt(console, Lobby(ServerLines(sock, ANSWER_SECONDS)), options).run()
+            return int(console.refusals > 0 and not console.interactive)
     except CannotConnect as error:
         return fail(str(error))
     except ConnectionLost as lost:
@@ -220,16 +225,6 @@ def parse_command_line() -> argparse.Namespace:
     parser.add_argument("--name", type=user_name, metavar="NAME", help="put NAME: before each line you send to a room")
     add_tls_options(parser)
     return parser.parse_args()
-
-
-def chat(options: argparse.Namespace) -> int:
-    """Connect, and carry out what the user types; return the exit status.
-
-    The status is 1 if a command of a script was refused. It is 0 at a terminal, where the user has seen the refusal.
-    """
-    with connect(options.host, options.port, options) as sock, Console() as console:
-        Prompt(console, Lobby(ServerLines(sock, ANSWER_SECONDS)), options).run()
-        return int(console.refusals > 0 and not console.interactive)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ NOT_BOOKED = 1
 CONNECTION_LOST = 3
 PERHAPS_BOOKED = 4
 
-LEAVE = b"\x04"  # Ctrl-D; the client cannot end its own direction alone, because TLS does not allow that
+LEAVE = b"\x04"  # Ctrl-D; over TLS, the client could not end its output and keep its input
 
 HOW_MANY = "How many tickets do you want?"
 FIRST_ROW = "Row for ticket 1?"
@@ -250,7 +250,7 @@ def main() -> int:
     """Run the client; return its exit status."""
     options = parse_command_line()
     prepare_streams()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave as after Ctrl-C, which restores the terminal
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C: the terminal is restored
     try:
         return buy(options)
     except OSError as error:
@@ -258,7 +258,7 @@ def main() -> int:
 
 
 def parse_command_line() -> argparse.Namespace:
-    """Return the options; end the program with its usage if they are wrong."""
+    """Return the options; if they are wrong, print the usage and exit."""
     parser = argparse.ArgumentParser(
         description="Buy cinema tickets. In a terminal, choose seats with the arrow keys and Enter, or type them: 2-3. "
         "The exit status is 0 for booked, 1 for not booked, 2 for wrong arguments, 3 for no connection or a lost one, "
@@ -287,7 +287,7 @@ def parse_command_line() -> argparse.Namespace:
 
 
 def buy(options: argparse.Namespace) -> int:
-    """Order until the seats are booked or the user does not want to start again; return the exit status."""
+    """Place an order, and place it again each time it loses a seat and the user agrees; return the exit status."""
     purchase = None
     while True:
         try:

@@ -14,7 +14,8 @@ from itertools import accumulate
 KEY = re.compile(r"\x1b\[[ -?]*[^ -?]?|\x1bO.?|.", re.DOTALL)
 UNFINISHED_KEY = re.compile(rb"\x1b(\[[ -?]*|O)?\Z")
 
-_LINES_TO_GO = {"\x1b[A": -1, "\x1bOA": -1, "\x10": -1, "\x1b[B": 1, "\x1bOB": 1, "\x0e": 1}  # Up, Ctrl-P; Down, Ctrl-N
+# How far each key goes in the history: Up and Ctrl-P, Down and Ctrl-N.
+_STEPS = {"\x1b[A": -1, "\x1bOA": -1, "\x10": -1, "\x1b[B": 1, "\x1bOB": 1, "\x0e": 1}
 
 # How each key changes the text before the cursor and the text after it.
 _Edit = Callable[[str, str], tuple[str, str]]
@@ -59,8 +60,8 @@ class LineEditor:
         """Apply a key, which is a match of KEY; ignore a key that has no meaning here."""
         if key in _EDIT_BY_KEY:
             self.before, self.after = _EDIT_BY_KEY[key](self.before, self.after)
-        elif key in _LINES_TO_GO:
-            self._recall(self._position + _LINES_TO_GO[key])
+        elif key in _STEPS:
+            self._recall(self._position + _STEPS[key])
         elif key == "\t" or (len(key) == 1 and unicodedata.category(key) != "Cc"):
             self.before += key
 
