@@ -38,7 +38,8 @@ class Order:
 
     def __init__(self) -> None:
         self.seats: list[Seat] = []
-        # None once the order is booked; set from the start, so that an order that a bug left unwritten is not booked
+        # None once the order is booked. It is set from the start, so that an order that a bug leaves unwritten does not
+        # count as booked.
         self.failure: Exception | None = SeatFileError("the order was not written")
 
 
