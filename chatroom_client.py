@@ -8,8 +8,8 @@
     Members before you: 1. Leave with /leave or Ctrl-D.
 
 A request to the lobby is an action byte, a room's name and a newline; a reply is a status byte, information and a
-newline. A room is a connection to a port of its own. One thread waits for the user, the lobby and the room at once, so
-the client shows lines while the user types, and returns to the prompt at once when a room is deleted.
+newline. A room is a connection to a port of its own. One thread waits for the user and for the lobby, or the room, at
+the same time: the client shows lines while the user types, and returns to the prompt as soon as a room is deleted.
 """
 
 import os

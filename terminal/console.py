@@ -87,7 +87,9 @@ class Console:
         if self._signals and self._signals[0] in readable:
             self._redraw(resume(self._signals[0]))
         if sys.stdin in readable:
-            self._read()
+            data = read_keys(READ_BYTES)
+            self._ended = not data
+            self._input += self._decoder.decode(data, final=self._ended)
         return bool(readable or writable), server in readable, bool(writable)
 
     def begin_line(self, prompt: str = "") -> None:
@@ -118,11 +120,6 @@ class Console:
         """Show why a command or a line of the user was refused, and count the refusal."""
         self.refusals += 1
         self.show(sentence)
-
-    def _read(self) -> None:
-        data = read_keys(READ_BYTES)
-        self._ended = not data
-        self._input += self._decoder.decode(data, final=self._ended)
 
     def _redraw(self, was_suspended: bool) -> None:
         """Redraw the line after the program was suspended or the width of the window has changed.
