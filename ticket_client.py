@@ -188,8 +188,7 @@ class Purchase:
     def _show_picture(self) -> None:
         """Print the picture, unless the screen shows it."""
         if not self._is_shown:
-            for line in self._picture.lines():
-                print(line)
+            print(*self._picture.lines(), sep="\n")
             self._is_shown = True
 
 

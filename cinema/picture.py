@@ -103,13 +103,9 @@ class SeatPicture:
         return (last.row + 1) / 2, (last.number + 1) / 2
 
     def _line(self, match: re.Match[str], cursor: Seat | None) -> str:
-        numbers = itertools.count(1)
-
-        def cell(_: re.Match[str]) -> str:
-            seat = Seat(int(match["row"]), next(numbers))
-            return self._painted(self.signs[seat], seat == cursor)
-
-        return match[0][: match.start("cells")] + re.sub("[01]", cell, match["cells"])
+        seats = (Seat(int(match["row"]), number) for number in itertools.count(1))
+        cells = (self._painted(self.signs[seat], seat == cursor) for seat in seats)
+        return match[0][: match.start("cells")] + re.sub("[01]", lambda _: next(cells), match["cells"])
 
     def _painted(self, sign: str, reverse: bool = False) -> str:
         codes = REVERSE * reverse + COLOURS[sign] * self._in_colour

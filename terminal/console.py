@@ -218,20 +218,15 @@ def read_keys(size: int) -> bytes:
     Returns:
         The bytes; b"" if the input has ended or cannot be read.
     """
-    typed = _read_once(size)
-    while UNFINISHED_KEY.search(typed) and select.select([sys.stdin], [], [], ESCAPE_SECONDS)[0]:
-        more = _read_once(size)
-        if not more:
-            break
-        typed += more
+    typed = b""
+    with suppress(OSError):  # the terminal is gone, or no shell could bring this program to the foreground
+        typed = os.read(sys.stdin.fileno(), size)
+        while UNFINISHED_KEY.search(typed) and select.select([sys.stdin], [], [], ESCAPE_SECONDS)[0]:
+            more = os.read(sys.stdin.fileno(), size)
+            if not more:
+                break
+            typed += more
     return typed
-
-
-def _read_once(size: int) -> bytes:
-    try:
-        return os.read(sys.stdin.fileno(), size)
-    except OSError:  # the terminal is gone, or no shell could bring this program to the foreground
-        return b""
 
 
 def erase_rows(above: int) -> str:

@@ -342,7 +342,7 @@ def test_another_kind_of_server_is_reported_in_one_line(reply: bytes, reason: st
     assert (done.returncode, done.stderr) == (1, f"{LOST}{reason}\n")
 
 
-def test_a_terminal_that_refuses_to_be_read_is_an_end_of_the_input(
+def test_a_terminal_that_cannot_be_read_counts_as_the_end_of_the_input(
     server: Program, open_terminal: OpenTerminal, tmp_path: Path
 ) -> None:
     terminal = open_terminal(*orphaned(command(server)), controls=True, cwd=tmp_path)

@@ -306,7 +306,7 @@ def test_standard_streams_may_be_closed(cinema: OpenCinema) -> None:
     assert the.taken() == {(2, 3), (2, 4)}
 
 
-def test_terminal_that_refuses_to_be_read_is_an_end_of_the_input(
+def test_terminal_that_cannot_be_read_counts_as_the_end_of_the_input(
     cinema: OpenCinema, open_terminal: OpenTerminal, tmp_path: Path
 ) -> None:
     alice = open_terminal(*orphaned(shlex.join(command(cinema()))), controls=True, cwd=tmp_path)
