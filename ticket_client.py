@@ -213,7 +213,7 @@ def exit_status(line: str) -> int:
     """Return the exit status after the last line that the server sent, or "" if it sent none.
 
     Raises:
-        ConnectionLost: the order should have gone on.
+        ConnectionLost: no order ends with this line.
     """
     if not line or QUESTION.fullmatch(line) or RESERVED.fullmatch(line):
         raise ConnectionLost("the server ended it")

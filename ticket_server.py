@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sell the seats of a cinema to any number of customers at the same time; `telnet` is client enough.
+"""Sell the seats of a cinema to any number of customers at the same time; `telnet` works as a client.
 
     How many tickets do you want?
     1

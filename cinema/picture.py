@@ -124,7 +124,7 @@ def _nearest_group(free: list[Seat], most: int, target: Point) -> list[Seat]:
     candidates = []
     for run in runs:
         if len(run) >= size:
-            first = math.ceil(target[1] - size / 2) - run[0].number  # if the group's middle were the target
+            first = math.ceil(target[1] - size / 2) - run[0].number  # puts the group's centre at the target
             first = min(max(first, 0), len(run) - size)
             candidates.append(run[first : first + size])
     return min(candidates, key=distance, default=[])

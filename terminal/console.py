@@ -205,7 +205,7 @@ def resume(signals: int) -> bool:
 
 def take_single_keys() -> None:
     """Make the terminal pass on each key at once, without an echo, if this program is in the foreground."""
-    with suppress(termios.error):  # in the background; if the shell brings it to the foreground, a SIGCONT comes
+    with suppress(termios.error):  # in the background; resume() tries again when a shell brings it to the foreground
         tty.setcbreak(sys.stdin.fileno(), termios.TCSADRAIN)
 
 

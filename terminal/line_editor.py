@@ -7,7 +7,7 @@ meanwhile. This editor receives keys one by one and never waits.
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 # ECMA-48: an escape sequence is ESC [, parameters and a final character, or ESC O and one character. Any other ESC, and
 # a sequence whose end is missing, is a key that has no effect.
@@ -98,4 +98,5 @@ def _character_width(character: str) -> int:
 
 def _characters_that_fit(characters: Iterable[str], columns: int) -> int:
     """Return how many of the first characters fit into the columns."""
-    return sum(end <= columns for end in accumulate(map(_character_width, characters)))
+    ends = accumulate(map(_character_width, characters))
+    return len(list(takewhile(lambda end: end <= columns, ends)))
