@@ -44,6 +44,8 @@ START_AGAIN = "Start again? (yes or no)"
 QUESTION = re.compile(r"(?P<what>How many|Row|Seat) .*\?")
 RESERVED = re.compile(r"Ticket \d+ reserved")
 LOST = re.compile(r"Seat (\d+-\d+) is taken\..*")
+# The order goes on after these lines; any other line may be the last.
+GOES_ON = re.compile(r".*\?|Ticket \d+ reserved|Choose a row .*| *(Seat|Row) [ \d]+|.* is expected\.")
 UNCERTAIN = "Sorry, it is not certain whether the order is booked."
 SEAT = re.compile(r"\s*([0-9]{1,99})(?:\s*-\s*|\s+)([0-9]{1,99})\s*")  # 2-3 or 2 3
 
@@ -215,7 +217,7 @@ def exit_status(line: str) -> int:
     Raises:
         ConnectionLost: no order ends with this line.
     """
-    if not line or QUESTION.fullmatch(line) or RESERVED.fullmatch(line):
+    if not line or GOES_ON.fullmatch(line):
         raise ConnectionLost("the server ended it")
     if line == UNCERTAIN:
         return PERHAPS_BOOKED
