@@ -8,8 +8,8 @@
     Members before you: 1. Leave with /leave or Ctrl-D.
 
 A request to the lobby is an action byte, a room's name and a newline; a reply is a status byte, information and a
-newline. A room is a connection to a port of its own. One thread waits for the user, the lobby and the room at once, so
-the client shows lines while the user types, and returns to the prompt at once when a room is deleted.
+newline. A room is a connection to a port of its own. One thread waits for the user and for the lobby, or the room, at
+the same time: the client shows lines while the user types, and returns to the prompt as soon as a room is deleted.
 """
 
 import os
@@ -36,8 +36,7 @@ JOIN name     enter a room: each line you type then goes to all others in it
 LIST          show the names of all rooms
 DELETE name   delete a room
 HELP or ?     show this help
-QUIT or EXIT  end, as Ctrl-D does
-"""
+QUIT or EXIT  end, as Ctrl-D does"""
 PROMPT = "Command> "
 ANSWER_SECONDS = 30.0
 MAX_NAME_LENGTH = 32
@@ -90,7 +89,7 @@ class Lobby:
 
 
 class Prompt:
-    """The prompt, and the commands that the user types there.
+    """The prompt, and the commands that a user types there.
 
     Args:
         console: where the user types and reads.
@@ -106,12 +105,12 @@ class Prompt:
     def run(self) -> None:
         """Carry out commands until the user quits or the input ends.
 
-        The LIST at the start is a first request; after it, the server sets the client no time limit.
+        The LIST at the start is the client's first request; after it, the server sets no time limit.
 
         Raises:
             ConnectionLost: the connection to the lobby has ended.
         """
-        self._console.show(HELP + self._list() + "\n")
+        self._console.show(f"{HELP}\n{self._list()}")
         with suppress(EOFError):
             while True:
                 command, _, name = self._read_line().strip().partition(" ")
@@ -132,7 +131,7 @@ class Prompt:
 
     def _carry_out(self, command: str, name: str) -> None:
         try:
-            self._console.show(self._answer(command, name) + "\n")
+            self._console.show(self._answer(command, name))
         except Refused as refused:
             self._console.refuse(str(refused))
 
@@ -141,7 +140,7 @@ class Prompt:
         if command in ("LIST", "HELP", "?"):
             if name:
                 raise Refused(f"{command} takes no name.")
-            return self._list() if command == "LIST" else HELP.rstrip()
+            return self._list() if command == "LIST" else HELP
         if command not in ("CREATE", "JOIN", "DELETE"):
             raise Refused("Unknown command: CREATE, JOIN, LIST, DELETE, HELP or QUIT is expected.")
         if not is_room_name(name):
@@ -163,15 +162,14 @@ class Prompt:
             raise Refused(f"{error}. Perhaps room {name} was deleted.") from None
         with room:
             self._console.show(
-                f"You are in room {name} on port {port}.\nMembers before you: {members}. Leave with /leave or Ctrl-D.\n"
+                f"You are in room {name} on port {port}.\nMembers before you: {members}. Leave with /leave or Ctrl-D."
             )
-            self._console.begin_line()
             prefix = f"{self._options.name}: " if self._options.name else ""
             left = RoomSession(self._console, room, prefix).run()
         return f"You have left room {name}." if left else f"Room {name} is closed."
 
 
-def parse_join(information: str) -> tuple[int, int]:
+def parse_join(information: str) -> tuple[int, str]:
     """Return the port and the number of members in a reply to JOIN.
 
     Raises:
@@ -180,7 +178,7 @@ def parse_join(information: str) -> tuple[int, int]:
     match = re.fullmatch(r"([0-9]{1,5}) ([0-9]+)", information)
     if not match or int(match[1]) > MAX_PORT:
         raise ConnectionLost(f"a port and a number of members are expected, but the server sent {information!r}")
-    return int(match[1]), int(match[2])
+    return int(match[1]), match[2]
 
 
 def user_name(text: str) -> str:
@@ -195,12 +193,17 @@ def user_name(text: str) -> str:
 
 
 def main() -> int:
-    """Parse the command line and let the user chat; return the exit status."""
+    """Connect, and carry out what the user types; return the exit status.
+
+    The status is 1 if a command of a script was refused. It is 0 at a terminal, where the user has seen the refusal.
+    """
     options = parse_command_line()
     prepare_streams("backslashreplace")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Console restores the terminal
     try:
-        return chat(options)
+        with connect(options.host, options.port, options) as sock, Console() as console:
+            Prompt(console, Lobby(ServerLines(sock, ANSWER_SECONDS)), options).run()
+            return int(console.refusals > 0 and not console.interactive)
     except CannotConnect as error:
         return fail(str(error))
     except ConnectionLost as lost:
@@ -222,16 +225,6 @@ def parse_command_line() -> argparse.Namespace:
     parser.add_argument("--name", type=user_name, metavar="NAME", help="put NAME: before each line you send to a room")
     add_tls_options(parser)
     return parser.parse_args()
-
-
-def chat(options: argparse.Namespace) -> int:
-    """Connect, and carry out what the user types; return the exit status.
-
-    The status is 1 if a command of a script was refused. It is 0 at a terminal, where the user has seen the refusal.
-    """
-    with connect(options.host, options.port, options) as sock, Console() as console:
-        Prompt(console, Lobby(ServerLines(sock, ANSWER_SECONDS)), options).run()
-        return int(console.refusals > 0 and not console.interactive)
 
 
 if __name__ == "__main__":

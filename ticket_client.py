@@ -19,7 +19,6 @@ if sys.version_info < (3, 10):
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 import argparse
-import io
 import re
 import select
 import signal
@@ -30,14 +29,14 @@ from cinema.seatmap import Seat
 from net.command_line import fail, fail_to_write, port_number, positive_number, prepare_streams
 from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import harmless
-from terminal.console import shows_escapes, write
+from terminal.console import read_keys, shows_escapes, write
 
 BOOKED = 0  # exit statuses; argparse has 2
 NOT_BOOKED = 1
 CONNECTION_LOST = 3
 PERHAPS_BOOKED = 4
 
-LEAVE = b"\x04"  # Ctrl-D; the client cannot end its own direction alone, because TLS does not allow that
+LEAVE = b"\x04"  # Ctrl-D; over TLS, the client could not end its output and keep its input
 
 HOW_MANY = "How many tickets do you want?"
 FIRST_ROW = "Row for ticket 1?"
@@ -45,6 +44,8 @@ START_AGAIN = "Start again? (yes or no)"
 QUESTION = re.compile(r"(?P<what>How many|Row|Seat) .*\?")
 RESERVED = re.compile(r"Ticket \d+ reserved")
 LOST = re.compile(r"Seat (\d+-\d+) is taken\..*")
+# The order goes on after these lines; any other line may be the last.
+GOES_ON = re.compile(r".*\?|Ticket \d+ reserved|Choose a row .*| *(Seat|Row) [ \d]+|.* is expected\.")
 UNCERTAIN = "Sorry, it is not certain whether the order is booked."
 SEAT = re.compile(r"\s*([0-9]{1,99})(?:\s*-\s*|\s+)([0-9]{1,99})\s*")  # 2-3 or 2 3
 
@@ -64,14 +65,13 @@ class Purchase:
 
     def __init__(self, server: ServerLines, seats: list[Seat], best: int, previous: "Purchase | None") -> None:
         self.lost: Seat | None = None
-        self._status: int | None = None  # the exit status; None if the order has not ended
         self._server = server
         self._best = best
-        self._asks_to_repeat = previous is not None
+        self._previous = previous
         self._asks_user = not seats and not best
-        self._answers = answers_for(seats) if seats else {}  # by question; each is used once
-        if best:
-            self._answers[HOW_MANY] = str(best)
+        self._answers = answers_for(seats)  # by question; each is used once
+        if seats or best:
+            self._answers[HOW_MANY] = str(len(seats) or best)
         elif previous:
             self._answers[HOW_MANY] = previous._given.get("How many", "")
         self._given: dict[str, str] = {}  # the last answers: "How many", "Row" and "Seat"
@@ -85,38 +85,29 @@ class Purchase:
             ConnectionLost: the connection ended before the order did.
             OSError: standard output cannot be written.
         """
+        line = ""
         for data in iter(self._server.read_line, None):
             line = harmless(data)
-            question = QUESTION.fullmatch(line)
             if self._picture.add_line(line):
                 self._is_shown = False
-            elif question:
-                self._status = None
+            elif question := QUESTION.fullmatch(line):
                 self._answer(line, question["what"])
             else:
                 print(line)
                 self._learn(line)
-        if self._status is None:
-            raise ConnectionLost("the server ended it")
-        return self._status
+        return exit_status(line)
 
     def _learn(self, line: str) -> None:
         """Note what a line says about the order."""
         if line.startswith("Booked: "):
-            self._status = BOOKED
             self._is_shown = False
             self._show_picture()
         elif RESERVED.fullmatch(line):
-            self._status = None
-            seat = seat_in(f"{self._given.get('Row')}-{self._given.get('Seat')}")
-            if seat:
+            if seat := seat_in(f"{self._given.get('Row')}-{self._given.get('Seat')}"):
                 self._picture.add_mine(seat)
                 self._is_shown = not self._asks_user
-        else:
-            self._status = PERHAPS_BOOKED if line == UNCERTAIN else NOT_BOOKED  # unless a question follows
-            lost = LOST.fullmatch(line)
-            if lost:
-                self.lost = seat_in(lost[1])
+        elif lost := LOST.fullmatch(line):
+            self.lost = seat_in(lost[1])
 
     def _answer(self, question: str, what: str) -> None:
         """Answer a question; without an answer, leave: the server then says that nothing is booked.
@@ -138,7 +129,7 @@ class Purchase:
         Raises:
             EOFError: there is no answer.
         """
-        if question == FIRST_ROW:
+        if question == FIRST_ROW and "Row" not in self._given:
             self._begin_choice()
         if question in self._answers:
             self._show_picture()
@@ -151,15 +142,13 @@ class Purchase:
 
     def _begin_choice(self) -> None:
         """Before the first seat, ask whether to repeat an order that lost one, and choose the best seats."""
-        asks, self._asks_to_repeat = self._asks_to_repeat, False
-        if asks and (self._ask(START_AGAIN) or "").lower() not in ("y", "yes"):
+        if self._previous and (self._ask(START_AGAIN) or "").lower() not in ("y", "yes"):
             raise EOFError
-        best, self._best = self._best, 0
-        if best:
+        if self._best:
             self._show_picture()
-            groups = self._picture.best(best)
-            print(described(groups, best))
-            self._answers.update(answers_for([seat for group in groups for seat in group]))
+            groups = self._picture.best(self._best)
+            print(described(groups, self._best))
+            self._answers = answers_for([seat for group in groups for seat in group])
 
     def _ask_for_seat(self, question: str) -> str | None:
         """Ask the user for a row, or for a row and a seat; return the row, and keep the seat for the next question."""
@@ -188,8 +177,9 @@ class Purchase:
                 return None
             if sys.stdin in readable:
                 break
-        with io.FileIO(sys.stdin.fileno(), closefd=False) as keyboard:  # a buffer would hide input from select()
-            line = keyboard.readline()
+        line = b""
+        while not line.endswith(b"\n") and (key := read_keys(1)):  # a larger buffer would hide input from select()
+            line += key
         answer = harmless(line).strip()
         if not line or not sys.stdin.isatty():
             print(answer)
@@ -200,8 +190,7 @@ class Purchase:
     def _show_picture(self) -> None:
         """Print the picture, unless the screen shows it."""
         if not self._is_shown:
-            for line in self._picture.lines():
-                print(line)
+            print(*self._picture.lines(), sep="\n")
             self._is_shown = True
 
 
@@ -214,12 +203,25 @@ def described(groups: list[list[Seat]], tickets: int) -> str:
 
 
 def answers_for(seats: list[Seat]) -> dict[str, str]:
-    """Return the answers with which to book seats, by question."""
-    answers = {HOW_MANY: str(len(seats))}
+    """Return the answers with which to choose seats, by question."""
+    answers = {}
     for ticket, seat in enumerate(seats, 1):
         answers[f"Row for ticket {ticket}?"] = str(seat.row)
         answers[f"Seat for ticket {ticket}?"] = str(seat.number)
     return answers
+
+
+def exit_status(line: str) -> int:
+    """Return the exit status after the last line that the server sent, or "" if it sent none.
+
+    Raises:
+        ConnectionLost: no order ends with this line.
+    """
+    if not line or GOES_ON.fullmatch(line):
+        raise ConnectionLost("the server ended it")
+    if line == UNCERTAIN:
+        return PERHAPS_BOOKED
+    return BOOKED if line.startswith("Booked: ") else NOT_BOOKED
 
 
 def seat_in(text: str) -> Seat | None:
@@ -249,7 +251,7 @@ def main() -> int:
     """Run the client; return its exit status."""
     options = parse_command_line()
     prepare_streams()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave as after Ctrl-C, which restores the terminal
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C: the terminal is restored
     try:
         return buy(options)
     except OSError as error:
@@ -257,7 +259,7 @@ def main() -> int:
 
 
 def parse_command_line() -> argparse.Namespace:
-    """Return the options; end the program with its usage if they are wrong."""
+    """Return the options; if they are wrong, print the usage and exit."""
     parser = argparse.ArgumentParser(
         description="Buy cinema tickets. In a terminal, choose seats with the arrow keys and Enter, or type them: 2-3. "
         "The exit status is 0 for booked, 1 for not booked, 2 for wrong arguments, 3 for no connection or a lost one, "
@@ -286,7 +288,7 @@ def parse_command_line() -> argparse.Namespace:
 
 
 def buy(options: argparse.Namespace) -> int:
-    """Order until the seats are booked or the user does not want to start again; return the exit status."""
+    """Place an order, and place it again each time it loses a seat and the user agrees; return the exit status."""
     purchase = None
     while True:
         try:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sell the seats of a cinema to any number of customers at a time; `telnet` is a full client.
+"""Sell the seats of a cinema to any number of customers at the same time; `telnet` works as a client.
 
     How many tickets do you want?
     1
@@ -38,7 +38,7 @@ from net.process import add_server_options, serve
 
 SEATS_FILE = Path(__file__).resolve().with_name("seats.txt")
 HOLD_SECONDS = 600
-WRONG_ANSWERS = 5  # in a row end an order
+WRONG_ANSWERS = 5  # the number of wrong answers in a row that ends an order
 TOO_MANY_WRONG_ANSWERS = f"{WRONG_ANSWERS} wrong answers in a row"
 CANCELLED = "Order cancelled, nothing was booked."
 

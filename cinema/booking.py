@@ -38,7 +38,8 @@ class Order:
 
     def __init__(self) -> None:
         self.seats: list[Seat] = []
-        # None once it is booked; set from the start, so that an order left unwritten by a bug does not count as booked
+        # None once the order is booked. It is set from the start, so that an order that a bug leaves unwritten does not
+        # count as booked.
         self.failure: Exception | None = SeatFileError("the order was not written")
 
 
@@ -60,7 +61,7 @@ class Theatre:
             self._map = SeatMap(read_file(self._file), self._file)  # the file's contents when a thread last read it
         self._held: set[Seat] = set()
         self._sold: set[Seat] = set()  # by this server since its start
-        self._waiting: list[Order] = []  # to be written together by the next commit
+        self._waiting: list[Order] = []  # the next commit writes them together
 
     def seat_map(self) -> SeatMap:
         """Return the seats as they are now; held seats count as taken.
@@ -103,28 +104,23 @@ class Theatre:
         with self._lock:
             self._waiting.append(order)
         with self._commit_lock:
-            if orders := self._take_waiting(order):
-                self._commit(orders)
+            self._commit(order)
         if order.failure:
             raise order.failure
 
-    def _take_waiting(self, order: Order) -> list[Order]:
-        """Return all orders that wait; none if another thread's commit has included this one."""
+    def _commit(self, order: Order) -> None:
+        """Write all orders that wait, unless another thread's commit has included this one."""
         with self._lock:
             if order not in self._waiting:
-                return []
+                return
             orders, self._waiting = self._waiting, []
-            return orders
-
-    def _commit(self, orders: list[Order]) -> None:
-        """Write orders; the caller holds the commit lock."""
         try:
             with _seat_file_errors(self._file), locked(self._file):
                 while not self._write(orders):
                     pass  # the file was edited between reading and writing
         except SeatFileError as error:
-            for order in orders:
-                order.failure = error
+            for each in orders:
+                each.failure = error
 
     def _write(self, orders: list[Order]) -> bool:
         """Write the orders, except those that have lost a seat; return False if an edit came in between."""
@@ -142,7 +138,7 @@ class Theatre:
 
     @contextmanager
     def _reading(self) -> Iterator[SeatMap]:
-        """Read the file and yield its map while holding the lock; then report sold seats that an edit has freed."""
+        """Read the file, and yield its map while holding the lock; then report sold seats that an edit has freed."""
         freed: list[Seat] = []
         try:
             with self._lock, _seat_file_errors(self._file):
@@ -183,7 +179,7 @@ def check_writable(file: Path) -> None:
 
 
 def _take_seats(seat_map: SeatMap, orders: list[Order]) -> SeatMap:
-    """Return the map after the orders; an order that has lost a seat fails and leaves the list."""
+    """Return the map with the orders' seats taken; an order that has lost a seat fails and is removed from the list."""
     for order in list(orders):
         if lost := [seat for seat in order.seats if not seat_map.is_free(seat)]:
             order.failure = SeatTaken(lost[0])

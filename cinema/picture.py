@@ -16,7 +16,7 @@ COLOURS = {FREE: "\033[32m", TAKEN: "\033[31m", YOURS: "\033[1;36m", LOST: "\033
 REVERSE = "\033[7m"
 NORMAL = "\033[0m"
 
-_LINE = re.compile(r" *Seat(?: +\d+)+|Row +\d+(?P<cells>(?: +[01])+)")
+_LINE = re.compile(r" *Seat(?: +\d+)+|Row +(?P<row>\d{1,9})(?P<cells>(?: +[01])+)")
 
 Point = tuple[float, float]  # a row and a number in it, perhaps between two seats
 
@@ -27,14 +27,16 @@ class SeatPicture:
     Args:
         in_colour: whether the terminal shows colours.
         lost: a seat that another customer has just taken; the picture marks it as LOST if it is taken.
+
+    Attributes:
+        signs: FREE, TAKEN, YOURS or LOST for each seat.
     """
 
     def __init__(self, in_colour: bool, lost: Seat | None = None) -> None:
+        self.signs: dict[Seat, str] = {}
         self._in_colour = in_colour
         self._lost = lost
         self._lines: list[re.Match[str]] = []
-        self._rows = 0
-        self._signs: dict[Seat, str] = {}  # FREE, TAKEN, YOURS or LOST
         self._latest: Seat | None = None  # the last seat that became the customer's
 
     def add_line(self, line: str) -> bool:
@@ -43,36 +45,26 @@ class SeatPicture:
         if not match:
             return False
         self._lines.append(match)
-        if match["cells"]:
-            self._rows += 1
+        if match["row"]:
             for number, sign in enumerate(match["cells"].split(), 1):
-                seat = Seat(self._rows, number)
-                self._signs[seat] = LOST if seat == self._lost and sign == TAKEN else sign
+                seat = Seat(int(match["row"]), number)
+                self.signs[seat] = LOST if seat == self._lost and sign == TAKEN else sign
         return True
 
     def add_mine(self, seat: Seat) -> None:
         """Mark a seat as the customer's own."""
         self._latest = seat
-        self._signs[seat] = YOURS
-
-    def is_free(self, seat: Seat) -> bool:
-        """Return whether a seat exists and is free."""
-        return self._signs.get(seat) == FREE
-
-    def is_mine(self, seat: Seat) -> bool:
-        """Return whether a seat is the customer's own."""
-        return self._signs.get(seat) == YOURS
+        self.signs[seat] = YOURS
 
     def neighbour(self, seat: Seat, rows: int, numbers: int) -> Seat:
         """Return the seat at a distance in rows and numbers, or the seat itself if there is none."""
         other = Seat(seat.row + rows, seat.number + numbers)
-        return other if other in self._signs else seat
+        return other if other in self.signs else seat
 
     def lines(self, cursor: Seat | None = None) -> list[str]:
         """Return the picture, with the seat at the cursor in reverse video, and a line that explains the signs."""
-        rows = itertools.count(1)
-        lines = [self._line(match, next(rows), cursor) if match["cells"] else match[0] for match in self._lines]
-        lost = f", {self._painted(LOST)} just lost" if LOST in self._signs.values() else ""
+        lines = [self._line(match, cursor) if match["row"] else match[0] for match in self._lines]
+        lost = f", {self._painted(LOST)} just lost" if LOST in self.signs.values() else ""
         signs = f"{self._painted(FREE)} free, {self._painted(TAKEN)} taken, {self._painted(YOURS)} yours{lost}"
         return [*lines, f"({signs})"]
 
@@ -88,7 +80,7 @@ class SeatPicture:
     def best(self, count: int) -> list[list[Seat]]:
         """Return free seats for a party, as near to the middle of the hall as possible.
 
-        They are adjacent, if any row has that many adjacent free seats. Otherwise the party is split into groups: each
+        They are adjacent if any row has that many adjacent free seats. Otherwise the party is split into groups: each
         is as large as possible, and all but the first are as near to the first as possible.
 
         Returns:
@@ -104,19 +96,16 @@ class SeatPicture:
         return groups
 
     def _free(self) -> list[Seat]:
-        return [seat for seat, sign in self._signs.items() if sign == FREE]
+        return [seat for seat, sign in self.signs.items() if sign == FREE]
 
     def _middle(self) -> Point:
-        return (self._rows + 1) / 2, (max((seat.number for seat in self._signs), default=0) + 1) / 2
+        last = max(self.signs, default=Seat(1, 1))
+        return (last.row + 1) / 2, (last.number + 1) / 2
 
-    def _line(self, match: re.Match[str], row: int, cursor: Seat | None) -> str:
-        numbers = itertools.count(1)
-
-        def cell(_: re.Match[str]) -> str:
-            seat = Seat(row, next(numbers))
-            return self._painted(self._signs[seat], seat == cursor)
-
-        return match[0][: match.start("cells")] + re.sub("[01]", cell, match["cells"])
+    def _line(self, match: re.Match[str], cursor: Seat | None) -> str:
+        seats = (Seat(int(match["row"]), number) for number in itertools.count(1))
+        cells = (self._painted(self.signs[seat], seat == cursor) for seat in seats)
+        return match[0][: match.start("cells")] + re.sub("[01]", lambda _: next(cells), match["cells"])
 
     def _painted(self, sign: str, reverse: bool = False) -> str:
         codes = REVERSE * reverse + COLOURS[sign] * self._in_colour
@@ -124,25 +113,25 @@ class SeatPicture:
 
 
 def _nearest_group(free: list[Seat], most: int, target: Point) -> list[Seat]:
-    """Return the group of adjacent free seats that is as large as possible, and then as near as possible."""
+    """Return the largest group of at most `most` adjacent seats; of several, the one nearest to the target."""
     runs = _runs(free)
     size = min(most, max(map(len, runs), default=0))
 
-    def distance(group: list[Seat]) -> tuple[float, float]:  # at the same distance the nearer row comes first
+    def distance(group: list[Seat]) -> tuple[float, float]:  # at the same distance, a group in a nearer row comes first
         row, number = _centre(group)
         return (row - target[0]) ** 2 + (number - target[1]) ** 2, abs(row - target[0])
 
     candidates = []
     for run in runs:
         if len(run) >= size:
-            first = math.ceil(target[1] - size / 2) - run[0].number
+            first = math.ceil(target[1] - size / 2) - run[0].number  # puts the group's centre at the target
             first = min(max(first, 0), len(run) - size)
             candidates.append(run[first : first + size])
     return min(candidates, key=distance, default=[])
 
 
 def _runs(seats: list[Seat]) -> list[list[Seat]]:
-    """Divide seats, which are sorted, into runs of adjacent ones."""
+    """Divide sorted seats into runs of adjacent ones."""
     runs: list[list[Seat]] = []
     for seat in seats:
         if runs and runs[-1][-1] == (seat.row, seat.number - 1):

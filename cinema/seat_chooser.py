@@ -1,7 +1,7 @@
 """Choose a seat in the picture of a hall with the arrow keys and Enter, or type it.
 
-The chooser draws the picture above the line with the question. To redraw it in place it moves the terminal's cursor up,
-so the whole picture must fit into the window.
+The chooser draws the picture above the line with the question. To redraw the picture in place, it moves the terminal's
+cursor up, so the whole picture must fit into the window.
 """
 
 import os
@@ -9,14 +9,12 @@ import re
 import select
 import sys
 
-from cinema.picture import SeatPicture
+from cinema.picture import FREE, YOURS, SeatPicture
 from cinema.seatmap import Seat
 from net.connect import ServerLines
-from terminal.console import END_OF_INPUT, ENTER, ESCAPE_SECONDS, resume, single_keys, write
-from terminal.line_editor import UNFINISHED_KEY
+from terminal.console import END_OF_INPUT, ENTER, erase_rows, read_keys, resume, single_keys, write
 
 HINT = "Arrow keys and Enter choose a seat. It may be typed too, as in 2-3."
-ERASE_BELOW = "\033[J"
 
 _MOVES = {"A": (-1, 0), "B": (1, 0), "C": (0, 1), "D": (0, -1)}  # rows and numbers, by the last byte of an arrow key
 _ARROW = re.compile(r"\x1b[\[O]([ABCD])")
@@ -40,7 +38,6 @@ class SeatChooser:
         self._cursor = picture.nearest_free()
         self._typed = ""
         self._note = ""
-        self._key = ""  # the first bytes of a key whose others have not arrived
         self._drawn_lines = 0  # above the question
 
     def fits(self) -> bool:
@@ -52,7 +49,7 @@ class SeatChooser:
         """Return the answer, such as 2-3; None if the server sends something first.
 
         Raises:
-            EOFError: the user pressed Ctrl-D, or the terminal is gone.
+            EOFError: the user pressed Ctrl-D, or the terminal cannot be read.
         """
         answer: str | None = ""
         with single_keys() as signals:
@@ -67,36 +64,19 @@ class SeatChooser:
 
     def _wait(self, signals: int) -> str | None:
         """Wait for a key, a signal or the server; return what choose() returns, or "" if there is no answer yet."""
-        seconds = ESCAPE_SECONDS if self._key else None
-        readable, _, _ = select.select([self._server, sys.stdin, signals], [], [], seconds)
-        if not readable:
-            self._key = ""
+        readable, _, _ = select.select([self._server, sys.stdin, signals], [], [])
         if signals in readable and resume(signals):
             self._drawn_lines = 0  # the shell has written below the picture
         if self._server in readable and self._server.receive():
             return None
-        return self._take_key() if sys.stdin in readable else ""
-
-    def _take_key(self) -> str:
-        """Take one byte, so that the next question gets those that follow; return the answer if it is complete."""
-        try:
-            byte = os.read(sys.stdin.fileno(), 1)
-        except OSError:  # the terminal is gone
-            byte = b""
-        if not byte:
-            raise EOFError
-        self._key += byte.decode("latin-1")
-        if UNFINISHED_KEY.fullmatch(self._key):
-            return ""
-        key, self._key = self._key, ""
-        return self._press(key)
+        return self._press(read_keys(1).decode("latin-1")) if sys.stdin in readable else ""
 
     def _press(self, key: str) -> str:
-        """Handle a key; return the answer if it is complete."""
+        """Handle a key, or the end of the input, which is ""; return the answer if it is complete."""
         self._note = ""
         if key in ENTER:
             return self._typed or self._seat_at_cursor()
-        if key == END_OF_INPUT and not self._typed:
+        if not key or (key == END_OF_INPUT and not self._typed):
             raise EOFError
         if arrow := _ARROW.fullmatch(key):
             self._typed = ""
@@ -113,16 +93,17 @@ class SeatChooser:
         """Return the seat at the cursor; if the user cannot have it, note why and return ""."""
         if not self.fits():
             return ""  # the picture is hidden
-        if self._picture.is_free(self._cursor):
+        sign = self._picture.signs.get(self._cursor)
+        if sign == FREE:
             return str(self._cursor)
-        self._note = " is yours already" if self._picture.is_mine(self._cursor) else " is taken"
+        self._note = " is yours already" if sign == YOURS else " is taken"
         return ""
 
     def _draw(self, cursor: Seat | None, answer: str) -> None:
         """Draw the question, and the picture if it fits, over what was drawn before."""
-        up = f"\033[{self._drawn_lines}A" if self._drawn_lines else ""
         lines = [*self._picture.lines(cursor), HINT] if self.fits() else []
         columns, _ = os.get_terminal_size(sys.stdout.fileno())
         prompt = f"{self._question} {answer if lines else self._typed}"
-        write(f"\r{up}{ERASE_BELOW}" + "".join(f"{line}\n" for line in lines) + prompt[-max(1, columns - 1) :])
+        above = "".join(f"{line}\n" for line in lines)
+        write(erase_rows(self._drawn_lines) + above + prompt[-max(1, columns - 1) :])
         self._drawn_lines = len(lines)

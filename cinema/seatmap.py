@@ -113,8 +113,8 @@ def _measure(text: bytes, file: Path) -> tuple[int, int]:
 
 def _fault(numbers: list[bytes], columns: int) -> str:
     """Return what is wrong with a row, or an empty string."""
-    for number in set(numbers) - {FREE, TAKEN}:
-        shown = number[:SHOWN_CHARACTERS].decode(errors="replace")
+    if wrong := set(numbers) - {FREE, TAKEN}:
+        shown = min(wrong)[:SHOWN_CHARACTERS].decode(errors="replace")
         return f"{shown!a} is not a seat; 0 or 1 is expected"
     if len(numbers) != columns:
         return f"seats in the row: {len(numbers)}; expected, as in the first row: {columns}"

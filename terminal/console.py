@@ -24,7 +24,6 @@ READ_BYTES = 1 << 16
 ESCAPE_SECONDS = 0.1  # an Esc that no byte follows within this time was pressed alone
 DEFAULT_COLUMNS = 80  # for a terminal that does not report its width
 ERASE_ROW = "\r\x1b[K"
-ERASE_FROM_ROW = "\r\x1b[J"
 REDRAW_SIGNALS = (signal.SIGCONT, signal.SIGWINCH)
 ENTER = ("\n", "\r")
 END_OF_INPUT = "\x04"  # Ctrl-D
@@ -46,7 +45,7 @@ class Console:
         self._signals: list[int] = []  # the descriptor from single_keys(), if the Console draws
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._input = ""  # text that was read and is not yet part of a line
-        self._ended = False  # the end of the input was read
+        self._ended = False  # whether the end of the input was read
         self._histories: dict[str, list[str]] = {}  # by prompt
         self._column = 0  # of the character at the cursor, or of the last character if the cursor is behind it
         self.begin_line()
@@ -79,7 +78,7 @@ class Console:
             keys: whether to read what the user types.
 
         Returns:
-            False if only the time has passed, whether the connection is readable, and whether it is writable.
+            Whether anything has happened in that time, whether the connection is readable, and whether it is writable.
         """
         keyboard = [sys.stdin] if keys else []
         readable, writable, _ = select.select(
@@ -88,50 +87,39 @@ class Console:
         if self._signals and self._signals[0] in readable:
             self._redraw(resume(self._signals[0]))
         if sys.stdin in readable:
-            self._read()
+            data = read_keys(READ_BYTES)
+            self._ended = not data
+            self._input += self._decoder.decode(data, final=self._ended)
         return bool(readable or writable), server in readable, bool(writable)
 
     def begin_line(self, prompt: str = "") -> None:
         """Begin a line after a prompt, with the history of that prompt; discard a line that is being typed."""
         self._prompt = prompt
-        self._history = self._histories.setdefault(prompt, [])
-        self._editor = LineEditor(self._history)
+        self._editor = LineEditor(self._histories.setdefault(prompt, []))
         if not self._draws:
             write(prompt)
 
     def next_line(self) -> str | None:
         """Return the next line that was typed, without its newline, or None if no line is complete yet.
 
+        The line after it begins without a prompt, unless begin_line() is called.
+
         Raises:
             EOFError: the input has ended, or Ctrl-D was pressed at the start of a line.
         """
-        return self._edit_line() if self._draws else self._cut_line()
+        line = self._edit_line() if self._draws else self._cut_line()
+        if line is not None:
+            self.begin_line()
+        return line
 
     def show(self, lines: str) -> None:
-        """Show lines, each with its newline, in place of the line being typed; next_line() redraws it below them."""
-        write(ERASE_ROW + lines if self._draws else lines)
+        """Show one or more lines in place of the line being typed; next_line() redraws that line below them."""
+        write(f"{ERASE_ROW * self._draws}{lines}\n")
 
     def refuse(self, sentence: str) -> None:
         """Show why a command or a line of the user was refused, and count the refusal."""
         self.refusals += 1
-        self.show(sentence + "\n")
-
-    def _read(self) -> None:
-        """Read what the user has typed, including the rest of an escape sequence that has begun."""
-        self._read_once()
-        while self._draws and not self._ended and UNFINISHED_KEY.search(self._input):
-            if not select.select([sys.stdin], [], [], ESCAPE_SECONDS)[0]:
-                self._input = UNFINISHED_KEY.sub("", self._input)
-                break
-            self._read_once()
-
-    def _read_once(self) -> None:
-        try:
-            data = os.read(sys.stdin.fileno(), READ_BYTES)
-        except OSError:  # the terminal is gone
-            data = b""
-        self._ended = not data
-        self._input += self._decoder.decode(data, final=self._ended)
+        self.show(sentence)
 
     def _redraw(self, was_suspended: bool) -> None:
         """Redraw the line after the program was suspended or the width of the window has changed.
@@ -139,15 +127,13 @@ class Console:
         Most terminals break a row that does not fit a narrower window into several rows, so the line being typed may
         begin above the cursor's row. A shell, however, leaves the cursor in a new row.
         """
-        rows = 0 if was_suspended else self._column // _columns()
-        write((f"\x1b[{rows}A" if rows else "") + ERASE_FROM_ROW)
+        write(erase_rows(above=0 if was_suspended else self._column // _columns()))
         self._draw_line()
 
     def _cut_line(self) -> str | None:
         line, newline, rest = self._input.partition("\n")
         if newline or (line and self._ended):
             self._input = rest
-            self._prompt = ""
             return line.removesuffix("\r")
         if self._ended:
             self._ended = not self.interactive  # after Ctrl-D a terminal can be read again
@@ -158,7 +144,9 @@ class Console:
         while key := KEY.match(self._input):
             self._input = self._input[key.end() :]
             if key[0] in ENTER:
-                return self._finish_line()
+                line = self._editor.finish()
+                write(f"{ERASE_ROW}{self._prompt}{line}\n")
+                return line
             if key[0] == END_OF_INPUT and not self._editor.text:
                 self._draw_line()
                 raise EOFError
@@ -167,13 +155,6 @@ class Console:
             raise EOFError
         self._draw_line()
         return None
-
-    def _finish_line(self) -> str:
-        line = self._editor.finish()
-        write(f"{ERASE_ROW}{self._prompt}{line}\n")
-        self._prompt = ""
-        self._editor = LineEditor(self._history)
-        return line
 
     def _draw_line(self) -> None:
         before, after = self._editor.view(self._prompt, _columns() - 1)
@@ -188,11 +169,11 @@ def _columns() -> int:
 
 @contextmanager
 def single_keys() -> Iterator[int]:
-    """Make the terminal pass on each key at once without an echo; restore its mode at the end.
+    """Make the terminal pass on each key at once, without an echo; restore its mode at the end.
 
     Yields:
-        a descriptor that is readable when a signal requires a redraw, which begins with resume(). The handler of a
-        signal must not print.
+        a descriptor that becomes readable when a signal requires a redraw; the caller then calls resume() and redraws.
+        The signal handlers do nothing, because a handler must not print.
     """
     keyboard = sys.stdin.fileno()
     mode = termios.tcgetattr(keyboard)
@@ -202,7 +183,7 @@ def single_keys() -> Iterator[int]:
     for number in REDRAW_SIGNALS:
         signal.signal(number, lambda *_: None)
     try:
-        tty.setcbreak(keyboard, termios.TCSADRAIN)
+        take_single_keys()
         yield reader
     finally:
         with suppress(termios.error):  # the terminal is gone
@@ -218,9 +199,39 @@ def resume(signals: int) -> bool:
     """Read the signals that have arrived; return whether a shell has used the terminal, between Ctrl-Z and fg."""
     was_suspended = signal.SIGCONT in os.read(signals, READ_BYTES)
     if was_suspended:
-        with suppress(termios.error):  # in the background; another SIGCONT follows in the foreground
-            tty.setcbreak(sys.stdin.fileno(), termios.TCSADRAIN)
+        take_single_keys()
     return was_suspended
+
+
+def take_single_keys() -> None:
+    """Make the terminal pass on each key at once, without an echo, if this program is in the foreground."""
+    with suppress(termios.error):  # in the background; resume() tries again when a shell brings it to the foreground
+        tty.setcbreak(sys.stdin.fileno(), termios.TCSADRAIN)
+
+
+def read_keys(size: int) -> bytes:
+    """Read what the user has typed, and the rest of an escape sequence that has begun.
+
+    Args:
+        size: the largest number of bytes to read at a time; 1 reads a single key.
+
+    Returns:
+        The bytes; b"" if the input has ended or cannot be read.
+    """
+    typed = b""
+    with suppress(OSError):  # the terminal is gone, or no shell could bring this program to the foreground
+        typed = os.read(sys.stdin.fileno(), size)
+        while UNFINISHED_KEY.search(typed) and select.select([sys.stdin], [], [], ESCAPE_SECONDS)[0]:
+            more = os.read(sys.stdin.fileno(), size)
+            if not more:
+                break
+            typed += more
+    return typed
+
+
+def erase_rows(above: int) -> str:
+    """Return the escape sequences that erase some rows above the cursor, its own row and all below it."""
+    return (f"\x1b[{above}A" if above else "") + "\r\x1b[J"
 
 
 def shows_escapes() -> bool:

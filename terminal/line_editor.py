@@ -7,13 +7,15 @@ meanwhile. This editor receives keys one by one and never waits.
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
+from itertools import accumulate, takewhile
 
-# ECMA-48: an escape sequence is ESC [, parameters and a final character, or ESC O and one character. An ESC before any
-# other character is a key of its own, which has no effect.
-KEY = re.compile(r"\x1b\[[ -?]*[^ -?]|\x1bO.|\x1b(?=[^\[O])|[^\x1b]", re.DOTALL)
-UNFINISHED_KEY = re.compile(r"\x1b(\[[ -?]*|O)?\Z")
+# ECMA-48: an escape sequence is ESC [, parameters and a final character, or ESC O and one character. Any other ESC, and
+# a sequence whose end is missing, is a key that has no effect.
+KEY = re.compile(r"\x1b\[[ -?]*[^ -?]?|\x1bO.?|.", re.DOTALL)
+UNFINISHED_KEY = re.compile(rb"\x1b(\[[ -?]*|O)?\Z")
 
-_LINES_TO_GO = {"\x1b[A": -1, "\x1bOA": -1, "\x10": -1, "\x1b[B": 1, "\x1bOB": 1, "\x0e": 1}  # Up, Ctrl-P; Down, Ctrl-N
+# How far each key goes in the history: Up and Ctrl-P, Down and Ctrl-N.
+_STEPS = {"\x1b[A": -1, "\x1bOA": -1, "\x10": -1, "\x1b[B": 1, "\x1bOB": 1, "\x0e": 1}
 
 # How each key changes the text before the cursor and the text after it.
 _Edit = Callable[[str, str], tuple[str, str]]
@@ -58,8 +60,8 @@ class LineEditor:
         """Apply a key, which is a match of KEY; ignore a key that has no meaning here."""
         if key in _EDIT_BY_KEY:
             self.before, self.after = _EDIT_BY_KEY[key](self.before, self.after)
-        elif key in _LINES_TO_GO:
-            self._recall(self._position + _LINES_TO_GO[key])
+        elif key in _STEPS:
+            self._recall(self._position + _STEPS[key])
         elif key == "\t" or (len(key) == 1 and unicodedata.category(key) != "Cc"):
             self.before += key
 
@@ -96,10 +98,5 @@ def _character_width(character: str) -> int:
 
 def _characters_that_fit(characters: Iterable[str], columns: int) -> int:
     """Return how many of the first characters fit into the columns."""
-    count = 0
-    for character in characters:
-        columns -= _character_width(character)
-        if columns < 0:
-            break
-        count += 1
-    return count
+    ends = accumulate(map(_character_width, characters))
+    return len(list(takewhile(lambda end: end <= columns, ends)))

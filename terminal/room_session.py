@@ -7,7 +7,7 @@ from protocol import MAX_LINE_BYTES, LineTooLong, harmless
 from terminal.console import Console
 
 LEAVE = "/leave"
-LEAVE_SECONDS = 2.0  # how long to wait for the server's next input after the user has left
+LEAVE_SECONDS = 2.0  # how long the server may be silent after the user has left
 RECEIVE_BYTES = 1 << 16
 OUTGOING_BYTES = 1 << 16  # while this much data waits to be sent, no more lines of the user are read
 NOT_A_COMMAND = f"Not sent. {LEAVE} or Ctrl-D leaves the room; a blank before / sends the line."
@@ -92,5 +92,5 @@ class RoomSession:
         if not data or len(self._incoming) > RECEIVE_BYTES:  # longer than any line that a room relays
             lines, self._incoming = received, b""
         if lines or newline:
-            self._console.show(harmless(lines) + "\n")
+            self._console.show(harmless(lines))
         return bool(data)

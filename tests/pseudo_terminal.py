@@ -317,12 +317,11 @@ def open_terminal() -> Iterator[OpenTerminal]:
         terminal.close()
 
 
-def idle(program: Terminal) -> bool:
-    """Return whether a program waits in a system call without a time limit, such as select() (Linux only)."""
-    syscall = Path(f"/proc/{program.process.pid}/syscall").read_text().split()
-    return len(syscall) > 5 and syscall[5] == "0x0"
+def orphaned(command: str) -> list[str]:
+    """Return a command that runs another one in an orphaned process group, and ends after it.
 
-
-def settle(terminal: Terminal) -> None:
-    """Wait until the client waits for the next key and not for the rest of an escape sequence."""
-    wait_until(lambda: idle(terminal), "the client waits without a limit")
+    A read of the terminal then fails with EIO, because no shell could bring the program to the foreground. The exit
+    status is written to a file of this name in the working directory.
+    """
+    script = f"exec 3<&0; (({command} <&3; echo $? >status) &); until test -s status; do sleep 0.01; done"
+    return ["bash", "-mc", script]

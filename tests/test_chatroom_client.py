@@ -28,7 +28,7 @@ from conftest import (
     run_shell,
     wait_until,
 )
-from pseudo_terminal import ROWS, OpenTerminal, Terminal, settle
+from pseudo_terminal import ROWS, OpenTerminal, Terminal, orphaned
 
 HELP = [
     "CREATE name   create a room",
@@ -293,13 +293,20 @@ def test_a_room_that_is_reset_while_the_client_enters_is_reported() -> None:
     assert (done.returncode, done.stderr) == (int("Perhaps" in done.stdout), "")
 
 
+def test_any_number_of_members_is_shown_as_the_server_sent_it() -> None:
+    members = "9" * 5000  # more digits than int() converts
+    with fake_server(lambda sock: sock.recv(1 << 16)) as room:
+        done = play("join tea", replies=f"\0{room} {members}\n".encode())
+    assert f"\nMembers before you: {members}. " in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_line_from_a_room_that_does_not_end_is_shown_in_pieces() -> None:
     size = 200_000
 
     def talk(sock: socket.socket) -> None:
         sock.sendall(b"x" * size)
-        while sock.recv(1 << 16):  # the client leaves at the end of its input
-            pass
+        assert sock.recv(1 << 16) == b"/leave\n"  # at the end of the client's input; the room closes then
 
     with fake_server(talk) as room:
         shown = play("join tea", replies=b"\0%d 0\n" % room).stdout
@@ -333,6 +340,17 @@ def test_text_from_a_server_is_made_harmless() -> None:
 def test_another_kind_of_server_is_reported_in_one_line(reply: bytes, reason: str) -> None:
     done = play("join tea", replies=reply)
     assert (done.returncode, done.stderr) == (1, f"{LOST}{reason}\n")
+
+
+def test_a_terminal_that_cannot_be_read_counts_as_the_end_of_the_input(
+    server: Program, open_terminal: OpenTerminal, tmp_path: Path
+) -> None:
+    terminal = open_terminal(*orphaned(command(server)), controls=True, cwd=tmp_path)
+    terminal.expect_text("Command> ")
+    terminal.type("\n")
+    terminal.wait()
+    assert (tmp_path / "status").read_text() == "0\n"
+    assert "Traceback" not in terminal.output
 
 
 def test_a_closed_output_pipe_ends_the_client_without_a_traceback(server: Program) -> None:
@@ -465,14 +483,15 @@ def test_up_and_down_recall_lines_of_the_prompt_and_of_the_room(client: OpenTerm
 
 def test_esc_alone_does_not_swallow_the_next_key(client: OpenTerminal) -> None:
     alice = client()
-    alice.type("a\x1b")
-    alice.expect_typing("Command> a")
-    settle(alice)
-    alice.type("[b\x1b")
-    alice.expect_typing("Command> a[b")
-    settle(alice)
-    alice.type("Ok")
-    alice.expect_typing("Command> a[bOk")
+    alice.expect_text("Command> ")
+    alice.type("\x1b")
+    alice.expect_text("Command> ")  # drawn again, when no more bytes have followed the Esc in time
+    alice.type("[")
+    alice.expect_text("Command> [")
+    alice.type("\x1b")
+    alice.expect_text("Command> [")
+    alice.type("O")
+    alice.expect_typing("Command> [O")
 
 
 def test_a_narrower_window_leaves_no_stale_row(client: OpenTerminal) -> None:
