@@ -35,7 +35,7 @@ from net.connect import add_tls_options
 from net.connection import Connection, TimeLimitPassed
 from net.conversation import Conversation
 from protocol import harmless, is_room_name
-from web.http import HeadReader, Refused, Request, check_upgrade, response, switching_protocols
+from web.http import Refused, Request, check_upgrade, response, split_head, switching_protocols
 from web.tab import System, Tab
 
 PORT = 8000
@@ -93,12 +93,12 @@ class FrontEnd:
             self._places.release(client.connection.address)
 
     def _answer_request(self, client: Conversation) -> None:
-        reader = HeadReader()
         request = None
         try:
-            request = receive_request(client.connection, reader)
-            if request is None:
+            received = receive_request(client.connection)
+            if received is None:
                 return
+            request, rest = received
             self._check_host(request)
             if not request.path.startswith("/ws/"):
                 self._send_file(client, request)
@@ -110,7 +110,7 @@ class FrontEnd:
         client.log(f"{shown(request)}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
         client.flush()
         client.connection.send(switching_protocols(request))
-        Tab(client, request.path, reader.rest).run(system)
+        Tab(client, request.path, rest).run(system)
 
     def _check_host(self, request: Request) -> None:
         """Check that Host is a name of this front end; this stops DNS rebinding.
@@ -174,23 +174,22 @@ def shown(request: Request | None) -> str:
     return f"{request.method} {request.path}"[:100] if request else "request"
 
 
-def receive_request(connection: Connection, reader: HeadReader) -> Request | None:
-    """Return the head of a browser's request, or None if the browser left without one.
+def receive_request(connection: Connection) -> tuple[Request, bytes] | None:
+    """Return the head of a browser's request and what came after it, or None if the browser left without a request.
 
     Raises:
         Refused: the head is malformed or too long, or has not arrived in time.
         OSError: the connection is lost.
     """
-    request = None
+    data = b""
     try:
-        while request is None:
-            data = connection.receive()
-            if not data:
-                return None
-            request = reader.feed(data)
+        while received := connection.receive():
+            data = (data + received).lstrip(b"\r\n")  # RFC 9112, 2.2: ignore empty lines before a request
+            if found := split_head(data):
+                return found
     except TimeLimitPassed as error:
         raise Refused(HTTPStatus.REQUEST_TIMEOUT, str(error)) from None
-    return request
+    return None
 
 
 def read_files() -> dict[str, tuple[str, bytes]]:
