@@ -12,9 +12,9 @@ When one side ends, the front end ends the other, and the close code says why:
     1000                  the system ended the connection; all its lines were delivered
     1001                  the front end is stopping, or nothing came from the browser for 60 seconds, not even a pong
     1002 1003 1007 1009   the browser sent a wrong frame, a binary message, invalid UTF-8, over 4096 bytes
-    1008                  a message holds a newline, or the lobby refused the room; trying again does not help
+    1008                  a message contains a newline, or the lobby refused the room; trying again does not help
     1011                  the system sent a line of more than 1 MiB
-    1014                  the system is not there, accepts nothing or was lost; trying again later may help
+    1014                  the system cannot be reached, accepts nothing or was lost; trying again later may help
 """
 
 import os
@@ -69,7 +69,7 @@ class FrontEnd:
         options: the command line.
 
     Attributes:
-        port: where it listens.
+        port: the port on which it listens.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:

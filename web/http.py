@@ -1,6 +1,6 @@
 """Heads of HTTP requests and whole responses (RFC 9110 and 9112): bytes to values and back, no socket.
 
-Every response ends its connection, so there is no second request to find after the first, and no body is ever read.
+Every response ends its connection, so no second request follows the first, and no body is ever read.
 """
 
 import base64
@@ -53,7 +53,7 @@ class Request(NamedTuple):
     Attributes:
         method: such as GET.
         path: the target up to a question mark.
-        headers: by name, in any case.
+        headers: the headers, whose names are not case-sensitive.
     """
 
     method: str

@@ -27,9 +27,9 @@ CONNECT_SECONDS = 5.0
 PING_SECONDS = 30.0  # a browser that has been silent for this long is pinged
 GONE_SECONDS = 60.0  # and after this long its tab is closed
 LINGER_SECONDS = 0.5  # how long a system may take to end its side after the browser has ended
-FROM_BROWSER_BYTES = 1 << 12  # per turn, because small frames are slow to parse: this many bytes take milliseconds
+FROM_BROWSER_BYTES = 1 << 12  # per turn; small frames are slow to parse: this many bytes take milliseconds
 FROM_SYSTEM_BYTES = 1 << 16
-PAUSE_SECONDS = 50e-6  # after a whole turn of a browser that floods, so that other threads run
+PAUSE_SECONDS = 50e-6  # after a full turn, so that other threads run while a browser floods
 MAX_REPLY_BYTES = 1 << 20
 ENDED = select.POLLHUP | select.POLLERR
 
@@ -92,7 +92,7 @@ class Tab:
 
     Args:
         client: the browser.
-        path: what its WebSocket asked for.
+        path: the path that its WebSocket asked for, such as /ws/chat.
         rest: what the browser sent after the head of its request.
     """
 
@@ -111,9 +111,9 @@ class Tab:
         # Only the second thread writes these; the first reads them once _system_ended is set.
         self._lines_to_browser = 0
         self._closing: Closing | None = None  # why the system's side has ended
-        self._system_ended = threading.Event()  # the second thread is done
-        # Only the first thread writes this, when the browser's side has ended; from then on the second thread discards
-        # what the system sends, and at this time it ends.
+        self._system_ended = threading.Event()  # set when the second thread is done
+        # Only the first thread writes this, when the browser's side has ended: from then on, the second thread discards
+        # what the system sends, and it ends at this time at the latest.
         self._discard_until: float | None = None
 
     def run(self, system: System) -> None:
@@ -229,7 +229,7 @@ class Tab:
     def _end_system(self) -> None:
         """Send what is left, end our side, and give the system LINGER_SECONDS to end its own; then close.
 
-        To close a socket with unread input would send a reset, which may destroy our last lines on their way.
+        Closing a socket that has unread input would send a reset, which may destroy our last lines on their way.
         """
         end = time.monotonic() + LINGER_SECONDS
         writable = select.poll()

@@ -34,7 +34,7 @@ class Opcode(IntEnum):
 
 
 class CloseCode(IntEnum):
-    """Why a WebSocket is closed (RFC 6455, section 7.4.1, and the registry of IANA)."""
+    """Why a WebSocket is closed (RFC 6455, section 7.4.1, and IANA's registry)."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -56,8 +56,8 @@ class Closing(Exception):
     """The WebSocket must be closed.
 
     Args:
-        code: the close code that says why.
-        reason: the same in a sentence.
+        code: the close code.
+        reason: a sentence that says why.
     """
 
     def __init__(self, code: int, reason: str = "") -> None:
@@ -222,7 +222,7 @@ def close_code(payload: bytes) -> int:
 
 
 def apply_mask(mask: bytes | bytearray, payload: bytes | bytearray) -> bytes:
-    """Return the exclusive or of a payload and a mask of four bytes, repeated: it masks, and it unmasks."""
+    """Mask or unmask a payload: return its exclusive or with a mask of four bytes, repeated."""
     size = len(payload)
     key = (bytes(mask) * (size // 4 + 1))[:size]
     return (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
