@@ -2,16 +2,14 @@
 
 import { Connection, fitsLine } from "./connection.js";
 import { MessageLog } from "./messages.js";
-import { byId, element, hideOutage, onSubmit, say, showOutage, showView } from "./page.js";
+import { byId, element, hideOutage, onSubmit, pollWith, say, showOutage, showView } from "./page.js";
 import { endPoll } from "./wire.js";
 
-const POLL_MILLISECONDS = 1000;
 const MESSAGE = /^FROM ([A-Za-z0-9]+)( \(all\))?: (.*)$/su;
 const LIST_HEAD = /^Registered users \((\d+)\):$/;
 
 let name = ""; // under which the user is, or wants to be, registered
 let isRegistered = false; // whether the server has accepted it
-let pollTimer = 0;
 let listing = null; // the reply to LIST as far as it has come: {names, expected}
 const log = new MessageLog(byId("messages"));
 
@@ -59,20 +57,18 @@ function refuse(text) {
   byId("user").focus();
 }
 
-function closed(sentence, retry) {
-  clearTimeout(pollTimer);
+function closed(sentence) {
   listing = null;
   if (!name) return;
   if (isRegistered) log.remark(sentence);
   isRegistered = false;
   say("");
-  showOutage(sentence, retry(), () => connection.open());
+  showOutage(sentence, connection);
 }
 
 function leave() {
   connection.send("QUIT");
   connection.close();
-  clearTimeout(pollTimer);
   hideOutage();
   say("You have left the chat.");
   name = "";
@@ -83,13 +79,11 @@ function leave() {
 
 // Who is there
 
-function poll() {
-  clearTimeout(pollTimer);
-  pollTimer = setTimeout(poll, POLL_MILLISECONDS);
-  if (listing || document.hidden || !connection.isOpen) return;
+const poll = pollWith(() => {
+  if (!isRegistered || listing) return;
   listing = { names: [], expected: 0 };
   connection.send("LIST", { isPoll: true });
-}
+});
 
 function takeListed(text) {
   const head = LIST_HEAD.exec(text);
@@ -107,7 +101,7 @@ function takeListed(text) {
 
 function showPeople(names) {
   const items = names.map((user) => element("li", {}, element("bdi", {}, user)));
-  items[names.indexOf(name)]?.append(element("span", { className: "note" }, "you"));
+  items[names.indexOf(name)]?.append(element("span", { class: "note" }, "you"));
   byId("people").replaceChildren(...items);
   showRecipients(names.filter((user) => user !== name));
 }
@@ -148,4 +142,3 @@ onSubmit(byId("send-form"), () => {
   if (byId("message").value.trim()) sendMessage(byId("message").value);
 });
 byId("leave").addEventListener("click", leave);
-document.addEventListener("visibilitychange", () => byId("talk").hidden || poll());

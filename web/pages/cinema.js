@@ -13,7 +13,6 @@ const SEAT_PITCH_PIXELS = 48;
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 let order = null; // the present order, or the one that has just ended: see startOrder()
-let timer = 0;
 
 const connection = new Connection("/ws/tickets", { line: handleLine, closed });
 
@@ -92,7 +91,6 @@ function reserved() {
 function end(sentence) {
   if (!order || order.isOver) return;
   order.isOver = true;
-  clearInterval(timer);
   connection.close();
   say(sentence, true);
   if (!order.rows.length) {
@@ -112,10 +110,10 @@ function end(sentence) {
   byId("start-again").focus();
 }
 
-function closed(sentence, retry) {
+function closed(sentence) {
   if (!order || order.isOver) return;
   if (!order.isBegun) {
-    showOutage(sentence, retry(), () => connection.open());
+    showOutage(sentence, connection);
   } else if (order.choices.length === order.tickets) {
     end(`${sentence} It is not certain whether the order is booked. Start again to see whether your seats are taken.`);
   } else {
@@ -126,7 +124,6 @@ function closed(sentence, retry) {
 function giveUp() {
   const wasOver = order.isOver;
   order.isOver = true;
-  clearInterval(timer);
   connection.close();
   showView("order");
   byId("tickets").focus();
@@ -139,7 +136,7 @@ function showHall() {
   order.isShown = true;
   const columns = order.rows[0].length;
   const hall = byId("hall");
-  const screen = element("div", { className: "screen" }, element("span", {}, "Screen"));
+  const screen = element("div", { class: "screen" }, element("span", {}, "Screen"));
   hall.replaceChildren(screen, ...order.rows.map((states, index) => createRow(index + 1, states, columns)));
   hall.classList.remove("over");
   hall.style.setProperty("--lift", `${-placeOnArc(0, columns).lift}px`);
@@ -152,25 +149,22 @@ function showHall() {
   first.tabIndex = 0;
   byId("choice-title").focus({ preventScroll: true });
   showProgress();
-  clearInterval(timer);
-  timer = setInterval(showTime, 250);
   showTime();
 }
 
 function createRow(row, states, columns) {
   const label = (column) => {
     const { lift } = placeOnArc(column, columns);
-    const node = element("span", { className: "row-number", "aria-hidden": "true" }, String(row));
+    const node = element("span", { class: "row-number", "aria-hidden": "true" }, String(row));
     node.style.transform = `translateY(${lift}px)`;
     return node;
   };
   const seats = states.map((state, column) => createSeat(row, column + 1, state === "1" ? "taken" : "free", columns));
-  return element("div", { className: "row" }, label(0), ...seats, label(columns - 1));
+  return element("div", { class: "row" }, label(0), ...seats, label(columns - 1));
 }
 
 function createSeat(row, number, state, columns) {
-  const seat = element("button", { type: "button", tabIndex: -1 });
-  Object.assign(seat.dataset, { row, number });
+  const seat = element("button", { type: "button", tabindex: -1, "data-row": row, "data-number": number });
   const { lift, slope } = placeOnArc(number - 1, columns);
   seat.style.transform = `translateY(${lift}px) rotate(${slope}deg)`;
   setSeat(seat, state);
@@ -225,7 +219,7 @@ function takeFocus(seat) {
 }
 
 function describe(seat) {
-  byId("readout").textContent = seat ? seat.getAttribute("aria-label") : "";
+  byId("readout").textContent = seat?.getAttribute("aria-label") ?? "";
 }
 
 function showProgress() {
@@ -240,6 +234,7 @@ function count(left) {
 }
 
 function showTime() {
+  if (!order?.isShown || order.isOver) return;
   const left = Math.max(0, Math.ceil((order.endsAt - performance.now()) / 1000));
   byId("time-left").textContent = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")} left`;
   byId("time-left").classList.toggle("soon", left <= WARNING_SECONDS);
@@ -253,7 +248,6 @@ function showTime() {
 
 function showReceipt(line, seats) {
   order.isOver = true;
-  clearInterval(timer);
   byId("receipt-title").textContent = line;
   byId("receipt-time").textContent = new Date().toLocaleString([], { dateStyle: "long", timeStyle: "short" });
   byId("receipt-seats").replaceChildren(
@@ -286,3 +280,4 @@ hall.addEventListener("click", (event) => seatOf(event) && choose(seatOf(event))
 hall.addEventListener("keydown", (event) => seatOf(event) && move(event, seatOf(event)));
 hall.addEventListener("focusin", (event) => seatOf(event) && takeFocus(seatOf(event)));
 hall.addEventListener("pointerover", (event) => describe(seatOf(event)));
+setInterval(showTime, 250);

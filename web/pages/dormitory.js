@@ -1,7 +1,18 @@
 // The dormitory: log in, see the rooms as they are now, reserve and cancel.
 
 import { Connection, fitsLine } from "./connection.js";
-import { byId, element, hideOutage, onSingleClick, onSubmit, say, showOutage, showView } from "./page.js";
+import {
+  byId,
+  element,
+  hideOutage,
+  onSingleClick,
+  onSubmit,
+  pollWith,
+  say,
+  showItems,
+  showOutage,
+  showView,
+} from "./page.js";
 import {
   clearRooms,
   isReservable,
@@ -13,16 +24,13 @@ import {
   showRooms,
 } from "./rooms.js";
 
-const POLL_MILLISECONDS = 1000;
 const GUEST_NAME = "guest";
 const DOTS = "••••••••";
 
 let login = null; // {user, password}: who is, or wants to be, logged in; kept to log in again after an outage
 let isMember = false;
-let isPolling = false;
-let pollTimer = 0;
 let lastList = "";
-const reservations = new Map(); // room codes by reservation id
+let reservations = new Map(); // room codes by reservation id
 
 const connection = new Connection("/ws/dormitory", {
   opened: sendLogin,
@@ -94,39 +102,30 @@ function logOut() {
 }
 
 function leave() {
-  clearTimeout(pollTimer);
   clearRooms();
   showReservations(new Map());
   showView("login");
 }
 
-function closed(sentence, retry) {
-  clearTimeout(pollTimer);
-  isPolling = false;
+function closed(sentence) {
   if (login) {
     say("");
-    showOutage(sentence, retry(), () => connection.open());
+    showOutage(sentence, connection);
     markAllSilent();
   }
 }
 
-/** Ask for the rooms, now and then again after each pause, while the page is seen. */
-async function poll() {
-  clearTimeout(pollTimer);
-  if (isPolling || document.hidden || !connection.isOpen || byId("inside").hidden) return;
-  isPolling = true;
+const poll = pollWith(async () => {
+  if (byId("inside").hidden) return;
   const reply = await connection.ask("LIST", { isPoll: true });
-  isPolling = false;
-  if (reply === null) return;
+  if (!reply?.startsWith("ROOMS")) return;
   noteCounts(reply);
   if (reply !== lastList) {
     lastList = reply;
     showRooms(reply, reserve);
     if (isMember) await askForReservations();
   }
-  clearTimeout(pollTimer);
-  pollTimer = setTimeout(poll, POLL_MILLISECONDS);
-}
+});
 
 // Reserving and cancelling
 
@@ -191,25 +190,18 @@ async function askForReservations() {
   byId("mine-notice").textContent = silent.length ? `${sentences.join("")}Some reservations may be missing here.` : "";
 }
 
-/** Show the reservations, if they are others than before; the focus stays on the button that has it. */
 function showReservations(shown) {
-  if (String([...shown]) === String([...reservations])) return;
-  const focus = document.activeElement.getAttribute("aria-label");
-  reservations.clear();
-  for (const [id, code] of shown) reservations.set(id, code);
+  reservations = shown;
   byId("mine-count").textContent = String(reservations.size);
   byId("mine-empty").hidden = reservations.size > 0;
-  const items = [...reservations].map(([id, code]) => createReservation(id, code));
-  byId("mine-list").replaceChildren(...items);
-  const buttons = items.map((item) => item.querySelector("button"));
-  buttons.find((button) => button.getAttribute("aria-label") === focus)?.focus();
+  showItems(byId("mine-list"), [...reservations.keys()], createReservation);
 }
 
-function createReservation(id, code) {
-  const button = element("button", { type: "button", className: "quiet", "aria-label": `Cancel ${id}` }, "Cancel");
+function createReservation(id) {
+  const button = element("button", { type: "button", class: "quiet", "aria-label": `Cancel ${id}` }, "Cancel");
   onSingleClick(button, () => cancel(id));
-  const room = element("span", { className: "code" }, code);
-  return element("li", {}, element("span", {}, room, element("span", { className: "muted" }, id)), button);
+  const room = element("span", { class: "code" }, reservations.get(id));
+  return element("li", {}, element("span", {}, room, element("span", { class: "muted" }, id)), button);
 }
 
 /** Return a reply as a sentence: without the word in capitals that stands first. */

@@ -14,16 +14,16 @@ export class MessageLog {
 
   /** Add a message: who sent it, to whom if that matters, and the text. */
   add({ sender = "", note = "", text, isMine = false }) {
-    const head = element("p", {}, element("bdi", { className: "sender" }, sender));
-    if (note) head.append(" ", element("span", { className: "note" }, note));
-    const words = element("bdi", { className: "words" }, text);
+    const head = element("p", {}, element("bdi", { class: "sender" }, sender));
+    if (note) head.append(" ", element("span", { class: "note" }, note));
+    const words = element("bdi", { class: "words" }, text);
     const time = element("time", {}, new Date().toTimeString().slice(0, 5));
-    this.#append(element("li", { className: isMine ? "mine" : "" }, ...(sender ? [head] : []), words, time));
+    this.#append(element("li", { class: isMine ? "mine" : "" }, ...(sender ? [head] : []), words, time));
   }
 
   /** Add a remark of the page itself. */
   remark(text) {
-    this.#append(element("li", { className: "remark" }, text));
+    this.#append(element("li", { class: "remark" }, text));
   }
 
   clear() {

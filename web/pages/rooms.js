@@ -1,6 +1,6 @@
 // The rooms of the dormitory as its page shows them: one list for each kind, which a back end of its own counts.
 
-import { element, onSingleClick } from "./page.js";
+import { element, onSingleClick, showItems } from "./page.js";
 
 const KINDS = ["S", "D", "U"];
 
@@ -60,36 +60,28 @@ export function isReservable(code) {
 }
 
 function showKind(letter, counts, reserve) {
-  const list = sectionOf(letter).querySelector(".rooms");
-  const codes = new Set(counts.map(([code]) => code));
-  for (const [code, room] of roomsOf(letter)) {
-    if (!codes.has(code)) {
-      room.item.remove();
-      rooms.delete(code);
-    }
-  }
-  counts.forEach(([code, left], index) => {
-    if (!rooms.has(code)) rooms.set(code, createRoom(code, reserve));
-    const room = rooms.get(code);
-    if (list.children[index] !== room.item) list.insertBefore(room.item, list.children[index] ?? null);
-    setLeft(room, Number(left));
-  });
+  const codes = counts.map(([code]) => code);
+  showItems(sectionOf(letter).querySelector(".rooms"), codes, (code) => createRoom(code, reserve));
+  const listed = new Set(codes);
+  for (const [code] of roomsOf(letter)) if (!listed.has(code)) rooms.delete(code);
+  for (const [code, left] of counts) setLeft(rooms.get(code), Number(left));
   summarize(letter);
 }
 
 function createRoom(code, reserve) {
   const fill = element("span");
-  const count = element("span", { className: "left" });
+  const count = element("span", { class: "left" });
   const button = element("button", { type: "button", "aria-label": `Reserve ${code}` }, "Reserve");
   onSingleClick(button, () => reserve(code));
   const item = element(
     "li",
-    { className: "room" },
-    element("p", {}, element("span", { className: "code" }, code), count),
+    { class: "room" },
+    element("p", {}, element("span", { class: "code" }, code), count),
     button,
-    element("span", { className: "bar" }, fill),
+    element("span", { class: "bar" }, fill),
   );
-  return { item, button, count, fill, left: null, isBusy: false };
+  rooms.set(code, { item, button, count, fill, left: null, isBusy: false });
+  return item;
 }
 
 function setLeft(room, left) {

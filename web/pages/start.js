@@ -19,9 +19,9 @@ function watch(card) {
     {
       opened: () => QUESTIONS[system] && connection.send(QUESTIONS[system]),
       line: () => show("Answers", true),
-      closed: (sentence, retry) => {
+      closed: (sentence) => {
         show(`Does not answer. ${sentence}`, false);
-        retry();
+        connection.retry();
       },
     },
     system,

@@ -3,7 +3,7 @@
 import { byId, element } from "./page.js";
 
 const SHOWN_LINES = 500;
-const CONTROL_CHARACTER = /([\u0000-\u001f\u007f-\u009f])/;
+const CONTROL_CHARACTER = /([\u0000-\u001f\u007f-\u009f])/g;
 const NEAR_END_PIXELS = 40;
 const POLL_SHOWN_AFTER_MILLISECONDS = 300;
 
@@ -59,7 +59,7 @@ function showPoll() {
 
 function show(entry) {
   const follows = list.scrollHeight - list.scrollTop - list.clientHeight < NEAR_END_PIXELS;
-  entry.item = element("li", { className: entry.sent ? "sent" : "received" }, ...describe(entry));
+  entry.item = element("li", { class: entry.sent ? "sent" : "received" }, ...describe(entry));
   entries.push(entry);
   list.append(entry.item);
   if (entries.length > SHOWN_LINES) entries.shift().item.remove();
@@ -74,11 +74,11 @@ function timeNow() {
 
 function describe(entry) {
   return [
-    element("time", { textContent: entry.time }),
-    element("span", { className: "direction" }, entry.sent ? "→ sent" : "← received"),
-    ...(entry.label ? [element("span", { className: "label" }, entry.label)] : []),
-    ...(entry.count > 1 ? [element("span", { className: "count" }, `×${entry.count}`)] : []),
-    element("bdi", { className: "line" }, ...withVisibleBytes(entry.text)),
+    element("time", {}, entry.time),
+    element("span", { class: "direction" }, entry.sent ? "→ sent" : "← received"),
+    ...(entry.label ? [element("span", { class: "label" }, entry.label)] : []),
+    ...(entry.count > 1 ? [element("span", { class: "count" }, `×${entry.count}`)] : []),
+    element("bdi", { class: "line" }, ...withVisibleBytes(entry.text)),
   ];
 }
 
@@ -92,9 +92,9 @@ function byteName(character) {
 }
 
 function asText(entry) {
-  const line = entry.text.split(CONTROL_CHARACTER).map((piece, index) => (index % 2 ? byteName(piece) : piece));
+  const line = entry.text.replace(CONTROL_CHARACTER, byteName);
   const count = entry.count > 1 ? ` ×${entry.count}` : "";
-  return `${entry.time} ${entry.sent ? "→" : "←"} ${entry.label ? `${entry.label}: ` : ""}${line.join("")}${count}`;
+  return `${entry.time} ${entry.sent ? "→" : "←"} ${entry.label ? `${entry.label}: ` : ""}${line}${count}`;
 }
 
 async function copy() {
