@@ -3,6 +3,10 @@
 const CLICK_PAUSE_MILLISECONDS = 600; // clicks on one button that follow each other faster count as one
 const POLL_MILLISECONDS = 1000;
 
+const outageSentence = element("p", { role: "status" });
+const outageCountdown = element("span", { "aria-hidden": "true" });
+const tryNow = element("button", { type: "button" }, "Try now");
+const outage = element("div", { class: "outage" }, outageSentence, outageCountdown, tryNow);
 let outageTimer = 0;
 
 /** Return the element of this page with an id. */
@@ -84,21 +88,21 @@ export function showOutage(sentence, connection) {
   const end = Date.now() + 1000 * connection.retry();
   const count = () => {
     const left = Math.ceil((end - Date.now()) / 1000);
-    byId("outage-seconds").textContent = left > 0 ? `Next try in ${left} s` : "Trying …";
+    outageCountdown.textContent = left > 0 ? `Next try in ${left} s` : "Trying …";
   };
   clearInterval(outageTimer);
   outageTimer = setInterval(count, 1000);
   count();
-  byId("outage").classList.add("shown");
-  byId("outage-sentence").textContent = `${sentence} This page tries again by itself.`;
-  byId("try-now").onclick = () => connection.open();
+  outage.classList.add("shown");
+  outageSentence.textContent = `${sentence} This page tries again by itself.`;
+  tryNow.onclick = () => connection.open();
 }
 
 /** Hide what showOutage() showed. */
 export function hideOutage() {
   clearInterval(outageTimer);
-  byId("outage").classList.remove("shown");
-  byId("outage-sentence").textContent = "";
+  outage.classList.remove("shown");
+  outageSentence.textContent = "";
 }
 
 /** Return the names of the systems that the front end was given. */
@@ -124,4 +128,5 @@ async function hideLinksToAbsentSystems() {
   }
 }
 
+byId("main").before(outage);
 hideLinksToAbsentSystems();

@@ -7,9 +7,24 @@ const CONTROL_CHARACTER = /([\u0000-\u001f\u007f-\u009f])/g;
 const NEAR_END_PIXELS = 40;
 const POLL_SHOWN_AFTER_MILLISECONDS = 300;
 
-const panel = byId("wire");
 const showButton = byId("show-wire");
-const list = byId("wire-lines");
+const hideButton = createButton("Hide the wire", () => showPanel(false));
+const result = element("p", { role: "status" });
+const list = element("ol", { tabindex: 0, "aria-label": "Lines sent and received" });
+const panel = element(
+  "aside",
+  { class: "wire", "aria-label": "The wire", hidden: "" },
+  element(
+    "header",
+    {},
+    element("h2", {}, "The wire"),
+    result,
+    createButton("Copy", copy),
+    createButton("Clear", clear),
+    hideButton,
+  ),
+  list,
+);
 const entries = []; // what is shown, oldest first: {sent, text, label, time, count, item}
 let polled = []; // lines of a poll whose reply is not complete; not shown yet
 let shownPoll = []; // the entries of the last poll that was shown
@@ -43,6 +58,12 @@ export function endPoll() {
     entry.item.replaceChildren(...describe(entry));
   });
   polled = [];
+}
+
+function createButton(text, action) {
+  const button = element("button", { type: "button", class: "quiet" }, text);
+  button.addEventListener("click", action);
+  return button;
 }
 
 function isSameLine(one, other) {
@@ -98,7 +119,6 @@ function asText(entry) {
 }
 
 async function copy() {
-  const result = byId("wire-result");
   try {
     await navigator.clipboard.writeText(entries.map(asText).join("\n"));
     result.textContent = "Copied.";
@@ -113,7 +133,7 @@ function clear() {
   entries.length = 0;
   shownPoll = [];
   list.replaceChildren();
-  byId("wire-result").textContent = "Cleared.";
+  result.textContent = "Cleared.";
 }
 
 function showPanel(visible) {
@@ -124,10 +144,8 @@ function showPanel(visible) {
   document.documentElement.classList.toggle("with-wire", visible);
   for (const node of scrolled) node.scrollTop = top;
   list.scrollTop = list.scrollHeight;
-  (visible ? byId("hide-wire") : showButton).focus();
+  (visible ? hideButton : showButton).focus();
 }
 
 showButton.addEventListener("click", () => showPanel(true));
-byId("hide-wire").addEventListener("click", () => showPanel(false));
-byId("clear-wire").addEventListener("click", clear);
-byId("copy-wire").addEventListener("click", copy);
+document.body.append(panel);
