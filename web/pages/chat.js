@@ -1,7 +1,7 @@
 // The chat: join under a name, see who is there, talk to everybody or to one person.
 
-import { Connection, fitsLine } from "./connection.js";
-import { MessageLog } from "./messages.js";
+import { Connection } from "./connection.js";
+import { MessageLog, onMessage } from "./messages.js";
 import { byId, element, hideOutage, onSubmit, pollWith, say, showOutage, showView } from "./page.js";
 import { endPoll } from "./wire.js";
 
@@ -10,7 +10,7 @@ const LIST_HEAD = /^Registered users \((\d+)\):$/;
 
 let name = ""; // under which the user is, or wants to be, registered
 let isRegistered = false; // whether the server has accepted it
-let listing = null; // the reply to LIST as far as it has come: {names, expected}
+let listing = null; // the part of the reply to LIST that has arrived: {names, expected}
 const log = new MessageLog(byId("messages"));
 
 const connection = new Connection("/ws/chat", {
@@ -117,28 +117,15 @@ function showRecipients(names) {
   select.value = chosen;
 }
 
-function sendMessage(text) {
-  const to = byId("to").value;
-  const line = to ? `MESG ${to} ${text}` : `BCST ${text}`;
-  if (!fitsLine(line)) {
-    say("The message is too long: a line has at most 4096 bytes.", true);
-  } else if (connection.send(line)) {
-    log.add({ sender: name, note: to ? `to ${to} alone` : "", text, isMine: true });
-    byId("message").value = "";
-    say("");
-  } else {
-    say("The chat is not there: the message was not sent.", true);
-  }
-  byId("message").focus();
-}
-
 onSubmit(byId("join-form"), () => {
-  if (connection.isOpen) return; // the reply to the first click has not come
+  if (connection.isOpen) return; // the reply to the first click has not arrived
   name = byId("user").value.trim();
   say("");
   connection.open();
 });
-onSubmit(byId("send-form"), () => {
-  if (byId("message").value.trim()) sendMessage(byId("message").value);
+onMessage(log, (text) => {
+  const to = byId("to").value;
+  const line = to ? `MESG ${to} ${text}` : `BCST ${text}`;
+  return { connection, line, entry: { sender: name, note: to ? `to ${to} alone` : "", text } };
 });
 byId("leave").addEventListener("click", leave);

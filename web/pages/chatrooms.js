@@ -1,7 +1,7 @@
-// The chat rooms: the lobby, which has a list of rooms, and the inside of one room.
+// The chat rooms: the lobby, which lists the rooms, and the inside of one room.
 
-import { Connection, fitsLine } from "./connection.js";
-import { MessageLog } from "./messages.js";
+import { Connection } from "./connection.js";
+import { MessageLog, onMessage } from "./messages.js";
 import {
   byId,
   element,
@@ -59,17 +59,17 @@ function createRoom(name) {
   return element("li", { class: "room chat-room" }, title, joinButton, deleteButton);
 }
 
-/** Send a request to the lobby; say what came of it. Return whether it was carried out. */
-async function request(action, name, done) {
+/** Send a request to the lobby and show its result. Return whether it succeeded. */
+async function request(action, name, success) {
   const reply = await lobby.ask(action + name);
   if (reply === null) {
-    say("The lobby is not there: try again when it is.", true);
+    say("The lobby is not answering: try again later.", true);
     return false;
   }
-  const isDone = reply.startsWith(SUCCESS);
-  say(isDone ? done : reply.slice(1), !isDone);
+  const hasSucceeded = reply.startsWith(SUCCESS);
+  say(hasSucceeded ? success : reply.slice(1), !hasSucceeded);
   poll();
-  return isDone;
+  return hasSucceeded;
 }
 
 // Inside a room
@@ -107,30 +107,17 @@ function leave(sentence, isProblem) {
   poll();
 }
 
-function sendMessage(text) {
-  const name = byId("name").value.trim();
-  const line = name ? `${name}: ${text}` : text;
-  if (!fitsLine(line)) {
-    say("The message is too long: a line has at most 4096 bytes.", true);
-  } else if (room.connection.send(line)) {
-    log.add({ sender: "You", text: line, isMine: true });
-    byId("message").value = "";
-    say("");
-  } else {
-    say("The room is not there yet: the message was not sent.", true);
-  }
-  byId("message").focus();
-}
-
 onSubmit(byId("create-form"), async () => {
   const name = byId("new-room").value.trim();
-  if (name === creating) return; // the reply to the first click has not come
+  if (name === creating) return; // the reply to the first click has not arrived
   creating = name;
   if (await request(CREATE, name, `Room ${name} is open.`)) byId("new-room").value = "";
   creating = null;
 });
-onSubmit(byId("send-form"), () => {
-  if (byId("message").value.trim()) sendMessage(byId("message").value);
+onMessage(log, (text) => {
+  const name = byId("name").value.trim();
+  const line = name ? `${name}: ${text}` : text;
+  return { connection: room.connection, line, entry: { sender: "You", text: line } };
 });
 byId("leave").addEventListener("click", () => leave(`You have left room ${room.name}.`, false));
 lobby.open();

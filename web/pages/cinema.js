@@ -1,9 +1,9 @@
-// The cinema: order tickets in the server's dialogue, which this page answers from the picture of the hall.
+// The cinema: order tickets. This page answers the server's questions with the seats that the user clicks.
 
 import { Connection } from "./connection.js";
 import { byId, element, hideOutage, onSubmit, say, showOutage, showView } from "./page.js";
 
-// The protocol does not tell how long an order may take. For a server that was started with another --hold-seconds,
+// The protocol does not say how long an order may take. For a server that was started with another --hold-seconds,
 // open cinema.html?hold-seconds=N.
 const HOLD_SECONDS = Number(new URLSearchParams(location.search).get("hold-seconds")) || 600;
 const WARNING_SECONDS = 45;
@@ -17,16 +17,16 @@ let order = null; // the present order, or the one that has just ended: see star
 const connection = new Connection("/ws/tickets", { line: handleLine, closed });
 
 function startOrder(tickets) {
-  if (order && !order.isOver && connection.isOpen) return; // the reply to the first click has not come
+  if (order && !order.isOver && connection.isOpen) return; // the reply to the first click has not arrived
   order = {
     tickets,
-    isBegun: false, // the server knows the number of tickets
-    isShown: false, // its hall is on the page
+    isBegun: false, // the page has sent the number of tickets
+    isShown: false, // the page shows its hall
     isOver: false,
     isWarned: false, // that time is short
     endsAt: 0, // as performance.now() counts
-    rows: [], // of the hall, as they came: "0" is free
-    choices: [], // the seats that were clicked, in order
+    rows: [], // of the hall, as the server sent them: "0" is free
+    choices: [], // the seats that the user clicked, in order
     reserved: 0, // how many of them the server holds
     question: null, // what the server asks for the next of them: "row" or "number"
   };
@@ -39,8 +39,8 @@ function startOrder(tickets) {
 const HANDLERS = [
   [/^How many tickets/, begin],
   [/^Row +\d+((?: +[01])+)$/, ([, seats]) => order.rows.push(seats.trim().split(/ +/))],
-  [/^Row for ticket \d+\?$/, () => isAsked("row")],
-  [/^Seat for ticket \d+\?$/, () => isAsked("number")],
+  [/^Row for ticket \d+\?$/, () => takeQuestion("row")],
+  [/^Seat for ticket \d+\?$/, () => takeQuestion("number")],
   [/^Ticket \d+ reserved$/, reserved],
   [/^Booked: (.+)$/, ([line, seats]) => showReceipt(line, seats.split(", "))],
   [/^(?:Choose a row .*| *Seat(?: +\d+)+)$/, () => {}],
@@ -59,19 +59,19 @@ function handleLine(text) {
 }
 
 function begin() {
-  if (order.isBegun) return; // the server has refused the number, and says why in a line of its own
+  if (order.isBegun) return; // the server refused the number, and a line of its own says why
   order.isBegun = true;
   order.endsAt = performance.now() + 1000 * HOLD_SECONDS;
   connection.send(String(order.tickets));
 }
 
-function isAsked(question) {
+function takeQuestion(question) {
   if (!order.isShown) showHall();
   order.question = question;
   answer();
 }
 
-/** Answer the question that is open with the next seat that was chosen, if there is one. */
+/** Answer the open question with the next chosen seat, if there is one. */
 function answer() {
   const choice = order.choices[order.reserved];
   if (!choice || !order.question) return;

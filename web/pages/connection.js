@@ -1,11 +1,11 @@
-// One WebSocket to the front end, which connects it to one system: a message is a line of that system's protocol.
+// A WebSocket to the front end, which connects it to one system: a message is a line of that system's protocol.
 
 import { endPoll, recordLine, recordPollLine } from "./wire.js";
 
 const FIRST_PAUSE_SECONDS = 1;
 const LONGEST_PAUSE_SECONDS = 30;
 const NORMAL_CLOSE = 1000;
-const NO_CLOSE_FRAME = 1006; // the browser's own code: the front end is not there, or refused the request
+const NO_CLOSE_FRAME = 1006; // the browser's own code: the front end is not answering, or refused the request
 const MESSAGE_BYTES = 4096;
 
 export class Connection {
@@ -15,7 +15,7 @@ export class Connection {
   #socket = null;
   #pauseSeconds = FIRST_PAUSE_SECONDS;
   #timer = 0;
-  #asked = []; // requests whose reply has not come, oldest first: {isPoll, resolve}
+  #asked = []; // requests whose reply has not arrived, oldest first: {isPoll, resolve}
 
   /**
    * Prepare a connection; open() opens it.
@@ -46,7 +46,7 @@ export class Connection {
     socket.addEventListener("close", (event) => socket === this.#socket && this.#ended(event));
   }
 
-  /** Connect after a pause, which doubles until a line comes. Return the pause in seconds. */
+  /** Connect after a pause, which doubles until a line arrives. Return the pause in seconds. */
   retry() {
     const seconds = this.#pauseSeconds;
     this.#pauseSeconds = Math.min(2 * seconds, LONGEST_PAUSE_SECONDS);
@@ -63,7 +63,7 @@ export class Connection {
     return true;
   }
 
-  /** Send a request; return its reply, which is one line, or null if the connection ends before it comes. */
+  /** Send a request; return its reply, which is one line, or null if the connection ends before it arrives. */
   ask(line, options = {}) {
     if (!this.send(line, options)) return Promise.resolve(null);
     return new Promise((resolve) => this.#asked.push({ isPoll: options.isPoll, resolve }));

@@ -1,4 +1,4 @@
-// The dormitory: log in, see the rooms as they are now, reserve and cancel.
+// The dormitory: log in, watch the rooms, reserve and cancel.
 
 import { Connection, fitsLine } from "./connection.js";
 import {
@@ -41,7 +41,7 @@ const connection = new Connection("/ws/dormitory", {
 // Logging in and out
 
 function startLogin(user, password) {
-  if (login && connection.isOpen) return; // the reply to the first click has not come
+  if (login && connection.isOpen) return; // the reply to the first click has not arrived
   if (/\s/.test(user) || !fitsLine(`LOGIN ${user} ${password}`)) {
     say("A user name is one word.", true);
     byId("user").focus();
@@ -146,7 +146,7 @@ async function reserve(code) {
     setPlacesLeft(code, 0);
     say(`Room ${code} is full: somebody else was faster.`, true);
   } else {
-    sayUncertain(reply, `Whether room ${code} was reserved`);
+    sayUncertain(reply, `room ${code} was reserved`);
   }
 }
 
@@ -165,17 +165,17 @@ async function cancel(id) {
       say(`There was no reservation ${id} any more.`, true);
     }
   } else {
-    sayUncertain(reply, `Whether reservation ${id} was cancelled`);
+    sayUncertain(reply, `reservation ${id} was cancelled`);
   }
 }
 
-function sayUncertain(reply, question) {
+function sayUncertain(reply, change) {
   if (reply !== null && !reply.startsWith("TRY_LATER")) {
     say(readable(reply), true);
     return;
   }
-  const reason = reply === null ? "The connection ended before the answer came." : readable(reply);
-  say(`${reason} ${question}, "My reservations" shows as soon as the server answers.`, true);
+  const reason = reply === null ? "The connection ended before the answer arrived." : readable(reply);
+  say(`${reason} As soon as the server answers, "My reservations" shows whether ${change}.`, true);
   lastList = ""; // the next poll asks for the reservations too
 }
 
@@ -204,7 +204,7 @@ function createReservation(id) {
   return element("li", {}, element("span", {}, room, element("span", { class: "muted" }, id)), button);
 }
 
-/** Return a reply as a sentence: without the word in capitals that stands first. */
+/** Turn a reply into a sentence: drop its first word, which is in capitals. */
 function readable(reply) {
   const sentence = reply.replace(/^[A-Z_]+ /, "");
   return /[.!?]$/.test(sentence) ? sentence : `${sentence}.`;

@@ -1,6 +1,7 @@
 // The list of messages in a chat or a room: a role=log that follows its end unless the reader has scrolled up.
 
-import { element } from "./page.js";
+import { fitsLine } from "./connection.js";
+import { byId, element, onSubmit, say } from "./page.js";
 
 const SHOWN_MESSAGES = 1000;
 const NEAR_END_PIXELS = 80;
@@ -37,4 +38,23 @@ export class MessageLog {
     if (this.#list.childElementCount > SHOWN_MESSAGES) this.#list.firstElementChild.remove();
     if (follows) log.scrollTop = log.scrollHeight;
   }
+}
+
+/** Send what the user submits. compose(text) returns the connection to use, the line to send, and the log's entry. */
+export function onMessage(log, compose) {
+  const field = byId("message");
+  onSubmit(byId("send-form"), () => {
+    if (!field.value.trim()) return;
+    const { connection, line, entry } = compose(field.value);
+    if (!fitsLine(line)) {
+      say("The message is too long: a line has at most 4096 bytes.", true);
+    } else if (connection.send(line)) {
+      log.add({ ...entry, isMine: true });
+      field.value = "";
+      say("");
+    } else {
+      say("There is no connection to the server: the message was not sent.", true);
+    }
+    field.focus();
+  });
 }

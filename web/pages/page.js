@@ -1,4 +1,4 @@
-// What all pages share. Text from others only ever becomes text nodes: no page builds HTML from it.
+// What all pages share. Text from other users becomes text nodes only: no page builds HTML from it.
 
 const CLICK_PAUSE_MILLISECONDS = 600; // clicks on one button that follow each other faster count as one
 const POLL_MILLISECONDS = 1000;
@@ -124,7 +124,7 @@ async function hideLinksToAbsentSystems() {
       link.parentElement.hidden = !systems.includes(link.dataset.system);
     }
   } catch {
-    // The front end is not there: the page's own connection says so.
+    // The front end is not answering: the page's own connection reports that.
   }
 }
 

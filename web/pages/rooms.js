@@ -1,12 +1,12 @@
-// The rooms of the dormitory as its page shows them: one list for each kind, which a back end of its own counts.
+// The dormitory's rooms on its page: a list for each kind of room. Each kind has a back end of its own.
 
 import { element, onSingleClick, showItems } from "./page.js";
 
 const KINDS = ["S", "D", "U"];
 
 const rooms = new Map(); // by code: {item, button, count, fill, left, isBusy}
-const most = {}; // by kind: the largest count of a room that was seen, which is a full bar
-const lastCount = {}; // by kind: the time of its last count
+const most = {}; // by kind: the largest number of places left that a room has had, which is a full bar
+const lastCount = {}; // by kind: when its back end last answered
 
 /** Show a reply to LIST; in "ROOMS S233=6 D=?", Server D does not answer. A click on a button calls reserve(code). */
 export function showRooms(reply, reserve) {
@@ -18,7 +18,7 @@ export function showRooms(reply, reserve) {
   }
 }
 
-/** Note that a reply to LIST came, perhaps the same as the one before: each back end that answered has counted now. */
+/** Note when each back end that answered LIST did so, even if its counts are the same as before. */
 export function noteCounts(reply) {
   const fields = reply.split(" ");
   for (const letter of KINDS) if (!fields.includes(`${letter}=?`)) lastCount[letter] = new Date();
@@ -40,7 +40,7 @@ export function placesLeft(code) {
   return rooms.get(code)?.left ?? 0;
 }
 
-/** Show that another number of places is left. */
+/** Show how many places of a room are left. */
 export function setPlacesLeft(code, left) {
   if (!rooms.has(code)) return;
   setLeft(rooms.get(code), left);
@@ -103,7 +103,7 @@ function showWhetherReservable(room) {
   room.button.setAttribute("aria-disabled", String(room.left === 0 || room.isBusy || isSilent));
 }
 
-/** Show how many places a kind has in all, and its bars. */
+/** Show how many places a kind of room has left in all, and draw its bars. */
 function summarize(letter) {
   const counts = roomsOf(letter).map(([, { left }]) => left);
   const places = counts.reduce((sum, left) => sum + left, 0);
@@ -114,7 +114,7 @@ function summarize(letter) {
   sectionOf(letter).querySelector(".summary").textContent = counts.length ? some : "No rooms";
 }
 
-/** Show who does not answer for a kind of rooms, and the time of its last count; "" means that all is well. */
+/** Show who does not answer for a kind of room, and the time of the last answer; "" means that it answers. */
 function markSilent(letter, who) {
   const section = sectionOf(letter);
   const time = lastCount[letter] ? ` This was the count at ${lastCount[letter].toTimeString().slice(0, 8)}.` : "";

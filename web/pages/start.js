@@ -3,7 +3,7 @@
 import { Connection } from "./connection.js";
 import { byId, fetchSystems } from "./page.js";
 
-// A request that changes nothing, to which a system replies; the cinema asks its first question by itself.
+// For each system, a request that changes nothing; the ticket server needs none, because it speaks first.
 const QUESTIONS = { dormitory: "LIST", tickets: null, chat: "LIST", chatrooms: "\u0003" };
 
 function watch(card) {

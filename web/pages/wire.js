@@ -30,20 +30,20 @@ let polled = []; // lines of a poll whose reply is not complete; not shown yet
 let shownPoll = []; // the entries of the last poll that was shown
 let pollTimer = 0;
 
-/** Show a line that was sent or received: {sent, text, label}. */
+/** Record and show a line that was sent or received: {sent, text, label}. */
 export function recordLine(line) {
   showPoll();
   show({ ...line, time: timeNow(), count: 1 });
 }
 
-/** Take a line of a poll. It is shown when the reply is complete, or before the next other line, or soon. */
+/** Record a line of a poll. It is shown when the reply is complete, before any other line, or after a pause. */
 export function recordPollLine(line) {
   polled.push({ ...line, time: timeNow(), count: 1 });
   clearTimeout(pollTimer);
   pollTimer = setTimeout(showPoll, POLL_SHOWN_AFTER_MILLISECONDS);
 }
 
-/** Note that a poll's reply is complete: if all is as it was before, only the counts of those lines rise. */
+/** Note that a poll's reply is complete. If the last lines shown are the same poll, only raise their counts. */
 export function endPoll() {
   const last = shownPoll.length ? entries.slice(-shownPoll.length) : [];
   const isRepeated =
