@@ -75,10 +75,11 @@ class FrontEnd:
     def __init__(self, options: argparse.Namespace) -> None:
         self.port = 0
         self._options = options
-        self._systems = given_systems(options)
+        given = {name: getattr(options, name) for name in SYSTEMS if getattr(options, name)}
+        self._systems: dict[str, tuple[str, int]] = given or {"dormitory": DORMITORY}  # hosts and ports by name
+        listed = {name: name in self._systems for name in SYSTEMS}
         self._files = read_files()
-        given = {name: name in self._systems for name in SYSTEMS}
-        self._files["/systems.json"] = (TYPES[".json"], json.dumps(given).encode())
+        self._files["/systems.json"] = (TYPES[".json"], json.dumps(listed).encode())
         self._places = process.places(options)
 
     def converse(self, client: Conversation) -> None:
@@ -199,12 +200,6 @@ def read_files() -> dict[str, tuple[str, bytes]]:
     if "/index.html" in files:
         files["/"] = files["/index.html"]
     return files
-
-
-def given_systems(options: argparse.Namespace) -> dict[str, tuple[str, int]]:
-    """Return the host and the port of each system on the command line, by name."""
-    systems = {name: getattr(options, name) for name in SYSTEMS if getattr(options, name)}
-    return systems or {"dormitory": DORMITORY}
 
 
 def main() -> int:
