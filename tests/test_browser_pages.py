@@ -27,7 +27,7 @@ class Site:
 
 @pytest.fixture(scope="module", name="site")
 def site_fixture() -> Iterator[Site]:
-    """Give a front end that knows all systems but the dormitory; the cinema is not there."""
+    """Provide a front end that was given all systems but the dormitory; the cinema's server has been killed."""
     with looking_after() as launch:
         chat, rooms, gone = (launch(f"{name}_server.py", "0") for name in ("chat", "chatroom", "chat"))
         for server in (chat, rooms, gone):
@@ -70,7 +70,7 @@ def test_page_is_well_designed_small_and_loads_nothing_from_elsewhere(site: Site
     assert 10_000 < sum(sizes.values()) < MAX_PAGE_BYTES
 
 
-def test_page_says_that_a_system_is_not_there_and_when_it_tries_again(site: Site, alice: Window) -> None:
+def test_page_reports_an_absent_system_and_when_it_tries_again(site: Site, alice: Window) -> None:
     alice.open(f"{site.address}cinema.html")
     alice.press("Choose seats")
     alice.wait_for_text("Connection refused. This page tries again by itself.")

@@ -67,7 +67,7 @@ class Systems(NamedTuple):
 
 @pytest.fixture(scope="module")
 def common_systems() -> Iterator[Systems]:
-    """Give the systems and the front end that the tests share; each test ends its connections to them."""
+    """Provide the systems and the front end that the tests share; each test ends its connections to them."""
     with looking_after() as launch, socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # it does not listen
         chat, rooms = launch("chat_server.py", "0"), launch("chatroom_server.py", "0")
@@ -80,7 +80,7 @@ def common_systems() -> Iterator[Systems]:
 
 @pytest.fixture
 def systems(common_systems: Systems) -> Iterator[Systems]:
-    """Give the systems; when a test ends, no connection may be left."""
+    """Provide the systems; fail if a test leaves a connection open."""
     yield common_systems
     for server in common_systems:
         server.expect_rest()
@@ -123,7 +123,7 @@ SHORT_PATIENCE = ("import web.tab", "web.tab.PING_SECONDS = 0.2", "web.tab.GONE_
 
 @pytest.fixture
 def fake(start: Start) -> Iterator[FakeSystem]:
-    """Give a system whose bytes the test chooses."""
+    """Provide a system whose bytes the test chooses."""
     system = FakeSystem(start)
     with system.listener:
         yield system
