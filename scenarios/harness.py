@@ -10,6 +10,7 @@ the status line first shows the cause before its effect. Every wait has a limit;
 harness raises Unmet.
 """
 
+import re
 import shlex
 import signal
 import socket
@@ -19,7 +20,6 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from itertools import takewhile
 from pathlib import Path
 
 from scenarios.report import BOLD, DIM, RED, Outcome, Report
@@ -99,8 +99,8 @@ class Participant:
         Raises:
             Unmet: no such line came in time.
         """
-        after = self.expect(before).partition(before)[2]
-        return int("0" + "".join(takewhile(str.isdigit, after)))
+        match = re.search(rf"{re.escape(before)}(\d+)", self.expect(before))
+        return int(match[1]) if match else 0
 
     def reply(self) -> str:
         """Return the next line; END or NOTHING if none comes."""
