@@ -17,12 +17,10 @@ let order = null; // the present order, or the one that has just ended: see star
 const connection = new Connection("/ws/tickets", { line: handleLine, closed });
 
 function startOrder(tickets) {
-  if (order && !order.isOver && connection.isOpen) return; // the reply to the first click has not arrived
+  if (order && order.stage !== "over" && connection.isOpen) return; // the reply to the first click has not arrived
   order = {
     tickets,
-    isBegun: false, // the page has sent the number of tickets
-    isShown: false, // the page shows its hall
-    isOver: false,
+    stage: "connecting", // then "begun" (the number of tickets is sent), "choosing" (the hall is shown) and "over"
     isWarned: false, // that time is short
     endsAt: 0, // as performance.now() counts
     rows: [], // of the hall, as the server sent them: "0" is free
@@ -59,14 +57,14 @@ function handleLine(text) {
 }
 
 function begin() {
-  if (order.isBegun) return; // the server refused the number, and a line of its own says why
-  order.isBegun = true;
+  if (order.stage !== "connecting") return; // the server refused the number, and a line of its own says why
+  order.stage = "begun";
   order.endsAt = performance.now() + 1000 * HOLD_SECONDS;
   connection.send(String(order.tickets));
 }
 
 function takeQuestion(question) {
-  if (!order.isShown) showHall();
+  if (order.stage === "begun") showHall();
   order.question = question;
   answer();
 }
@@ -89,8 +87,8 @@ function reserved() {
 
 /** End an order that was not booked: say why, and offer to start again. */
 function end(sentence) {
-  if (!order || order.isOver) return;
-  order.isOver = true;
+  if (!order || order.stage === "over") return;
+  order.stage = "over";
   connection.close();
   say(sentence, true);
   if (!order.rows.length) {
@@ -111,8 +109,8 @@ function end(sentence) {
 }
 
 function closed(sentence) {
-  if (!order || order.isOver) return;
-  if (!order.isBegun) {
+  if (!order || order.stage === "over") return;
+  if (order.stage === "connecting") {
     showOutage(sentence, connection);
   } else if (order.choices.length === order.tickets) {
     end(`${sentence} It is not certain whether the order is booked. Start again to see whether your seats are taken.`);
@@ -122,8 +120,8 @@ function closed(sentence) {
 }
 
 function giveUp() {
-  const wasOver = order.isOver;
-  order.isOver = true;
+  const wasOver = order.stage === "over";
+  order.stage = "over";
   connection.close();
   showView("order");
   byId("tickets").focus();
@@ -133,7 +131,7 @@ function giveUp() {
 // The hall
 
 function showHall() {
-  order.isShown = true;
+  order.stage = "choosing";
   const columns = order.rows[0].length;
   const hall = byId("hall");
   const screen = element("div", { class: "screen" }, element("span", {}, "Screen"));
@@ -195,7 +193,7 @@ function seatAt(row, number) {
 }
 
 function choose(seat) {
-  const mayChoose = order.isShown && !order.isOver && order.choices.length < order.tickets;
+  const mayChoose = order.stage === "choosing" && order.choices.length < order.tickets;
   if (!mayChoose || !seat.classList.contains("free")) return;
   order.choices.push(seat);
   setSeat(seat, "chosen");
@@ -234,7 +232,7 @@ function count(left) {
 }
 
 function showTime() {
-  if (!order?.isShown || order.isOver) return;
+  if (order?.stage !== "choosing") return;
   const left = Math.max(0, Math.ceil((order.endsAt - performance.now()) / 1000));
   byId("time-left").textContent = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")} left`;
   byId("time-left").classList.toggle("soon", left <= WARNING_SECONDS);
@@ -247,7 +245,7 @@ function showTime() {
 // The receipt
 
 function showReceipt(line, seats) {
-  order.isOver = true;
+  order.stage = "over";
   byId("receipt-title").textContent = line;
   byId("receipt-time").textContent = new Date().toLocaleString([], { dateStyle: "long", timeStyle: "short" });
   byId("receipt-seats").replaceChildren(

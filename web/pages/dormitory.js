@@ -68,7 +68,7 @@ function enter(asMember) {
   const isFirst = byId("inside").hidden;
   isMember = asMember;
   byId("inside").classList.toggle("guest", !isMember);
-  const guestText = "You are looking around as a guest; only members reserve.";
+  const guestText = "You are looking around as a guest; only members can reserve.";
   byId("who").textContent = isMember ? `Logged in as ${login.user}` : guestText;
   byId("log-out").textContent = isMember ? "Log out" : "Log in as a member";
   byId("password").value = "";
