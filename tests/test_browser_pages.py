@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from browsing import expect_good_design, front_end
 from certificates import Certificates
-from conftest import Program, Start, looking_after
+from conftest import Program, Start, looking_after, wait_until
 from webdriver import Window
 
 PAGES = ["", "dormitory.html", "cinema.html", "chat.html", "chatrooms.html"]
@@ -51,6 +51,25 @@ def test_start_page_has_a_card_for_each_system_and_says_whether_it_answers(site:
     assert rooms.endswith("Answers")
     assert not alice.has("Dormitory")
     expect_good_design(alice)
+
+
+def test_start_page_connects_again_quietly_when_a_server_ends_an_idle_connection(alice: Window, launch: Start) -> None:
+    chat = launch("chat_server.py", "0", "--login-seconds", "1")
+    chat.wait_for_start()
+    alice.open(front_end(launch, chat=chat.port))
+    alice.wait_for_text("Answers")
+    alice.run(
+        """
+        window.states = [];
+        const state = document.querySelector('.card[data-system="chat"] .state');
+        new MutationObserver(() => window.states.push(state.textContent)).observe(state, { childList: true });
+        """
+    )
+    wait_until(lambda: chat.count_lines(r"Client \(\d+\): LIST.*") >= 3, "two more connections")
+    assert set(alice.run("return window.states")) == {"Answers"}
+    chat.kill()
+    alice.wait_for_text("Does not answer.")
+    alice.open("about:blank")
 
 
 @pytest.mark.parametrize("page", PAGES)

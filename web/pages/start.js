@@ -14,13 +14,18 @@ function watch(card) {
     state.classList.toggle("up", isUp);
     state.classList.toggle("down", !isUp);
   };
+  let hasAnswered = false; // on the present connection
   const connection = new Connection(
     `/ws/${system}`,
     {
       opened: () => QUESTIONS[system] && connection.send(QUESTIONS[system]),
-      line: () => show("Answers", true),
+      line: () => {
+        hasAnswered = true;
+        show("Answers", true);
+      },
       closed: (sentence) => {
-        show(`Does not answer. ${sentence}`, false);
+        if (!hasAnswered) show(`Does not answer. ${sentence}`, false); // a server ends an idle connection
+        hasAnswered = false;
         connection.retry();
       },
     },
