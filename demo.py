@@ -69,7 +69,7 @@ def parse_command_line() -> argparse.Namespace:
 
 
 def play_all(scenarios: list[Scenario], report: Report) -> int:
-    """Play scenarios and show the tables; return the exit status."""
+    """Play scenarios and show their tables; return the exit status."""
     tables: dict[str, list[Outcome]] = {}
     for number, scenario in enumerate(scenarios, 1):
         following = ", ".join(other.title for other in scenarios[number:])

@@ -12,9 +12,9 @@ When one side ends, the front end ends the other, and the close code says why:
     1000                  the system ended the connection; all its lines were delivered
     1001                  the front end is stopping, or nothing came from the browser for 60 seconds, not even a pong
     1002 1003 1007 1009   the browser sent a wrong frame, a binary message, invalid UTF-8, over 4096 bytes
-    1008                  a message holds a newline, or the lobby refused the room; trying again does not help
+    1008                  a message contains a newline, or the lobby refused the room; trying again does not help
     1011                  the system sent a line of more than 1 MiB
-    1014                  the system is not there, accepts nothing or was lost; trying again later may help
+    1014                  the system cannot be reached, accepts nothing or was lost; trying again later may help
 """
 
 import os
@@ -35,7 +35,7 @@ from net.connect import add_tls_options
 from net.connection import Connection, TimeLimitPassed
 from net.conversation import Conversation
 from protocol import harmless, is_room_name
-from web.http import HeadReader, Refused, Request, check_upgrade, response, switching_protocols
+from web.http import Refused, Request, check_upgrade, response, split_head, switching_protocols
 from web.tab import System, Tab
 
 PORT = 8000
@@ -69,16 +69,17 @@ class FrontEnd:
         options: the command line.
 
     Attributes:
-        port: where it listens.
+        port: the port on which it listens.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.port = 0
         self._options = options
-        self._systems = given_systems(options)
+        given = {name: getattr(options, name) for name in SYSTEMS if getattr(options, name)}
+        self._systems: dict[str, tuple[str, int]] = given or {"dormitory": DORMITORY}  # hosts and ports by name
+        listed = {name: name in self._systems for name in SYSTEMS}
         self._files = read_files()
-        given = {name: name in self._systems for name in SYSTEMS}
-        self._files["/systems.json"] = (TYPES[".json"], json.dumps(given).encode())
+        self._files["/systems.json"] = (TYPES[".json"], json.dumps(listed).encode())
         self._places = process.places(options)
 
     def converse(self, client: Conversation) -> None:
@@ -93,12 +94,12 @@ class FrontEnd:
             self._places.release(client.connection.address)
 
     def _answer_request(self, client: Conversation) -> None:
-        reader = HeadReader()
         request = None
         try:
-            request = receive_request(client.connection, reader)
-            if request is None:
+            received = receive_request(client.connection)
+            if received is None:
                 return
+            request, rest = received
             self._check_host(request)
             if not request.path.startswith("/ws/"):
                 self._send_file(client, request)
@@ -110,7 +111,7 @@ class FrontEnd:
         client.log(f"{shown(request)}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
         client.flush()
         client.connection.send(switching_protocols(request))
-        Tab(client, request.path, reader.rest).run(system)
+        Tab(client, request.path, rest).run(system)
 
     def _check_host(self, request: Request) -> None:
         """Check that Host is a name of this front end; this stops DNS rebinding.
@@ -174,23 +175,22 @@ def shown(request: Request | None) -> str:
     return f"{request.method} {request.path}"[:100] if request else "request"
 
 
-def receive_request(connection: Connection, reader: HeadReader) -> Request | None:
-    """Return the head of a browser's request, or None if the browser left without one.
+def receive_request(connection: Connection) -> tuple[Request, bytes] | None:
+    """Return the head of a browser's request and what came after it, or None if the browser left without a request.
 
     Raises:
         Refused: the head is malformed or too long, or has not arrived in time.
         OSError: the connection is lost.
     """
-    request = None
+    data = b""
     try:
-        while request is None:
-            data = connection.receive()
-            if not data:
-                return None
-            request = reader.feed(data)
+        while received := connection.receive():
+            data = (data + received).lstrip(b"\r\n")  # RFC 9112, 2.2: ignore empty lines before a request
+            if found := split_head(data):
+                return found
     except TimeLimitPassed as error:
         raise Refused(HTTPStatus.REQUEST_TIMEOUT, str(error)) from None
-    return request
+    return None
 
 
 def read_files() -> dict[str, tuple[str, bytes]]:
@@ -200,12 +200,6 @@ def read_files() -> dict[str, tuple[str, bytes]]:
     if "/index.html" in files:
         files["/"] = files["/index.html"]
     return files
-
-
-def given_systems(options: argparse.Namespace) -> dict[str, tuple[str, int]]:
-    """Return the host and the port of each system on the command line, by name."""
-    systems = {name: getattr(options, name) for name in SYSTEMS if getattr(options, name)}
-    return systems or {"dormitory": DORMITORY}
 
 
 def main() -> int:

@@ -25,7 +25,7 @@ TABS = 1000
 ROUNDS = 5
 REPETITIONS = 2000
 UNREGISTERED = b"Unregistered User. Use JOIN <username> to register."
-PARTS = re.compile(r"""(?:src=|href=|from |import )["']\.?/?([\w.-]+\.(?:css|js|svg|png|ico))["']""")
+PARTS = re.compile(r"""(?:src=|href=|from |import )["']\.?/?([\w.-]+\.(?:css|js|svg))["']""")
 
 
 class Tab(Client):
@@ -128,7 +128,7 @@ def open_tabs() -> None:
 
 
 def page_load() -> None:
-    """Measure the files of the largest page."""
+    """Measure how many bytes the files of the largest page have together."""
     with running("front_end.py", "0") as front_end:
         sizes = {}
         for page in ("", "dormitory.html", "cinema.html", "chat.html", "chatrooms.html"):
@@ -140,7 +140,7 @@ def page_load() -> None:
 
 
 def fetch(port: int, name: str, files: dict[str, bytes]) -> None:
-    """Load a file, and the files that it names."""
+    """Load a file and the files that it refers to."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/{name}") as response:
         files[name] = response.read()
     for part in PARTS.findall(files[name].decode(errors="replace")):

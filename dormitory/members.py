@@ -6,6 +6,7 @@ Each hash has its own salt and cost N, so the cost can be raised for new passwor
 
 import hashlib
 import hmac
+import os
 import random
 import re
 import secrets
@@ -154,7 +155,7 @@ def add_member(path: Path, name: str, password: str) -> bool:
     if len(password.encode()) > MAX_PASSWORD_BYTES:
         raise Malformed(f"Expected a password of at most {MAX_PASSWORD_BYTES} bytes")
     line = f"{name}, {PasswordHash.of(password)}"
-    path = path.resolve()  # replace the target of a symbolic link, not the link
+    path = Path(os.path.realpath(path))  # replace the target of a symbolic link, not the link
     with locked(path, private=True):
         is_new = not path.exists() or name not in read_members(path)
         old = path.read_text("utf-8-sig", "surrogateescape").splitlines() if path.exists() else []

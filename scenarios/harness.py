@@ -4,12 +4,13 @@
     alice           > JOIN alice                        what the scenario types for it
     alice           | JOIN alice accepted
 
-A scenario sends lines to participants and expects lines of them. The harness shows a line when the scenario expects it,
-not when it arrives: a server writes a status line some milliseconds after its reply, but a scenario that expects the
-status line first shows the cause before its effect. Every wait has a limit; when a line does not come in time, the
+A scenario sends lines to participants and expects lines from them. The harness shows a line when the scenario expects
+it, not when it arrives: a server writes a status line some milliseconds after its reply, but a scenario that expects
+the status line first shows the cause before its effect. Every wait has a limit; when a line does not come in time, the
 harness raises Unmet.
 """
 
+import re
 import shlex
 import signal
 import socket
@@ -19,7 +20,6 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from itertools import takewhile
 from pathlib import Path
 
 from scenarios.report import BOLD, DIM, RED, Outcome, Report
@@ -43,7 +43,7 @@ class Unmet(Exception):
 
 
 class Participant:
-    """A client or a server, to which a scenario sends lines and of which it expects lines.
+    """A client or a server, to which a scenario sends lines and from which it expects lines.
 
     Args:
         report: shows the lines.
@@ -58,8 +58,8 @@ class Participant:
         self._colour = report.colour_of(name)
         self._sock = sock
         self._changed = threading.Condition()  # guards all below
-        self._lines: deque[str] = deque()  # those that the scenario has not read
-        self._unfinished = ""  # a line whose end has not come, such as a prompt
+        self._lines: deque[str] = deque()  # which the scenario has not read
+        self._unfinished = ""  # a line whose end has not arrived, such as a prompt
         self._echo = ""  # the last line typed at a prompt; a program may repeat it there
         self._ended = False
         self._show("$", report.painted(command, DIM))
@@ -67,7 +67,7 @@ class Participant:
         self._reader.start()
 
     def send(self, text: str, shown: str = "") -> None:
-        """Send a line; show another text in its place if there is one, because the line is secret."""
+        """Send a line; if it is secret, show another text in its place."""
         self._report.pause()
         with self._changed:
             prompt = self._unfinished if self._unfinished.endswith(" ") else ""
@@ -99,15 +99,15 @@ class Participant:
         Raises:
             Unmet: no such line came in time.
         """
-        after = self.expect(before).partition(before)[2]
-        return int("0" + "".join(takewhile(str.isdigit, after)))
+        match = re.search(rf"{re.escape(before)}(\d+)", self.expect(before))
+        return int(match[1]) if match else 0
 
     def reply(self) -> str:
         """Return the next line; END or NOTHING if none comes."""
         return self._next(time.monotonic() + WAIT_SECONDS) or (END if self._ended else NOTHING)
 
     def read_to_end(self) -> None:
-        """Read lines until none comes any more."""
+        """Read lines until no more come."""
         while self.reply() not in (END, NOTHING):
             pass
 
@@ -228,7 +228,7 @@ class Harness:
         directory: the directory.
         servers: the running servers, by name, such as chat_server.
         invitation: lines to paste into other terminals.
-        outcomes: what was checked.
+        outcomes: the results of check().
     """
 
     def __init__(self, report: Report, directory: Path) -> None:
@@ -272,7 +272,7 @@ class Harness:
         """Connect a client that needs no program of its own; telnet need not be installed.
 
         Raises:
-            OSError: there is no connection.
+            OSError: the client cannot connect.
         """
         sock = socket.create_connection((HOST, port), WAIT_SECONDS)
         sock.settimeout(None)
@@ -281,5 +281,5 @@ class Harness:
         return client
 
     def check(self, situation: str, expected: str, happened: str) -> None:
-        """Note what was expected in a situation, and what happened."""
+        """Record what was expected in a situation, and what happened."""
         self.outcomes.append(Outcome(situation, expected, happened))

@@ -55,7 +55,7 @@ class Report:
         self._lock = threading.Lock()  # held while a line is written
 
     def colour_of(self, name: str) -> str:
-        """Return the colour of a name, which stays the same."""
+        """Return the colour of a name; choose one when the name is new."""
         return self._colours.setdefault(name, NAME_COLOURS[len(self._colours) % len(NAME_COLOURS)])
 
     def painted(self, text: str, colour: str) -> str:
@@ -72,7 +72,7 @@ class Report:
                 fail_to_write(error)
 
     def show_table(self, title: str, outcomes: list[Outcome]) -> None:
-        """Write a table of what was expected and what happened; below a row where they differ, write both in full."""
+        """Write a table of what was expected and what happened; where they differ, write both in full below the row."""
         columns = shutil.get_terminal_size((WIDTH, 0)).columns if self._terminal else WIDTH
         width = max((columns - MARK_WIDTH - SITUATION_WIDTH - GAP) // 2, MIN_CELL_WIDTH)
         self.show(self.painted(" " * MARK_WIDTH + _cells(Outcome(title, "Expected", "Happened"), width), BOLD))

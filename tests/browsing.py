@@ -1,4 +1,4 @@
-"""What the browser tests share: a front end before some systems, two browsers, and what every page must keep to."""
+"""What the browser tests share: a front end for some systems, two browsers, and rules for every page."""
 
 from collections.abc import Iterator
 
@@ -61,7 +61,7 @@ def expect_good_design(window: Window) -> None:
 
 
 def front_end(launch: Start, *options: str, **systems: int) -> str:
-    """Start a front end before systems, given by their ports; return the address of its start page."""
+    """Start a front end for systems, given by their ports; return the address of its start page."""
     places = [option for name, port in systems.items() for option in (f"--{name}", f"127.0.0.1:{port}")]
     server = launch("front_end.py", "0", *places, *options)
     server.wait_for_start()
@@ -70,14 +70,14 @@ def front_end(launch: Start, *options: str, **systems: int) -> str:
 
 @pytest.fixture(scope="session")
 def two_browsers() -> Iterator[list[Window]]:
-    """Give two browsers for all browser tests."""
+    """Provide two browsers for all browser tests."""
     with browsers(2) as windows:
         yield windows
 
 
 @pytest.fixture
 def windows(two_browsers: list[Window]) -> Iterator[list[Window]]:
-    """Give two browsers that show nothing yet; afterwards nothing may be in their consoles."""
+    """Provide two browsers of the usual size; fail if a console has a message afterwards."""
     for window in two_browsers:
         window.resize(1280, 800)
         window.prefer("light")
@@ -89,11 +89,11 @@ def windows(two_browsers: list[Window]) -> Iterator[list[Window]]:
 
 @pytest.fixture
 def alice(windows: list[Window]) -> Window:
-    """Give the first browser."""
+    """Provide the first browser."""
     return windows[0]
 
 
 @pytest.fixture
 def bob(windows: list[Window]) -> Window:
-    """Give the second browser."""
+    """Provide the second browser."""
     return windows[1]

@@ -1,4 +1,4 @@
-"""The pages of the chat and of the chat rooms in a real browser, before real servers."""
+"""The pages of the chat and of the chat rooms in a real browser, with real servers."""
 
 from collections.abc import Iterator
 
@@ -27,7 +27,7 @@ class Site:
 
 @pytest.fixture(scope="module", name="site")
 def site_fixture() -> Iterator[Site]:
-    """Give both servers for all tests of this module."""
+    """Provide both servers for all tests of this module."""
     with looking_after() as launch:
         servers = launch("chat_server.py", "0"), launch("chatroom_server.py", "0")
         for server in servers:
@@ -36,7 +36,7 @@ def site_fixture() -> Iterator[Site]:
 
 
 def join(window: Window, address: str, name: str) -> None:
-    """Join the chat before which a front end stands."""
+    """Join the chat through a front end."""
     window.open(f"{address}chat.html")
     window.type("User name", name)
     window.press("Join")
@@ -81,7 +81,7 @@ def test_two_browsers_and_a_telnet_user_chat(site: Site, alice: Window, bob: Win
     alice.wait_for_text("bye")
 
 
-def test_name_that_is_taken_is_said_and_free_once_its_page_is_closed(site: Site, alice: Window, bob: Window) -> None:
+def test_taken_name_is_refused_until_its_page_is_closed(site: Site, alice: Window, bob: Window) -> None:
     join(alice, site.address, "dave")
     bob.open(f"{site.address}chat.html")
     bob.type("User name", "dave")
@@ -111,7 +111,7 @@ def test_markup_in_messages_is_shown_as_text(site: Site, alice: Window, bob: Win
     expect_no_injection(bob)
 
 
-def test_chat_that_was_killed_is_joined_again_when_it_is_back(alice: Window, launch: Start) -> None:
+def test_page_joins_a_killed_chat_again_after_its_restart(alice: Window, launch: Start) -> None:
     chat = launch("chat_server.py", "0")
     join(alice, front_end(launch, chat=chat.port), "alice")
     chat.kill()
@@ -125,7 +125,7 @@ def test_chat_that_was_killed_is_joined_again_when_it_is_back(alice: Window, lau
     alice.open("about:blank")
 
 
-def test_deleted_room_says_its_warning_and_returns(site: Site, alice: Window, bob: Window) -> None:
+def test_deleted_room_shows_its_warning_and_returns_to_the_lobby(site: Site, alice: Window, bob: Window) -> None:
     alice.open(f"{site.address}chatrooms.html")
     alice.type("New room", "tea")
     alice.press("Create")
@@ -167,7 +167,7 @@ def test_room_names_and_messages_are_shown_as_text(site: Site, alice: Window, bo
     bob.wait_for_text("is deleted.")
 
 
-def test_room_of_another_client_appears_and_one_that_is_gone_is_said(site: Site, alice: Window) -> None:
+def test_room_of_another_client_appears_and_joining_a_deleted_one_shows_why_not(site: Site, alice: Window) -> None:
     alice.open(f"{site.address}chatrooms.html")
     alice.wait_for_text("There are no rooms yet.")
     lobby = site.rooms.connect()

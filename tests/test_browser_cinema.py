@@ -1,4 +1,4 @@
-"""The cinema's page in a real browser, before a real server."""
+"""The cinema's page in a real browser, with a real server."""
 
 import re
 from collections.abc import Iterator
@@ -35,14 +35,14 @@ class Site(NamedTuple):
 
 @pytest.fixture(scope="module")
 def page(common_cinema: Cinema) -> Iterator[str]:
-    """Give the address of the page of the common cinema."""
+    """Provide the address of the page of the common cinema."""
     with looking_after() as launch:
         yield f"{front_end(launch, tickets=common_cinema.server.port)}cinema.html"
 
 
 @pytest.fixture
 def site(cinema: OpenCinema, page: str) -> Site:
-    """Give the cinema with an empty hall."""
+    """Provide the cinema with an empty hall."""
     return Site(cinema(), page)
 
 
@@ -92,7 +92,7 @@ def test_seat_lost_to_another_browser_offers_a_new_start(site: Site, alice: Wind
     bob.wait_for_text("Booked: 1-2, 1-3")
 
 
-def test_closed_page_and_give_up_release_what_was_held(site: Site, alice: Window, bob: Window) -> None:
+def test_closing_the_page_and_giving_up_release_held_seats(site: Site, alice: Window, bob: Window) -> None:
     site.order(alice, 2)
     alice.press("Row 3, seat 3, free")
     alice.find("Row 3, seat 3, yours")
@@ -129,9 +129,7 @@ def test_clicks_on_a_held_seat_change_nothing(site: Site, alice: Window) -> None
     alice.wait_for_text("Booked: 4-4, 4-5")
 
 
-def test_seats_that_are_chosen_before_the_server_asks_are_answered_one_after_the_other(
-    site: Site, alice: Window
-) -> None:
+def test_seats_chosen_before_the_server_asks_are_sent_one_after_the_other(site: Site, alice: Window) -> None:
     site.order(alice, 3)
     clicks = "for (const seat of [...document.querySelectorAll('.seat')].slice(7, 10)) seat.click();"
     alice.run(clicks)
@@ -147,7 +145,9 @@ def test_hall_of_20_by_30_can_be_used_on_a_phone(site: Site, alice: Window) -> N
     alice.wait_for_text("Booked: 20-29")
 
 
-def test_time_that_is_left_is_shown_and_its_end_is_said(alice: Window, launch: Start, fresh_cinema: OpenCinema) -> None:
+def test_remaining_time_is_shown_with_a_warning_before_its_end(
+    alice: Window, launch: Start, fresh_cinema: OpenCinema
+) -> None:
     the = fresh_cinema("--hold-seconds", str(HOLD_SECONDS))
     address = front_end(launch, tickets=the.server.port)
     alice.open(f"{address}cinema.html?hold-seconds={44 + HOLD_SECONDS}")

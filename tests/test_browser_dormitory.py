@@ -1,4 +1,4 @@
-"""The dormitory's page in a real browser, before the real servers."""
+"""The dormitory's page in a real browser, with the real servers."""
 
 import time
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ class Site:
 
 @pytest.fixture(scope="module", name="site")
 def site_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Give a dormitory for all tests of this module; each uses rooms of its own."""
+    """Provide a dormitory for all tests of this module; each uses rooms of its own."""
     with looking_after() as launch, caring_for(launch, tmp_path_factory.mktemp("dormitory")) as dormitory:
         dormitory.write("single.txt", "S1, 1\nS2, 9\nS3, 9\nS4, 9\nS5, 9\nS6, 0\n")
         dormitory.write("double.txt", "D1, 9\nD2, 9\n")
@@ -91,7 +91,7 @@ def test_triple_click_makes_one_reservation(site: Site, alice: Window) -> None:
     assert len(site.reservations_of("S3")) == 1
 
 
-def test_clicks_by_a_script_that_follow_each_other_make_one_reservation(site: Site, alice: Window) -> None:
+def test_fast_clicks_by_a_script_make_one_reservation(site: Site, alice: Window) -> None:
     site.log_in(alice, "alice")
     clicks = "const [button] = arguments; for (let i = 0; i < 3; i += 1) button.click();"
     alice.run(clicks, alice.find("Reserve D1"))
@@ -102,7 +102,7 @@ def test_clicks_by_a_script_that_follow_each_other_make_one_reservation(site: Si
     assert len(site.reservations_of("D1")) == 1
 
 
-def test_wrong_password_is_said_and_hidden_on_the_wire(site: Site, alice: Window) -> None:
+def test_wrong_password_is_reported_and_hidden_on_the_wire(site: Site, alice: Window) -> None:
     alice.open(site.page)
     alice.press("Show the wire")
     alice.type("User name", "alice")
@@ -165,7 +165,7 @@ def test_keyboard_alone_reserves_and_cancels(site: Site, alice: Window) -> None:
     alice.wait_for_text(f"Reservation {number} is cancelled")
 
 
-def test_killed_back_end_is_named_while_the_others_work_until_it_is_back(site: Site, alice: Window) -> None:
+def test_killed_back_end_is_named_until_it_is_back_while_the_others_work(site: Site, alice: Window) -> None:
     site.log_in(alice, "alice")
     site.dormitory.back_ends["S"].kill()
     try:
@@ -180,7 +180,7 @@ def test_killed_back_end_is_named_while_the_others_work_until_it_is_back(site: S
     alice.wait_for_text("Room S4 is yours")
 
 
-def test_killed_main_server_is_said_until_it_is_back_and_the_user_logged_in(site: Site, alice: Window) -> None:
+def test_killed_main_server_is_reported_until_the_page_has_logged_in_again(site: Site, alice: Window) -> None:
     site.log_in(alice, "alice")
     site.dormitory.main.kill()
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from browsing import expect_good_design, front_end
 from certificates import Certificates
-from conftest import Program, Start, looking_after
+from conftest import Program, Start, looking_after, wait_until
 from webdriver import Window
 
 PAGES = ["", "dormitory.html", "cinema.html", "chat.html", "chatrooms.html"]
@@ -27,7 +27,7 @@ class Site:
 
 @pytest.fixture(scope="module", name="site")
 def site_fixture() -> Iterator[Site]:
-    """Give a front end that knows all systems but the dormitory; the cinema is not there."""
+    """Provide a front end that was given all systems but the dormitory; the cinema's server has been killed."""
     with looking_after() as launch:
         chat, rooms, gone = (launch(f"{name}_server.py", "0") for name in ("chat", "chatroom", "chat"))
         for server in (chat, rooms, gone):
@@ -53,6 +53,25 @@ def test_start_page_has_a_card_for_each_system_and_says_whether_it_answers(site:
     expect_good_design(alice)
 
 
+def test_start_page_connects_again_quietly_when_a_server_ends_an_idle_connection(alice: Window, launch: Start) -> None:
+    chat = launch("chat_server.py", "0", "--login-seconds", "1")
+    chat.wait_for_start()
+    alice.open(front_end(launch, chat=chat.port))
+    alice.wait_for_text("Answers")
+    alice.run(
+        """
+        window.states = [];
+        const state = document.querySelector('.card[data-system="chat"] .state');
+        new MutationObserver(() => window.states.push(state.textContent)).observe(state, { childList: true });
+        """
+    )
+    wait_until(lambda: chat.count_lines(r"Client \(\d+\): LIST.*") >= 3, "two more connections")
+    assert set(alice.run("return window.states")) == {"Answers"}
+    chat.kill()
+    alice.wait_for_text("Does not answer.")
+    alice.open("about:blank")
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_page_is_well_designed_small_and_loads_nothing_from_elsewhere(site: Site, alice: Window, page: str) -> None:
     alice.open(site.address + page)
@@ -70,7 +89,7 @@ def test_page_is_well_designed_small_and_loads_nothing_from_elsewhere(site: Site
     assert 10_000 < sum(sizes.values()) < MAX_PAGE_BYTES
 
 
-def test_page_says_that_a_system_is_not_there_and_when_it_tries_again(site: Site, alice: Window) -> None:
+def test_page_reports_an_absent_system_and_when_it_tries_again(site: Site, alice: Window) -> None:
     alice.open(f"{site.address}cinema.html")
     alice.press("Choose seats")
     alice.wait_for_text("Connection refused. This page tries again by itself.")

@@ -67,7 +67,7 @@ class Systems(NamedTuple):
 
 @pytest.fixture(scope="module")
 def common_systems() -> Iterator[Systems]:
-    """Give the systems and the front end of all tests that leave nothing there."""
+    """Provide the systems and the front end that the tests share; each test ends its connections to them."""
     with looking_after() as launch, socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # it does not listen
         chat, rooms = launch("chat_server.py", "0"), launch("chatroom_server.py", "0")
@@ -80,7 +80,7 @@ def common_systems() -> Iterator[Systems]:
 
 @pytest.fixture
 def systems(common_systems: Systems) -> Iterator[Systems]:
-    """Give the systems; when a test ends, no connection may be left."""
+    """Provide the systems; fail if a test leaves a connection open."""
     yield common_systems
     for server in common_systems:
         server.expect_rest()
@@ -117,12 +117,13 @@ class FakeSystem:
         self.sock.close()
 
 
+# What changed_program() adds so that the front end waits less for a browser.
 SHORT_PATIENCE = ("import web.tab", "web.tab.PING_SECONDS = 0.2", "web.tab.GONE_SECONDS = 0.6")
 
 
 @pytest.fixture
 def fake(start: Start) -> Iterator[FakeSystem]:
-    """Give a system whose bytes the test chooses."""
+    """Provide a system whose bytes the test chooses."""
     system = FakeSystem(start)
     with system.listener:
         yield system
@@ -157,10 +158,8 @@ def test_files_of_the_pages_and_nothing_else_are_served(start: Start, tmp_path: 
         (pages / name).write_text(f"the content of {name}: ☕")
     (pages / "notes.txt").write_text("not for everybody")
     (tmp_path / "secret.html").write_text("not for everybody")
-    port = start(
-        changed_program(tmp_path, "front_end.py", "from pathlib import Path", f"program.PAGES = Path({str(pages)!r})"),
-        "0",
-    ).port
+    lines = ("from pathlib import Path", f"program.PAGES = Path({str(pages)!r})")
+    port = start(changed_program(tmp_path, "front_end.py", *lines), "0").port
     for name, content_type in files.items():
         response = get(port, f"/{name}?from=elsewhere")
         assert (response.status, response.body.decode()) == (200, f"the content of {name}: ☕")
@@ -233,7 +232,7 @@ WEBSOCKET = [
 @pytest.mark.parametrize(
     ("status", "request_line", "headers"),
     [
-        (400, "", []),
+        (400, "\x00", []),
         (400, "hello", []),
         (400, "GET /", [HOST]),
         (400, "GET  / HTTP/1.1", [HOST]),
@@ -284,19 +283,15 @@ WEBSOCKET = [
 def test_wrong_request_gets_its_status_and_one_status_line(
     systems: Systems, status: int, request_line: str, headers: list[str]
 ) -> None:
-    before = systems.front_end.count_lines(rf"Client \(\d+\): .*: {status} .*")
-    request = head(request_line, *(header.format(port=systems.port) for header in headers)) or b"\r\n\r\n"
-    if request_line == "":
-        request = b"\x00\r\n\r\n"
-    response = ask(systems.port, request)
+    status_line = rf"Client \(\d+\): .*: {status} .*"
+    before = systems.front_end.count_lines(status_line)
+    response = ask(systems.port, head(request_line, *(header.format(port=systems.port) for header in headers)))
     assert response.status == status, response
     if not request_line.startswith("HEAD"):
         assert re.fullmatch(rb".+\n", response.body), "a sentence is expected"
     assert ("allow" in response.headers) == (status == 405)
     assert (response.headers.get("upgrade") == "websocket") == (status == 426)
-    wait_until(
-        lambda: systems.front_end.count_lines(rf"Client \(\d+\): .*: {status} .*") == before + 1, "one status line"
-    )
+    wait_until(lambda: systems.front_end.count_lines(status_line) == before + 1, "one status line")
 
 
 def test_head_that_does_not_end_is_refused_at_its_limit(systems: Systems) -> None:
@@ -466,14 +461,14 @@ def test_wrong_frame_gets_its_close_code_after_the_messages_before_it(
 ) -> None:
     bob = systems.join_directly("bob")
     alice = systems.join("alice")
-    before = systems.front_end.count_lines(rf"Client \(\d+\): {CHAT} closed, {code} .*")
+    status_line = rf"Client \(\d+\): {CHAT} closed, {code} .*"
+    before = systems.front_end.count_lines(status_line)
     alice.send_bytes(text("BCST last words") + frames + text("BCST never sent"))
     alice.expect_close(code, ".+")
     bob.expect("FROM alice (all): last words")
     bob.send("LIST")
     bob.expect("Registered users (1):", "bob")
-    lines = rf"Client \(\d+\): {CHAT} closed, {code} .*"
-    wait_until(lambda: systems.front_end.count_lines(lines) == before + 1, "one status line")
+    wait_until(lambda: systems.front_end.count_lines(status_line) == before + 1, "one status line")
 
 
 def test_message_of_the_longest_line_is_relayed(fake: FakeSystem) -> None:
@@ -592,7 +587,6 @@ def test_tab_that_ends_without_a_close_frame_frees_its_name(systems: Systems, en
     tab.send("BCST last words")
     bob.expect("FROM alice (all): last words")
     getattr(tab.peer, ending)()
-
     wait_until(lambda: count_users(bob) == 1, "alice's name is free", seconds=1)
 
 
@@ -658,9 +652,8 @@ def test_room_that_does_not_exist_closes_with_1008_and_the_lobbys_sentence(syste
 def test_tab_for_which_no_thread_can_be_started_closes_with_1014(
     start: Start, systems: Systems, tmp_path: Path
 ) -> None:
-    server = start(
-        changed_program(tmp_path, "front_end.py", few_threads(4)), "0", "--chat", address(systems.chat)
-    )  # a tab needs a fifth
+    script = changed_program(tmp_path, "front_end.py", few_threads(4))  # a tab needs a fifth
+    server = start(script, "0", "--chat", address(systems.chat))
     WebSocket(server, CHAT).expect_close(1014, "The front end has too many threads")
     server.expect_rest()
     assert get(server.port, "/systems.json").status == 200
@@ -695,10 +688,7 @@ def test_stopping_front_end_tells_its_tabs(start: Start, systems: Systems) -> No
 def test_vanished_browser_is_given_up_and_one_that_answers_pings_is_not(
     start: Start, systems: Systems, tmp_path: Path
 ) -> None:
-    script = changed_program(
-        tmp_path, "front_end.py", "import web.tab", "web.tab.PING_SECONDS = 0.2", "web.tab.GONE_SECONDS = 0.6"
-    )
-    server = start(script, "0", "--chat", address(systems.chat))
+    server = start(changed_program(tmp_path, "front_end.py", *SHORT_PATIENCE), "0", "--chat", address(systems.chat))
     began = time.monotonic()
     vanished, present = WebSocket(server, CHAT), WebSocket(server, CHAT)
     for _ in range(5):

@@ -9,7 +9,7 @@ from websocket_client import MASK, masked
 from web.websocket import Closing, Event, FrameReader, Opcode, accept_key, apply_mask, close_code, close_frame, frame
 
 MAX_BYTES = 4096
-HELLO = bytes.fromhex("818537fa213d7f9f4d5158")  # masked, from there
+HELLO = bytes.fromhex("818537fa213d7f9f4d5158")  # the masked text message of RFC 6455, section 5.7
 PROTOCOL_ERROR, INVALID_TEXT, TOO_BIG = 1002, 1007, 1009
 
 

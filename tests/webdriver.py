@@ -162,14 +162,14 @@ class Window:
         return wait_until(try_condition, what, seconds, POLL_SECONDS, lambda: f"{failure}the page\n{self.text()}")
 
     def each_tab(self) -> Iterator[str]:
-        """Go to each tab, to the present one last; give its handle."""
+        """Switch to each tab, to the current one last, and yield its handle."""
         present = self.command("GET", "/window")
         for handle in sorted(self.command("GET", "/window/handles"), key=lambda handle: handle == present):
             self.command("POST", "/window", handle=handle)
             yield handle
 
     def resize(self, width: int, height: int) -> None:
-        """Give the page a size in pixels, also one that is smaller than a window may be."""
+        """Set the size of the page in pixels; it may be smaller than a window can be."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.devtools("Emulation.setDeviceMetricsOverride", **metrics)
 
@@ -188,7 +188,7 @@ class Window:
 
 @contextmanager
 def browsers(number: int) -> Iterator[list[Window]]:
-    """Give browsers; end them and chromedriver afterwards."""
+    """Provide browsers; end them and chromedriver afterwards."""
     if not shutil.which("chromium") or not shutil.which("chromedriver"):
         pytest.skip("the browser tests need the programs chromium and chromedriver")
     command = ["chromedriver", "--port=0"]

@@ -1,10 +1,9 @@
 """Heads of HTTP requests and whole responses (RFC 9110 and 9112): bytes to values and back, no socket.
 
-Every response ends its connection, so there is no second request to find after the first, and no body is ever read.
+Every response ends its connection, so no second request follows the first, and no body is ever read.
 """
 
 import base64
-import binascii
 import http.client
 import io
 import re
@@ -33,18 +32,18 @@ PAGE_HEADERS = {
 
 
 class Refused(Exception):
-    """A request gets an error status.
+    """A request must be answered with an error status.
 
     Args:
         status: the status.
         sentence: what was wrong.
-        headers: what the response must have as well.
+        headers: headers that the response needs because of its status.
     """
 
-    def __init__(self, status: HTTPStatus, sentence: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, status: HTTPStatus, sentence: str, headers: Mapping[str, str] = {}) -> None:
         super().__init__(sentence)
         self.status = status
-        self.headers = headers or {}
+        self.headers = headers
 
 
 class Request(NamedTuple):
@@ -53,7 +52,7 @@ class Request(NamedTuple):
     Attributes:
         method: such as GET.
         path: the target up to a question mark.
-        headers: by name, in any case.
+        headers: the headers, whose names are not case-sensitive.
     """
 
     method: str
@@ -72,39 +71,17 @@ class Request(NamedTuple):
         return str(values[0]).strip() if values else ""
 
 
-class HeadReader:
-    """Turn what a client sent, in pieces of any size, into the head of its request.
+def split_head(data: bytes) -> tuple[Request, bytes] | None:
+    """Split what a client has sent into the head of its request and the bytes that follow the head.
 
-    Attributes:
-        rest: the bytes that came after the head.
-    """
-
-    def __init__(self) -> None:
-        self.rest = b""
-        self._data = b""
-
-    def feed(self, data: bytes) -> Request | None:
-        """Take received bytes; return the head once it is complete, else None.
-
-        Raises:
-            Refused: it is malformed or too long.
-        """
-        self._data = (self._data + data).lstrip(b"\r\n")
-        end = HEAD_END.search(self._data)
-        head = self._data[: end.end()] if end else self._data
-        check_size(head)
-        if not end:
-            return None
-        self.rest = self._data[end.end() :]
-        return parse_head(head)
-
-
-def check_size(head: bytes) -> None:
-    """Check the beginning of a head, which may not be whole yet.
+    Returns:
+        Both, or None if the head is not complete.
 
     Raises:
-        Refused: it is too long, or does not begin like a request.
+        Refused: the head is malformed or too long, which may be known before it is complete.
     """
+    end = HEAD_END.search(data)
+    head = data[: end.end()] if end else data
     if head and not head[:1].isalpha():  # such as a TLS handshake, which never completes a head
         raise Refused(HTTPStatus.BAD_REQUEST, f"A request such as GET / HTTP/1.1 is expected, not byte {head[0]}")
     if len(head.partition(b"\n")[0]) > MAX_REQUEST_LINE_BYTES:
@@ -113,10 +90,11 @@ def check_size(head: bytes) -> None:
         raise Refused(
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The head of the request is over {MAX_HEAD_BYTES} bytes"
         )
+    return (parse_head(head), data[len(head) :]) if end else None
 
 
 def parse_head(head: bytes) -> Request:
-    """Return a whole head as values.
+    """Parse a complete head.
 
     Raises:
         Refused: it is malformed.
@@ -148,7 +126,7 @@ def check_upgrade(request: Request) -> None:
         raise Refused(HTTPStatus.UPGRADE_REQUIRED, "Version 13 of WebSocket is expected", headers)
     try:
         key = base64.b64decode(request.header("Sec-WebSocket-Key"), validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
         raise Refused(HTTPStatus.BAD_REQUEST, f"A Sec-WebSocket-Key of {KEY_BYTES} bytes in base64 is expected")

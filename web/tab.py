@@ -13,6 +13,7 @@ import ssl
 import threading
 import time
 from contextlib import suppress
+from typing import NamedTuple
 
 from net.command_line import reason
 from net.connect import CannotConnect, connect
@@ -20,44 +21,43 @@ from net.conversation import Conversation
 from net.stream import WOULD_BLOCK, Stream, TlsStream
 from net.workers import WORKERS
 from protocol import MAX_LINE_BYTES, RoomAction, RoomStatus, harmless, room_request
-from web.websocket import CloseCode, Closing, Event, FrameReader, Opcode, close_code, close_frame, frame
+from web.websocket import CloseCode, Closing, FrameReader, Opcode, close_code, close_frame, frame
 
 CONNECT_SECONDS = 5.0
 PING_SECONDS = 30.0  # a browser that has been silent for this long is pinged
 GONE_SECONDS = 60.0  # and after this long its tab is closed
 LINGER_SECONDS = 0.5  # how long a system may take to end its side after the browser has ended
-FROM_BROWSER_BYTES = 1 << 12  # per turn, because small frames are slow to parse: this many bytes take milliseconds
+FROM_BROWSER_BYTES = 1 << 12  # per turn; small frames are slow to parse: this many bytes take milliseconds
 FROM_SYSTEM_BYTES = 1 << 16
-PAUSE_SECONDS = 50e-6  # after a whole turn of a browser that floods, so that other threads run
+PAUSE_SECONDS = 50e-6  # after a full turn, so that other threads run while a browser floods
 MAX_REPLY_BYTES = 1 << 20
 ENDED = select.POLLHUP | select.POLLERR
 
 
-class System:
+class System(NamedTuple):
     """A system to which a WebSocket leads.
 
-    Args:
+    Attributes:
         host: its host.
         port: its port; with a room, the port of the lobby.
         room: the name of a chat room, or "".
         options: the command line, for TLS.
     """
 
-    def __init__(self, host: str, port: int, room: str, options: argparse.Namespace) -> None:
-        self._host = host
-        self._port = port
-        self._room = room
-        self._options = options
+    host: str
+    port: int
+    room: str
+    options: argparse.Namespace
 
     def connect(self) -> Stream:
-        """Return a new connection to it.
+        """Connect to the system.
 
         Raises:
             Closing: the system cannot be reached, or has no such room.
         """
         try:
-            port = self._room_port() if self._room else self._port
-            sock = connect(self._host, port, self._options, CONNECT_SECONDS)
+            port = self._room_port() if self.room else self.port
+            sock = connect(self.host, port, self.options, CONNECT_SECONDS)
         except CannotConnect as error:
             raise Closing(CloseCode.BAD_GATEWAY, str(error)) from None
         with suppress(OSError):  # the system has closed the connection already
@@ -71,10 +71,10 @@ class System:
             CannotConnect: the lobby does not answer.
             Closing: there is no such room.
         """
-        with connect(self._host, self._port, self._options, CONNECT_SECONDS) as lobby:
+        with connect(self.host, self.port, self.options, CONNECT_SECONDS) as lobby:
             lobby.settimeout(CONNECT_SECONDS)
             try:
-                lobby.sendall(room_request(RoomAction.JOIN, self._room))
+                lobby.sendall(room_request(RoomAction.JOIN, self.room))
                 with lobby.makefile("rb") as replies:
                     reply = replies.readline(MAX_LINE_BYTES)
             except OSError as error:
@@ -92,7 +92,7 @@ class Tab:
 
     Args:
         client: the browser.
-        path: what its WebSocket asked for.
+        path: the path that its WebSocket asked for, such as /ws/chat.
         rest: what the browser sent after the head of its request.
     """
 
@@ -111,9 +111,9 @@ class Tab:
         # Only the second thread writes these; the first reads them once _system_ended is set.
         self._lines_to_browser = 0
         self._closing: Closing | None = None  # why the system's side has ended
-        self._system_ended = threading.Event()  # the second thread is done
-        # Only the first thread writes this, when the browser's side has ended; from then on the second thread discards
-        # what the system sends, and at this time it ends.
+        self._system_ended = threading.Event()  # set when the second thread is done
+        # Only the first thread writes this, when the browser's side has ended: from then on, the second thread discards
+        # what the system sends, and it ends at this time at the latest.
         self._discard_until: float | None = None
 
     def run(self, system: System) -> None:
@@ -130,14 +130,11 @@ class Tab:
             finally:
                 self._end_system()
         except Closing as closing:
-            self._log_end(closing)
+            why = str(closing) or "by the browser"
+            lines = f"{self._lines_to_system} lines to the system, {self._lines_to_browser} to the browser"
+            self._client.log(f"{self._path} closed, {closing.code} {why}: {lines}")
             if closing.code != CloseCode.ABNORMAL:
                 self._browser.post(close_frame(closing.code, str(closing)))
-
-    def _log_end(self, closing: Closing) -> None:
-        why = str(closing) or "by the browser"
-        lines = f"{self._lines_to_system} lines to the system, {self._lines_to_browser} to the browser"
-        self._client.log(f"{self._path} closed, {closing.code} {why}: {lines}")
 
     # From the browser to the system, and the end: the first thread
 
@@ -200,22 +197,20 @@ class Tab:
             time.sleep(PAUSE_SECONDS)
 
     def _take(self, data: bytes) -> None:
-        for event in self._frames.feed(data):
-            self._handle(event)
-
-    def _handle(self, event: Event) -> None:
-        """Do what a message or a control frame asks for."""
-        if event.opcode is Opcode.CLOSE:
-            raise Closing(close_code(event.payload))
-        if event.opcode is Opcode.BINARY:
-            raise Closing(CloseCode.UNSUPPORTED_DATA, "A text message is expected, but this one is binary")
-        if event.opcode is Opcode.PING:
-            self._browser.send(frame(Opcode.PONG, event.payload))
-        elif event.opcode is Opcode.TEXT:
-            if b"\n" in event.payload:
-                raise Closing(CloseCode.POLICY_VIOLATION, "A message is expected to be one line, but holds a newline")
-            self._to_system += event.payload + b"\n"
-            self._lines_to_system += 1
+        """Do what the messages and control frames that these bytes complete ask for."""
+        for opcode, payload in self._frames.feed(data):
+            if opcode is Opcode.CLOSE:
+                raise Closing(close_code(payload))
+            if opcode is Opcode.BINARY:
+                raise Closing(CloseCode.UNSUPPORTED_DATA, "A text message is expected, but this one is binary")
+            if opcode is Opcode.PING:
+                self._browser.send(frame(Opcode.PONG, payload))
+            elif opcode is Opcode.TEXT:
+                if b"\n" in payload:
+                    why = "A message is expected to be one line, but holds a newline"
+                    raise Closing(CloseCode.POLICY_VIOLATION, why)
+                self._to_system += payload + b"\n"
+                self._lines_to_system += 1
 
     def _send_to_system(self) -> None:
         """Send what the system accepts now; poll the browser for more only if that was everything."""
@@ -236,7 +231,7 @@ class Tab:
     def _end_system(self) -> None:
         """Send what is left, end our side, and give the system LINGER_SECONDS to end its own; then close.
 
-        To close a socket with unread input would send a reset, which may destroy our last lines on their way.
+        Closing a socket that has unread input would send a reset, which may destroy our last lines on their way.
         """
         end = time.monotonic() + LINGER_SECONDS
         writable = select.poll()
@@ -259,6 +254,9 @@ class Tab:
             self._relay_lines()
         except Closing as closing:
             self._closing = closing
+        except OSError as error:
+            why = f"The connection to the system was lost: {reason(error)}"
+            self._closing = Closing(CloseCode.BAD_GATEWAY, why)
         except Exception:
             logging.exception("A tab's system")
             self._browser.abort()
@@ -272,6 +270,7 @@ class Tab:
 
         Raises:
             Closing: always, in the end.
+            OSError: the connection to the system is lost.
         """
         readable = select.poll()
         readable.register(self._system.fileno(), select.POLLIN)
@@ -280,24 +279,19 @@ class Tab:
             readable.poll()
             if self._discard_until and time.monotonic() >= self._discard_until:
                 raise Closing(CloseCode.ABNORMAL)
-            data = self._receive_from_system()
-            if data == b"":
+            try:
+                data = self._system.read(FROM_SYSTEM_BYTES)
+            except WOULD_BLOCK:
+                continue
+            if not data:
                 if half_line:
                     self._send_to_browser(half_line)
                 raise Closing(CloseCode.NORMAL, "The system ended the connection")
-            lines, newline, half_line = (half_line + (data or b"")).rpartition(b"\n")
+            lines, newline, half_line = (half_line + data).rpartition(b"\n")
             if newline:
                 self._send_to_browser(lines)
             if len(half_line) > MAX_REPLY_BYTES:
                 raise Closing(CloseCode.INTERNAL_ERROR, f"The system sent a line of more than {MAX_REPLY_BYTES} bytes")
-
-    def _receive_from_system(self) -> bytes | None:
-        try:
-            return self._system.read(FROM_SYSTEM_BYTES)
-        except WOULD_BLOCK:
-            return None
-        except OSError as error:
-            raise Closing(CloseCode.BAD_GATEWAY, f"The connection to the system was lost: {reason(error)}") from None
 
     def _send_to_browser(self, data: bytes) -> None:
         """Send lines as messages, in valid UTF-8: a browser would close a WebSocket that sends anything else."""

@@ -34,7 +34,7 @@ class Opcode(IntEnum):
 
 
 class CloseCode(IntEnum):
-    """Why a WebSocket is closed (RFC 6455, section 7.4.1, and the registry of IANA)."""
+    """Why a WebSocket is closed (RFC 6455, section 7.4.1, and IANA's registry)."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -56,8 +56,8 @@ class Closing(Exception):
     """The WebSocket must be closed.
 
     Args:
-        code: the close code that says why.
-        reason: the same in a sentence.
+        code: the close code.
+        reason: a sentence that says why.
     """
 
     def __init__(self, code: int, reason: str = "") -> None:
@@ -75,15 +75,6 @@ class Event(NamedTuple):
 
     opcode: Opcode
     payload: bytes
-
-
-class _Header(NamedTuple):
-    """The beginning of a frame."""
-
-    fin: bool
-    opcode: Opcode
-    payload_start: int
-    payload_bytes: int
 
 
 class FrameReader:
@@ -108,28 +99,15 @@ class FrameReader:
         """
         self._buffer += data
         while not self._closed and (frame := self._next_frame()):
-            header, payload = frame
-            if header.opcode >= Opcode.CLOSE:
-                self._closed = header.opcode is Opcode.CLOSE
-                yield Event(header.opcode, check_close(payload) if self._closed else payload)
-            elif event := self._add_to_message(header, payload):
+            fin, opcode, payload = frame
+            if opcode >= Opcode.CLOSE:
+                self._closed = opcode is Opcode.CLOSE
+                yield Event(opcode, check_close(payload) if self._closed else payload)
+            elif event := self._add_to_message(fin, opcode, payload):
                 yield event
 
-    def _next_frame(self) -> tuple[_Header, bytes] | None:
-        """Take a whole frame out of the buffer; return None if none is complete."""
-        header = self._read_header()
-        if header is None:
-            return None
-        end = header.payload_start + header.payload_bytes
-        if len(self._buffer) < end:
-            return None
-        mask = self._buffer[header.payload_start - 4 : header.payload_start]
-        payload = apply_mask(mask, self._buffer[header.payload_start : end])
-        del self._buffer[:end]
-        return header, payload
-
-    def _read_header(self) -> _Header | None:
-        """Return the header at the start of the buffer, checked; None if it is not complete.
+    def _next_frame(self) -> tuple[bool, Opcode, bytes] | None:
+        """Take a whole frame out of the buffer: FIN, the opcode and the payload. Return None if none is complete.
 
         Raises:
             Closing: the header is not acceptable; this is raised before the payload arrives.
@@ -142,13 +120,18 @@ class FrameReader:
             raise Closing(CloseCode.PROTOCOL_ERROR, "A client's frame is not masked")
         self._check_order(fin, opcode)
         length = second & ~MASK
-        start = 2 + {126: 2, 127: 8}.get(length, 0) + 4
+        start = 2 + {126: 2, 127: 8}.get(length, 0) + 4  # of the payload, after the mask
         if len(self._buffer) < start:
             return None
         if length >= 126:
             length = check_long_length(length, int.from_bytes(self._buffer[2 : start - 4], "big"))
         self._check_length(opcode, length)
-        return _Header(fin, opcode, start, length)
+        end = start + length
+        if len(self._buffer) < end:
+            return None
+        payload = apply_mask(self._buffer[start - 4 : start], self._buffer[start:end])
+        del self._buffer[:end]
+        return fin, opcode, payload
 
     def _check_order(self, fin: bool, opcode: Opcode) -> None:
         """Check that a frame may follow those before it."""
@@ -168,12 +151,13 @@ class FrameReader:
         elif len(self._message) + length > self._max_message_bytes:
             raise Closing(CloseCode.TOO_BIG, f"A message is over {self._max_message_bytes} bytes")
 
-    def _add_to_message(self, header: _Header, payload: bytes) -> Event | None:
+    def _add_to_message(self, fin: bool, opcode: Opcode, payload: bytes) -> Event | None:
         """Add a frame to the message it belongs to; return the message if this completes it."""
-        opcode = header.opcode if self._opcode is None else self._opcode
+        if self._opcode is not None:
+            opcode = self._opcode
         self._message += payload
-        self._opcode = None if header.fin else opcode
-        if not header.fin:
+        self._opcode = None if fin else opcode
+        if not fin:
             return None
         message = bytes(self._message)
         self._message.clear()
@@ -238,7 +222,7 @@ def close_code(payload: bytes) -> int:
 
 
 def apply_mask(mask: bytes | bytearray, payload: bytes | bytearray) -> bytes:
-    """Return the exclusive or of a payload and a mask of four bytes, repeated: it masks, and it unmasks."""
+    """Mask or unmask a payload: return its exclusive or with a mask of four bytes, repeated."""
     size = len(payload)
     key = (bytes(mask) * (size // 4 + 1))[:size]
     return (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")

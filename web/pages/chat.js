@@ -1,18 +1,16 @@
 // The chat: join under a name, see who is there, talk to everybody or to one person.
 
-import { Connection, fitsLine } from "./connection.js";
-import { MessageLog } from "./messages.js";
-import { byId, element, hideOutage, onSubmit, say, showOutage, showView } from "./page.js";
+import { Connection } from "./connection.js";
+import { MessageLog, onMessage } from "./messages.js";
+import { byId, element, hideOutage, onSubmit, pollWith, say, showOutage, showView } from "./page.js";
 import { endPoll } from "./wire.js";
 
-const POLL_MILLISECONDS = 1000;
 const MESSAGE = /^FROM ([A-Za-z0-9]+)( \(all\))?: (.*)$/su;
 const LIST_HEAD = /^Registered users \((\d+)\):$/;
 
 let name = ""; // under which the user is, or wants to be, registered
 let isRegistered = false; // whether the server has accepted it
-let pollTimer = 0;
-let listing = null; // the reply to LIST as far as it has come: {names, expected}
+let listing = null; // the part of the reply to LIST that has arrived: {names, expected}
 const log = new MessageLog(byId("messages"));
 
 const connection = new Connection("/ws/chat", {
@@ -59,20 +57,18 @@ function refuse(text) {
   byId("user").focus();
 }
 
-function closed(sentence, retry) {
-  clearTimeout(pollTimer);
+function closed(sentence) {
   listing = null;
   if (!name) return;
   if (isRegistered) log.remark(sentence);
   isRegistered = false;
   say("");
-  showOutage(sentence, retry(), () => connection.open());
+  showOutage(sentence, connection);
 }
 
 function leave() {
   connection.send("QUIT");
   connection.close();
-  clearTimeout(pollTimer);
   hideOutage();
   say("You have left the chat.");
   name = "";
@@ -83,13 +79,11 @@ function leave() {
 
 // Who is there
 
-function poll() {
-  clearTimeout(pollTimer);
-  pollTimer = setTimeout(poll, POLL_MILLISECONDS);
-  if (listing || document.hidden || !connection.isOpen) return;
+const poll = pollWith(() => {
+  if (!isRegistered || listing) return;
   listing = { names: [], expected: 0 };
   connection.send("LIST", { isPoll: true });
-}
+});
 
 function takeListed(text) {
   const head = LIST_HEAD.exec(text);
@@ -107,7 +101,7 @@ function takeListed(text) {
 
 function showPeople(names) {
   const items = names.map((user) => element("li", {}, element("bdi", {}, user)));
-  items[names.indexOf(name)]?.append(element("span", { className: "note" }, "you"));
+  items[names.indexOf(name)]?.append(element("span", { class: "note" }, "you"));
   byId("people").replaceChildren(...items);
   showRecipients(names.filter((user) => user !== name));
 }
@@ -123,29 +117,15 @@ function showRecipients(names) {
   select.value = chosen;
 }
 
-function sendMessage(text) {
-  const to = byId("to").value;
-  const line = to ? `MESG ${to} ${text}` : `BCST ${text}`;
-  if (!fitsLine(line)) {
-    say("The message is too long: a line has at most 4096 bytes.", true);
-  } else if (connection.send(line)) {
-    log.add({ sender: name, note: to ? `to ${to} alone` : "", text, isMine: true });
-    byId("message").value = "";
-    say("");
-  } else {
-    say("The chat is not there: the message was not sent.", true);
-  }
-  byId("message").focus();
-}
-
 onSubmit(byId("join-form"), () => {
-  if (connection.isOpen) return; // the reply to the first click has not come
+  if (connection.isOpen) return; // the reply to the first click has not arrived
   name = byId("user").value.trim();
   say("");
   connection.open();
 });
-onSubmit(byId("send-form"), () => {
-  if (byId("message").value.trim()) sendMessage(byId("message").value);
+onMessage(log, (text) => {
+  const to = byId("to").value;
+  const line = to ? `MESG ${to} ${text}` : `BCST ${text}`;
+  return { connection, line, entry: { sender: name, note: to ? `to ${to} alone` : "", text } };
 });
 byId("leave").addEventListener("click", leave);
-document.addEventListener("visibilitychange", () => byId("talk").hidden || poll());

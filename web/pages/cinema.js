@@ -1,9 +1,9 @@
-// The cinema: order tickets in the server's dialogue, which this page answers from the picture of the hall.
+// The cinema: order tickets. This page answers the server's questions with the seats that the user clicks.
 
 import { Connection } from "./connection.js";
 import { byId, element, hideOutage, onSubmit, say, showOutage, showView } from "./page.js";
 
-// The protocol does not tell how long an order may take. For a server that was started with another --hold-seconds,
+// The protocol does not say how long an order may take. For a server that was started with another --hold-seconds,
 // open cinema.html?hold-seconds=N.
 const HOLD_SECONDS = Number(new URLSearchParams(location.search).get("hold-seconds")) || 600;
 const WARNING_SECONDS = 45;
@@ -13,21 +13,18 @@ const SEAT_PITCH_PIXELS = 48;
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 let order = null; // the present order, or the one that has just ended: see startOrder()
-let timer = 0;
 
 const connection = new Connection("/ws/tickets", { line: handleLine, closed });
 
 function startOrder(tickets) {
-  if (order && !order.isOver && connection.isOpen) return; // the reply to the first click has not come
+  if (order && order.stage !== "over" && connection.isOpen) return; // the reply to the first click has not arrived
   order = {
     tickets,
-    isBegun: false, // the server knows the number of tickets
-    isShown: false, // its hall is on the page
-    isOver: false,
+    stage: "connecting", // then "begun" (the number of tickets is sent), "choosing" (the hall is shown) and "over"
     isWarned: false, // that time is short
     endsAt: 0, // as performance.now() counts
-    rows: [], // of the hall, as they came: "0" is free
-    choices: [], // the seats that were clicked, in order
+    rows: [], // of the hall, as the server sent them: "0" is free
+    choices: [], // the seats that the user clicked, in order
     reserved: 0, // how many of them the server holds
     question: null, // what the server asks for the next of them: "row" or "number"
   };
@@ -40,8 +37,8 @@ function startOrder(tickets) {
 const HANDLERS = [
   [/^How many tickets/, begin],
   [/^Row +\d+((?: +[01])+)$/, ([, seats]) => order.rows.push(seats.trim().split(/ +/))],
-  [/^Row for ticket \d+\?$/, () => isAsked("row")],
-  [/^Seat for ticket \d+\?$/, () => isAsked("number")],
+  [/^Row for ticket \d+\?$/, () => takeQuestion("row")],
+  [/^Seat for ticket \d+\?$/, () => takeQuestion("number")],
   [/^Ticket \d+ reserved$/, reserved],
   [/^Booked: (.+)$/, ([line, seats]) => showReceipt(line, seats.split(", "))],
   [/^(?:Choose a row .*| *Seat(?: +\d+)+)$/, () => {}],
@@ -60,19 +57,19 @@ function handleLine(text) {
 }
 
 function begin() {
-  if (order.isBegun) return; // the server has refused the number, and says why in a line of its own
-  order.isBegun = true;
+  if (order.stage !== "connecting") return; // the server refused the number, and a line of its own says why
+  order.stage = "begun";
   order.endsAt = performance.now() + 1000 * HOLD_SECONDS;
   connection.send(String(order.tickets));
 }
 
-function isAsked(question) {
-  if (!order.isShown) showHall();
+function takeQuestion(question) {
+  if (order.stage === "begun") showHall();
   order.question = question;
   answer();
 }
 
-/** Answer the question that is open with the next seat that was chosen, if there is one. */
+/** Answer the open question with the next chosen seat, if there is one. */
 function answer() {
   const choice = order.choices[order.reserved];
   if (!choice || !order.question) return;
@@ -90,9 +87,8 @@ function reserved() {
 
 /** End an order that was not booked: say why, and offer to start again. */
 function end(sentence) {
-  if (!order || order.isOver) return;
-  order.isOver = true;
-  clearInterval(timer);
+  if (!order || order.stage === "over") return;
+  order.stage = "over";
   connection.close();
   say(sentence, true);
   if (!order.rows.length) {
@@ -112,10 +108,10 @@ function end(sentence) {
   byId("start-again").focus();
 }
 
-function closed(sentence, retry) {
-  if (!order || order.isOver) return;
-  if (!order.isBegun) {
-    showOutage(sentence, retry(), () => connection.open());
+function closed(sentence) {
+  if (!order || order.stage === "over") return;
+  if (order.stage === "connecting") {
+    showOutage(sentence, connection);
   } else if (order.choices.length === order.tickets) {
     end(`${sentence} It is not certain whether the order is booked. Start again to see whether your seats are taken.`);
   } else {
@@ -124,9 +120,8 @@ function closed(sentence, retry) {
 }
 
 function giveUp() {
-  const wasOver = order.isOver;
-  order.isOver = true;
-  clearInterval(timer);
+  const wasOver = order.stage === "over";
+  order.stage = "over";
   connection.close();
   showView("order");
   byId("tickets").focus();
@@ -136,10 +131,10 @@ function giveUp() {
 // The hall
 
 function showHall() {
-  order.isShown = true;
+  order.stage = "choosing";
   const columns = order.rows[0].length;
   const hall = byId("hall");
-  const screen = element("div", { className: "screen" }, element("span", {}, "Screen"));
+  const screen = element("div", { class: "screen" }, element("span", {}, "Screen"));
   hall.replaceChildren(screen, ...order.rows.map((states, index) => createRow(index + 1, states, columns)));
   hall.classList.remove("over");
   hall.style.setProperty("--lift", `${-placeOnArc(0, columns).lift}px`);
@@ -152,25 +147,22 @@ function showHall() {
   first.tabIndex = 0;
   byId("choice-title").focus({ preventScroll: true });
   showProgress();
-  clearInterval(timer);
-  timer = setInterval(showTime, 250);
   showTime();
 }
 
 function createRow(row, states, columns) {
   const label = (column) => {
     const { lift } = placeOnArc(column, columns);
-    const node = element("span", { className: "row-number", "aria-hidden": "true" }, String(row));
+    const node = element("span", { class: "row-number", "aria-hidden": "true" }, String(row));
     node.style.transform = `translateY(${lift}px)`;
     return node;
   };
   const seats = states.map((state, column) => createSeat(row, column + 1, state === "1" ? "taken" : "free", columns));
-  return element("div", { className: "row" }, label(0), ...seats, label(columns - 1));
+  return element("div", { class: "row" }, label(0), ...seats, label(columns - 1));
 }
 
 function createSeat(row, number, state, columns) {
-  const seat = element("button", { type: "button", tabIndex: -1 });
-  Object.assign(seat.dataset, { row, number });
+  const seat = element("button", { type: "button", tabindex: -1, "data-row": row, "data-number": number });
   const { lift, slope } = placeOnArc(number - 1, columns);
   seat.style.transform = `translateY(${lift}px) rotate(${slope}deg)`;
   setSeat(seat, state);
@@ -201,7 +193,7 @@ function seatAt(row, number) {
 }
 
 function choose(seat) {
-  const mayChoose = order.isShown && !order.isOver && order.choices.length < order.tickets;
+  const mayChoose = order.stage === "choosing" && order.choices.length < order.tickets;
   if (!mayChoose || !seat.classList.contains("free")) return;
   order.choices.push(seat);
   setSeat(seat, "chosen");
@@ -225,7 +217,7 @@ function takeFocus(seat) {
 }
 
 function describe(seat) {
-  byId("readout").textContent = seat ? seat.getAttribute("aria-label") : "";
+  byId("readout").textContent = seat?.getAttribute("aria-label") ?? "";
 }
 
 function showProgress() {
@@ -240,6 +232,7 @@ function count(left) {
 }
 
 function showTime() {
+  if (order?.stage !== "choosing") return;
   const left = Math.max(0, Math.ceil((order.endsAt - performance.now()) / 1000));
   byId("time-left").textContent = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")} left`;
   byId("time-left").classList.toggle("soon", left <= WARNING_SECONDS);
@@ -252,8 +245,7 @@ function showTime() {
 // The receipt
 
 function showReceipt(line, seats) {
-  order.isOver = true;
-  clearInterval(timer);
+  order.stage = "over";
   byId("receipt-title").textContent = line;
   byId("receipt-time").textContent = new Date().toLocaleString([], { dateStyle: "long", timeStyle: "short" });
   byId("receipt-seats").replaceChildren(
@@ -286,3 +278,4 @@ hall.addEventListener("click", (event) => seatOf(event) && choose(seatOf(event))
 hall.addEventListener("keydown", (event) => seatOf(event) && move(event, seatOf(event)));
 hall.addEventListener("focusin", (event) => seatOf(event) && takeFocus(seatOf(event)));
 hall.addEventListener("pointerover", (event) => describe(seatOf(event)));
+setInterval(showTime, 250);

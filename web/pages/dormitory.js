@@ -1,7 +1,18 @@
-// The dormitory: log in, see the rooms as they are now, reserve and cancel.
+// The dormitory: log in, watch the rooms, reserve and cancel.
 
 import { Connection, fitsLine } from "./connection.js";
-import { byId, element, hideOutage, onSingleClick, onSubmit, say, showOutage, showView } from "./page.js";
+import {
+  byId,
+  element,
+  hideOutage,
+  onSingleClick,
+  onSubmit,
+  pollWith,
+  say,
+  showItems,
+  showOutage,
+  showView,
+} from "./page.js";
 import {
   clearRooms,
   isReservable,
@@ -13,16 +24,13 @@ import {
   showRooms,
 } from "./rooms.js";
 
-const POLL_MILLISECONDS = 1000;
 const GUEST_NAME = "guest";
 const DOTS = "••••••••";
 
 let login = null; // {user, password}: who is, or wants to be, logged in; kept to log in again after an outage
 let isMember = false;
-let isPolling = false;
-let pollTimer = 0;
 let lastList = "";
-const reservations = new Map(); // room codes by reservation id
+let reservations = new Map(); // room codes by reservation id
 
 const connection = new Connection("/ws/dormitory", {
   opened: sendLogin,
@@ -33,7 +41,7 @@ const connection = new Connection("/ws/dormitory", {
 // Logging in and out
 
 function startLogin(user, password) {
-  if (login && connection.isOpen) return; // the reply to the first click has not come
+  if (login && connection.isOpen) return; // the reply to the first click has not arrived
   if (/\s/.test(user) || !fitsLine(`LOGIN ${user} ${password}`)) {
     say("A user name is one word.", true);
     byId("user").focus();
@@ -60,7 +68,7 @@ function enter(asMember) {
   const isFirst = byId("inside").hidden;
   isMember = asMember;
   byId("inside").classList.toggle("guest", !isMember);
-  const guestText = "You are looking around as a guest; only members reserve.";
+  const guestText = "You are looking around as a guest; only members can reserve.";
   byId("who").textContent = isMember ? `Logged in as ${login.user}` : guestText;
   byId("log-out").textContent = isMember ? "Log out" : "Log in as a member";
   byId("password").value = "";
@@ -94,39 +102,30 @@ function logOut() {
 }
 
 function leave() {
-  clearTimeout(pollTimer);
   clearRooms();
   showReservations(new Map());
   showView("login");
 }
 
-function closed(sentence, retry) {
-  clearTimeout(pollTimer);
-  isPolling = false;
+function closed(sentence) {
   if (login) {
     say("");
-    showOutage(sentence, retry(), () => connection.open());
+    showOutage(sentence, connection);
     markAllSilent();
   }
 }
 
-/** Ask for the rooms, now and then again after each pause, while the page is seen. */
-async function poll() {
-  clearTimeout(pollTimer);
-  if (isPolling || document.hidden || !connection.isOpen || byId("inside").hidden) return;
-  isPolling = true;
+const poll = pollWith(async () => {
+  if (byId("inside").hidden) return;
   const reply = await connection.ask("LIST", { isPoll: true });
-  isPolling = false;
-  if (reply === null) return;
+  if (!reply?.startsWith("ROOMS")) return;
   noteCounts(reply);
   if (reply !== lastList) {
     lastList = reply;
     showRooms(reply, reserve);
     if (isMember) await askForReservations();
   }
-  clearTimeout(pollTimer);
-  pollTimer = setTimeout(poll, POLL_MILLISECONDS);
-}
+});
 
 // Reserving and cancelling
 
@@ -147,7 +146,7 @@ async function reserve(code) {
     setPlacesLeft(code, 0);
     say(`Room ${code} is full: somebody else was faster.`, true);
   } else {
-    sayUncertain(reply, `Whether room ${code} was reserved`);
+    sayUncertain(reply, `room ${code} was reserved`);
   }
 }
 
@@ -166,17 +165,17 @@ async function cancel(id) {
       say(`There was no reservation ${id} any more.`, true);
     }
   } else {
-    sayUncertain(reply, `Whether reservation ${id} was cancelled`);
+    sayUncertain(reply, `reservation ${id} was cancelled`);
   }
 }
 
-function sayUncertain(reply, question) {
+function sayUncertain(reply, change) {
   if (reply !== null && !reply.startsWith("TRY_LATER")) {
     say(readable(reply), true);
     return;
   }
-  const reason = reply === null ? "The connection ended before the answer came." : readable(reply);
-  say(`${reason} ${question}, "My reservations" shows as soon as the server answers.`, true);
+  const reason = reply === null ? "The connection ended before the answer arrived." : readable(reply);
+  say(`${reason} As soon as the server answers, "My reservations" shows whether ${change}.`, true);
   lastList = ""; // the next poll asks for the reservations too
 }
 
@@ -191,28 +190,21 @@ async function askForReservations() {
   byId("mine-notice").textContent = silent.length ? `${sentences.join("")}Some reservations may be missing here.` : "";
 }
 
-/** Show the reservations, if they are others than before; the focus stays on the button that has it. */
 function showReservations(shown) {
-  if (String([...shown]) === String([...reservations])) return;
-  const focus = document.activeElement.getAttribute("aria-label");
-  reservations.clear();
-  for (const [id, code] of shown) reservations.set(id, code);
+  reservations = shown;
   byId("mine-count").textContent = String(reservations.size);
   byId("mine-empty").hidden = reservations.size > 0;
-  const items = [...reservations].map(([id, code]) => createReservation(id, code));
-  byId("mine-list").replaceChildren(...items);
-  const buttons = items.map((item) => item.querySelector("button"));
-  buttons.find((button) => button.getAttribute("aria-label") === focus)?.focus();
+  showItems(byId("mine-list"), [...reservations.keys()], createReservation);
 }
 
-function createReservation(id, code) {
-  const button = element("button", { type: "button", className: "quiet", "aria-label": `Cancel ${id}` }, "Cancel");
+function createReservation(id) {
+  const button = element("button", { type: "button", class: "quiet", "aria-label": `Cancel ${id}` }, "Cancel");
   onSingleClick(button, () => cancel(id));
-  const room = element("span", { className: "code" }, code);
-  return element("li", {}, element("span", {}, room, element("span", { className: "muted" }, id)), button);
+  const room = element("span", { class: "code" }, reservations.get(id));
+  return element("li", {}, element("span", {}, room, element("span", { class: "muted" }, id)), button);
 }
 
-/** Return a reply as a sentence: without the word in capitals that stands first. */
+/** Turn a reply into a sentence: drop its first word, which is in capitals. */
 function readable(reply) {
   const sentence = reply.replace(/^[A-Z_]+ /, "");
   return /[.!?]$/.test(sentence) ? sentence : `${sentence}.`;

@@ -1,7 +1,12 @@
-// What all pages share. Text from others only ever becomes text nodes: no page builds HTML from it.
+// What all pages share. Text from other users becomes text nodes only: no page builds HTML from it.
 
-const CLICK_PAUSE_MILLISECONDS = 600; // clicks on one button that follow each other faster are one
+const CLICK_PAUSE_MILLISECONDS = 600; // clicks on one button that follow each other faster count as one
+const POLL_MILLISECONDS = 1000;
 
+const outageSentence = element("p", { role: "status" });
+const outageCountdown = element("span", { "aria-hidden": "true" });
+const tryNow = element("button", { type: "button" }, "Try now");
+const outage = element("div", { class: "outage" }, outageSentence, outageCountdown, tryNow);
 let outageTimer = 0;
 
 /** Return the element of this page with an id. */
@@ -9,32 +14,58 @@ export function byId(id) {
   return document.getElementById(id);
 }
 
-/** Return a new element with properties (attributes where the name has a hyphen) and children; strings become text. */
-export function element(tag, properties = {}, ...children) {
+/** Return a new element with attributes and children; strings become text. */
+export function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name.includes("-")) node.setAttribute(name, value);
-    else node[name] = value;
-  }
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   node.append(...children);
   return node;
 }
 
-/** Call an action on a click. Ignore a click that follows another one fast, or comes before the action is done. */
-export function onSingleClick(button, action) {
-  let clickedAt = -Infinity;
+/** Show an item for each key, in this order. An item that is shown already is kept, so that the focus stays on it. */
+export function showItems(list, keys, createItem) {
+  const known = new Map([...list.children].map((item) => [item.dataset.key, item]));
+  const items = keys.map((key) => known.get(key) ?? createItem(key));
+  const kept = new Set(items);
+  for (const item of known.values()) if (!kept.has(item)) item.remove();
+  items.forEach((item, i) => {
+    item.dataset.key = keys[i];
+    if (list.children[i] !== item) list.insertBefore(item, list.children[i] ?? null);
+  });
+}
+
+/** Return a function that calls an action, unless an earlier call has not finished. */
+function oneAtATime(action) {
   let isBusy = false;
-  button.addEventListener("click", async (event) => {
-    const isRepeated = event.detail > 1 || event.timeStamp - clickedAt < CLICK_PAUSE_MILLISECONDS;
-    clickedAt = event.timeStamp;
-    if (isRepeated || isBusy) return;
+  return async () => {
+    if (isBusy) return;
     isBusy = true;
     try {
       await action();
     } finally {
       isBusy = false;
     }
+  };
+}
+
+/** Call an action on a click. Ignore a click that follows another one fast, or comes before the action is done. */
+export function onSingleClick(button, action) {
+  const act = oneAtATime(action);
+  let clickedAt = -Infinity;
+  button.addEventListener("click", (event) => {
+    const isRepeated = event.detail > 1 || event.timeStamp - clickedAt < CLICK_PAUSE_MILLISECONDS;
+    clickedAt = event.timeStamp;
+    if (!isRepeated) act();
   });
+}
+
+/** Call an action once a second while the page is visible. Return a function that calls the action now. */
+export function pollWith(action) {
+  const poll = oneAtATime(action);
+  const pollIfVisible = () => document.hidden || poll();
+  setInterval(pollIfVisible, POLL_MILLISECONDS);
+  document.addEventListener("visibilitychange", pollIfVisible);
+  return poll;
 }
 
 /** Call an action when a form is submitted, instead of letting the browser load a page. */
@@ -52,26 +83,26 @@ export function say(text, isProblem = false) {
   status.textContent = text;
 }
 
-/** Show that a system is not there, and when the page tries again. */
-export function showOutage(sentence, seconds, tryNow) {
-  const end = Date.now() + 1000 * seconds;
+/** Show that a connection has ended. Connect again after a pause, or when the user says so. */
+export function showOutage(sentence, connection) {
+  const end = Date.now() + 1000 * connection.retry();
   const count = () => {
     const left = Math.ceil((end - Date.now()) / 1000);
-    byId("outage-seconds").textContent = left > 0 ? `Next try in ${left} s` : "Trying …";
+    outageCountdown.textContent = left > 0 ? `Next try in ${left} s` : "Trying …";
   };
   clearInterval(outageTimer);
   outageTimer = setInterval(count, 1000);
   count();
-  byId("outage").classList.add("shown");
-  byId("outage-sentence").textContent = `${sentence} This page tries again by itself.`;
-  byId("try-now").onclick = tryNow;
+  outage.classList.add("shown");
+  outageSentence.textContent = `${sentence} This page tries again by itself.`;
+  tryNow.onclick = () => connection.open();
 }
 
 /** Hide what showOutage() showed. */
 export function hideOutage() {
   clearInterval(outageTimer);
-  byId("outage").classList.remove("shown");
-  byId("outage-sentence").textContent = "";
+  outage.classList.remove("shown");
+  outageSentence.textContent = "";
 }
 
 /** Return the names of the systems that the front end was given. */
@@ -93,8 +124,9 @@ async function hideLinksToAbsentSystems() {
       link.parentElement.hidden = !systems.includes(link.dataset.system);
     }
   } catch {
-    // The front end is not there: the page's own connection says so.
+    // The front end is not answering: the page's own connection reports that.
   }
 }
 
+byId("main").before(outage);
 hideLinksToAbsentSystems();

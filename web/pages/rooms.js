@@ -1,12 +1,12 @@
-// The rooms of the dormitory as its page shows them: one list for each kind, which a back end of its own counts.
+// The dormitory's rooms on its page: a list for each kind of room. Each kind has a back end of its own.
 
-import { element, onSingleClick } from "./page.js";
+import { element, onSingleClick, showItems } from "./page.js";
 
 const KINDS = ["S", "D", "U"];
 
 const rooms = new Map(); // by code: {item, button, count, fill, left, isBusy}
-const most = {}; // by kind: the largest count of a room that was seen, which is a full bar
-const lastCount = {}; // by kind: the time of its last count
+const most = {}; // by kind: the largest number of places left that a room has had, which is a full bar
+const lastCount = {}; // by kind: when its back end last answered
 
 /** Show a reply to LIST; in "ROOMS S233=6 D=?", Server D does not answer. A click on a button calls reserve(code). */
 export function showRooms(reply, reserve) {
@@ -18,7 +18,7 @@ export function showRooms(reply, reserve) {
   }
 }
 
-/** Note that a reply to LIST came, perhaps the same as the one before: each back end that answered has counted now. */
+/** Note when each back end that answered LIST did so, even if its counts are the same as before. */
 export function noteCounts(reply) {
   const fields = reply.split(" ");
   for (const letter of KINDS) if (!fields.includes(`${letter}=?`)) lastCount[letter] = new Date();
@@ -40,7 +40,7 @@ export function placesLeft(code) {
   return rooms.get(code)?.left ?? 0;
 }
 
-/** Show that another number of places is left. */
+/** Show how many places of a room are left. */
 export function setPlacesLeft(code, left) {
   if (!rooms.has(code)) return;
   setLeft(rooms.get(code), left);
@@ -60,36 +60,28 @@ export function isReservable(code) {
 }
 
 function showKind(letter, counts, reserve) {
-  const list = sectionOf(letter).querySelector(".rooms");
-  const codes = new Set(counts.map(([code]) => code));
-  for (const [code, room] of roomsOf(letter)) {
-    if (!codes.has(code)) {
-      room.item.remove();
-      rooms.delete(code);
-    }
-  }
-  counts.forEach(([code, left], index) => {
-    if (!rooms.has(code)) rooms.set(code, createRoom(code, reserve));
-    const room = rooms.get(code);
-    if (list.children[index] !== room.item) list.insertBefore(room.item, list.children[index] ?? null);
-    setLeft(room, Number(left));
-  });
+  const codes = counts.map(([code]) => code);
+  showItems(sectionOf(letter).querySelector(".rooms"), codes, (code) => createRoom(code, reserve));
+  const listed = new Set(codes);
+  for (const [code] of roomsOf(letter)) if (!listed.has(code)) rooms.delete(code);
+  for (const [code, left] of counts) setLeft(rooms.get(code), Number(left));
   summarize(letter);
 }
 
 function createRoom(code, reserve) {
   const fill = element("span");
-  const count = element("span", { className: "left" });
+  const count = element("span", { class: "left" });
   const button = element("button", { type: "button", "aria-label": `Reserve ${code}` }, "Reserve");
   onSingleClick(button, () => reserve(code));
   const item = element(
     "li",
-    { className: "room" },
-    element("p", {}, element("span", { className: "code" }, code), count),
+    { class: "room" },
+    element("p", {}, element("span", { class: "code" }, code), count),
     button,
-    element("span", { className: "bar" }, fill),
+    element("span", { class: "bar" }, fill),
   );
-  return { item, button, count, fill, left: null, isBusy: false };
+  rooms.set(code, { item, button, count, fill, left: null, isBusy: false });
+  return item;
 }
 
 function setLeft(room, left) {
@@ -111,7 +103,7 @@ function showWhetherReservable(room) {
   room.button.setAttribute("aria-disabled", String(room.left === 0 || room.isBusy || isSilent));
 }
 
-/** Show how many places a kind has in all, and its bars. */
+/** Show how many places a kind of room has left in all, and draw its bars. */
 function summarize(letter) {
   const counts = roomsOf(letter).map(([, { left }]) => left);
   const places = counts.reduce((sum, left) => sum + left, 0);
@@ -122,7 +114,7 @@ function summarize(letter) {
   sectionOf(letter).querySelector(".summary").textContent = counts.length ? some : "No rooms";
 }
 
-/** Show who does not answer for a kind of rooms, and the time of its last count; "" means that all is well. */
+/** Show who does not answer for a kind of room, and the time of the last answer; "" means that it answers. */
 function markSilent(letter, who) {
   const section = sectionOf(letter);
   const time = lastCount[letter] ? ` This was the count at ${lastCount[letter].toTimeString().slice(0, 8)}.` : "";

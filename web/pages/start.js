@@ -3,7 +3,7 @@
 import { Connection } from "./connection.js";
 import { byId, fetchSystems } from "./page.js";
 
-// A request that changes nothing, to which a system replies; the cinema asks its first question by itself.
+// For each system, a request that changes nothing; the ticket server needs none, because it speaks first.
 const QUESTIONS = { dormitory: "LIST", tickets: null, chat: "LIST", chatrooms: "\u0003" };
 
 function watch(card) {
@@ -14,14 +14,19 @@ function watch(card) {
     state.classList.toggle("up", isUp);
     state.classList.toggle("down", !isUp);
   };
+  let hasAnswered = false; // on the present connection
   const connection = new Connection(
     `/ws/${system}`,
     {
       opened: () => QUESTIONS[system] && connection.send(QUESTIONS[system]),
-      line: () => show("Answers", true),
-      closed: (sentence, retry) => {
-        show(`Does not answer. ${sentence}`, false);
-        retry();
+      line: () => {
+        hasAnswered = true;
+        show("Answers", true);
+      },
+      closed: (sentence) => {
+        if (!hasAnswered) show(`Does not answer. ${sentence}`, false); // a server ends an idle connection
+        hasAnswered = false;
+        connection.retry();
       },
     },
     system,

@@ -3,32 +3,47 @@
 import { byId, element } from "./page.js";
 
 const SHOWN_LINES = 500;
-const CONTROL_CHARACTER = /([\u0000-\u001f\u007f-\u009f])/;
+const CONTROL_CHARACTER = /([\u0000-\u001f\u007f-\u009f])/g;
 const NEAR_END_PIXELS = 40;
 const POLL_SHOWN_AFTER_MILLISECONDS = 300;
 
-const panel = byId("wire");
 const showButton = byId("show-wire");
-const list = byId("wire-lines");
+const hideButton = createButton("Hide the wire", () => showPanel(false));
+const result = element("p", { role: "status" });
+const list = element("ol", { tabindex: 0, "aria-label": "Lines sent and received" });
+const panel = element(
+  "aside",
+  { class: "wire", "aria-label": "The wire", hidden: "" },
+  element(
+    "header",
+    {},
+    element("h2", {}, "The wire"),
+    result,
+    createButton("Copy", copy),
+    createButton("Clear", clear),
+    hideButton,
+  ),
+  list,
+);
 const entries = []; // what is shown, oldest first: {sent, text, label, time, count, item}
 let polled = []; // lines of a poll whose reply is not complete; not shown yet
 let shownPoll = []; // the entries of the last poll that was shown
 let pollTimer = 0;
 
-/** Show a line that was sent or received: {sent, text, label}. */
+/** Record and show a line that was sent or received: {sent, text, label}. */
 export function recordLine(line) {
   showPoll();
   show({ ...line, time: timeNow(), count: 1 });
 }
 
-/** Take a line of a poll. It is shown when the reply is complete, or before the next other line, or soon. */
+/** Record a line of a poll. It is shown when the reply is complete, before any other line, or after a pause. */
 export function recordPollLine(line) {
   polled.push({ ...line, time: timeNow(), count: 1 });
   clearTimeout(pollTimer);
   pollTimer = setTimeout(showPoll, POLL_SHOWN_AFTER_MILLISECONDS);
 }
 
-/** Note that a poll's reply is complete: if all is as it was before, only the counts of those lines rise. */
+/** Note that a poll's reply is complete. If the last lines shown are the same poll, only raise their counts. */
 export function endPoll() {
   const last = shownPoll.length ? entries.slice(-shownPoll.length) : [];
   const isRepeated =
@@ -45,6 +60,12 @@ export function endPoll() {
   polled = [];
 }
 
+function createButton(text, action) {
+  const button = element("button", { type: "button", class: "quiet" }, text);
+  button.addEventListener("click", action);
+  return button;
+}
+
 function isSameLine(one, other) {
   return one.sent === other.sent && one.text === other.text;
 }
@@ -59,7 +80,7 @@ function showPoll() {
 
 function show(entry) {
   const follows = list.scrollHeight - list.scrollTop - list.clientHeight < NEAR_END_PIXELS;
-  entry.item = element("li", { className: entry.sent ? "sent" : "received" }, ...describe(entry));
+  entry.item = element("li", { class: entry.sent ? "sent" : "received" }, ...describe(entry));
   entries.push(entry);
   list.append(entry.item);
   if (entries.length > SHOWN_LINES) entries.shift().item.remove();
@@ -74,11 +95,11 @@ function timeNow() {
 
 function describe(entry) {
   return [
-    element("time", { textContent: entry.time }),
-    element("span", { className: "direction" }, entry.sent ? "→ sent" : "← received"),
-    ...(entry.label ? [element("span", { className: "label" }, entry.label)] : []),
-    ...(entry.count > 1 ? [element("span", { className: "count" }, `×${entry.count}`)] : []),
-    element("bdi", { className: "line" }, ...withVisibleBytes(entry.text)),
+    element("time", {}, entry.time),
+    element("span", { class: "direction" }, entry.sent ? "→ sent" : "← received"),
+    ...(entry.label ? [element("span", { class: "label" }, entry.label)] : []),
+    ...(entry.count > 1 ? [element("span", { class: "count" }, `×${entry.count}`)] : []),
+    element("bdi", { class: "line" }, ...withVisibleBytes(entry.text)),
   ];
 }
 
@@ -92,13 +113,12 @@ function byteName(character) {
 }
 
 function asText(entry) {
-  const line = entry.text.split(CONTROL_CHARACTER).map((piece, index) => (index % 2 ? byteName(piece) : piece));
+  const line = entry.text.replace(CONTROL_CHARACTER, byteName);
   const count = entry.count > 1 ? ` ×${entry.count}` : "";
-  return `${entry.time} ${entry.sent ? "→" : "←"} ${entry.label ? `${entry.label}: ` : ""}${line.join("")}${count}`;
+  return `${entry.time} ${entry.sent ? "→" : "←"} ${entry.label ? `${entry.label}: ` : ""}${line}${count}`;
 }
 
 async function copy() {
-  const result = byId("wire-result");
   try {
     await navigator.clipboard.writeText(entries.map(asText).join("\n"));
     result.textContent = "Copied.";
@@ -113,7 +133,7 @@ function clear() {
   entries.length = 0;
   shownPoll = [];
   list.replaceChildren();
-  byId("wire-result").textContent = "Cleared.";
+  result.textContent = "Cleared.";
 }
 
 function showPanel(visible) {
@@ -124,10 +144,8 @@ function showPanel(visible) {
   document.documentElement.classList.toggle("with-wire", visible);
   for (const node of scrolled) node.scrollTop = top;
   list.scrollTop = list.scrollHeight;
-  (visible ? byId("hide-wire") : showButton).focus();
+  (visible ? hideButton : showButton).focus();
 }
 
 showButton.addEventListener("click", () => showPanel(true));
-byId("hide-wire").addEventListener("click", () => showPanel(false));
-byId("clear-wire").addEventListener("click", clear);
-byId("copy-wire").addEventListener("click", copy);
+document.body.append(panel);
