@@ -184,9 +184,10 @@ def receive_request(connection: Connection) -> tuple[Request, bytes] | None:
     """
     data = b""
     try:
-        while received := connection.receive():
+        for received in iter(connection.receive, b""):
             data = (data + received).lstrip(b"\r\n")  # RFC 9112, 2.2: ignore empty lines before a request
-            if found := split_head(data):
+            found = split_head(data)
+            if found:
                 return found
     except TimeLimitPassed as error:
         raise Refused(HTTPStatus.REQUEST_TIMEOUT, str(error)) from None

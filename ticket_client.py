@@ -88,9 +88,10 @@ class Purchase:
         line = ""
         for data in iter(self._server.read_line, None):
             line = harmless(data)
+            question = QUESTION.fullmatch(line)
             if self._picture.add_line(line):
                 self._is_shown = False
-            elif question := QUESTION.fullmatch(line):
+            elif question:
                 self._answer(line, question["what"])
             else:
                 print(line)
@@ -99,14 +100,16 @@ class Purchase:
 
     def _learn(self, line: str) -> None:
         """Note what a line says about the order."""
+        lost = LOST.fullmatch(line)
         if line.startswith("Booked: "):
             self._is_shown = False
             self._show_picture()
         elif RESERVED.fullmatch(line):
-            if seat := seat_in(f"{self._given.get('Row')}-{self._given.get('Seat')}"):
+            seat = seat_in(f"{self._given.get('Row')}-{self._given.get('Seat')}")
+            if seat:
                 self._picture.add_mine(seat)
                 self._is_shown = not self._asks_user
-        elif lost := LOST.fullmatch(line):
+        elif lost:
             self.lost = seat_in(lost[1])
 
     def _answer(self, question: str, what: str) -> None:
@@ -178,8 +181,10 @@ class Purchase:
             if sys.stdin in readable:
                 break
         line = b""
-        while not line.endswith(b"\n") and (key := read_keys(1)):  # a larger buffer would hide input from select()
+        for key in iter(lambda: read_keys(1), b""):  # a larger buffer would hide input from select()
             line += key
+            if key == b"\n":
+                break
         answer = harmless(line).strip()
         if not line or not sys.stdin.isatty():
             print(answer)
