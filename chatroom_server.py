@@ -32,7 +32,7 @@ from net.command_line import MAX_PORT, add_number, fail, port_number, reason
 from net.connection import TimeLimitPassed
 from net.conversation import Conversation, counted_clients
 from net.log import LOG
-from net.server import SERVER_DESCRIPTORS, Handler, Server, stop_all
+from net.server import SERVER_DESCRIPTORS, Handler, Server
 from protocol import (
     ROOM_NAME_RULE,
     LineTooLong,
@@ -328,7 +328,7 @@ def room_deletion_handler(rooms: Rooms, name: str) -> str:
         RequestFailed: no room has this name.
     """
     room = rooms.remove(name)
-    stop_all([room.server], f"Warning: room {name} is deleted\n".encode())
+    room.server.stop(f"Warning: room {name} is deleted\n".encode())
     LOG.write(f"Room {name}: deleted")
     return ""
 

@@ -6,6 +6,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import NoReturn
 
 from net.command_line import add_number, fail, positive_number, reason, shown_address
 from net.log import LOG
-from net.server import Handler, Places, Server, stop_orderly
+from net.server import ORDERLY_STOP_SECONDS, Handler, Places, Server
 from net.tls import BadCertificate, Certificate
 
 MAX_CONNECTIONS = 2000
@@ -115,7 +116,12 @@ def run(server: Server, others: Callable[[], Iterable[Server]] = tuple) -> NoRet
     server.start()
     wait_for_stop(server.certificate)
     sys.setswitchinterval(STOPPING_SWITCH_SECONDS)
-    stop_orderly([server, *others()])
+    servers = [server, *others()]
+    for each in servers:
+        each.begin_stop()
+    end = time.monotonic() + ORDERLY_STOP_SECONDS
+    for each in servers:
+        each.wait_for_end(end - time.monotonic())
     LOG.flush(FLUSH_SECONDS)
     os._exit(0)
 

@@ -11,9 +11,8 @@ import os
 import select
 import socket
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -135,7 +134,7 @@ class Server:
             self._acceptor.start()
         except RuntimeError:
             self._end_accepting()
-            stop_all([self])
+            self.stop()
             raise
 
     def connections(self) -> tuple[Connection, ...]:
@@ -160,27 +159,35 @@ class Server:
                     if not self._accept_one():
                         break
 
-    def begin_stop(self, farewell: bytes) -> None:
+    def stop(self, farewell: bytes = b"") -> None:
+        """Stop in order; after ORDERLY_STOP_SECONDS, cut off the connections that have not ended.
+
+        Args:
+            farewell: sent to each client as its last message.
+        """
+        self.begin_stop(farewell)
+        if not self.wait_for_end(ORDERLY_STOP_SECONDS):
+            for connection in self.connections():
+                connection.abort()
+            if not self.wait_for_end(CUT_OFF_SECONDS):
+                return  # a handler hangs; what is left lasts until the process ends
+        os.close(self._stop_fd)
+
+    def begin_stop(self, farewell: bytes = b"") -> None:
         """Make the accepting thread and every conversation end; send clients a farewell as their last message."""
-        self._stopping.set()
+        if farewell:
+            self.accept_pending()
+        with self._lock:  # from now on no thread accepts a client, who would not get the farewell
+            self._stopping.set()
         if farewell:
             for connection in self.connections():
                 connection.finish(farewell)
         os.close(self._stop_writer)
 
-    def cut_off(self) -> None:
-        """Cut off all connections that have not ended."""
-        for connection in self.connections():
-            connection.abort()
-
     def wait_for_end(self, seconds: float) -> bool:
         """Wait until accepting and all connections have ended, at most this many seconds; return whether they have."""
         with self._lock:
             return self._ended.wait_for(lambda: not self._accepting and not self._connections, seconds)
-
-    def close(self) -> None:
-        """Close the pipe; call this only when no connection is left."""
-        os.close(self._stop_fd)
 
     def _accept_for_ever(self) -> None:
         arrivals = select.poll()
@@ -273,29 +280,6 @@ class Server:
             self._snapshot = None
             self._ended.notify_all()
         self._places.release(connection.address)
-
-
-def stop_all(servers: Sequence[Server], farewell: bytes = b"") -> None:
-    """Stop servers together; after ORDERLY_STOP_SECONDS, cut off the connections that have not ended."""
-    if not stop_orderly(servers, farewell):
-        for server in servers:
-            server.cut_off()
-        if not _wait_for_end(servers, CUT_OFF_SECONDS):
-            return  # a handler hangs; what is left lasts until the process ends
-    for server in servers:
-        server.close()
-
-
-def stop_orderly(servers: Sequence[Server], farewell: bytes = b"") -> bool:
-    """Stop accepting and let every conversation end; return whether all ended within ORDERLY_STOP_SECONDS."""
-    for server in servers:
-        server.begin_stop(farewell)
-    return _wait_for_end(servers, ORDERLY_STOP_SECONDS)
-
-
-def _wait_for_end(servers: Sequence[Server], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    return all(server.wait_for_end(max(0.0, deadline - time.monotonic())) for server in servers)
 
 
 def listen(host: str, port: int) -> socket.socket:
