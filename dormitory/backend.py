@@ -25,6 +25,7 @@ from dormitory.textfiles import Malformed, WatchedFile, add_data_dir, explain
 from dormitory.wire import (
     ANY_DATABASE,
     KINDS,
+    MALFORMED,
     MAX_DATAGRAM_BYTES,
     MAX_TEXT_BYTES,
     RECEIVE_TICK,
@@ -32,7 +33,6 @@ from dormitory.wire import (
     Action,
     BadDatagram,
     Datagram,
-    malformed,
     now_ms,
     pack,
     shortened,
@@ -180,7 +180,7 @@ class BackEnd:
             LOG.write(f"{self._name} {sentence}")
 
     def _serve(self, requests: Datagrams) -> None:
-        """Carry requests out and reply; all that _receive() returns with a change share one transaction."""
+        """Carry out requests and reply to them; if the first is a change, they share one transaction."""
         self._status_lines.clear()
         first, _ = requests[0]
         if first.action in CHANGES:
@@ -196,7 +196,7 @@ class BackEnd:
             LOG.write("\n".join(self._status_lines))
 
     def _replies_to(self, requests: Datagrams) -> Datagrams:
-        """Carry requests out; return the replies, and where to send each."""
+        """Carry out requests; return the replies, each with the address to which it goes."""
         replies = []
         database = self._reservations.database
         for request, address in requests:
@@ -218,7 +218,7 @@ class BackEnd:
             self._status_lines.append(f"{self._name} sent {shortened(reply.text) or 'nothing'} to the main server")
 
     def _carry_out(self, request: Datagram) -> tuple[str, int]:
-        """Carry a request out; return the reply's text and the page to ask for next.
+        """Carry out a request; return the reply's text and the page to ask for next.
 
         Raises:
             BadDatagram: the main server never sends such a request.
@@ -226,7 +226,7 @@ class BackEnd:
         try:
             self._status_lines.append(f"{self._name} received {Action(request.action).name} {request.text}")
         except ValueError:
-            raise malformed() from None
+            raise BadDatagram(MALFORMED) from None
         match request.action, request.text.split(" "):
             case Action.AVAILABILITY, [room]:
                 return self._availability(room), 0
@@ -238,10 +238,10 @@ class BackEnd:
                 return self._mine(member, request.page)
             case Action.LIST, [_]:
                 return self._list(request.page)
-        raise malformed()
+        raise BadDatagram(MALFORMED)
 
     def _once(self, request: Datagram, change: Callable[[], str]) -> str:
-        """Carry a change out and record the reply; if the request has come before, return the recorded reply."""
+        """Carry out a change and record the reply; if the request has come before, return the recorded reply."""
         reply = self._reservations.recorded_reply(request.time_ms, request.request_id)
         if reply is None:
             reply = change()
@@ -311,7 +311,7 @@ def main(letter: str, port: int) -> int:
     options = _parse_options(letter, port)
     database: Path = options.data_dir / f"{KINDS[letter]}.db"
     try:
-        if options.report or options.cancel:
+        if options.report or options.cancel is not None:
             return administer(letter, database, options)
         return _serve(letter, database, options)
     except (Malformed, OSError) as error:

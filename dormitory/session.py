@@ -66,7 +66,7 @@ class Session:
         self._client.log(f"result sent: {shortened(reply)}")
 
     def _answer(self, line: str) -> str:
-        """Carry a request out; return the reply.
+        """Carry out a request; return the reply.
 
         Raises:
             TooManyLogins: a password cannot be checked in time.
@@ -192,7 +192,7 @@ def only_field(rest: str) -> str:
     return fields[0]
 
 
-REQUESTS: dict[str, tuple[Callable[[Session, str], str], str]] = {  # what carries a request out, and its form
+REQUESTS: dict[str, tuple[Callable[[Session, str], str], str]] = {  # the method and the form of each request
     "LOGIN": (Session._log_in, "LOGIN user [password]"),
     "AVAILABILITY": (Session._availability, "AVAILABILITY code"),
     "RESERVE": (Session._reserve, "RESERVE code"),

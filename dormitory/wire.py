@@ -29,6 +29,7 @@ TAG_BYTES = 16
 REQUEST_ID_BYTES = 16
 DATABASE_ID_BYTES = 8
 ANY_DATABASE = bytes(DATABASE_ID_BYTES)
+MALFORMED = "that has a valid tag but is malformed"  # the problem of a BadDatagram
 
 KINDS = {"S": "single", "D": "double", "U": "suite"}
 CODE = re.compile(r"[SDU][0-9A-Za-z]{1,11}")
@@ -106,16 +107,11 @@ def unpack(key: bytes, data: bytes) -> Datagram:
         action, request_id, time_ms, database, page = _HEAD.unpack_from(body)
         return Datagram(action, request_id, time_ms, database, page, body[_HEAD.size :].decode())
     except (struct.error, UnicodeDecodeError):
-        raise malformed() from None
+        raise BadDatagram(MALFORMED) from None
 
 
 def _tag(key: bytes, body: bytes) -> bytes:
     return hashlib.blake2b(body, key=key, digest_size=TAG_BYTES).digest()
-
-
-def malformed() -> BadDatagram:
-    """Return the exception for a datagram with a valid tag and a content that the main server never sends."""
-    return BadDatagram("that has a valid tag but is malformed")
 
 
 def shortened(text: str) -> str:
