@@ -307,20 +307,19 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def resolve(host: str, port: int, kind: int, family: int = 0) -> tuple[int, Any]:
+def resolve(host: str, port: int, kind: int) -> tuple[int, Any]:
     """Look up a host and port; return the address family and the address.
 
     Args:
         host: a name or an address.
         port: the port.
         kind: the type of socket, such as socket.SOCK_STREAM.
-        family: the address family that is required; 0 means any.
 
     Raises:
         OSError: the host is unknown.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, family, kind)[0]
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=kind)[0]
     except UnicodeError as error:  # not a valid host name, for example a..b
         raise socket.gaierror(socket.EAI_NONAME, f"{host!r} is not a valid host name") from error
     return family, address
