@@ -20,6 +20,7 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPAT
 import argparse
 import re
 import threading
+from typing import NoReturn
 
 from net import process
 from net.command_line import add_number, port_number
@@ -202,8 +203,8 @@ COMMANDS = {
 }  # QUIT is handled by ChatSession.run()
 
 
-def main() -> int:
-    """Serve until SIGINT or SIGTERM; return the exit status."""
+def main() -> NoReturn:
+    """Parse the command line and serve until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(
         description="A chat server; its clients use telnet.",
         epilog="Example: python3 chat_server.py 5050 (clients: telnet localhost 5050)",
@@ -218,8 +219,8 @@ def main() -> int:
         client.allow(options.login_seconds, f"No JOIN within {options.login_seconds} seconds")
         ChatSession(client, users).run()
 
-    return process.serve(options, converse)
+    process.serve(options, converse)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

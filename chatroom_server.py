@@ -26,9 +26,10 @@ import argparse
 import errno
 import threading
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 from net import process
-from net.command_line import MAX_PORT, add_number, fail, port_number, reason
+from net.command_line import MAX_PORT, add_number, port_number, reason
 from net.connection import TimeLimitPassed
 from net.conversation import Conversation, counted_clients
 from net.log import LOG
@@ -193,8 +194,8 @@ class Rooms:
         return self._by_name[name]
 
 
-def main() -> int:
-    """Parse the command line and serve; return the exit status."""
+def main() -> NoReturn:
+    """Parse the command line and serve until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(
         description="A server of chat rooms, for chatroom_client.py: a lobby, and a port for each room.",
         epilog="Example: python3 chatroom_server.py 5060",
@@ -209,7 +210,7 @@ def main() -> int:
         help="the ports that rooms may use, for instance those that a firewall allows (default: any free port)",
     )
     process.add_server_options(parser)
-    return server(parser.parse_args())
+    server(parser.parse_args())
 
 
 def port_range(text: str) -> range:
@@ -226,7 +227,7 @@ def port_range(text: str) -> range:
     raise argparse.ArgumentTypeError(f"{text!r} is not valid: FIRST-LAST, two ports from 1 to {MAX_PORT}, is expected")
 
 
-def server(options: argparse.Namespace) -> int:
+def server(options: argparse.Namespace) -> NoReturn:
     """Listen for the lobby and serve until SIGINT or SIGTERM; then stop the lobby and all rooms together."""
     process.prepare(options.max_connections + options.max_rooms * SERVER_DESCRIPTORS, os.getpid())
 
@@ -234,12 +235,9 @@ def server(options: argparse.Namespace) -> int:
         client.allow(options.login_seconds, f"No request within {options.login_seconds} seconds")
         connection_handler(client, rooms)
 
-    try:
-        lobby = process.open_server(options, options.port, converse)
-    except process.CannotStart as error:
-        return fail(str(error))
+    lobby = process.open_server(options, options.port, converse)
     rooms = Rooms(lobby, options.room_ports, options.max_rooms)
-    return process.run(lobby, others=rooms.remove_all)
+    process.run(lobby, others=rooms.remove_all)
 
 
 def connection_handler(client: Conversation, rooms: Rooms) -> None:
@@ -342,4 +340,4 @@ HANDLERS: dict[RoomAction, Callable[[Rooms, str], str]] = {
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

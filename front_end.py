@@ -28,9 +28,10 @@ import argparse
 import json
 from http import HTTPStatus
 from pathlib import Path
+from typing import NoReturn
 
 from net import process
-from net.command_line import fail, host_and_port, port_number, shown_address
+from net.command_line import host_and_port, port_number, shown_address
 from net.connect import add_tls_options
 from net.connection import Connection, TimeLimitPassed
 from net.conversation import Conversation
@@ -203,17 +204,14 @@ def read_files() -> dict[str, tuple[str, bytes]]:
     return files
 
 
-def main() -> int:
-    """Parse the command line and serve; return the exit status."""
+def main() -> NoReturn:
+    """Parse the command line and serve until SIGINT or SIGTERM."""
     options = command_line().parse_args()
     process.prepare(2 * (options.max_connections + REFUSED_CONNECTIONS), os.getpid())  # a tab has two sockets
     front_end = FrontEnd(options)
-    try:
-        server = process.open_server(options, options.port, front_end.converse, REFUSED_CONNECTIONS)
-    except process.CannotStart as error:
-        return fail(str(error))
+    server = process.open_server(options, options.port, front_end.converse, REFUSED_CONNECTIONS)
     front_end.port = server.port
-    return process.run(server)
+    process.run(server)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -249,4 +247,4 @@ def command_line() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -27,7 +27,7 @@ import argparse
 import getpass
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dormitory.backend_client import BackEnds
 from dormitory.members import MIN_PASSWORD_CHARACTERS, Members, add_member
@@ -47,21 +47,21 @@ IDLE_SECONDS = 900
 DESCRIPTORS_PER_CLIENT = 1 + len(BACK_END_PORTS)  # its TCP connection, and a UDP socket for each back end
 
 
-def serve(options: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM; return the exit status of the program."""
+def serve(options: argparse.Namespace) -> NoReturn:
+    """Serve until SIGINT or SIGTERM."""
     process.prepare(DESCRIPTORS_PER_CLIENT * options.max_connections, processor=0)
     try:
         members = Members(options.data_dir / MEMBER_FILE)
         back_ends = BackEnds(back_end_addresses(options), load_key(options.data_dir))
-        server = process.open_server(
-            options, options.tcp_port, lambda client: converse(client, members, back_ends, options)
-        )
-    except (process.CannotStart, Malformed, OSError) as error:
-        return fail(explain(error))
+    except (Malformed, OSError) as error:
+        sys.exit(explain(error))
+    server = process.open_server(
+        options, options.tcp_port, lambda client: converse(client, members, back_ends, options)
+    )
     for warning in members.warnings():
         LOG.write(warning)
     back_ends.start_search()
-    return process.run(server)
+    process.run(server)
 
 
 def converse(client: Conversation, members: Members, back_ends: BackEnds, options: argparse.Namespace) -> None:
@@ -74,7 +74,7 @@ def back_end_addresses(options: argparse.Namespace) -> dict[str, tuple[int, Any]
     """Return the family and the address of each back end, by letter.
 
     Raises:
-        process.CannotStart: a host is unknown.
+        SystemExit: a host is unknown; the interpreter prints which.
     """
     addresses = {}
     for letter in BACK_END_PORTS:
@@ -82,7 +82,7 @@ def back_end_addresses(options: argparse.Namespace) -> dict[str, tuple[int, Any]
         try:
             addresses[letter] = resolve(host, port, socket.SOCK_DGRAM)
         except OSError as error:
-            raise process.CannotStart(f"Cannot find the host of Server {letter}, {host}: {reason(error)}") from error
+            sys.exit(f"Cannot find the host of Server {letter}, {host}: {reason(error)}")
     return addresses
 
 
@@ -142,7 +142,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.add_member is not None:
         return ask_and_add_member(options.data_dir / MEMBER_FILE, options.add_member)
-    return serve(options)
+    serve(options)
 
 
 if __name__ == "__main__":

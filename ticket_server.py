@@ -29,10 +29,11 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPAT
 
 import argparse
 from pathlib import Path
+from typing import NoReturn
 
 from cinema.booking import Order, OrderCancelled, OrderUncertain, Theatre
 from cinema.seatmap import Seat, SeatFileError, SeatMap
-from net.command_line import add_number, fail, port_number
+from net.command_line import add_number, port_number
 from net.conversation import Conversation, InputEnded
 from net.process import add_server_options, serve
 
@@ -122,8 +123,8 @@ def cancel(client: Conversation, reason: str, logged: str = "") -> None:
     client.reply(f"{reason}. {CANCELLED}")
 
 
-def main() -> int:
-    """Run the server; return its exit status."""
+def main() -> NoReturn:
+    """Parse the command line and serve until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(
         description="Sell the seats of a cinema.",
         epilog="Example: python3 ticket_server.py 5050 --seats-file hall.txt",
@@ -142,9 +143,9 @@ def main() -> int:
     try:
         theatre = Theatre(options.seats_file)
     except SeatFileError as error:
-        return fail(str(error))
-    return serve(options, lambda client: sell(client, theatre, options.hold_seconds))
+        sys.exit(str(error))
+    serve(options, lambda client: sell(client, theatre, options.hold_seconds))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

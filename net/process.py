@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from net.command_line import add_number, fail, positive_number, reason, shown_address
+from net.command_line import add_number, positive_number, reason, shown_address
 from net.log import LOG
 from net.server import ORDERLY_STOP_SECONDS, Handler, Places, Server
 from net.tls import BadCertificate, Certificate
@@ -27,10 +27,6 @@ SWITCH_SECONDS = 0.5
 STOPPING_SWITCH_SECONDS = 0.0005  # the thread that stops the others must get its turn among hundreds that are busy
 PROCESSORS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
 SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-
-
-class CannotStart(Exception):
-    """A server cannot start; the text says why, in one line."""
 
 
 def add_server_options(parser: argparse.ArgumentParser, host: str = "0.0.0.0") -> None:
@@ -69,14 +65,10 @@ def _certificate(options: argparse.Namespace) -> Certificate | None:
     return Certificate(options.tls_certificate, options.tls_key)
 
 
-def serve(options: argparse.Namespace, handler: Handler) -> int:
-    """Serve until SIGINT or SIGTERM, then exit; return the program's exit status if the server cannot start."""
+def serve(options: argparse.Namespace, handler: Handler) -> NoReturn:
+    """Serve until SIGINT or SIGTERM, then exit."""
     prepare(options.max_connections, os.getpid())
-    try:
-        server = open_server(options, options.port, handler)
-    except CannotStart as error:
-        return fail(str(error))
-    return run(server)
+    run(open_server(options, options.port, handler))
 
 
 def open_server(options: argparse.Namespace, port: int, handler: Handler, extra_places: int = 0) -> Server:
@@ -89,15 +81,15 @@ def open_server(options: argparse.Namespace, port: int, handler: Handler, extra_
         extra_places: for connections beyond those that the options allow.
 
     Raises:
-        CannotStart: the certificate cannot be used, or the server cannot listen.
+        SystemExit: the certificate cannot be used, or the server cannot listen; the interpreter prints why.
     """
     try:
         all_places = places(options, extra_places)
         server = Server(options.host, port, handler, all_places, options.login_seconds, _certificate(options))
     except BadCertificate as error:
-        raise CannotStart(str(error)) from error
+        sys.exit(str(error))
     except OSError as error:
-        raise CannotStart(cannot_listen(options.host, port, error)) from error
+        sys.exit(cannot_listen(options.host, port, error))
     LOG.write(f"Listening on {shown_address(options.host, server.port)}")
     return server
 
