@@ -42,7 +42,7 @@ ANSWER_SECONDS = 30.0
 MAX_NAME_LENGTH = 32
 
 
-class Refused(Exception):
+class CommandRefused(Exception):
     """The client or the server refused a command; the text is a sentence that says why."""
 
 
@@ -60,13 +60,13 @@ class Lobby:
         """Send a request; return the information in the reply.
 
         Raises:
-            Refused: the server refused the request.
+            CommandRefused: the server refused the request.
             ConnectionLost: the server did not send a reply.
         """
         self.lines.send(room_request(action, name))
         status, information = self._read_reply()
         if status is not RoomStatus.SUCCESS:
-            raise Refused(f"{information}.")
+            raise CommandRefused(f"{information}.")
         return information
 
     def check(self) -> None:
@@ -132,19 +132,19 @@ class Prompt:
     def _carry_out(self, command: str, name: str) -> None:
         try:
             self._console.show(self._answer(command, name))
-        except Refused as refused:
+        except CommandRefused as refused:
             self._console.refuse(str(refused))
 
     def _answer(self, command: str, name: str) -> str:
         """Carry out a command; return the answer to show to the user."""
         if command in ("LIST", "HELP", "?"):
             if name:
-                raise Refused(f"{command} takes no name.")
+                raise CommandRefused(f"{command} takes no name.")
             return self._list() if command == "LIST" else HELP
         if command not in ("CREATE", "JOIN", "DELETE"):
-            raise Refused("Unknown command: CREATE, JOIN, LIST, DELETE, HELP or QUIT is expected.")
+            raise CommandRefused("Unknown command: CREATE, JOIN, LIST, DELETE, HELP or QUIT is expected.")
         if not is_room_name(name):
-            raise Refused(f"{command} needs a name: {ROOM_NAME_RULE}.")
+            raise CommandRefused(f"{command} needs a name: {ROOM_NAME_RULE}.")
         if command == "JOIN":
             return self._join(name)
         self._lobby.request(RoomAction[command], name)
@@ -159,7 +159,7 @@ class Prompt:
         try:
             room = connect(self._options.host, port, self._options)
         except CannotConnect as error:
-            raise Refused(f"{error}. Perhaps room {name} was deleted.") from None
+            raise CommandRefused(f"{error}. Perhaps room {name} was deleted.") from None
         with room:
             self._console.show(
                 f"You are in room {name} on port {port}.\nMembers before you: {members}. Leave with /leave or Ctrl-D."

@@ -36,7 +36,7 @@ from net.connect import add_tls_options
 from net.connection import Connection, TimeLimitPassed
 from net.conversation import Conversation
 from protocol import harmless, is_room_name
-from web.http import Refused, Request, check_upgrade, response, split_head, switching_protocols
+from web.http import HttpError, Request, check_upgrade, response, split_head, switching_protocols
 from web.tab import System, Tab
 
 PORT = 8000
@@ -87,7 +87,7 @@ class FrontEnd:
         """Serve a browser's connection; the connection's own thread runs this."""
         no_place = self._places.take(client.connection.address)
         if no_place:
-            self._refuse(client, None, Refused(HTTPStatus.SERVICE_UNAVAILABLE, no_place))
+            self._send_error(client, None, HttpError(HTTPStatus.SERVICE_UNAVAILABLE, no_place))
             return
         try:
             self._answer_request(client)
@@ -106,8 +106,8 @@ class FrontEnd:
                 self._send_file(client, request)
                 return
             system = self._find_system(request)
-        except Refused as refusal:
-            self._refuse(client, request, refusal)
+        except HttpError as error:
+            self._send_error(client, request, error)
             return
         client.log(f"{shown(request)}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
         client.flush()
@@ -118,56 +118,56 @@ class FrontEnd:
         """Check that Host is a name of this front end; this stops DNS rebinding.
 
         Raises:
-            Refused: the header is missing, or names another host.
+            HttpError: the header is missing, or names another host.
         """
         host = request.header("Host").lower()
         if not host:
-            raise Refused(HTTPStatus.BAD_REQUEST, "A Host header is expected")
+            raise HttpError(HTTPStatus.BAD_REQUEST, "A Host header is expected")
         default_port = 443 if self._options.tls_certificate else 80
         name, colon, port = host.rpartition(":")
         if not colon or not port.isdigit():
             name, port = host, str(default_port)
         own_names = {*LOOPBACK_NAMES, shown_address(self._options.host, 0).removesuffix(":0").lower()}
         if name not in self._options.allow_host and (name not in own_names or port != str(self.port)):
-            raise Refused(HTTPStatus.FORBIDDEN, f"Host {host[:80]} is not a name of this front end; see --allow-host")
+            raise HttpError(HTTPStatus.FORBIDDEN, f"Host {host[:80]} is not a name of this front end; see --allow-host")
 
     def _send_file(self, client: Conversation, request: Request) -> None:
         """Send a file of the fixed table.
 
         Raises:
-            Refused: the table has no such file, or the method is wrong.
+            HttpError: the table has no such file, or the method is wrong.
         """
         if request.path not in self._files:
-            raise Refused(HTTPStatus.NOT_FOUND, "There is nothing at this address")
+            raise HttpError(HTTPStatus.NOT_FOUND, "There is nothing at this address")
         if request.method not in ("GET", "HEAD"):
-            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "GET or HEAD is expected", {"Allow": "GET, HEAD"})
+            raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "GET or HEAD is expected", {"Allow": "GET, HEAD"})
         content_type, content = self._files[request.path]
         client.log(f"{shown(request)}: {HTTPStatus.OK.value}")
         client.connection.send(response(HTTPStatus.OK, content_type, content, head_only=request.method == "HEAD"))
 
-    def _refuse(self, client: Conversation, request: Request | None, refusal: Refused) -> None:
+    def _send_error(self, client: Conversation, request: Request | None, error: HttpError) -> None:
         """Answer with an error status."""
-        sentence = harmless(str(refusal).encode())
-        client.log(f"{shown(request)}: {refusal.status.value} {sentence}")
+        sentence = harmless(str(error).encode())
+        client.log(f"{shown(request)}: {error.status.value} {sentence}")
         text = f"{sentence}\n".encode()
         head_only = request is not None and request.method == "HEAD"
-        client.connection.send(response(refusal.status, TEXT_TYPE, text, refusal.headers, head_only))
+        client.connection.send(response(error.status, TEXT_TYPE, text, error.headers, head_only))
 
     def _find_system(self, request: Request) -> System:
         """Return the system to which a WebSocket leads.
 
         Raises:
-            Refused: there is no such system, or this is not a valid request for a WebSocket from one of our pages.
+            HttpError: there is no such system, or this is not a valid request for a WebSocket from one of our pages.
         """
         name, slash, room = request.path[len("/ws/") :].partition("/")
         if name not in self._systems or (slash and (name != "chatrooms" or not is_room_name(room))):
-            raise Refused(HTTPStatus.NOT_FOUND, "There is no such system here")
+            raise HttpError(HTTPStatus.NOT_FOUND, "There is no such system here")
         if request.method != "GET":
-            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "GET is expected", {"Allow": "GET"})
+            raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "GET is expected", {"Allow": "GET"})
         check_upgrade(request)
         origin, host = request.header("Origin").lower(), request.header("Host").lower()
         if origin and origin not in (f"http://{host}", f"https://{host}"):  # only browsers send an Origin
-            raise Refused(HTTPStatus.FORBIDDEN, f"A page of {origin[:80]} may not open a WebSocket to {host}")
+            raise HttpError(HTTPStatus.FORBIDDEN, f"A page of {origin[:80]} may not open a WebSocket to {host}")
         return System(*self._systems[name], room, self._options)
 
 
@@ -180,7 +180,7 @@ def receive_request(connection: Connection) -> tuple[Request, bytes] | None:
     """Return the head of a browser's request and what came after it, or None if the browser left without a request.
 
     Raises:
-        Refused: the head is malformed or too long, or has not arrived in time.
+        HttpError: the head is malformed or too long, or has not arrived in time.
         OSError: the connection is lost.
     """
     data = b""
@@ -191,7 +191,7 @@ def receive_request(connection: Connection) -> tuple[Request, bytes] | None:
             if found:
                 return found
     except TimeLimitPassed as error:
-        raise Refused(HTTPStatus.REQUEST_TIMEOUT, str(error)) from None
+        raise HttpError(HTTPStatus.REQUEST_TIMEOUT, str(error)) from None
     return None
 
 

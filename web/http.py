@@ -31,7 +31,7 @@ PAGE_HEADERS = {
 }
 
 
-class Refused(Exception):
+class HttpError(Exception):
     """A request must be answered with an error status.
 
     Args:
@@ -63,11 +63,11 @@ class Request(NamedTuple):
         """Return a header's value, or "" if the header is missing.
 
         Raises:
-            Refused: the header came more than once.
+            HttpError: the header came more than once.
         """
         values = self.headers.get_all(name, [])
         if len(values) > 1:
-            raise Refused(HTTPStatus.BAD_REQUEST, f"One {name} header is expected, but {len(values)} came")
+            raise HttpError(HTTPStatus.BAD_REQUEST, f"One {name} header is expected, but {len(values)} came")
         return str(values[0]).strip() if values else ""
 
 
@@ -78,16 +78,16 @@ def split_head(data: bytes) -> tuple[Request, bytes] | None:
         Both, or None if the head is not complete.
 
     Raises:
-        Refused: the head is malformed or too long, which may be known before it is complete.
+        HttpError: the head is malformed or too long, which may be known before it is complete.
     """
     end = HEAD_END.search(data)
     head = data[: end.end()] if end else data
     if head and not head[:1].isalpha():  # such as a TLS handshake, which never completes a head
-        raise Refused(HTTPStatus.BAD_REQUEST, f"A request such as GET / HTTP/1.1 is expected, not byte {head[0]}")
+        raise HttpError(HTTPStatus.BAD_REQUEST, f"A request such as GET / HTTP/1.1 is expected, not byte {head[0]}")
     if len(head.partition(b"\n")[0]) > MAX_REQUEST_LINE_BYTES:
-        raise Refused(HTTPStatus.REQUEST_URI_TOO_LONG, f"The request line is over {MAX_REQUEST_LINE_BYTES} bytes")
+        raise HttpError(HTTPStatus.REQUEST_URI_TOO_LONG, f"The request line is over {MAX_REQUEST_LINE_BYTES} bytes")
     if len(head) > MAX_HEAD_BYTES:
-        raise Refused(
+        raise HttpError(
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The head of the request is over {MAX_HEAD_BYTES} bytes"
         )
     return (parse_head(head), data[len(head) :]) if end else None
@@ -97,18 +97,18 @@ def parse_head(head: bytes) -> Request:
     """Parse a complete head.
 
     Raises:
-        Refused: it is malformed.
+        HttpError: it is malformed.
     """
     line, _, fields = head.partition(b"\n")
     match = REQUEST_LINE.fullmatch(line.decode("latin-1").removesuffix("\r"))
     if not match:
-        raise Refused(HTTPStatus.BAD_REQUEST, "A request line such as GET / HTTP/1.1 is expected")
+        raise HttpError(HTTPStatus.BAD_REQUEST, "A request line such as GET / HTTP/1.1 is expected")
     try:
         headers = http.client.parse_headers(io.BytesIO(fields))
     except http.client.HTTPException as error:
-        raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"Too many headers: {error}") from None
+        raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"Too many headers: {error}") from None
     if headers.defects:
-        raise Refused(HTTPStatus.BAD_REQUEST, "A header is malformed: lines such as Host: localhost are expected")
+        raise HttpError(HTTPStatus.BAD_REQUEST, "A header is malformed: lines such as Host: localhost are expected")
     return Request(match["method"], match["target"].partition("?")[0], headers)
 
 
@@ -116,20 +116,20 @@ def check_upgrade(request: Request) -> None:
     """Check that a request asks for a WebSocket (RFC 6455, section 4.2.1).
 
     Raises:
-        Refused: the request does not, or asks for another version than 13.
+        HttpError: the request does not, or asks for another version than 13.
     """
     tokens = {token.strip().lower() for token in ",".join(request.headers.get_all("Connection", [])).split(",")}
     if request.header("Upgrade").lower() != "websocket" or "upgrade" not in tokens:
-        raise Refused(HTTPStatus.UPGRADE_REQUIRED, "A WebSocket is expected here", {"Upgrade": "websocket"})
+        raise HttpError(HTTPStatus.UPGRADE_REQUIRED, "A WebSocket is expected here", {"Upgrade": "websocket"})
     if request.header("Sec-WebSocket-Version") != "13":
         headers = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
-        raise Refused(HTTPStatus.UPGRADE_REQUIRED, "Version 13 of WebSocket is expected", headers)
+        raise HttpError(HTTPStatus.UPGRADE_REQUIRED, "Version 13 of WebSocket is expected", headers)
     try:
         key = base64.b64decode(request.header("Sec-WebSocket-Key"), validate=True)
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
-        raise Refused(HTTPStatus.BAD_REQUEST, f"A Sec-WebSocket-Key of {KEY_BYTES} bytes in base64 is expected")
+        raise HttpError(HTTPStatus.BAD_REQUEST, f"A Sec-WebSocket-Key of {KEY_BYTES} bytes in base64 is expected")
 
 
 def switching_protocols(request: Request) -> bytes:
