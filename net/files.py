@@ -111,7 +111,7 @@ def _write_sibling(file: Path, sibling: Path, contents: bytes, private: bool) ->
     """Write a second file with the owner and the permissions of the first, and flush it to disk.
 
     A file that already has this name is removed, not written to: it may be a read-only file that a killed program has
-    left, or a symbolic link with which another user aims at a third file.
+    left, or another user's symbolic link to a file that must not be overwritten.
     """
     sibling.unlink(missing_ok=True)
     with os.fdopen(os.open(sibling, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:

@@ -112,7 +112,7 @@ class Server:
         self._lock = threading.Lock()  # guards accepting and all below
         self._ended = threading.Condition(self._lock)  # notified when a connection or the accepting thread ends
         self._accepting = True
-        self._connections: dict[Connection, None] = {}  # an ordered set: clients are sent to in order of arrival
+        self._connections: dict[Connection, None] = {}  # an ordered set: connections() promises the order of arrival
         self._snapshot: tuple[Connection, ...] | None = None  # of _connections, until they change
         self._acceptor = threading.Thread(target=self._accept_for_ever, name=f"accept {self.port}", daemon=True)
 
