@@ -39,7 +39,7 @@ def add_server_options(parser: argparse.ArgumentParser, host: str = "0.0.0.0") -
         metavar="N",
         help="how many clients from one address may be connected at once (default: half of --max-connections)",
     )
-    add_number(parser, "--login-seconds", LOGIN_SECONDS, "how long a client may take for its first expected request")
+    add_number(parser, "--login-seconds", LOGIN_SECONDS, "how long a client may take to log in or to send a request")
     parser.add_argument(
         "--tls-certificate", type=Path, metavar="FILE", help="speak TLS, with the certificate in this PEM file"
     )
