@@ -28,7 +28,7 @@ from net.connection import Connection
 from net.conversation import Conversation, counted_clients
 
 MAX_USERS = 10
-LEAVING_SECONDS = 5.0  # how long JOIN waits for the thread of a user whose connection has ended
+LEAVING_SECONDS = 5.0  # how long JOIN waits until a user whose connection has ended is removed
 
 NAME = re.compile(r"[A-Za-z0-9]{1,32}")
 UNKNOWN_MESSAGE = "Unknown Message. Use JOIN, LIST, MESG, BCST or QUIT."
@@ -57,7 +57,7 @@ class Users:
         self._everybody: tuple[Connection, ...] = ()  # a snapshot of _connections, replaced at every change
 
     def join(self, name: str, connection: Connection) -> None:
-        """Register a user, and send the reply, so that no message can reach the user before it.
+        """Register a user and send the reply, which must reach the user before any message.
 
         Raises:
             TooManyUsers: max_users are registered.
@@ -99,7 +99,7 @@ class Users:
 
     def everybody(self) -> tuple[Connection, ...]:
         """Return the connections of all users: the same object until a user joins or leaves."""
-        with self._lock:  # a user who has been told that JOIN was accepted is included
+        with self._lock:  # includes every user whose JOIN has been answered
             return self._everybody
 
 

@@ -46,7 +46,7 @@ from protocol import (
 
 MAX_ROOMS = 100
 LEAVE = "/leave"
-ANY_FREE_PORT = range(1)
+ANY_FREE_PORT = range(1)  # port 0: the system chooses
 
 
 class RequestFailed(Exception):
@@ -84,7 +84,7 @@ class Room:
         self.server.start()
 
     def _relay(self, member: Conversation) -> None:
-        """Send the lines of a member to all other members, until it leaves."""
+        """Relay a member's lines to all other members, until the member leaves."""
         member.allow(None)
         member.log(f"entered room {self.name}")
         member.flush()
@@ -158,7 +158,7 @@ class Rooms:
             self._by_name[room.name] = room
 
     def find(self, name: str) -> Room:
-        """Return the room of a name.
+        """Return the room that has this name.
 
         Raises:
             RequestFailed: no room has this name.
@@ -167,7 +167,7 @@ class Rooms:
             return self._find(name)
 
     def remove(self, name: str) -> Room:
-        """Remove a room, so its name is free; return the room, which the caller must stop.
+        """Remove a room, so that its name is free; return the room, which the caller must stop.
 
         Raises:
             RequestFailed: no room has this name.
@@ -201,7 +201,7 @@ def main() -> NoReturn:
         epilog="Example: python3 chatroom_server.py 5060",
     )
     parser.add_argument("port", type=port_number, metavar="PORT", help="TCP port of the lobby; 0 means any free port")
-    add_number(parser, "--max-rooms", MAX_ROOMS, "how many rooms there may be at once")
+    add_number(parser, "--max-rooms", MAX_ROOMS, "how many rooms may exist at once")
     parser.add_argument(
         "--room-ports",
         type=port_range,
@@ -228,7 +228,7 @@ def port_range(text: str) -> range:
 
 
 def server(options: argparse.Namespace) -> NoReturn:
-    """Listen for the lobby and serve until SIGINT or SIGTERM; then stop the lobby and all rooms together."""
+    """Open the lobby and serve until SIGINT or SIGTERM; then stop the lobby and all rooms together."""
     process.prepare(options.max_connections + options.max_rooms * SERVER_DESCRIPTORS, os.getpid())
 
     def converse(client: Conversation) -> None:

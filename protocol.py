@@ -134,7 +134,7 @@ def harmless(data: bytes) -> str:
 
 
 class RoomAction(IntEnum):
-    """The first byte of a request to the chat room server: what it asks for."""
+    """The first byte of a request to the chat room server: the action that it asks for."""
 
     CREATE = 1
     JOIN = 2

@@ -31,7 +31,7 @@ ROOMS = 100
 
 @contextmanager
 def rooms(count: int) -> Iterator[list[Measured]]:
-    """Run our server with some rooms; give each room as if it were a server."""
+    """Run our server with some rooms; yield each room as if it were a server."""
     with running("chatroom_server.py", "0", "--max-per-address", "2000") as server:
         lobby = Client(server)
         yield [Measured(new_room(lobby, b"room-%d\n" % number), server.pid) for number in range(count)]

@@ -36,7 +36,7 @@ REQUEST = b"AVAILABILITY S1\n"
 
 @contextmanager
 def running(directory: Path, *command: str, ready: str = "") -> Iterator[int]:
-    """Run a server with its status lines in a file; wait until they contain a pattern; give its port."""
+    """Run a server with its status lines in a file; wait until they match a pattern; yield the port."""
     log = directory / f"{len(list(directory.iterdir()))}.log"
     with log.open("wb") as file:
         process = subprocess.Popen([sys.executable, *command], stdout=file, cwd=ROOT)
@@ -50,13 +50,13 @@ def running(directory: Path, *command: str, ready: str = "") -> Iterator[int]:
 
 
 def find_in(log: Path, pattern: str) -> str:
-    """Wait until a file contains a pattern; return the text that matches its group."""
+    """Wait until a file contains a match of a pattern; return the text of its group."""
     end = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
         if match := re.search(pattern, log.read_text()):
             return match[1]
         time.sleep(0.01)
-    raise SystemExit(f"{log} never held {pattern}")
+    raise SystemExit(f"{log} never contained {pattern}")
 
 
 def connect(port: int, clients: int, hello: bytes = b"") -> list[socket.socket]:
@@ -112,7 +112,7 @@ def requests_a_second(sockets: list[socket.socket], request: bytes, number: int)
 
 
 def commits_a_second(directory: Path) -> float:
-    """Return the rate of single commits of a row."""
+    """Return the rate of transactions that each insert one row."""
     file = directory / "floor.db"
     with closing(sqlite3.connect(file, isolation_level=None)) as db:
         db.execute("PRAGMA journal_mode = WAL")
@@ -141,7 +141,7 @@ def write_data(directory: Path) -> None:
 
 @contextmanager
 def floor(directory: Path) -> Iterator[int]:
-    """Run the bare processes; give the port of the front one."""
+    """Run the two processes of the floor; yield the port of the front one."""
     script = str(HERE / "dormitory_floor.py")
     with running(directory, script, "back") as back, running(directory, script, "front", str(back)) as front:
         yield front
@@ -149,7 +149,7 @@ def floor(directory: Path) -> Iterator[int]:
 
 @contextmanager
 def dormitory(directory: Path) -> Iterator[int]:
-    """Run the main server and a back end until they know each other; give the TCP port."""
+    """Run the main server and a back end; yield the TCP port once they have found each other."""
     data = ("--data-dir", str(directory))
     with running(directory, "serverS.py", "--port", "0", *data) as back:
         where = ("--tcp-port", "0", "--server-s", f"127.0.0.1:{back}")
@@ -158,7 +158,7 @@ def dormitory(directory: Path) -> Iterator[int]:
 
 
 def availability(port: int, hello: bytes = b"") -> tuple[float, float]:
-    """Return the microseconds a request of one client takes, and how many requests a second four have answered."""
+    """Return how many microseconds a request takes with one client, and the requests per second with four."""
     clients = connect(port, 4, hello)
     figures = microseconds_a_request(clients[0]), requests_a_second(clients, REQUEST, RATE_REQUESTS)
     close(clients)
@@ -180,7 +180,7 @@ def close(clients: list[socket.socket]) -> None:
 
 
 def main() -> None:
-    """Measure ours and the floors in turns, print the table."""
+    """Measure ours and the floors in turn; print the table."""
     latencies, rates, reservations = [], [], []
     with tempfile.TemporaryDirectory(dir=HERE) as name:
         directory = Path(name)

@@ -54,7 +54,7 @@ def masked(message: bytes) -> bytes:
 
 @contextmanager
 def dormitory() -> Iterator[Measured]:
-    """Run a dormitory that has one back end; give its main server."""
+    """Run a dormitory that has one back end; yield its main server."""
     with tempfile.TemporaryDirectory() as directory:
         for kind, letter in (("single", "S"), ("double", "D"), ("suite", "U")):
             Path(directory, f"{kind}.txt").write_text(f"{letter}1, 9999\n")
@@ -82,7 +82,7 @@ def compare(workload: str, ours: Callable[[], float], direct: Callable[[], float
 
 
 def round_trip() -> None:
-    """Measure an AVAILABILITY of one client."""
+    """Measure the AVAILABILITY requests of one client."""
     with dormitory() as main, running_front_end("dormitory", main) as front_end:
         tab = Tab(front_end, "/ws/dormitory", b"LOGIN guest", b"GUEST guest")
         client = Client(main, b"LOGIN guest\n", b"GUEST guest\n")
@@ -95,7 +95,7 @@ def round_trip() -> None:
 
 
 def chat_line() -> None:
-    """Measure a line of one user of the chat to nine others, all in tabs or all direct."""
+    """Measure a chat line from one user to nine others: all of them in tabs, or all connected directly."""
     with running("chat_server.py", "0", "--max-users", "100") as chat, running_front_end("chat", chat) as front_end:
         text = b"x" * 50
         names = [b"u%d" % number for number in range(1 + READERS)]
@@ -128,7 +128,7 @@ def open_tabs() -> None:
 
 
 def page_load() -> None:
-    """Measure how many bytes the files of the largest page have together."""
+    """Measure the total size of the files of the largest page."""
     with running("front_end.py", "0") as front_end:
         sizes = {}
         for page in ("", "dormitory.html", "cinema.html", "chat.html", "chatrooms.html"):

@@ -57,7 +57,7 @@ def idle_bytes(relay: Relay, *options: str) -> Callable[[], float]:
             clients = relay.connect(server)
             before = server.resident_bytes()
             crowd = [Client(server) for _ in range(IDLE)]
-            clients.append(Client(server))  # the server answers it after it has accepted the crowd
+            clients.append(Client(server))  # its handshake ends after the server has accepted the crowd
             clients[0].sock.sendall(b"BCST hello\n")
             clients[1].receive(len(b"FROM u0 (all): hello\n"))
             each = (server.resident_bytes() - before) / IDLE

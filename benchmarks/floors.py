@@ -3,7 +3,7 @@
     python3 floors.py lines|streams|echo
     python3 floors.py streams CERTIFICATE KEY       over TLS
 
-Each server listens on a free port and prints it as the real programs do. A client that does not read blocks it.
+Each server listens on a free port and prints it as the real programs do. A client that does not read blocks the server.
 """
 
 import asyncio

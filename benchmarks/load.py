@@ -104,7 +104,7 @@ class Client:
 
 
 def receive_everywhere(sizes: dict[Client, int]) -> None:
-    """Receive, at all clients at the same time, as many bytes as each is to receive."""
+    """Receive at all clients at the same time, until each has received its number of bytes."""
     left = dict(sizes)
     buffer = bytearray(1 << 18)
     with selectors.DefaultSelector() as selector:

@@ -2,8 +2,8 @@
 
     wait for datagrams -> carry out all that have arrived, in one transaction (group commit) -> send the replies
 
-One thread does that. It sends a reply only when the change that the reply confirms is on disk, in the file that a
-restart would open. wire.py describes the datagrams, reservations.py the database.
+One thread does all of this. It sends a reply only after the change that the reply confirms is on disk, in the file that
+a restart would open. wire.py describes the datagrams, reservations.py the database.
 """
 
 import argparse
@@ -46,7 +46,7 @@ from net.server import resolve
 FILE_CHECK_SECONDS = 0.5
 BUSY_POLL_SECONDS = 200e-6  # after a reply: waking a sleeping thread costs more than answering a request
 STOP_SECONDS = 1.0
-PROBLEM_SECONDS = 60.0  # at least, between two status lines about the same problem
+PROBLEM_SECONDS = 60.0  # the least time between two status lines about the same problem
 MAX_BATCH = 256  # requests that share a transaction
 MAX_PAGE_ITEMS = MAX_TEXT_BYTES // len("S1=6")
 RECEIVE_BUFFER_BYTES = 1 << 20
@@ -102,14 +102,14 @@ class BackEnd:
                 if requests:
                     self._serve(requests)
             except Exception as error:  # the thread has sent no reply: the main server asks again
-                self._file_check_due = 0.0  # the counts include what was rolled back
+                self._file_check_due = 0.0  # check at once: the counts may include changes that were rolled back
                 if isinstance(error, (sqlite3.Error, FilesReplaced)):
                     self._report(str(error), f"cannot answer: {error}")
                 else:
                     logging.exception(self._name)
 
     def _check_files(self) -> None:
-        """Every FILE_CHECK_SECONDS, take note of what other programs have done to the files.
+        """Every FILE_CHECK_SECONDS, take account of what other programs have done to the files.
 
         Raises:
             FilesReplaced: the database is not the one that a restart would open.
@@ -121,7 +121,7 @@ class BackEnd:
             self._file_check_due = time.monotonic() + FILE_CHECK_SECONDS
 
     def _receive(self) -> Datagrams:
-        """Wait RECEIVE_TICK_SECONDS for a request; return it and, if it is a change, all others that have arrived."""
+        """Wait briefly for a request; return it and, if it is a change, all others that have arrived."""
         first = self._busy_poll() or self._receive_one()
         if first is None:
             return []
@@ -140,7 +140,7 @@ class BackEnd:
         return None
 
     def _receive_one(self, flags: int = 0) -> tuple[Datagram, Address] | None:
-        """Return the next request, or None if no datagram has arrived or this one is not accepted."""
+        """Return the next request, or None if no datagram has arrived or the datagram is not accepted."""
         try:
             data, address = self._sock.recvfrom(MAX_DATAGRAM_BYTES + 1, flags)
         except OSError:  # no datagram has arrived, or the kernel reports a reply that could not be delivered
@@ -271,12 +271,12 @@ class BackEnd:
         return f"CANCELLED {room} {self._report_left(room)}"
 
     def _mine(self, member: str, page: int) -> tuple[str, int]:
-        """Return a member's reservations; the page is the number of the reservation before them."""
+        """Return as many of a member's reservations as fit in a datagram, from the first number greater than `page`."""
         rows = self._reservations.of_member(member, page, MAX_PAGE_ITEMS)
         return fill_page((number, f"{self._letter}{number}={room}") for number, room in rows)
 
     def _list(self, page: int) -> tuple[str, int]:
-        """Return codes and how many rooms of each are left; the page is the number of codes before them.
+        """Return as many codes as fit in a datagram, each with the rooms that are left; skip the first `page` codes.
 
         An edit of the inventory between two pages may repeat or omit codes in that one answer.
         """
@@ -284,7 +284,7 @@ class BackEnd:
         return fill_page((number, f"{code}={self._left(code)}") for number, code in enumerate(codes, page + 1))
 
     def _left(self, room: str) -> int:
-        """Return how many can be reserved; 0 if an edit of the inventory left fewer rooms than are reserved."""
+        """Return how many rooms of a code are left; 0 if an edit of the inventory left fewer than are reserved."""
         return max(0, self._inventory.content.get(room, 0) - self._reservations.taken[room])
 
     def _report_left(self, room: str) -> int:
@@ -294,7 +294,7 @@ class BackEnd:
 
 
 def fill_page(items: Iterable[tuple[int, str]]) -> tuple[str, int]:
-    """Return the texts that fit a datagram, and the next page: the number of the last of these texts, or 0."""
+    """Return the texts that fit in a datagram, and the next page: the number of the last one, or 0 if all fit."""
     texts: list[str] = []
     size = last = 0
     for number, text in items:
@@ -321,7 +321,7 @@ def main(letter: str, port: int) -> int:
 
 
 def _serve(letter: str, database: Path, options: argparse.Namespace) -> int:
-    processors = max(1, len(process.PROCESSORS) - 1)  # all but that of the main server
+    processors = max(1, len(process.PROCESSORS) - 1)  # the last one is for the main server
     process.prepare(0, processor=1 + list(KINDS).index(letter) % processors)
     inventory = WatchedFile(database.with_suffix(".txt"), lambda path: read_inventory(path, letter))
     key = load_key(options.data_dir)

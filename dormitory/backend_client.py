@@ -31,14 +31,14 @@ from net.log import LOG
 
 PAUSES_SECONDS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # between repetitions; 3 seconds in all
 SHORT_PAUSES_SECONDS = PAUSES_SECONDS[:5]  # for a client who has already waited for another back end in vain
-SEARCH_PAUSES_SECONDS = (0.1, 0.3)  # for each of three back ends: one that is up again is found within two seconds
+SEARCH_PAUSES_SECONDS = (0.1, 0.3)  # short enough for three back ends: one that is up again is found within two seconds
 SEARCH_AGAIN_SECONDS = 0.2
 
 FamilyAndAddress = tuple[int, Any]
 
 
 class NoAnswer(Exception):
-    """A back end does not answer; it may have carried out the request or not."""
+    """A back end does not answer; it may or may not have carried out the request."""
 
     def __init__(self, letter: str) -> None:
         super().__init__(f"Server {letter} is not answering")
@@ -55,7 +55,7 @@ class BackEnds:
     def __init__(self, addresses: dict[str, FamilyAndAddress], key: bytes) -> None:
         self.addresses = addresses
         self.key = key
-        self._lock = threading.Lock()  # guards changes to the rest; to read one item needs no lock
+        self._lock = threading.Lock()  # guards changes to the rest; reading one item needs no lock
         self._found_down = threading.Condition(self._lock)
         self._down: set[str] = set()
         self._databases: dict[str, bytes] = {}  # by letter: the first that answered
@@ -82,7 +82,7 @@ class BackEnds:
         return self._databases.get(letter, ANY_DATABASE)
 
     def accepts(self, letter: str, database: bytes) -> bool:
-        """Return whether this database is the one that answered first; report another one."""
+        """Return whether a back end's first reply came from this database; if not, report the database once."""
         with self._lock:
             expected = self._databases.setdefault(letter, database)
             if database == expected:
@@ -127,11 +127,12 @@ class BackEnds:
 class BackEndClient:
     """One thread's UDP sockets: one for each back end, opened for the first request to it.
 
-    The sockets are connected: each receives on the local address that leads to its back end, and from there alone.
+    Each socket is connected, so it receives datagrams from its back end alone, and only on the local address that leads
+    to that back end.
 
     Args:
         back_ends: what all threads share.
-        before_repeating: called before a request is sent again, when the thread is about to wait for longer.
+        before_repeating: called before a request is sent again, because the wait for its reply may still take seconds.
     """
 
     def __init__(self, back_ends: BackEnds, before_repeating: Callable[[], None] = lambda: None) -> None:

@@ -1,8 +1,8 @@
 """Keep the reservations of one kind of room in an SQLite file, and with them the replay cache.
 
 The replay cache holds the reply to each change, under the request's id. A change and its reply are written in one
-transaction. So whichever program is killed at whatever moment, a request that comes again gets the recorded reply and
-changes nothing.
+transaction. So even if any program is killed at any moment, a repeated request gets the recorded reply and changes
+nothing.
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 from dormitory.wire import now_ms
 
 MAX_CLOCK_DIFFERENCE_MS = 600_000  # a datagram whose time is further off is refused
-KEEP_REPLIES_MS = 2 * MAX_CLOCK_DIFFERENCE_MS  # twice: a clock may also be set back after a reply was deleted
+KEEP_REPLIES_MS = 2 * MAX_CLOCK_DIFFERENCE_MS  # twice, because a clock may be set back after a reply was deleted
 BUSY_SECONDS = 0.2  # how long to wait while another program has the file locked
 SUFFIXES = ("", "-wal", "-shm")  # of SQLite's three files, which together hold what was committed
 
@@ -31,7 +31,7 @@ SCHEMA = """
         time_ms INTEGER, request_id BLOB, reply TEXT NOT NULL, PRIMARY KEY (time_ms, request_id)
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS identity (id BLOB NOT NULL);
-    DROP TABLE IF EXISTS answers;  -- of an earlier version; it kept them for a minute
+    DROP TABLE IF EXISTS answers;  -- the replay cache of an earlier version
 """
 
 Row = tuple[int, str, str, str]  # number, room, member, time
@@ -44,8 +44,8 @@ class FilesReplaced(Exception):
 def explain_database_error(path: Path, error: sqlite3.Error) -> str:
     """Return the line that says why a database cannot be used.
 
-    It advises against the file only if that never was such a database: one that is locked, or on a full disk, holds
-    reservations.
+    The line advises moving the file away only if the file is not such a database: one that is locked, or on a full
+    disk, holds reservations.
     """
     is_other_file = any(words in str(error) for words in ("not a database", "no such"))
     return f"{path}: {error}" + ("; move the file away, and the next start makes a new one" if is_other_file else "")
@@ -132,7 +132,7 @@ class Reservations:
             raise FilesReplaced(f"{self._path} was deleted or replaced while it was open; restart this server")
 
     def _find_files(self) -> list[tuple[int, int]]:
-        """Return the device and the inode of each of the three files that exists."""
+        """Return the device and the inode of those of the three files that exist."""
         found = []
         for suffix in SUFFIXES:
             try:
@@ -161,7 +161,7 @@ class Reservations:
         self.taken[room] -= 1
 
     def of_member(self, member: str, after: int, limit: int) -> list[tuple[int, str]]:
-        """Return the number and the room of those of a member's reservations whose numbers are greater than `after`."""
+        """Return number and room of a member's first `limit` reservations with a number greater than `after`."""
         query = "SELECT number, room FROM reservations WHERE member = ? AND number > ? ORDER BY number LIMIT ?"
         return self._db.execute(query, (member, after, limit)).fetchall()
 

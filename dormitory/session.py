@@ -1,6 +1,6 @@
 """Answer the requests of one client of the main server; serverM.py lists the requests and their replies.
 
-The last LOGIN on the connection alone decides what the user may do.
+Only the last LOGIN on the connection decides what the user may do.
 """
 
 import time
@@ -14,7 +14,7 @@ from dormitory.wire import CODE, KINDS, RESERVATION_ID, Action, shortened
 from net.conversation import Conversation
 
 MAX_FAILED_LOGINS = 5
-AFTER_TOO_MANY_LOGINS_SECONDS = 0.5  # before the next request: hundreds of refused clients must not fill a processor
+AFTER_TOO_MANY_LOGINS_SECONDS = 0.5  # the pause after TRY_LATER: hundreds of refused clients must not fill a processor
 
 
 class Denied(Exception):
@@ -26,7 +26,7 @@ class Invalid(Exception):
 
 
 class Session:
-    """One client's session: the user that has logged in, and the requests.
+    """One client's session: the user who has logged in, and the requests.
 
     Args:
         client: the client.
@@ -88,7 +88,7 @@ class Session:
             return f"TRY_LATER {no_answer}"
 
     def _log_request(self, word: str, rest: str) -> None:
-        """Write a status line about a request that shows nothing that may be a password."""
+        """Write a status line about a request, without anything that may be a password."""
         if word == "LOGIN":
             user, _, password = rest.partition(" ")
             text = f"authentication request received: {user} as a {'member' if password else 'guest'}"
@@ -113,7 +113,7 @@ class Session:
         return f"MEMBER {user}" if password else f"GUEST {user}"
 
     def _is_right(self, user: str, password: str) -> bool:
-        self._client.flush()  # the check may have to wait for those of other clients
+        self._client.flush()  # the check may have to wait for the checks of other clients
         connection = self._client.connection
         if connection.is_reset():
             raise ConnectionResetError("Connection closed by the client")
@@ -162,7 +162,7 @@ class Session:
         return self._ask(code[0], action, code + more) if CODE.fullmatch(code) else "UNKNOWN_ROOM"
 
     def _ask_each(self, letters: Iterable[str], action: Action, more: str = "") -> list[str]:
-        """Return the answers of several back ends, except empty ones; that of a silent Server S is S=?."""
+        """Return the non-empty answers of several back ends; for a silent Server S, the answer is S=?."""
         answers = []
         pauses: Sequence[float] = PAUSES_SECONDS
         for letter in letters:
@@ -184,7 +184,7 @@ def only_field(rest: str) -> str:
     """Return the one field of a request.
 
     Raises:
-        Invalid: there are none or several.
+        Invalid: there is no field, or more than one.
     """
     fields = rest.split()
     if len(fields) != 1:

@@ -1,4 +1,4 @@
-"""Pack and unpack the datagrams between serverM and the back ends; there is no socket here.
+"""Pack and unpack the datagrams between serverM and the back ends, without a socket.
 
     tag         16 bytes   keyed BLAKE2b (RFC 7693) of all that follows, under the key in dorm.key
     action       1 byte    see Action
@@ -10,7 +10,7 @@
                            RESERVE       code member       LIST   letter
                            CANCEL        id member         REPLY  the answer
 
-The first letter of a request's text is that of the back end. Only the replies to MINE and LIST have several pages.
+The text of a request begins with the letter of the back end. Only the replies to MINE and LIST have several pages.
 """
 
 import enum
@@ -83,7 +83,7 @@ def now_ms() -> int:
 
 def new_request(action: Action, text: str, database: bytes = ANY_DATABASE, page: int = 0) -> Datagram:
     """Return a request with an id of its own and the present time."""
-    request_id = random.randbytes(REQUEST_ID_BYTES)  # it is unique, not secret: the tag proves the origin
+    request_id = random.randbytes(REQUEST_ID_BYTES)  # unique, but not secret: the tag proves the origin
     return Datagram(action, request_id, now_ms(), database, page, text)
 
 

@@ -1,6 +1,6 @@
 """Parse command lines, and report in one line why a program ends.
 
-Clients import this module too, so it imports nothing of the server stack.
+Clients import this module too, so it imports nothing from the server stack.
 """
 
 import argparse
@@ -8,7 +8,7 @@ import io
 import os
 import sys
 
-MAX_NUMBER = 1_000_000  # the largest value of an option; as seconds (11 days), poll() can wait it
+MAX_NUMBER = 1_000_000  # the largest value of an option; if it means seconds (11 days), poll() can still wait that long
 MAX_PORT = 65535
 
 
@@ -75,10 +75,10 @@ def fail(message: str, status: int = 1) -> int:
 
 
 def prepare_streams(errors: str = "replace") -> None:
-    """Make standard input and output usable even if they were closed before the start; write each line at once.
+    """Make standard input and output usable even if they were closed before the start; line-buffer the output.
 
     Args:
-        errors: how to write a character that the encoding lacks, and to read bytes that do not belong to it.
+        errors: the error handler of the two streams, as for open().
     """
     sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY), closefd=False)
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)
@@ -88,7 +88,7 @@ def prepare_streams(errors: str = "replace") -> None:
 
 
 def fail_to_write(error: OSError, status: int = 1) -> int:
-    """Say that standard output cannot be written; return the status, or 1 silently if its reader closed the pipe."""
+    """Report that standard output cannot be written, and return the status; if its reader closed the pipe, return 1."""
     discard_output()
     if isinstance(error, BrokenPipeError):
         return 1

@@ -11,9 +11,9 @@ from net.command_line import reason, shown_address
 from net.stream import WOULD_BLOCK
 
 CONNECT_SECONDS = 10.0
-SILENCE_SECONDS = 6.0  # then the client asks whether the server speaks TLS; a login may take 5
+SILENCE_SECONDS = 6.0  # after this, the client suggests --tls; a login may take 5 seconds
 RECEIVE_BYTES = 1 << 16
-MAX_LINE_BYTES = 1 << 24  # of a reply: three inventories of 10,000 codes take half a megabyte
+MAX_LINE_BYTES = 1 << 24  # the longest reply is three inventories of 10,000 codes: half a megabyte
 
 # OpenSSL's verification results (X509_V_ERR_...); Python has no names for them.
 _EXPIRED, _SELF_SIGNED, _SELF_SIGNED_IN_CHAIN, _NO_ISSUER, _WRONG_HOST, _WRONG_IP = 10, 18, 19, 20, 62, 64
@@ -72,11 +72,12 @@ def connect(host: str, port: int, options: argparse.Namespace, seconds: float = 
 class ServerLines:
     """The lines that a server sends; select.select() can wait for them.
 
-    A server that speaks TLS waits for a handshake: to a client without TLS it sends nothing, or closes the connection.
+    A TLS server sends nothing to a client without TLS, or closes the connection. So until the first line has arrived,
+    silence and a closed connection are reported with a hint at --tls.
 
     Args:
         sock: the connection to the server.
-        seconds: how long the server may be silent when a line is expected; None means without a limit.
+        seconds: how long the server may be silent when a line is expected; None means no limit.
     """
 
     def __init__(self, sock: socket.socket, seconds: float | None = None) -> None:
@@ -132,7 +133,7 @@ class ServerLines:
         return True
 
     def send(self, data: bytes) -> None:
-        """Send data; if that fails, read_line() finds the server's last lines, or raises ConnectionLost."""
+        """Send data; ignore a failure, because read_line() returns the server's last lines or raises ConnectionLost."""
         self._sock.settimeout(self._seconds)
         with suppress(OSError):
             self._sock.sendall(data)

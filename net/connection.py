@@ -24,8 +24,8 @@ class Connection:
 
     Any thread may call send(), post() and finish(), which are methods of Output.
 
-    The owner ends the connection with close(), which sends the backlog first. Another thread that gives the client up
-    calls abort(), and the owner's next receive() finds the input ended.
+    The owner ends the connection with close(), which sends the backlog first. Another thread can give the client up
+    with abort(), which ends the owner's wait for input.
 
     Args:
         sock: the socket.
@@ -34,7 +34,7 @@ class Connection:
         tls: the server's context, if the connection speaks TLS; the owner then calls shake_hands() first.
 
     Attributes:
-        fd: the descriptor; it names the client in status lines.
+        fd: the descriptor, which identifies the client in status lines.
         address: as given.
         stop_fd: as given.
         input_ended: whether receive() has returned the end of the client's input.
@@ -116,16 +116,16 @@ class Connection:
         if self._deadline is not None:
             wait = max(0.0, self._deadline - time.monotonic()) * 1000
         ready = self._poll.poll(wait)
-        if not ready or wait == 0.0:  # the limit also ends a client that never stops sending
+        if not ready or wait == 0.0:  # the second test ends a client that never stops sending
             raise TimeLimitPassed(self._sentence)
         return self.stop_fd not in dict(ready)
 
     def has_left(self) -> bool:
-        """Return whether the client has ended its side, even if input is still unread. Any thread may ask."""
+        """Return whether the client has ended its side, even if input is still unread. Any thread may call this."""
         return self._is_in(getattr(select, "POLLRDHUP", select.POLLHUP))  # macOS has no POLLRDHUP
 
     def is_reset(self) -> bool:
-        """Return whether nothing that is sent can reach the client any more. Any thread may ask."""
+        """Return whether the connection is closed in both directions, or reset. Any thread may call this."""
         return self._is_in(select.POLLHUP)
 
     def _is_in(self, state: int) -> bool:
@@ -134,13 +134,13 @@ class Connection:
         return bool(poll.poll(0))
 
     def abort(self) -> None:
-        """Give the client up: discard the backlog, and wake the owner and every thread that waits for the client."""
+        """Give up the client: discard the backlog, and wake the owner and every thread that waits for the client."""
         self._output.lose()
 
     def close(self, reason: str = "") -> None:
-        """Send the backlog, end our side, wait up to LINGER_SECONDS for the client to end its side, and close.
+        """Send the backlog, half-close, wait up to LINGER_SECONDS for the client to end its side, and close.
 
-        To close a socket with unread input would send a reset, which may destroy the last lines on their way to the
+        Closing a socket with unread input would send a reset, which may destroy the last lines on their way to the
         client (RFC 1122, 4.2.2.13).
 
         Args:
@@ -155,9 +155,9 @@ class Connection:
         self._stream.close()
 
     def refuse(self, text: str) -> None:
-        """Send the client the reason why it is not served, and close without waiting.
+        """Tell the client why it is refused, and close without waiting.
 
-        A client of a TLS server cannot be told: the handshake has not taken place.
+        A TLS client cannot be told, because the handshake has not taken place.
         """
         self.log(f"refused: {text}")
         if not isinstance(self._stream, TlsStream):
@@ -170,7 +170,7 @@ class Connection:
     def _discard_input(self) -> None:
         """Read until the client ends its side, for at most LINGER_SECONDS.
 
-        Once the server stops, a pause of QUIET_SECONDS in the client's input is enough.
+        Once the server is stopping, return as soon as the input pauses for QUIET_SECONDS.
         """
         end = time.monotonic() + LINGER_SECONDS
         patience = LINGER_SECONDS
@@ -190,7 +190,7 @@ class Connection:
 
 
 def _tls_stream(sock: socket.socket, context: ssl.SSLContext) -> TlsStream:
-    sock.getpeername()  # raises OSError if the client has left already; wrap_socket() would leave its socket open
+    sock.getpeername()  # raises OSError if the client has left already; wrap_socket() would then leak the socket
     return TlsStream(
         context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False)
     )

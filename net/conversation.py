@@ -23,7 +23,7 @@ from protocol import LineBuffer, LineTooLong, harmless
 
 LINES_PER_TURN = 500
 PAUSE_SECONDS = 50e-6  # a thread that only yields the processor may get it back at once; a thread that sleeps does not
-GATHERED_CHARACTERS = 1 << 16  # more output is sent before the turn ends
+GATHERED_CHARACTERS = 1 << 16  # output beyond this is sent before the turn ends
 
 _Line = TypeVar("_Line", str, bytes)
 
@@ -63,7 +63,7 @@ class Conversation:
         The end of the input completes the last line. Ctrl-D at the start of a line ends the input.
 
         Args:
-            before_turn: called each time that lines have arrived, before the first of them is yielded.
+            before_turn: called whenever lines have arrived, before the first of them is yielded.
 
         Raises:
             LineTooLong: a line has more than MAX_LINE_BYTES; all lines before it were yielded.
@@ -121,7 +121,7 @@ class Conversation:
             return self._buffer.end() if self.connection.input_ended else b"", False
         lines = self._buffer.feed(data)
         if self._buffer.answer:
-            self.connection.send(self._buffer.answer)  # telnet discards all output before this answer
+            self.connection.send(self._buffer.answer)  # telnet discards all output until this answer arrives
         if lines and self._before_turn:
             self._before_turn()
         return lines, not self._buffer.ended
@@ -152,11 +152,11 @@ class Conversation:
         self.send(self._myself, line)
 
     def broadcast(self, everybody: Sequence[Connection], line: str) -> None:
-        """Send a line to all clients of a sequence but this conversation's own, as send() does."""
+        """Send a line, as send() does, to all clients of a sequence except this conversation's own."""
         self.send(everybody, line, self.connection)
 
     def send(self, recipients: Sequence[Connection], line: str, left_out: Connection | None = None) -> None:
-        """Send a line to some clients, but not to the one that is left out.
+        """Send a line to clients, except to the one that is left out.
 
         Successive lines to the same sequence object are encoded together and cost little more than one line.
         """

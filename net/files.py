@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOCK_SECONDS = 5.0  # the longest wait for a lock that another program holds
-LOCK_RETRY_SECONDS = 0.002  # about the time of a write; after a longer pause a busy second server would have it again
+LOCK_RETRY_SECONDS = 0.002  # as long as a write; in a longer pause, a busy second server would lock the file again
 
 
 class NotFlushed(OSError):
@@ -18,7 +18,9 @@ class NotFlushed(OSError):
 
 
 def read_file(file: Path) -> bytes:
-    """Return the contents of a regular file in few system calls, because another thread may take the GIL at each.
+    """Return the contents of a regular file.
+
+    There are few system calls here, because another thread may take the GIL at each of them.
 
     Raises:
         OSError: the file cannot be read, or is not a regular file.
@@ -37,15 +39,15 @@ def read_file(file: Path) -> bytes:
 def locked(file: Path, private: bool = False) -> Iterator[None]:
     """Hold the lock that keeps other programs from replacing a file; wait for it at most LOCK_SECONDS.
 
-    The locked file is a second one, whose name ends with `.lock`, because the first is replaced. The lock is advisory:
-    editors do not respect it.
+    The lock is on a second file, whose name ends with `.lock`, because the first one is replaced. The lock is advisory:
+    editors ignore it.
 
     Args:
         file: the file to be replaced.
         private: whether only the owner may open the lock file.
 
     Raises:
-        OSError: the lock file cannot be made or locked.
+        OSError: the lock file cannot be created or locked.
     """
     lock = f"{file}.lock"
     fd = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600 if private else 0o666)  # NFS requires a writable descriptor
@@ -77,11 +79,11 @@ def replace_file(file: Path, new: bytes, old: bytes | None = None, private: bool
     Args:
         file: the file, which need not exist; it must not be a symbolic link.
         new: the new contents.
-        old: what the file must hold until the end; None if that does not matter.
+        old: the contents that the file must still have when it is replaced; None if any will do.
         private: for secrets: only the owner may read and write the new file, and it must have the old one's owner.
 
     Returns:
-        True if the file now holds the new contents; False, without a change, if an edit had replaced the old ones.
+        True if the file was replaced; False if it was not, because an edit had changed the old contents.
 
     Raises:
         NotFlushed: the file holds the new contents, but the directory could not be flushed.
@@ -96,11 +98,11 @@ def replace_file(file: Path, new: bytes, old: bytes | None = None, private: bool
         sibling.replace(file)
         _flush_directory(directory, file.parent)
     except OSError as error:
-        error.filename = error.filename or str(file)  # write() and fsync() know no name
+        error.filename = error.filename or str(file)  # the errors of write() and fsync() name no file
         raise
     finally:
         os.close(directory)
-        with suppress(OSError):  # it is gone if it has replaced the file; an error here must not hide the outcome
+        with suppress(OSError):  # after replace() it no longer exists; an error here must not hide the outcome
             sibling.unlink()
     return True
 
@@ -108,8 +110,8 @@ def replace_file(file: Path, new: bytes, old: bytes | None = None, private: bool
 def _write_sibling(file: Path, sibling: Path, contents: bytes, private: bool) -> None:
     """Write a second file with the owner and the permissions of the first, and flush it to disk.
 
-    A file that already has this name is removed and not written to: a killed program may have left a read-only one, and
-    another user may have made it a symbolic link to a file that is not ours.
+    A file that already has this name is removed, not written to: it may be a read-only file that a killed program has
+    left, or another user's symbolic link to a file that must not be overwritten.
     """
     sibling.unlink(missing_ok=True)
     with os.fdopen(os.open(sibling, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:

@@ -22,7 +22,7 @@ GATHER_SECONDS = 0.02  # the pause after a write; the next write then takes many
 class Log:
     """The queue of status lines, and the thread that writes them to standard output.
 
-    The first write() opens standard output, not the import of this module.
+    Standard output is looked up by the first write(), not when this module is imported.
     """
 
     def __init__(self) -> None:

@@ -4,8 +4,8 @@ A sender never blocks in the client's socket. Data that the kernel does not acce
 BACKLOG_BYTES. A second thread for that client, which lives only while there is a backlog, sends the backlog. A sender
 that finds the backlog full blocks until half of it has drained. A client that accepts less than LEAST_BYTES_PER_SECOND
 while a sender is blocked for PERIOD_SECONDS is dropped. The period begins when a sender finds the backlog full, so that
-several clients that stop reading are dropped together. Hence they delay a sender once, and a client that reads slowly
-loses nothing: it slows its senders down.
+several clients that stop reading are dropped together, and delay a sender once. A client that merely reads slowly loses
+nothing: it slows its senders down.
 """
 
 import select
@@ -32,7 +32,7 @@ class Output:
     def __init__(self, stream: Stream, report: Callable[[str], None], held: bool = False) -> None:
         self._stream = stream
         self._report = report
-        self._lock = threading.Lock()  # guards all below and the order of writes; no thread waits while it holds it
+        self._lock = threading.Lock()  # guards all below and the order of writes; no thread blocks while holding it
         self._changed = threading.Condition(self._lock)  # notified when the backlog drains or the output ends
         self._backlog = bytearray()
         self._sender: threading.Thread | None = None  # sends the backlog
@@ -90,7 +90,7 @@ class Output:
             self._append(b"")
 
     def lose(self) -> None:
-        """Give the client up: discard the backlog, cut the connection, and wake every thread that waits for it."""
+        """Give up the client: discard the backlog, cut the connection, and wake all threads waiting for the client."""
         with self._lock:
             self._lose()
 
@@ -110,7 +110,7 @@ class Output:
             return self._stream.write(data)
         except WOULD_BLOCK:
             pass
-        except OSError:  # the owner's next read raises an error or returns the end
+        except OSError:  # the owner's next read reports the error or the end of the input
             self._lose()
         return 0
 
@@ -145,7 +145,7 @@ class Output:
             self._full_since = None
 
     def _begin_period(self) -> tuple[float, int]:
-        """Return the beginning of the current period; begin one now if there is none."""
+        """Return the beginning of the current period; begin a period if there is none."""
         self._full_since = self._full_since or (time.monotonic(), self._sent_bytes)
         return self._full_since
 

@@ -24,7 +24,7 @@ SPARE_DESCRIPTORS = 64
 STACK_BYTES = 1 << 19  # the usual 8 MiB each would cost 40 GB of address space for 5,000 connections
 # Each thread that waits for the GIL wakes at this interval. At the usual 5 ms, 5,000 threads would do nothing else.
 SWITCH_SECONDS = 0.5
-STOPPING_SWITCH_SECONDS = 0.0005  # the thread that stops the others must get its turn among hundreds that are busy
+STOPPING_SWITCH_SECONDS = 0.0005  # the thread that stops the others must get its turn although hundreds are busy
 PROCESSORS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
 SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
@@ -39,7 +39,7 @@ def add_server_options(parser: argparse.ArgumentParser, host: str = "0.0.0.0") -
         metavar="N",
         help="how many clients from one address may be connected at once (default: half of --max-connections)",
     )
-    add_number(parser, "--login-seconds", LOGIN_SECONDS, "how long a client may take for its first expected request")
+    add_number(parser, "--login-seconds", LOGIN_SECONDS, "how long a client may take to log in or to send a request")
     parser.add_argument(
         "--tls-certificate", type=Path, metavar="FILE", help="speak TLS, with the certificate in this PEM file"
     )
@@ -126,8 +126,8 @@ def prepare(descriptors: int, processor: int) -> None:
 
     Args:
         descriptors: how many descriptors the process may need.
-        processor: selects the processor that the process stays on, counted backwards from the last one; any number
-            is valid, such as the process id.
+        processor: the processor to which the process is pinned, counted backwards from the last one; any number is
+            valid, such as the process id.
     """
     _stay_on(processor)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -142,7 +142,7 @@ def prepare(descriptors: int, processor: int) -> None:
 
 
 def _stay_on(processor: int) -> None:
-    """Keep this thread, and the threads that it starts, on one processor, where the system supports that.
+    """Pin this thread, and the threads that it starts, to one processor, where the system supports that.
 
     With a GIL, only one thread runs at a time. Threads on several processors contend for the GIL at every system call,
     often in vain (David Beazley, Understanding the Python GIL, 2010).

@@ -28,7 +28,7 @@ from protocol import LineTooLong
 ORDERLY_STOP_SECONDS = 1.0
 CUT_OFF_SECONDS = 0.3
 ACCEPT_AGAIN_SECONDS = 0.1
-# Detect a host that has vanished within two minutes instead of two hours. macOS calls TCP_KEEPIDLE TCP_KEEPALIVE.
+# Within two minutes instead of two hours, detect that a host has vanished. macOS calls TCP_KEEPIDLE TCP_KEEPALIVE.
 KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3}
 SERVER_DESCRIPTORS = 3  # of a server without connections: its listening socket and both ends of a pipe
 
@@ -36,7 +36,7 @@ Handler = Callable[[Conversation], None]
 
 
 class Places:
-    """Admission control: limits the connections at one time, in total and from one address.
+    """Admission control: limits the simultaneous connections, in total and from each address.
 
     Several servers may share one Places object.
     """
@@ -72,7 +72,7 @@ class Server:
         host: the name or address to listen on.
         port: the port; 0 means any free port.
         handler: called with each conversation, in the connection's own thread; when it returns, the connection closes.
-        places: limits the connections; a client for which no place is free is told so and disconnected.
+        places: limits the connections; a client that finds no free place is told so and disconnected.
         login_seconds: the time limit for the TLS handshake and, unless the handler sets another, for each line.
         certificate: the server's certificate, if it speaks TLS.
 
@@ -112,7 +112,7 @@ class Server:
         self._lock = threading.Lock()  # guards accepting and all below
         self._ended = threading.Condition(self._lock)  # notified when a connection or the accepting thread ends
         self._accepting = True
-        self._connections: dict[Connection, None] = {}  # an ordered set: members who read in turn wait less
+        self._connections: dict[Connection, None] = {}  # an ordered set: connections() promises the order of arrival
         self._snapshot: tuple[Connection, ...] | None = None  # of _connections, until they change
         self._acceptor = threading.Thread(target=self._accept_for_ever, name=f"accept {self.port}", daemon=True)
 
@@ -146,7 +146,7 @@ class Server:
         return snapshot
 
     def accept_pending(self) -> None:
-        """Accept pending clients now, so that a snapshot includes every client that believes it is connected.
+        """Accept pending clients now, so that a snapshot includes every client whose connect() has returned.
 
         The kernel completes a connection before the accepting thread sees it. Its client expects to be counted, and to
         receive what others send from then on.
@@ -160,7 +160,7 @@ class Server:
                         break
 
     def stop(self, farewell: bytes = b"") -> None:
-        """Stop in order; after ORDERLY_STOP_SECONDS, cut off the connections that have not ended.
+        """Stop gracefully; after ORDERLY_STOP_SECONDS, cut off the connections that have not ended.
 
         Args:
             farewell: sent to each client as its last message.
@@ -170,14 +170,14 @@ class Server:
             for connection in self.connections():
                 connection.abort()
             if not self.wait_for_end(CUT_OFF_SECONDS):
-                return  # a handler hangs; what is left lasts until the process ends
+                return  # a handler hangs; its thread and descriptors remain until the process ends
         os.close(self._stop_fd)
 
     def begin_stop(self, farewell: bytes = b"") -> None:
         """Make the accepting thread and every conversation end; send clients a farewell as their last message."""
         if farewell:
             self.accept_pending()
-        with self._lock:  # from now on no thread accepts a client, who would not get the farewell
+        with self._lock:  # from now on, no thread accepts a client: it would not get the farewell
             self._stopping.set()
         if farewell:
             for connection in self.connections():
@@ -214,7 +214,7 @@ class Server:
 
     def _accept_one(self) -> bool:
         """Accept a client that has connected, if there is one; return whether there may be more."""
-        with self._lock:  # so that a snapshot misses no client that has left the kernel's queue
+        with self._lock:  # a snapshot must include every client that has left the kernel's queue
             if self._stopping.is_set():
                 return False
             try:
@@ -291,7 +291,7 @@ def listen(host: str, port: int) -> socket.socket:
     family, address = resolve(host, port, socket.SOCK_STREAM)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the last run's port is free at once
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restarted server can bind the port at once
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # telnet sends some bytes as urgent data
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in KEEP_ALIVE.items():

@@ -12,11 +12,11 @@ import threading
 import time
 from contextlib import suppress
 
-RECORD_BYTES = 1 << 14  # what a TLS record holds at most (RFC 8446, 5.1)
+RECORD_BYTES = 1 << 14  # the most data that a TLS record holds (RFC 8446, 5.1)
 RECORD_HEAD_BYTES = 5
 HANDSHAKE_RECORD = 22  # the first byte that a TLS client sends
 CLOSE_NOTIFY_SECONDS = 1.0  # how long a full socket may delay close_notify
-RETRY_SECONDS = 0.25  # poll() reports a socket as writable only when a third of its buffer is free
+RETRY_SECONDS = 0.25  # the longest poll(), which reports a socket as writable only when a third of its buffer is free
 RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: close with a reset at once; the kernel discards what it has not sent
 
 # The exceptions of recv and send on a non-blocking socket that is not ready. poll() may report a TLS socket as readable
@@ -35,7 +35,7 @@ class Stream:
     """A plain socket. Only its owner reads; only one thread at a time writes.
 
     Attributes:
-        input_ended: whether the input has ended although poll() may not report it.
+        input_ended: whether read() has found the end of the input, which poll() may not report again.
     """
 
     input_ended = False
@@ -67,14 +67,14 @@ class Stream:
         return self._sock.send(data)
 
     def end_output(self) -> None:
-        """Tell the peer that no more data follows; the input stays open, so that read() can discard it."""
+        """Half-close: tell the peer that no more data follows. The input stays open, so that read() can discard it."""
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
     def end_input(self) -> None:
-        """Wake threads that poll the input: from now on, it is at its end once what has arrived is read."""
+        """End the input after the data that has already arrived; wake threads that poll the input."""
         with suppress(OSError):
-            socket.socket.shutdown(self._sock, socket.SHUT_RD)  # of a TLS socket too, whose TLS state may be in use
+            socket.socket.shutdown(self._sock, socket.SHUT_RD)  # leaves the TLS state alone, which may be in use
 
     def reset(self) -> None:
         """Cut the connection: wake threads that poll it, and discard what has not been sent."""
@@ -88,17 +88,17 @@ class Stream:
 
 
 class TlsStream(Stream):
-    """A TLS socket. A lock keeps two threads from using it at the same time, which OpenSSL does not allow.
+    """A TLS socket. OpenSSL does not allow two threads to use it at the same time, so a lock guards it.
 
-    A read takes whole records: poll() does not report data that stays in OpenSSL's buffer. A write passes one record
-    after another to OpenSSL. If OpenSSL refuses a write, it has begun a record: the next write must begin with the same
-    bytes, and not be shorter.
+    A read takes whole records, because poll() does not report data that stays in OpenSSL's buffer. A write passes one
+    record after another to OpenSSL. If OpenSSL refuses a write, it has begun a record: the next write must begin with
+    the same bytes, and not be shorter.
     """
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         super().__init__(sock)
         self._tls = sock
-        self._lock = threading.Lock()  # guards the socket; no thread waits while it holds it
+        self._lock = threading.Lock()  # guards the socket; no thread blocks while holding it
         self._has_begun = False  # whether the peer's first bytes have arrived
         self._failure: OSError | None = None  # what read() raises at the end of the input
         self._output_ended = False
@@ -123,7 +123,7 @@ class TlsStream(Stream):
         return True
 
     def _check_first_bytes(self) -> None:
-        """Refuse plain text that is too short for OpenSSL, whose sender would wait for a reply until the time limit."""
+        """Refuse plain text shorter than a record's head: OpenSSL would wait for more, and the client for a reply."""
         try:
             first = socket.socket.recv(self._sock, RECORD_HEAD_BYTES, socket.MSG_PEEK)
         except OSError:  # nothing has arrived, or do_handshake() reports the error
@@ -187,7 +187,7 @@ class TlsStream(Stream):
         return taken
 
     def end_output(self) -> None:
-        """Send close_notify, for which the kernel must have room within CLOSE_NOTIFY_SECONDS, and end the TCP output.
+        """Send close_notify, if the kernel has room for it within CLOSE_NOTIFY_SECONDS; then half-close the connection.
 
         After this, read() returns encrypted data, which the caller can only discard.
         """
@@ -216,7 +216,7 @@ class TlsStream(Stream):
         self._is_reset = True
         with suppress(OSError):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # does not touch the TLS state, which may be in use
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # leaves the TLS state alone, which may be in use
 
 
 def tls_reason(error: OSError) -> str:

@@ -41,7 +41,7 @@ class Certificate:
     def _load(self) -> ssl.SSLContext:
         for path in (self._certificate, self._key):
             try:
-                if not stat.S_ISREG(path.stat().st_mode):  # to read a FIFO would block
+                if not stat.S_ISREG(path.stat().st_mode):  # reading a FIFO would block
                     raise BadCertificate(f"{path}: a regular file is expected")
                 path.read_bytes()
             except OSError as error:

@@ -36,7 +36,7 @@ class Workers:
             task = self._next_task()
 
     def _next_task(self) -> Task | None:
-        """Wait for a task; return None if no task has come within IDLE_SECONDS, and the thread should end."""
+        """Wait for a task; return None, which ends the thread, if no task has come within IDLE_SECONDS."""
         with self._filled:
             self._idle += 1
             self._filled.wait_for(lambda: self._tasks, IDLE_SECONDS)

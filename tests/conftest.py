@@ -30,7 +30,8 @@ WAIT_SECONDS = 10.0  # far longer than any step takes on an idle machine
 STOP_SECONDS = 2.0
 RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: closing the socket resets the connection
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup and & may make programs that start here ignore it
+# A process started with nohup or & may ignore SIGINT, and the programs that it starts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait_until(
@@ -40,7 +41,7 @@ def wait_until(
     poll_seconds: float = 0.005,
     got: Callable[[], object] = lambda: "something else",
 ) -> Any:
-    """Wait until a condition holds, and return its value; else fail, and say `what` was expected and what it got."""
+    """Wait until a condition holds; return its value. After the time limit, fail and say what was expected and got."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > end:
@@ -80,7 +81,7 @@ def meanwhile(*works: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def fake_server(talk: Callable[[socket.socket], object]) -> Iterator[int]:
-    """Run a server that accepts one client and talks to it as a test wants; give its port."""
+    """Run a server that accepts one client and talks to it as a test wants; yield its port."""
 
     def serve() -> None:
         sock, _ = listener.accept()
@@ -102,7 +103,7 @@ def free_port() -> int:
 
 
 def new_threads(before: list[threading.Thread]) -> list[threading.Thread]:
-    """Return the threads of this process that have started since, but for the one that writes status lines."""
+    """Return this process's threads that were not running before, except the log's thread."""
     return [thread for thread in threading.enumerate() if thread not in before and thread.name != "log"]
 
 
@@ -215,7 +216,7 @@ def flooding(data: bytes, *peers: Peer) -> Iterator[None]:
 
 @contextmanager
 def reading(*peers: Peer) -> Iterator[list[float]]:
-    """Let clients read until the block or their connections end; give the times at which something arrived."""
+    """Let clients read until the block or their connections end; yield the times at which something arrived."""
     arrivals: list[float] = []
 
     def read(peer: Peer) -> None:
@@ -417,7 +418,7 @@ Start = Callable[..., Program]
 
 @contextmanager
 def looking_after() -> Iterator[Start]:
-    """Give a function that runs a server; at the end, fail unless each server is at rest and stops in order."""
+    """Yield a function that runs a server; at the end, fail unless each server comes to rest and stops in time."""
     servers: list[Program] = []
 
     def launch_server(*arguments: str, **options: Any) -> Program:
@@ -439,7 +440,7 @@ def looking_after() -> Iterator[Start]:
 
 @pytest.fixture
 def run() -> Iterator[Start]:
-    """Give a function that runs a program, whose standard input is a pipe; after the test it must end on SIGTERM."""
+    """Provide a function that runs a program with a pipe as standard input; afterwards, it must end on SIGTERM."""
     programs: list[Program] = []
 
     def run_one(*arguments: str, **options: Any) -> Program:
@@ -454,14 +455,14 @@ def run() -> Iterator[Start]:
 
 @pytest.fixture
 def launch() -> Iterator[Start]:
-    """Give a function that runs a server, which looking_after() checks and stops after the test."""
+    """Provide a function that runs a server, which looking_after() checks and stops after the test."""
     with looking_after() as launch_server:
         yield launch_server
 
 
 @pytest.fixture
 def start(launch: Start) -> Start:
-    """Give a function that runs a server and waits until it listens; looking_after() stops it after the test."""
+    """Provide a function that runs a server and waits until it listens; looking_after() stops it after the test."""
 
     def start_server(*arguments: str, **options: Any) -> Program:
         server = launch(*arguments, **options)
@@ -485,7 +486,7 @@ def changed_program(directory: Path, program: str, *statements: str) -> str:
 
 
 def few_threads(count: int) -> str:
-    """Return statements for changed_program() that limit a program's threads; the system does not limit root."""
+    """Return statements for changed_program() that limit a program's threads; a system limit does not apply to root."""
     return (
         "import threading\n"
         "start = threading.Thread.start\n"
@@ -498,7 +499,7 @@ def few_threads(count: int) -> str:
 
 
 def python(script: str, *arguments: str) -> list[str]:
-    """Return the command that runs a script of the project, or at another path, so that a warning is an error."""
+    """Return the command that runs a script, of the project or at an absolute path, with warnings as errors."""
     return [sys.executable, "-W", "error", str(ROOT / script), *arguments]
 
 

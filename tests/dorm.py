@@ -78,7 +78,7 @@ class Dormitory:
 
     def settle_main(self) -> None:
         """Wait until the main server has started its threads and has no clients; its search may use one UDP socket."""
-        wait_until(lambda: self.main.threads_and_sockets()[1] <= 2, "at most the search asks a back end")
+        wait_until(lambda: self.main.threads_and_sockets()[1] <= 2, "no sockets but the listener and one of the search")
         self.main.wait_for_start(threads=5)  # with those that search for back ends and check passwords
 
     def start_back_end(self, letter: str) -> None:
@@ -107,7 +107,7 @@ class Dormitory:
         self.wait_until_found(letters)
 
     def wait_until_found(self, letters: str, times: int = 1, seconds: float = 10.0) -> None:
-        """Wait until the main server has reported back ends a number of times."""
+        """Wait until the main server has reported each of these back ends as found, a number of times."""
         for letter in letters:
             pattern = f"Server {letter} has sent its room status: .*"
             wait_until(partial(self._has_lines, pattern, times), pattern, seconds)
@@ -157,14 +157,14 @@ def ask(peer: Peer, request: str) -> str:
 
 @pytest.fixture
 def dormitory(launch: Start, tmp_path: Path) -> Iterator[Dormitory]:
-    """Provide a dormitory without servers; stop those that the test has started together."""
+    """Provide a dormitory without servers; after the test, stop all its servers at the same time."""
     with caring_for(launch, tmp_path) as dormitory:
         yield dormitory
 
 
 @pytest.fixture(scope="module")
 def common_dormitory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dormitory]:
-    """Give a dormitory with running servers, for all tests that cancel what they reserve."""
+    """Provide a dormitory with running servers, for all tests that cancel what they reserve."""
     with looking_after() as launch, caring_for(launch, tmp_path_factory.mktemp("dormitory")) as dormitory:
         dormitory.start()
         yield dormitory
@@ -172,7 +172,7 @@ def common_dormitory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dormi
 
 @contextmanager
 def caring_for(launch: Start, directory: Path) -> Iterator[Dormitory]:
-    """Provide a dormitory in a directory; fail unless in the end its servers come to rest and stop in time."""
+    """Provide a dormitory in a directory; at the end, fail unless its servers come to rest and stop in time."""
     programs: list[Program] = []
 
     def launch_program(*arguments: str, **options: Any) -> Program:

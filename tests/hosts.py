@@ -26,7 +26,7 @@ def ip(*arguments: str) -> None:
     """Run the `ip` command.
 
     Raises:
-        OSError: the command is missing, or this user may not do that; the text says why.
+        OSError: the command is missing, or this user may not run it; the text says why.
     """
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
     if done.returncode:
@@ -37,8 +37,8 @@ class Network:
     """Hosts, and the switch between them.
 
     Attributes:
-        loss: the probability with which the switch loses a frame. It never loses three in a row between the same two
-            hosts, because TCP, which waits longer each time, would then take minutes, and it never loses ARP frames.
+        loss: the probability that the switch loses a frame. The switch loses IPv4 frames only, and never three in a row
+            between the same two hosts, because TCP's exponential backoff would then take minutes.
         lost: how many frames it has lost.
     """
 
@@ -53,12 +53,12 @@ class Network:
         self._switch = threading.Thread(target=self._forward_for_ever)
 
     def add_host(self, address: str = "") -> tuple[str, ...]:
-        """Make a host; return the prefix of a command that makes it run there.
+        """Create a host; return the prefix that makes a command run there.
 
         A host without an address has a loopback interface only.
 
         Raises:
-            OSError: this user may not make hosts.
+            OSError: this user may not create hosts.
         """
         name = f"dorm{os.getpid()}-{next(NUMBERS)}"
         ip("netns", "add", name)

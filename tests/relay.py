@@ -1,4 +1,4 @@
-"""A relay between the main server and one back end that loses, duplicates and delays datagrams.
+"""A relay that loses, duplicates and delays datagrams between the main server and one back end.
 
 The main server sends to the relay's port as if the back end were there. For each socket of the main server, the relay
 opens a socket that exchanges datagrams with the back end.
@@ -27,7 +27,7 @@ class Relay:
     Attributes:
         port: the port to which the main server sends.
         lossy: whether datagrams are lost, duplicated and delayed.
-        lets_through: how many datagrams are forwarded before all others are lost.
+        lets_through: how many more datagrams are forwarded; all later ones are lost.
         to_main: every datagram that came from the back end.
         to_back_end: every datagram that came from the main server.
     """

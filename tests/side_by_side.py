@@ -36,7 +36,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     for _ in pipes:
         _, status = os.wait()
         if status:
-            raise session.Failed("a process that ran tests has ended before its tests")
+            raise session.Failed("a process that runs tests has ended before all its tests were run")
     return True
 
 
@@ -81,7 +81,7 @@ class Reporter:
 
 
 def taken_groups(groups: list[Group], tokens: int) -> Iterator[Group]:
-    """Give groups that no other process has taken."""
+    """Yield groups that no other process has taken."""
     while token := os.read(tokens, 1):
         yield groups[token[0]]
 
@@ -96,7 +96,7 @@ def run_groups(session: pytest.Session, reporter: Reporter, groups: Iterator[Gro
     capture.start_global_capturing()
     for group in groups:
         other = next(item for item in session.items if item not in group)
-        for item, next_item in zip(group, [*group[1:], other], strict=True):  # the fixtures of the session stay
+        for item, next_item in zip(group, [*group[1:], other], strict=True):  # so that the session's fixtures survive
             session.config.hook.pytest_runtest_protocol(item=item, nextitem=next_item)
     session.config.hook.pytest_sessionfinish(session=session, exitstatus=0)
 

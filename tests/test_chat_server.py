@@ -48,7 +48,7 @@ CLIENT = r"Client \(\d+\): "
 
 @pytest.fixture(scope="module")
 def common_server() -> Iterator[Program]:
-    """Give the chat server that all tests share which leave no user behind."""
+    """Provide one chat server for all tests that leave no user behind."""
     with looking_after() as launch:
         server = launch("chat_server.py", "0")
         server.wait_for_start()
@@ -57,14 +57,14 @@ def common_server() -> Iterator[Program]:
 
 @pytest.fixture
 def server(common_server: Program) -> Iterator[Program]:
-    """Give the shared chat server; a test must leave no connection behind."""
+    """Provide the shared chat server; a test must leave no connection behind."""
     yield common_server
     common_server.expect_rest()
 
 
 @pytest.fixture
 def fresh_server(start: Start) -> Program:
-    """Give a chat server that no other test uses."""
+    """Provide a chat server that no other test uses."""
     return start("chat_server.py", "0")
 
 
@@ -216,7 +216,7 @@ def test_requests_after_quit_are_not_carried_out(server: Program) -> None:
     expect_no_message(bob)
 
 
-def test_other_threads_find_a_user_once_the_answer_to_join_is_on_its_way_and_never_later() -> None:
+def test_other_threads_find_a_user_only_after_the_reply_to_join_has_been_sent() -> None:
     users = Users(max_users=2)
     found: list[object] = []
     seekers = [
@@ -247,7 +247,7 @@ needs_telnet = pytest.mark.skipif(not shutil.which("telnet"), reason="telnet is 
 
 
 @needs_nc
-def test_nc_gets_every_reply_also_to_a_last_line_without_a_newline(server: Program) -> None:
+def test_nc_gets_every_reply_even_to_a_last_line_without_a_newline(server: Program) -> None:
     nc = run_command(["nc", "-N", "127.0.0.1", str(server.port)], "JOIN a\nLIST")
     assert nc.stdout.splitlines() == ["JOIN a accepted", "Registered users (1):", "a"]
 
@@ -257,7 +257,7 @@ CTRL_C, CTRL_D, CTRL_Z, CTRL_BACKSLASH, CTRL_RIGHT_BRACKET = "\x03", "\x04", "\x
 
 @pytest.fixture
 def telnet(server: Program, open_terminal: OpenTerminal) -> Terminal:
-    """Give a telnet client that has connected."""
+    """Provide a telnet client that has connected."""
     terminal = open_terminal("telnet", "127.0.0.1", str(server.port), controls=True)
     terminal.expect_text("Escape character is")
     escape = CTRL_RIGHT_BRACKET.encode()
@@ -281,7 +281,7 @@ def test_telnets_ctrl_c_ctrl_z_and_ctrl_backslash_damage_no_request(server: Prog
 
 
 @needs_telnet
-def test_ctrl_d_at_the_start_of_a_line_in_telnet_leaves(server: Program, telnet: Terminal) -> None:
+def test_ctrl_d_at_the_start_of_a_line_in_telnet_leaves_the_chat(server: Program, telnet: Terminal) -> None:
     bob = join(server, "bob")
     telnet.type("JOIN alice\n")
     telnet.expect_text("\nJOIN alice accepted\n")
@@ -378,7 +378,7 @@ def test_random_bytes_do_not_harm_other_clients(server: Program) -> None:
     alice.expect("Registered users (1):", "alice")
 
 
-def test_telnet_commands_are_removed_also_between_reads(server: Program) -> None:
+def test_telnet_commands_that_are_split_between_reads_are_removed(server: Program) -> None:
     peer = server.connect()
     for part in (b"\xff", b"\xfb\x01JO", b"\xff\xfa\x18", b"\x00xterm\n\xff", b"\xf0IN al", b"ice\xff\xec\r\n"):
         peer.send_bytes(part)
@@ -419,7 +419,7 @@ def test_a_name_is_free_as_soon_as_its_owner_has_closed_the_connection(server: P
         peer.expect("JOIN alice accepted")
         peer.close()
         longest = max(longest, time.monotonic() - began)
-    assert longest < LEAVING_SECONDS / 2  # JOIN waits for the end of the former owner, and not in vain
+    assert longest < LEAVING_SECONDS / 2  # JOIN waits until the former owner is removed, not until its time limit
 
 
 def test_a_place_is_free_as_soon_as_a_user_has_closed_the_connection(start: Start) -> None:
@@ -469,7 +469,7 @@ def test_a_newcomer_is_answered_while_three_users_flood_the_server_with_requests
         newcomer.send("QUIT")
         fresh_server.wait_for_line(CLIENT + "QUIT", 30)
     before = itertools.takewhile(lambda line: not line.endswith("QUIT"), fresh_server.lines)
-    assert sum(line.endswith("LIST") for line in before) < 30_000  # without pauses between turns: about 55,000
+    assert sum(line.endswith("LIST") for line in before) < 30_000  # about 55,000 if threads did not pause between turns
 
 
 # Clients that do not read
@@ -479,7 +479,7 @@ def test_a_client_that_stops_reading_is_dropped_and_delays_others_once(start: St
     change = f"from net import output; output.PERIOD_SECONDS = {PERIOD_SECONDS}"
     server = start(changed_program(tmp_path, "chat_server.py", change), "0")
     join(server, "sleeper", receive_buffer=4096)
-    greedy = server.connect(receive_buffer=4096)  # it asks, and does not read the answers
+    greedy = server.connect(receive_buffer=4096)  # it sends LIST, and does not read the replies
     flooder, bob = join(server, "flooder"), join(server, "bob")
     dropped = CLIENT + "dropped: it took less than 65536 bytes a second"
     with flooding(LONG_BROADCAST * 100, flooder), flooding(b"LIST\n" * 1000, greedy), reading(bob) as arrivals:
@@ -535,7 +535,7 @@ def test_a_client_without_a_complete_request_in_time_is_told_so_and_disconnected
             busy.send("LIST")  # a complete request restarts the deadline
             busy.expect(UNREGISTERED)
             if time.monotonic() < began + 0.8:
-                dripping.send_bytes(b"J")  # bytes without an end do not
+                dripping.send_bytes(b"J")  # bytes without a newline do not
             time.sleep(0.2)
     assert all(0.9 < seconds < 1 + SLACK_SECONDS for seconds in told)
     server.wait_for_line(CLIENT + "disconnected: No JOIN within 1 seconds")
@@ -590,11 +590,11 @@ def test_no_status_line_is_lost_in_a_flood(start: Start) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_sends_queued_output_and_frees_the_port(start: Start, number: int) -> None:
+def test_after_a_signal_queued_output_is_sent_and_the_port_is_free(start: Start, number: int) -> None:
     server = start("chat_server.py", "0")
     alice, slow = join(server, "alice"), join(server, "slow", receive_buffer=4096)
     idle = server.connect()
-    alice.send_bytes(LONG_BROADCAST * 600)  # more than the kernel takes, less than a backlog
+    alice.send_bytes(LONG_BROADCAST * 600)  # more than the kernel accepts, less than a full backlog
     wait_until(lambda: server.count_lines(CLIENT + "BCST.*") == 600, "all are handled")
     port = server.port
     with meanwhile(lambda: server.stop(number)):

@@ -47,7 +47,7 @@ INVALID_NAME = "Invalid name: a room's name is 1 to 32 letters, digits, - or _"
 
 @pytest.fixture
 def start_rooms(start: Start) -> Iterator[Start]:
-    """Give a function that starts a server with options; delete its rooms after the test."""
+    """Provide a function that starts a server with options; delete the server's rooms after the test."""
     servers: list[Program] = []
 
     def start_server(*options: str, program: str = "chatroom_server.py", **how: Any) -> Program:
@@ -62,7 +62,7 @@ def start_rooms(start: Start) -> Iterator[Start]:
 
 @pytest.fixture(scope="module")
 def common_server() -> Iterator[Program]:
-    """Give the server that all tests share which leave nothing but rooms behind."""
+    """Provide one server for all tests that leave nothing but rooms behind."""
     with looking_after() as launch:
         server = launch("chatroom_server.py", "0")
         server.wait_for_start()
@@ -71,7 +71,7 @@ def common_server() -> Iterator[Program]:
 
 @pytest.fixture
 def server(common_server: Program) -> Iterator[Program]:
-    """Give the shared server, without rooms."""
+    """Provide the shared server, without rooms."""
     yield common_server
     end_rooms(common_server)
     common_server.expect_rest()
@@ -79,7 +79,7 @@ def server(common_server: Program) -> Iterator[Program]:
 
 @pytest.fixture
 def fresh_server(start_rooms: Start) -> Program:
-    """Give a server that no other test uses."""
+    """Provide a server that no other test uses."""
     return start_rooms()
 
 
@@ -109,7 +109,7 @@ def create(lobby: Peer, name: str) -> None:
 
 
 def join(lobby: Peer, name: str, members: int | None = None) -> int:
-    """Ask for a room, which must have this many members if a number is given; return its port."""
+    """Ask for a room, which must have this many members, if the test expects a number; return the room's port."""
     lobby.send(JOIN + name)
     return int(lobby.expect_match(SUCCESS + rf"(\d+) {r'[0-9]+' if members is None else members}")[1])
 
@@ -135,7 +135,7 @@ def race(clients: list[Peer], request: str) -> Counter[str]:
 
 
 def expect_free(port: int) -> None:
-    """Fail if a server listens on the port. Another test's client may have got it meanwhile, so it is not bound."""
+    """Fail if a server listens on a port. Binding the port would fail if another test's client uses it meanwhile."""
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port)).close()
 
@@ -197,7 +197,7 @@ def test_blanks_around_a_name_do_not_matter(server: Program) -> None:
 
 def test_an_unknown_action_is_invalid_and_the_next_request_is_served(server: Program) -> None:
     lobby = server.connect()
-    for byte in {*range(256)} - {*b"\1\2\3\4\n\xff\b\x7f0123456789"}:  # \b and \x7f erase what is before them
+    for byte in {*range(256)} - {*b"\1\2\3\4\n\xff\b\x7f0123456789"}:  # \b and \x7f erase the character before them
         lobby.send_bytes(bytes([byte]) + b"tea\n")
         lobby.expect(INVALID + f"Unknown action {byte}: 1 to 4 are expected")
     for digit in "056789":
@@ -223,7 +223,7 @@ def test_a_name_may_begin_with_a_digit(server: Program) -> None:
     lobby.expect(SUCCESS, "0", SUCCESS + "1,2")
 
 
-def test_a_line_too_long_is_answered_and_ends_the_connection(server: Program) -> None:
+def test_a_line_that_is_too_long_is_answered_and_ends_the_connection(server: Program) -> None:
     lobby, visitor = server.connect(), server.connect()
     lobby.send(LIST, CREATE + "x" * 4096, LIST)
     lobby.expect(SUCCESS, INVALID + LINE_TOO_LONG)
@@ -258,7 +258,7 @@ def test_a_signal_in_the_middle_of_deletions_stops_every_room_once(start: Start)
 
 
 @pytest.mark.skipif(not shutil.which("nc"), reason="nc is not installed")
-def test_nc_gets_every_reply_also_to_a_last_line_without_a_newline(server: Program) -> None:
+def test_nc_gets_every_reply_even_to_a_last_line_without_a_newline(server: Program) -> None:
     requests = "\1tea\n\3\n\4tea\n\1soup\n\3"
     done = run_command(["nc", "-N", "127.0.0.1", str(server.port)], requests)
     assert done.stdout == "\0\n\0tea\n\0\n\0\n\0soup\n"
@@ -335,7 +335,7 @@ def test_60_of_80_rooms_are_created_if_60_are_allowed(start_rooms: Start) -> Non
 
 
 @pytest.mark.skipif(not shutil.which("prlimit"), reason="prlimit is not installed")
-def test_a_room_without_a_free_descriptor_is_refused_without_a_leak_and_the_lobby_goes_on(start_rooms: Start) -> None:
+def test_create_without_a_free_descriptor_is_refused_without_a_leak_and_the_lobby_goes_on(start_rooms: Start) -> None:
     server = start_rooms(prefix=("prlimit", "--nofile=20"))
     lobby = server.connect()
     created = 0
@@ -354,7 +354,7 @@ def test_a_room_without_a_free_descriptor_is_refused_without_a_leak_and_the_lobb
     lobby.expect(SUCCESS, SUCCESS, SUCCESS)
 
 
-def test_a_room_without_a_free_thread_is_refused_without_a_leak(start_rooms: Start, tmp_path: Path) -> None:
+def test_create_without_a_free_thread_is_refused_without_a_leak(start_rooms: Start, tmp_path: Path) -> None:
     server = start_rooms(program=changed_program(tmp_path, "chatroom_server.py", few_threads(4)))
     lobby = server.connect()
     lobby.send(*[CREATE + "tea", LIST] * 2)
@@ -389,7 +389,7 @@ def test_one_of_ten_clients_that_delete_a_room_at_once_succeeds(server: Program)
     assert member.read_all() == WARNING + "\n"
 
 
-def test_members_that_connect_in_the_moment_before_a_deletion_are_warned(server: Program) -> None:
+def test_members_that_connect_just_before_a_deletion_are_warned(server: Program) -> None:
     for _ in range(10):
         lobby, port = new_room(server)
         server.process.send_signal(signal.SIGSTOP)
@@ -402,14 +402,14 @@ def test_members_that_connect_in_the_moment_before_a_deletion_are_warned(server:
         assert [member.read_all() for member in members] == [WARNING + "\n"] * 3
 
 
-def test_the_warning_is_the_last_line_that_members_get_though_they_flood_the_room(fresh_server: Program) -> None:
+def test_the_warning_is_the_last_line_that_members_get_even_if_they_flood_the_room(fresh_server: Program) -> None:
     lobby, port = new_room(fresh_server)
     members = [enter(fresh_server, port) for _ in range(4)]
     ends: dict[Peer, str] = {}
 
     def read(member: Peer, pause_seconds: float) -> None:
         end = b""
-        with suppress(ConnectionError):  # once all is read
+        with suppress(ConnectionError):  # after everything has been read
             while data := member.sock.recv(1 << 16):
                 end = (end + data)[-1000:]
                 time.sleep(pause_seconds)
@@ -436,7 +436,7 @@ def test_a_member_that_does_not_read_delays_a_deletion_briefly_and_no_other_requ
     quiet = enter(fresh_server, join(other, "soup"))
     enter(fresh_server, port, receive_buffer=4096)
     with flooding(FLOOD * 200, enter(fresh_server, port), enter(fresh_server, port)):
-        wait_until(lambda: sent_is_stuck(fresh_server), "a member's backlog is full", 10)
+        wait_until(lambda: relaying_has_stalled(fresh_server), "a member's backlog is full", 10)
         lobby.send(CREATE + "salad", DELETE + "tea")
         lobby.expect(SUCCESS)  # this reply does not wait for the deletion
         fresh_server.wait_for_line(CLIENT + "DELETE tea")
@@ -470,8 +470,8 @@ def test_a_lobby_client_without_any_request_in_time_is_told_so_and_disconnected(
     server.wait_for_line(CLIENT + "No request within 1 seconds")
 
 
-def sent_is_stuck(server: Program) -> bool:
-    """Return whether the server has relayed lines, but none for a moment."""
+def relaying_has_stalled(server: Program) -> bool:
+    """Return whether the server has relayed lines, but none in the last 0.2 seconds."""
     before = server.count_lines(RELAYED)
     time.sleep(0.2)
     return 0 < before == server.count_lines(RELAYED)
@@ -495,7 +495,7 @@ def test_a_client_that_connects_while_a_room_is_deleted_is_warned_or_refused(ser
             lobby.send(DELETE + "tea")
             lobby.expect(SUCCESS)
         for member in members:
-            with suppress(ConnectionError):  # Linux resets a client of the queue only when it sends
+            with suppress(ConnectionError):  # Linux resets a client that was never accepted only when the client sends
                 member.send("Am I in?")
             end = member.read_all()
             assert end in ("", WARNING + "\n", "Too many connections from your address\n")
@@ -562,7 +562,7 @@ def test_a_member_that_has_left_is_not_counted_and_half_a_line_before_a_reset_is
     alice.expect("anybody here?")
 
 
-def test_a_line_too_long_ends_the_membership_of_its_sender_alone(server: Program) -> None:
+def test_a_line_that_is_too_long_ends_only_its_senders_connection(server: Program) -> None:
     _, port = new_room(server)
     alice, bob = enter(server, port), enter(server, port)
     join(server.connect(), "tea", 2)
@@ -609,7 +609,7 @@ def test_a_client_that_is_refused_for_lack_of_a_place_gets_no_line_and_is_not_co
             join(lobby, "tea", 2)
 
 
-def test_a_client_that_does_not_read_its_replies_fills_no_memory(fresh_server: Program) -> None:
+def test_a_client_that_does_not_read_its_replies_costs_little_memory(fresh_server: Program) -> None:
     lobby = fresh_server.connect()
     for number in range(40):
         create(lobby, f"{number:032}")
@@ -661,7 +661,7 @@ def test_queued_output_is_sent_to_members_when_a_signal_stops_the_server(start_r
     _, port = new_room(server)
     alice, bob = enter(server, port), enter(server, port, receive_buffer=1 << 16)
     with flooding(FLOOD * 200, alice):
-        wait_until(lambda: sent_is_stuck(server), "bob's backlog is full", 10)
+        wait_until(lambda: relaying_has_stalled(server), "bob's backlog is full", 10)
         server.process.terminate()
         received = len(bob.read_all())
     assert server.stop() == 0
@@ -689,7 +689,7 @@ def test_rooms_use_the_ports_of_the_room_ports_option_and_no_others(start_rooms:
 
 @contextmanager
 def free_ports(count: int) -> Iterator[list[int]]:
-    """Give successive ports that are free."""
+    """Yield consecutive ports that are free."""
     for first in range(20_000, 30_000, count):
         listeners = [socket.socket() for _ in range(count)]
         try:
@@ -756,7 +756,7 @@ def test_status_lines_show_every_request_and_name_the_client_by_its_descriptor(f
     ]
 
 
-def test_a_member_that_leaves_by_a_reset_or_a_line_too_long_is_logged_as_having_left(fresh_server: Program) -> None:
+def test_a_member_that_resets_or_sends_too_long_a_line_is_logged_as_having_left(fresh_server: Program) -> None:
     lobby, port = new_room(fresh_server)
     alice, bob = enter(fresh_server, port), enter(fresh_server, port)
     join(lobby, "tea", 2)

@@ -65,8 +65,8 @@ class Client:
         self.connection.close()
 
 
-class House:
-    """The clients of one server, which stop() stops."""
+class LocalServer:
+    """A server's clients, in this process; stop() makes their conversations end."""
 
     def __init__(self) -> None:
         self._stop_fd, self._stop_writer = os.pipe()
@@ -90,23 +90,23 @@ class House:
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
-    """Give a server without clients."""
-    house = House()
-    yield house
-    house.close()
+def server() -> Iterator[LocalServer]:
+    """Provide a server without clients."""
+    server = LocalServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture
-def alice(house: House) -> Client:
-    """Give a client."""
-    return house.client()
+def alice(server: LocalServer) -> Client:
+    """Provide a client."""
+    return server.client()
 
 
 @pytest.fixture
-def bob(house: House) -> Client:
-    """Give another client of the same server."""
-    return house.client()
+def bob(server: LocalServer) -> Client:
+    """Provide another client of the same server."""
+    return server.client()
 
 
 # Lines
@@ -129,11 +129,11 @@ def test_ctrl_d_at_the_start_of_a_line_ends_the_lines_though_more_has_arrived(al
     assert list(alice.conversation.lines()) == ["one"]
 
 
-def test_lines_end_when_the_server_stops_and_half_a_line_is_not_given(house: House, alice: Client) -> None:
+def test_lines_end_when_the_server_stops_and_half_a_line_is_not_given(server: LocalServer, alice: Client) -> None:
     alice.send(b"one\nhalf")
     lines = alice.conversation.lines()
     assert next(lines) == "one"
-    house.stop()
+    server.stop()
     assert list(lines) == []
 
 
@@ -200,8 +200,8 @@ def test_output_is_gathered_until_all_lines_that_have_arrived_are_handled(alice:
     bob.expect(b"to bob 1\nto bob 2\nto bob 3\n")
 
 
-def test_each_recipient_gets_its_messages_in_the_order_in_which_they_were_sent(house: House) -> None:
-    alice, bob, carol = (house.client() for _ in range(3))
+def test_each_recipient_gets_its_messages_in_the_order_in_which_they_were_sent(server: LocalServer) -> None:
+    alice, bob, carol = (server.client() for _ in range(3))
     everybody = (alice.connection, bob.connection, carol.connection)
     talk = alice.conversation
     talk.broadcast(everybody, "1")
@@ -227,9 +227,9 @@ def test_gathered_output_is_sent_before_it_fills_much_memory(alice: Client, bob:
     bob.expect((line.encode() + b"\n") * (GATHERED_CHARACTERS // 1000))
 
 
-def test_a_broadcast_to_200_recipients_is_kept_in_memory_once(house: House) -> None:
-    alice = house.client()
-    recipients = tuple(house.client().connection for _ in range(200))
+def test_a_broadcast_to_200_recipients_is_kept_in_memory_once(server: LocalServer) -> None:
+    alice = server.client()
+    recipients = tuple(server.client().connection for _ in range(200))
     alice.conversation.send(recipients, "x" * 50_000)
     tracemalloc.start()
     try:
@@ -273,10 +273,10 @@ def test_other_threads_run_between_turns(alice: Client) -> None:
 
 
 def test_a_recipient_that_reads_does_not_wait_for_one_that_does_not(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output, "PERIOD_SECONDS", WAIT_SECONDS)
-    alice, stuck, reading = (house.client() for _ in range(3))
+    alice, stuck, reading = (server.client() for _ in range(3))
     while stuck.connection.send(b"x" * 10_000, blocking=False):
         pass
     alice.conversation.send((stuck.connection, reading.connection), "x" * 60_000)
@@ -288,10 +288,10 @@ def test_a_recipient_that_reads_does_not_wait_for_one_that_does_not(
 
 
 def test_three_recipients_that_do_not_read_are_dropped_after_one_period_together(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output, "PERIOD_SECONDS", PERIOD_SECONDS)
-    alice, *stuck = (house.client() for _ in range(4))
+    alice, *stuck = (server.client() for _ in range(4))
     for client in stuck:
         while client.connection.send(b"x" * 10_000, blocking=False):
             pass
@@ -331,7 +331,7 @@ def test_a_limit_that_no_line_restarts_ends_the_lines_though_they_arrive_in_time
             time.sleep(0.01)
 
 
-def test_a_limit_ends_also_a_client_whose_input_never_pauses(alice: Client) -> None:
+def test_a_limit_also_ends_a_client_whose_input_never_pauses(alice: Client) -> None:
     alice.send(b"x" * 10_000)
     alice.connection.allow(QUIET_SECONDS, "Time is up")
     with pytest.raises(TimeLimitPassed, match="Time is up"):

@@ -99,7 +99,7 @@ def test_before_login_every_request_is_denied_and_a_guest_cannot_reserve(common_
     assert ask(alice, f"CANCEL {reservation}") == "CANCELLED S1"
 
 
-def test_a_failed_login_ends_the_login_before_it_and_the_fifth_closes_the_connection(
+def test_a_failed_login_ends_the_earlier_login_and_the_fifth_failure_closes_the_connection(
     common_dormitory: Dormitory,
 ) -> None:
     peer = common_dormitory.log_in("alice")
@@ -192,7 +192,7 @@ def test_ten_thousand_codes_and_a_thousand_reservations_of_one_member_are_all_li
     assert all(len(line) < 1000 for line in dormitory.main.lines)
 
 
-def test_of_twelve_clients_that_reserve_the_last_two_rooms_two_get_one(common_dormitory: Dormitory) -> None:
+def test_two_of_twelve_clients_that_reserve_the_last_two_rooms_get_one_each(common_dormitory: Dormitory) -> None:
     clients = [common_dormitory.log_in("alice") for _ in range(12)]
     for client in clients:
         client.send("RESERVE D1")
@@ -233,7 +233,7 @@ def test_a_back_end_that_is_down_is_reported_once_answered_at_once_and_found_aga
     dormitory.back_ends["S"].kill()
     began = time.monotonic()
     alice.send("AVAILABILITY D1", *["RESERVE S1"] * 500, "RESERVE D1")
-    alice.expect("AVAILABLE 1")  # what was answered before is not held back
+    alice.expect("AVAILABLE 1")  # a reply that is ready is not held back
     assert time.monotonic() - began < 1.0
     delays = []
     while time.monotonic() < began + 1.0:
@@ -241,7 +241,7 @@ def test_a_back_end_that_is_down_is_reported_once_answered_at_once_and_found_aga
         assert ask(bob, "AVAILABILITY D1") == "AVAILABLE 1"
         delays.append(time.monotonic() - asked)
     assert median(delays) < 0.1
-    alice.expect(*[down] * 500, "RESERVED D2 0")  # all that came together, after one wait
+    alice.expect(*[down] * 500, "RESERVED D2 0")  # all 500 requests share one wait
     assert 2.5 < time.monotonic() - began < 4.0
     asked = time.monotonic()
     assert ask(bob, "AVAILABILITY S1") == down
@@ -265,10 +265,10 @@ def test_when_all_back_ends_fall_silent_list_waits_for_the_first_of_them_and_bri
         back_end.kill()
     began = time.monotonic()
     assert ask(guest, "LIST") == "ROOMS S=? D=? U=?"
-    assert time.monotonic() - began < 7.0  # three times the patience of a single request would be nine
+    assert time.monotonic() - began < 7.0  # three full waits would take nine seconds
 
 
-def test_a_client_is_told_at_once_that_a_back_end_was_never_started_and_uses_it_when_it_is(
+def test_a_client_is_told_at_once_that_a_back_end_was_never_started_and_can_use_it_once_it_is(
     dormitory: Dormitory,
 ) -> None:
     dormitory.start_main()
@@ -283,7 +283,7 @@ def test_a_client_is_told_at_once_that_a_back_end_was_never_started_and_uses_it_
     assert ask(guest, "LIST") == "ROOMS S=? D=? U1=3"
 
 
-def test_limits_on_login_and_idle_time_are_told_before_the_close(dormitory: Dormitory) -> None:
+def test_a_client_is_told_which_limit_on_login_or_idle_time_ends_its_connection(dormitory: Dormitory) -> None:
     dormitory.start_main("--login-seconds", "1", "--idle-seconds", "1")
     silent, chatty, idle, busy = (dormitory.main.connect() for _ in range(4))
     assert ask(idle, "LOGIN eve") == ask(busy, "LOGIN eve") == "GUEST eve"
@@ -292,7 +292,7 @@ def test_limits_on_login_and_idle_time_are_told_before_the_close(dormitory: Dorm
     refusals = ["DENIED Log in first"]
     while refusals[-1] == "DENIED Log in first":  # no request but LOGIN extends the limit
         refusals.append(ask(chatty, "LIST"))
-        assert ask(busy, "MINE") == "RESERVATIONS"  # whereas each request restarts the idle time
+        assert ask(busy, "MINE") == "RESERVATIONS"  # each request restarts the idle time
         time.sleep(0.1)
         assert len(refusals) < 15
     assert refusals[-1] == "No LOGIN within 1 seconds"
@@ -329,7 +329,7 @@ def test_on_a_full_disk_nothing_is_confirmed(common_dormitory: Dormitory) -> Non
     assert ask(alice, f"CANCEL {reservation}") == "CANCELLED U1"
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="here nobody chooses a processor")
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not pin processes to processors")
 def test_servers_that_wait_for_each_other_are_on_different_processors(common_dormitory: Dormitory) -> None:
     ours = os.sched_getaffinity(0)
     servers = common_dormitory.main, common_dormitory.back_ends["S"]
@@ -350,7 +350,7 @@ def test_each_connection_has_the_descriptors_it_needs(dormitory: Dormitory) -> N
     dormitory.main.connect().expect("Too many connections")
 
 
-def test_a_server_stops_at_once_also_while_a_client_waits_for_a_back_end(dormitory: Dormitory) -> None:
+def test_a_server_stops_at_once_even_while_a_client_waits_for_a_back_end(dormitory: Dormitory) -> None:
     dormitory.start("SD")
     dormitory.back_ends["S"].kill()
     alice = dormitory.log_in("alice")

@@ -57,7 +57,7 @@ class MainServer:
 
 @pytest.fixture
 def main_server(dormitory: Dormitory) -> Iterator[MainServer]:
-    """Start Server S; give a socket that sends requests to it."""
+    """Start Server S; provide a socket that sends requests to it."""
     dormitory.start_back_end("S")
     main_server = MainServer(dormitory.port("S"), dormitory.key)
     with main_server.sock:
@@ -103,7 +103,7 @@ def test_junk_forged_and_malformed_datagrams_are_not_answered_and_change_nothing
         "that has a valid tag but is malformed",
     ):
         back_end.wait_for_line(f"Server S dropped a datagram from {sender} {problem}")
-        assert back_end.count_lines(f"Server S dropped .* {problem}.*") == 1  # not a line for each
+        assert back_end.count_lines(f"Server S dropped .* {problem}.*") == 1  # one line, not one for each datagram
 
 
 @pytest.mark.parametrize(("minutes", "direction"), [(-11, "behind"), (11, "ahead of")])
@@ -121,7 +121,7 @@ def test_a_datagram_that_is_eleven_minutes_off_is_refused_and_a_status_line_says
     assert main_server.ask(Action.RESERVE, "S1 alice", time_ms=nearly) == "RESERVED S1 8"
 
 
-def test_a_repeated_change_gets_its_first_answer_and_changes_nothing_also_after_kill_9(
+def test_a_repeated_change_gets_its_first_answer_and_changes_nothing_even_after_kill_9(
     dormitory: Dormitory, main_server: MainServer
 ) -> None:
     dormitory.write("single.txt", "S1, 1\nS12, 6\n")
@@ -241,7 +241,7 @@ def test_a_back_end_with_another_key_or_at_a_wrong_port_reports_the_datagrams_th
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(dormitory.directory / "single.txt", other)
-    dormitory.launch_back_end("S", "--data-dir", str(other))  # it makes a key of its own
+    dormitory.launch_back_end("S", "--data-dir", str(other))  # it creates a key of its own
     dormitory.back_ends["S"].wait_for_start()
     dormitory.start_back_end("D")
     dormitory.ports["U"] = dormitory.port("D")
@@ -253,7 +253,7 @@ def test_a_back_end_with_another_key_or_at_a_wrong_port_reports_the_datagrams_th
         r"Server D dropped a datagram from 127\.0\.0\.1:\d+ that is meant for another server, Server U"
     )
     dormitory.main.wait_for_line("Server U at .* is not answering")
-    dormitory.back_ends["D"].kill()  # what follows is more than one round of the search later
+    dormitory.back_ends["D"].kill()  # the next reply takes 3 seconds, more than a round of the search
     guest = dormitory.log_in("eve")
     assert ask(guest, "AVAILABILITY D1") == "TRY_LATER Server D is not answering"
     dormitory.main.wait_for_line("Server D at .* is not answering")

@@ -1,4 +1,4 @@
-"""Reservations over a network that loses, duplicates and delays, while a back end and the main server are killed."""
+"""Reservations over a network that loses, duplicates and delays datagrams, while servers are killed."""
 
 import random
 import socket
@@ -13,7 +13,7 @@ from relay import relay_to
 
 CLIENTS = 8
 KILLS = "SMSM"
-CONFIRMED_PER_KILL = 3  # by each client, on average
+CONFIRMED_PER_KILL = 3  # reservations of each client before the next kill, on average
 TRY_LATER_SECONDS = 0.1
 
 
@@ -113,7 +113,7 @@ def kill_and_restart(dormitory: Dormitory, letter: str) -> None:
 
 
 def wait_for_reservations(bookers: list[Booker]) -> None:
-    """Wait until clients have had CONFIRMED_PER_KILL more reservations each on average; then for a random moment."""
+    """Wait for CONFIRMED_PER_KILL more reservations of each client, on average; then for a random moment."""
 
     def confirmed() -> int:
         return sum(len(booker.confirmed) for booker in bookers)

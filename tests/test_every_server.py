@@ -108,7 +108,7 @@ def test_an_ipv6_address_stands_in_brackets(start: Start) -> None:
         socket.create_connection(("::1", server.port)).close()
         server.wait_for_line(CLIENT + r"accepted from \[::1\]:\d+")
         return
-    pytest.skip("there is no IPv6 here")
+    pytest.skip("IPv6 is not available")
 
 
 @servers
@@ -289,7 +289,7 @@ def test_a_bug_ends_only_the_connection_in_which_it_happens(run: Start, tmp_path
     assert "ZeroDivisionError" in server.errors
 
 
-@pytest.mark.skipif(not hasattr(socket, "AF_NETLINK"), reason="only Linux tells about the other end of a connection")
+@pytest.mark.skipif(not hasattr(socket, "AF_NETLINK"), reason="only Linux shows the state of the peer's socket")
 @servers
 def test_a_silent_client_is_probed_after_a_minute(start: Start, program: str) -> None:
     peer = start(program, "0").connect()
@@ -300,7 +300,7 @@ def test_a_silent_client_is_probed_after_a_minute(start: Start, program: str) ->
 
 @pytest.fixture
 def accepted() -> Iterator[socket.socket]:
-    """Give a socket that a server has accepted."""
+    """Provide a socket that a server has accepted."""
     with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         listener.setblocking(True)
         sock, _ = listener.accept()
@@ -387,7 +387,7 @@ def test_a_server_whose_status_lines_are_not_read_serves_its_clients_and_reports
 
 @servers
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_closes_every_connection_in_order_and_frees_the_port(start: Start, program: str, number: int) -> None:
+def test_a_signal_closes_every_connection_and_frees_the_port(start: Start, program: str, number: int) -> None:
     server = start(program, "0")
     idle, half = server.connect(), server.connect()
     half.send_bytes(b"JOIN ha")

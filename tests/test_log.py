@@ -22,7 +22,7 @@ UseAsOutput = Callable[..., Log]
 
 @pytest.fixture
 def log_to(monkeypatch: pytest.MonkeyPatch) -> Iterator[UseAsOutput]:
-    """Give a function that returns a log whose standard output is a descriptor."""
+    """Provide a function that returns a log whose standard output is a given descriptor."""
     monkeypatch.setattr(log, "STALL_SECONDS", STALL_SECONDS)
     streams = []
 
@@ -39,7 +39,7 @@ def log_to(monkeypatch: pytest.MonkeyPatch) -> Iterator[UseAsOutput]:
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """Give both ends of a pipe."""
+    """Provide both ends of a pipe."""
     reader, writer = os.pipe()
     yield reader, writer
     os.close(reader)
@@ -118,7 +118,7 @@ def test_flush_waits_no_longer_than_its_limit_for_an_output_that_has_stalled(
     assert read(reader, 100_000)
 
 
-def test_threads_block_for_an_output_that_has_stalled_and_then_lines_are_dropped_and_counted(
+def test_threads_block_until_the_output_counts_as_stalled_and_then_lines_are_dropped_and_counted(
     log_to: UseAsOutput, pipe: tuple[int, int]
 ) -> None:
     reader, writer = pipe

@@ -80,7 +80,7 @@ def hosts(network: Network, tmp_path: Path) -> Iterator[Hosts]:
         hosts.close()
 
 
-def test_reservations_over_links_that_lose_a_fifth_are_each_made_once(network: Network, hosts: Hosts) -> None:
+def test_reservations_over_links_that_lose_a_fifth_of_frames_are_each_made_once(network: Network, hosts: Hosts) -> None:
     network.loss = LOSS
     for address, line in hosts.lines:
         hosts.paste(address, line)

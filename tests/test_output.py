@@ -32,7 +32,7 @@ def log_thread() -> None:
 
 @pytest.fixture
 def never() -> Iterator[int]:
-    """Give a descriptor that does not become readable: the server does not stop."""
+    """Provide a stop descriptor that never becomes readable."""
     reader, writer = os.pipe()
     yield reader
     os.close(reader)
@@ -41,7 +41,7 @@ def never() -> Iterator[int]:
 
 @pytest.fixture
 def served(never: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Connection, socket.socket]]:
-    """Give a connection, and the client's end of it."""
+    """Provide a connection, and the client's end of it."""
     monkeypatch.setattr(output, "PERIOD_SECONDS", PERIOD_SECONDS)
     monkeypatch.setattr(output, "LEAST_BYTES_PER_SECOND", LEAST_BYTES_PER_SECOND)
     monkeypatch.setattr(output, "RETRY_SECONDS", RETRY_SECONDS)
@@ -71,7 +71,7 @@ def lines(count: int) -> bytes:
 
 
 def fill(connected: Connection) -> int:
-    """Send numbered lines until the kernel's buffer and the backlog are full; return how many."""
+    """Send numbered lines until the kernel's buffer and the backlog are full; return how many were sent."""
     count = 0
     refused_since = time.monotonic()
     while time.monotonic() < refused_since + 4 * RETRY_SECONDS:
@@ -84,7 +84,7 @@ def fill(connected: Connection) -> int:
 
 
 def receive(client: socket.socket, size: int) -> bytes:
-    """Receive this many bytes, or all until the end."""
+    """Receive this many bytes, or fewer if the connection ends."""
     data = bytearray()
     while len(data) < size and (more := client.recv(size - len(data))):
         data += more
@@ -92,7 +92,7 @@ def receive(client: socket.socket, size: int) -> bytes:
 
 
 def receive_all(client: socket.socket) -> bytes:
-    """Receive all until the connection ends, also by a reset."""
+    """Receive until the connection ends or is reset."""
     data = bytearray()
     with suppress(ConnectionError):
         while more := client.recv(1 << 16):
@@ -243,7 +243,7 @@ def test_a_client_that_accepts_nothing_for_the_period_is_dropped(served: Ends) -
     assert len(receive_all(client)) < 5000 * LINE_BYTES
 
 
-def test_a_client_whose_backlog_has_drained_before_is_dropped_one_period_after_it_stops_reading(
+def test_a_client_whose_backlog_has_drained_once_is_dropped_one_period_after_it_stops_reading(
     served: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output, "PERIOD_SECONDS", 4 * PERIOD_SECONDS)
@@ -279,7 +279,7 @@ def test_a_client_that_is_merely_slow_gets_everything_though_its_buffers_are_lar
     sender = in_thread(send_lines, connected, 0, count)
     data = bytearray()
     began = time.monotonic()
-    while sender.is_alive():  # 450 KB a second, of which 256 KiB are needed
+    while sender.is_alive():  # 450 KB a second; 256 KiB a second are required
         data += receive(client, int(450_000 * (time.monotonic() - began)) - len(data))
         time.sleep(0.01)
     assert data + receive(client, count * LINE_BYTES - len(data)) == lines(count)
@@ -331,7 +331,7 @@ def test_close_waits_only_briefly_for_a_client_that_does_not_end_its_side(
     assert PERIOD_SECONDS <= time.monotonic() - began < PERIOD_SECONDS + WAIT_SECONDS / 2
 
 
-def test_a_farewell_is_the_last_that_arrives_though_the_backlog_is_full(
+def test_a_farewell_is_the_last_message_that_arrives_even_if_the_backlog_is_full(
     served: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output, "PERIOD_SECONDS", WAIT_SECONDS)
@@ -340,7 +340,7 @@ def test_a_farewell_is_the_last_that_arrives_though_the_backlog_is_full(
     sender = in_thread(connected.send, LINE % count)
     connected.finish(b"farewell\n")
     sender.join(WAIT_SECONDS / 2)
-    assert not sender.is_alive()  # its data would be discarded, so it need not wait
+    assert not sender.is_alive()  # finish() discards its data, so it need not wait
     connected.send(b"discarded\n")
     closer = in_thread(connected.close)
     assert receive_all(client) == lines(count) + b"farewell\n"

@@ -13,7 +13,7 @@ EOT = b"\x04"
 
 
 def feed_in_pieces(data: bytes, size: int) -> bytes:
-    """Return the lines that a buffer gives when it is fed the data in pieces of a size, and then the end of input."""
+    """Feed data to a buffer in pieces of this size, then end its input; return the lines that the buffer returned."""
     buffer = LineBuffer()
     lines = b""
     for i in range(0, len(data), size):

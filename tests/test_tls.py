@@ -80,7 +80,7 @@ class TlsPeer(Peer):
 
 
 class RecordClient:
-    """A TLS client whose test decides how its records are sent."""
+    """A TLS client that leaves it to the test to send its records."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         self.sock = sock
@@ -114,7 +114,7 @@ class RecordClient:
         return self._outgoing.read()
 
     def read_line(self) -> bytes:
-        """Return what comes, up to and with a newline; or up to close_notify, which ends the input."""
+        """Return data up to and including a newline, or up to close_notify, which ends the input."""
         line = b""
         while not line.endswith(b"\n"):
             try:
@@ -142,7 +142,7 @@ class RecordClient:
 
 @contextmanager
 def record_client(server: Program, certificates: Certificates) -> Iterator[RecordClient]:
-    """Connect, and shake hands."""
+    """Connect, carry out the handshake, and yield the client."""
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
         client = RecordClient(sock, certificates.client_context)
         client.shake_hands(sock.sendall)
@@ -151,7 +151,7 @@ def record_client(server: Program, certificates: Certificates) -> Iterator[Recor
 
 @pytest.fixture
 def start_tls(start: Start, certificates: Certificates) -> Start:
-    """Give a function that starts a server with a good certificate."""
+    """Provide a function that starts a server with a good certificate."""
 
     def start_server(*arguments: str, pair: Pair = certificates.good) -> Program:
         return start(*arguments, *pair.options)
@@ -161,13 +161,13 @@ def start_tls(start: Start, certificates: Certificates) -> Start:
 
 @pytest.fixture
 def server(start_tls: Start) -> Program:
-    """Give a chat server with a good certificate."""
+    """Provide a chat server with a good certificate."""
     return start_tls("chat_server.py", "0")
 
 
 @pytest.fixture
 def join(certificates: Certificates) -> Callable[..., TlsPeer]:
-    """Give a function that connects a client over TLS."""
+    """Provide a function that connects a client over TLS."""
 
     def connect_peer(server: Program, port: int = 0, receive_buffer: int = 0) -> TlsPeer:
         peer = TlsPeer(port or server.port, certificates.client_context, receive_buffer)
@@ -193,7 +193,7 @@ def register(server: Program, join: Join, name: str, receive_buffer: int = 0) ->
 
 @contextmanager
 def tls_pair(certificates: Certificates) -> Iterator[tuple[TlsStream, ssl.SSLSocket]]:
-    """Give a server's stream, and the client's end of it."""
+    """Yield a server's stream, and the client's end of it."""
     server_end, client_end = socket.socketpair()
     server_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 19)
     client_end.settimeout(WAIT_SECONDS)
@@ -216,7 +216,7 @@ def tls_pair(certificates: Certificates) -> Iterator[tuple[TlsStream, ssl.SSLSoc
 
 @pytest.fixture
 def ends(certificates: Certificates) -> Iterator[tuple[TlsStream, ssl.SSLSocket]]:
-    """Give a server's stream, and the client's end of it."""
+    """Provide a server's stream, and the client's end of it."""
     with tls_pair(certificates) as pair:
         yield pair
 
@@ -229,7 +229,7 @@ def test_write_returns_how_much_was_taken_and_the_next_write_may_be_shorter_or_l
     with ThreadPoolExecutor(1) as pool:
         taken = stream.write(data)
         assert 0 < taken < len(data)
-        with pytest.raises(ssl.SSLWantWriteError):  # the kernel is full; a record is begun
+        with pytest.raises(ssl.SSLWantWriteError):  # the kernel's buffer is full; OpenSSL has begun a record
             stream.write(data[taken : taken + RECORD_BYTES])
         received = pool.submit(receive, client, len(data))
         while taken < len(data):
@@ -274,7 +274,7 @@ def test_messages_of_many_threads_stay_whole_and_in_order_while_the_backlog_grow
         assert [n for n in numbers if first <= n < first + 100] == [*range(first, first + 6)]
 
 
-def test_close_notify_reaches_a_client_that_is_slow_to_make_room_for_it(certificates: Certificates) -> None:
+def test_close_notify_reaches_a_client_that_is_slow_to_read_what_precedes_it(certificates: Certificates) -> None:
     with tls_pair(certificates) as (stream, _):
         fitting = 0
         with suppress(*WOULD_BLOCK):
@@ -326,7 +326,7 @@ def test_clients_that_do_not_complete_the_handshake_delay_no_other_client_and_ar
             pass
         peer.close()
     accepted = server.count_lines(".*: accepted from .*")
-    assert accepted >= len(peers) + 2  # the system may never show a server a connection that was reset
+    assert accepted >= len(peers) + 2  # accept() may never return a connection that was reset
     wait_until(lambda: server.count_lines(".*: disconnected: .*") == accepted - 1, "one line for each client but alice")
     waited = [data for data, line in first_bytes.items() if line.startswith("No complete request")]
     assert server.count_lines(".*: disconnected: No complete request .*") == 5 * len(waited)
@@ -362,7 +362,7 @@ def s_client(server: Program, input: str, *options: str) -> subprocess.Completed
 # The rules of every server
 
 
-def test_input_byte_by_byte_and_lines_in_parts_of_records(
+def test_input_byte_by_byte_and_lines_split_between_records_are_answered(
     server: Program, join: Join, certificates: Certificates
 ) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
@@ -387,14 +387,14 @@ def test_many_records_that_arrive_together_are_all_handled(
         client.sock.sendall(client.records(b"JOIN bob\n"))
         client.expect(b"JOIN bob accepted\n")
         line = b"BCST " + b"x" * 94 + b"\n"
-        server.process.send_signal(signal.SIGSTOP)  # so that all is there when the server reads
+        server.process.send_signal(signal.SIGSTOP)  # so that everything has arrived when the server reads
         # These are records of 10,000 bytes, which no buffer's size divides.
         client.sock.sendall(client.records(*[line * 100] * 20))
         server.process.send_signal(signal.SIGCONT)
         alice.expect(*["FROM bob (all): " + "x" * 94] * 2000)
 
 
-def test_end_of_input_is_answered_even_if_it_comes_with_the_last_line(
+def test_close_notify_that_arrives_with_the_last_line_is_answered_after_its_reply(
     server: Program, certificates: Certificates
 ) -> None:
     with record_client(server, certificates) as client:
@@ -417,7 +417,9 @@ def test_an_end_without_close_notify_is_logged_and_half_a_line_is_discarded(serv
     carol.expect("Registered users (1):", "carol")
 
 
-def test_a_slow_reader_is_dropped_and_a_flood_to_others_is_whole(start_tls: Start, join: Join, tmp_path: Path) -> None:
+def test_a_client_that_does_not_read_is_dropped_and_a_flood_reaches_the_others_whole(
+    start_tls: Start, join: Join, tmp_path: Path
+) -> None:
     short = f"import net.output; net.output.PERIOD_SECONDS = {PERIOD_SECONDS}"
     server = start_tls(changed_program(tmp_path, "chat_server.py", short, GUARDS), "0")
     senders = [register(server, join, f"sender{i}") for i in range(2)]
@@ -439,11 +441,11 @@ def test_a_slow_reader_is_dropped_and_a_flood_to_others_is_whole(start_tls: Star
         while silent.sock.recv(1 << 16):
             pass
     if before:
-        assert server.resident_bytes() - before < 16 << 20  # at most 1 MiB is kept for each client, and malloc's rest
+        assert server.resident_bytes() - before < 16 << 20  # at most 1 MiB for each client, and what malloc keeps
 
 
 def flood(sender: TlsPeer, number: int) -> None:
-    """Send numbered lines to all others, and read what the others send."""
+    """Send numbered lines to all others."""
     for first in range(0, FLOOD_LINES, 100):
         sender.send(*(f"BCST {i} {LONG_TEXT}" for i in range(first, first + 100)))
 
@@ -452,7 +454,7 @@ def test_a_client_that_ends_its_side_without_close_notify_gets_every_reply(
     server: Program, certificates: Certificates
 ) -> None:
     with record_client(server, certificates) as client:
-        server.process.send_signal(signal.SIGSTOP)  # so that lines and end arrive together
+        server.process.send_signal(signal.SIGSTOP)  # so that the lines and the end arrive together
         client.sock.sendall(client.records(b"JOIN alice\nLIST\nQU"))
         client.sock.shutdown(socket.SHUT_WR)
         server.process.send_signal(signal.SIGCONT)
@@ -546,7 +548,7 @@ def test_openssl_s_client_gets_every_reply(server: Program, certificates: Certif
     server.wait_for_line(r"Client \(\d+\): disconnected")  # and no reason
 
 
-@pytest.mark.skipif(not shutil.which("ncat"), reason="there is no ncat program")
+@pytest.mark.skipif(not shutil.which("ncat"), reason="ncat is not installed")
 def test_ncat_gets_every_reply_at_the_end_of_its_input(server: Program, certificates: Certificates) -> None:
     trust = ("--ssl-verify", "--ssl-trustfile", str(certificates.authority))
     command = ["ncat", "--ssl", *trust, "localhost", str(server.port)]
@@ -655,7 +657,7 @@ def test_sighup_renews_the_certificate_of_a_server_and_its_rooms_without_droppin
 
 @contextmanager
 def recorder(pair: Pair | None) -> Iterator[tuple[int, list[bytes]]]:
-    """Run a server that shakes hands with one client, or has no TLS; give its port, and what the client sends."""
+    """Run a server for one client, with TLS if a pair is given; yield its port, and what the client sends."""
     recorded: list[bytes] = []
 
     def record(sock: socket.socket) -> None:

@@ -13,7 +13,7 @@ from net.workers import Workers
 
 @pytest.fixture
 def crew() -> Iterator[Workers]:
-    """Give a pool; after the test, wait until all its threads have ended."""
+    """Provide a pool; after the test, wait until all its threads have ended."""
     before = threading.enumerate()
     yield Workers()
     wait_until(lambda: not new_threads(before), "the end of idle threads")
