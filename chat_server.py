@@ -7,7 +7,7 @@
     BCST text         send a text to all other users
     QUIT              leave
 
-Any number of clients may connect; ten may be registered at once.
+Ten users may be registered at once; clients that have not joined do not count.
 """
 
 import os

@@ -1,1 +1,1 @@
-"""What every server stands on: accepting, connections, conversations, the log, the process, files, TLS."""
+"""What every server needs: accepting, connections, conversations, the log, the process, files, TLS."""

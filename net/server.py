@@ -73,7 +73,7 @@ class Server:
         port: the port; 0 means any free port.
         handler: called with each conversation, in the connection's own thread; when it returns, the connection closes.
         places: limits the connections; a client that finds no free place is told so and disconnected.
-        login_seconds: the time limit for the TLS handshake and, unless the handler sets another, for each line.
+        login_seconds: the time limit for the TLS handshake and, unless the handler sets another, for the conversation.
         certificate: the server's certificate, if it speaks TLS.
 
     Attributes:

@@ -13,7 +13,17 @@ FENCE = "```"
 HOST = re.compile(r"# on (\d+\.\d+\.\d+\.\d+)")
 # Compiled modules (*.pyc) are copied, although no clone has them: to compile them again would take most of the time.
 NOT_IN_A_CLONE = shutil.ignore_patterns(
-    ".git", ".venv", ".*_cache", "*.pyc.*", "*.db", "*.db-*", "dorm.key", "seats.txt.*", "tests", "benchmarks"
+    ".git",
+    ".venv",
+    ".*_cache",
+    "*.pyc.*",
+    "*.db",
+    "*.db-*",
+    "dorm.key*",
+    "member.txt.*",
+    "seats.txt.*",
+    "tests",
+    "benchmarks",
 )
 
 

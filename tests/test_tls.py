@@ -427,7 +427,7 @@ def test_a_client_that_does_not_read_is_dropped_and_a_flood_reaches_the_others_w
     silent = register(server, join, "silent", receive_buffer=1 << 12)
     before = server.resident_bytes() if Path("/proc").exists() else 0
     with ThreadPoolExecutor(len(senders)) as pool:
-        floods = [pool.submit(flood, sender, i) for i, sender in enumerate(senders)]
+        floods = [pool.submit(flood, sender) for sender in senders]
         got: dict[str, list[int]] = {"sender0": [], "sender1": []}
         for _ in range(FLOOD_LINES * len(senders)):
             sender, number = reader.expect_match(rf"FROM (\w+) \(all\): (\d+) {LONG_TEXT}").groups()
@@ -444,7 +444,7 @@ def test_a_client_that_does_not_read_is_dropped_and_a_flood_reaches_the_others_w
         assert server.resident_bytes() - before < 16 << 20  # at most 1 MiB for each client, and what malloc keeps
 
 
-def flood(sender: TlsPeer, number: int) -> None:
+def flood(sender: TlsPeer) -> None:
     """Send numbered lines to all others."""
     for first in range(0, FLOOD_LINES, 100):
         sender.send(*(f"BCST {i} {LONG_TEXT}" for i in range(first, first + 100)))
