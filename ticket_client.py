@@ -183,7 +183,7 @@ class Purchase:
         line = b""
         for key in iter(lambda: read_keys(1), b""):  # a larger buffer would hide input from select()
             line += key
-            if key == b"\n":
+            if key.endswith(b"\n"):  # an Esc alone takes the key after it along
                 break
         answer = harmless(line).strip()
         if not line or not sys.stdin.isatty():

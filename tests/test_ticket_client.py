@@ -195,6 +195,12 @@ def test_lost_seat_ends_a_client_whose_input_is_a_pipe(cinema: OpenCinema) -> No
     assert run.stdout.endswith(f"Seat 1-3 is taken. {END}\n")
 
 
+def test_escape_before_enter_does_not_join_two_answers(cinema: OpenCinema) -> None:
+    run = client(cinema(), input="1\n\x1b\n2-3\n")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "Row for ticket 1? \N{REPLACEMENT CHARACTER}\nA number from 1 to 5 is expected.\n" in run.stdout
+
+
 def test_seat_typed_together_with_a_wrong_row_is_forgotten(cinema: OpenCinema) -> None:
     the = cinema()
     run = client(the, input="1\n9-3\n2\n4\n")
