@@ -149,6 +149,17 @@ def test_server_killed_before_it_says_booked_is_a_lost_connection(fresh_cinema: 
     assert client.errors.count("\n") == 1
 
 
+def test_ctrl_c_after_the_last_answer_says_that_the_order_may_be_booked(fresh_cinema: OpenCinema, run: Start) -> None:
+    the = fresh_cinema()
+    with another_writer(the.file):
+        client = run("ticket_client.py", "127.0.0.1", str(the.server.port), "--seats", "2-3")
+        client.wait_for_line("Ticket 1 reserved")
+        client.process.send_signal(signal.SIGINT)
+        assert client.wait() == 4
+    assert client.errors == "The order may be booked: the server has not answered yet.\n"
+    the.server.wait_for_line(".*: booked 2-3")
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
