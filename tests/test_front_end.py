@@ -241,6 +241,8 @@ WEBSOCKET = [
         (400, "GET / HTTP/1.1", [HOST, HOST]),
         (400, "GET / HTTP/1.1", [HOST, "no colon"]),
         (400, "GET / HTTP/1.1", [HOST, "blank : before the colon"]),
+        (400, "GET / HTTP/1.1", ["Host: evil.example\r\n Client (7): forged"]),
+        (400, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET, "Origin: http://evil.example\n\tClient (7): forged"]),
         (400, "\x16\x03\x01", []),
         (400, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET[:4], "Sec-WebSocket-Key: c2hvcnQ="]),
         (400, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET[:4], "Sec-WebSocket-Key: not base64!!!!!!!!!!!!!!"]),
