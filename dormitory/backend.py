@@ -311,7 +311,7 @@ def main(letter: str, port: int) -> int:
     options = _parse_options(letter, port)
     database: Path = options.data_dir / f"{KINDS[letter]}.db"
     try:
-        if options.report or options.cancel:
+        if options.report or options.cancel is not None:
             return administer(letter, database, options)
         return _serve(letter, database, options)
     except (Malformed, OSError) as error:

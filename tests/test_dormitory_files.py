@@ -373,7 +373,7 @@ def test_a_report_or_cancellation_that_fails_prints_one_line(dormitory: Dormitor
     assert not dormitory.database("S").exists()
     with closing(sqlite3.connect(dormitory.database("S"))) as db:
         db.executescript(EARLIER_SCHEMA)
-    for reservation in ("D1", "S", "S01", "17", "S1 "):
+    for reservation in ("", "D1", "S", "S01", "17", "S1 "):
         expect_failure(administer(dormitory, "--cancel", reservation), "such as S17", repr(reservation))
     assert len(dormitory.rows("S")) == 2
 
