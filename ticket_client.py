@@ -61,10 +61,12 @@ class Purchase:
 
     Attributes:
         lost: the seat that ended the order, because another customer has it.
+        may_be_booked: whether the server has an answer that may complete the order, and has not refused it.
     """
 
     def __init__(self, server: ServerLines, seats: list[Seat], best: int, previous: "Purchase | None") -> None:
         self.lost: Seat | None = None
+        self.may_be_booked = False
         self._server = server
         self._best = best
         self._previous = previous
@@ -111,12 +113,14 @@ class Purchase:
                 self._is_shown = not self._asks_user
         elif lost:
             self.lost = seat_in(lost[1])
+            self.may_be_booked = False
 
     def _answer(self, question: str, what: str) -> None:
         """Answer a question; without an answer, leave: the server then says that nothing is booked.
 
         The server repeats a question after a wrong answer: the client then asks the user again, but a script leaves.
         """
+        self.may_be_booked = False
         try:
             answer = self._next_answer(question)
         except EOFError:
@@ -124,6 +128,7 @@ class Purchase:
             return
         if answer is not None:
             self._given[what] = answer
+            self.may_be_booked = what == "Seat"
             self._server.send(f"{answer}\n".encode())
 
     def _next_answer(self, question: str) -> str | None:
@@ -183,7 +188,7 @@ class Purchase:
         line = b""
         for key in iter(lambda: read_keys(1), b""):  # a larger buffer would hide input from select()
             line += key
-            if key == b"\n":
+            if key.endswith(b"\n"):  # an Esc alone takes the key after it along
                 break
         answer = harmless(line).strip()
         if not line or not sys.stdin.isatty():
@@ -268,7 +273,8 @@ def parse_command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Buy cinema tickets. In a terminal, choose seats with the arrow keys and Enter, or type them: 2-3. "
         "The exit status is 0 for booked, 1 for not booked, 2 for wrong arguments, 3 for no connection or a lost one, "
-        "4 for an order that may be booked: the server is not certain, or the output cannot be written.",
+        "4 for an order that may be booked: the server is not certain, the user left before it answered, or the output "
+        "cannot be written.",
         epilog="Example: python3 ticket_client.py localhost 5050 --best 2",
     )
     parser.add_argument("host", metavar="HOST", help="name or address of the server")
@@ -308,6 +314,8 @@ def buy(options: argparse.Namespace) -> int:
             return fail(f"The connection was lost: {lost}", CONNECTION_LOST)
         except KeyboardInterrupt:
             print()
+            if purchase and purchase.may_be_booked:
+                return fail("The order may be booked: the server has not answered yet.", PERHAPS_BOOKED)
             return NOT_BOOKED
 
 

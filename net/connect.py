@@ -53,7 +53,7 @@ def connect(host: str, port: int, options: argparse.Namespace, seconds: float = 
         CannotConnect: the server cannot be reached, or its certificate cannot be trusted.
     """
     where = shown_address(host, port)
-    context = _client_context(options) if options.tls or options.tls_ca else None
+    context = _client_context(options) if options.tls or options.tls_ca is not None else None
     try:
         sock = socket.create_connection((host, port), seconds)
     except (OSError, UnicodeError) as error:  # UnicodeError: the name is not a valid host name

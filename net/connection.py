@@ -110,6 +110,10 @@ class Connection:
         self.input_ended = not data and not self._output.is_lost()
         return data
 
+    def end_has_arrived(self) -> bool:
+        """Return whether the end of the input came with the input that was received last; poll() may not report it."""
+        return self._stream.input_ended
+
     def _wait_for_input(self) -> bool:
         """Wait until the socket is readable; return False if the server stops."""
         wait = None

@@ -4,6 +4,7 @@ import random
 import re
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -241,6 +242,8 @@ WEBSOCKET = [
         (400, "GET / HTTP/1.1", [HOST, HOST]),
         (400, "GET / HTTP/1.1", [HOST, "no colon"]),
         (400, "GET / HTTP/1.1", [HOST, "blank : before the colon"]),
+        (400, "GET / HTTP/1.1", ["Host: evil.example\r\n Client (7): forged"]),
+        (400, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET, "Origin: http://evil.example\n\tClient (7): forged"]),
         (400, "\x16\x03\x01", []),
         (400, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET[:4], "Sec-WebSocket-Key: c2hvcnQ="]),
         (400, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET[:4], "Sec-WebSocket-Key: not base64!!!!!!!!!!!!!!"]),
@@ -806,6 +809,48 @@ def expect_records_that_arrive_together(server: Program, alice: WebSocket, bob: 
         alice.send(*[f"MESG bob {long}"] * 10)  # a record of 10,000 bytes
     server.process.send_signal(signal.SIGCONT)
     bob.expect(*[f"FROM alice: {long}"] * 20)
+
+
+def test_end_of_tls_that_comes_with_a_browsers_last_message_ends_its_tab(
+    start: Start, certificates: Certificates
+) -> None:
+    chat = start("chat_server.py", "0")
+    server = start("front_end.py", "0", *certificates.good.options, "--chat", address(chat))
+    tab = WebSocket(server, CHAT, tls=certificates.client_context)
+    server.process.send_signal(signal.SIGSTOP)  # so that both are there when the front end reads
+    tab.send("JOIN alice")
+    end_tls(tab.peer.sock)
+    server.process.send_signal(signal.SIGCONT)
+    chat.wait_for_line(r"Client \(\d+\): JOIN alice")
+    chat.wait_for_line(r"Client \(\d+\): disconnected")
+
+
+def test_end_of_tls_that_comes_with_a_systems_last_line_closes_with_1000(
+    start: Start, certificates: Certificates
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.good.certificate, certificates.good.key)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        chat = f"127.0.0.1:{listener.getsockname()[1]}"
+        server = start("front_end.py", "0", "--chat", chat, "--tls-ca", str(certificates.authority))
+        tab = WebSocket(server, CHAT)
+        with context.wrap_socket(listener.accept()[0], server_side=True) as system:
+            server.process.send_signal(signal.SIGSTOP)
+            system.sendall(b"Goodbye\n")
+            end_tls(system)
+            server.process.send_signal(signal.SIGCONT)
+            tab.expect("Goodbye")
+            tab.expect_close(1000)
+
+
+def end_tls(sock: socket.socket) -> None:
+    """Send close_notify at once, and leave the TCP connection open in both directions."""
+    assert isinstance(sock, ssl.SSLSocket)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setblocking(False)
+    with suppress(ssl.SSLWantReadError):
+        sock.unwrap()
+    sock.settimeout(WAIT_SECONDS)
 
 
 def test_system_without_tls_closes_with_1014_if_tls_is_asked_for(start: Start, systems: Systems) -> None:

@@ -149,6 +149,17 @@ def test_server_killed_before_it_says_booked_is_a_lost_connection(fresh_cinema: 
     assert client.errors.count("\n") == 1
 
 
+def test_ctrl_c_after_the_last_answer_says_that_the_order_may_be_booked(fresh_cinema: OpenCinema, run: Start) -> None:
+    the = fresh_cinema()
+    with another_writer(the.file):
+        client = run("ticket_client.py", "127.0.0.1", str(the.server.port), "--seats", "2-3")
+        client.wait_for_line("Ticket 1 reserved")
+        client.process.send_signal(signal.SIGINT)
+        assert client.wait() == 4
+    assert client.errors == "The order may be booked: the server has not answered yet.\n"
+    the.server.wait_for_line(".*: booked 2-3")
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
@@ -193,6 +204,12 @@ def test_lost_seat_ends_a_client_whose_input_is_a_pipe(cinema: OpenCinema) -> No
     run = client(cinema(hall="0 0 1\n"), input="1\n1-3\nyes\n")
     assert (run.returncode, run.stderr) == (1, "")
     assert run.stdout.endswith(f"Seat 1-3 is taken. {END}\n")
+
+
+def test_escape_before_enter_does_not_join_two_answers(cinema: OpenCinema) -> None:
+    run = client(cinema(), input="1\n\x1b\n2-3\n")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "Row for ticket 1? \N{REPLACEMENT CHARACTER}\nA number from 1 to 5 is expected.\n" in run.stdout
 
 
 def test_seat_typed_together_with_a_wrong_row_is_forgotten(cinema: OpenCinema) -> None:

@@ -777,6 +777,16 @@ def test_each_client_program_says_in_one_sentence_why_it_does_not_trust_a_server
         assert recorded in ([], [b""])
 
 
+@pytest.mark.parametrize("program", REAL_CLIENTS)
+def test_empty_name_for_the_trusted_certificates_means_tls_all_the_same(
+    certificates: Certificates, program: str
+) -> None:
+    with recorder(certificates.self_signed) as (port, recorded):
+        done = run_program(*client_command(program, port), "--tls-ca", "", input="a secret\n")
+    assert done.stderr.startswith(f"Cannot trust localhost:{port}: ")
+    assert recorded in ([], [b""])
+
+
 @pytest.mark.parametrize(
     ("program", "typed", "line", "shown"),
     [

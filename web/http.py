@@ -19,6 +19,7 @@ MAX_REQUEST_LINE_BYTES = 4 << 10
 KEY_BYTES = 16
 
 HEAD_END = re.compile(rb"\r?\n\r?\n")
+FOLDED_LINE = re.compile(rb"[\r\n][ \t]")  # RFC 9112, 5.2: a server refuses it; its newline would forge a status line
 REQUEST_LINE = re.compile(r"(?P<method>[!#$%&'*+.^_`|~0-9A-Za-z-]+) (?P<target>[!-~]+) HTTP/1\.[01]")
 
 # Allow scripts, styles and images from this server alone; forbid framing, type sniffing and caching.
@@ -107,7 +108,7 @@ def parse_head(head: bytes) -> Request:
         headers = http.client.parse_headers(io.BytesIO(fields))
     except http.client.HTTPException as error:
         raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"Too many headers: {error}") from None
-    if headers.defects:
+    if headers.defects or FOLDED_LINE.search(head):
         raise HttpError(HTTPStatus.BAD_REQUEST, "A header is malformed: lines such as Host: localhost are expected")
     return Request(match["method"], match["target"].partition("?")[0], headers)
 

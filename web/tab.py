@@ -189,10 +189,10 @@ class Tab:
         data = self._browser.try_receive(FROM_BROWSER_BYTES)
         if data is None:
             return
-        if not data:
-            raise Closing(CloseCode.ABNORMAL, "the browser ended the connection without a close frame")
         self._heard = time.monotonic()
         self._take(data)
+        if not data or self._browser.end_has_arrived():
+            raise Closing(CloseCode.ABNORMAL, "the browser ended the connection without a close frame")
         if len(data) >= FROM_BROWSER_BYTES:
             time.sleep(PAUSE_SECONDS)
 
@@ -276,7 +276,8 @@ class Tab:
         readable.register(self._system.fileno(), select.POLLIN)
         half_line = b""
         while True:
-            readable.poll()
+            if not self._system.input_ended:
+                readable.poll()
             if self._discard_until and time.monotonic() >= self._discard_until:
                 raise Closing(CloseCode.ABNORMAL)
             try:
