@@ -56,7 +56,9 @@ def connect(host: str, port: int, options: argparse.Namespace, seconds: float = 
     context = _client_context(options) if options.tls or options.tls_ca is not None else None
     try:
         sock = socket.create_connection((host, port), seconds)
-    except (OSError, UnicodeError) as error:  # UnicodeError: the name is not a valid host name
+    except UnicodeError as error:
+        raise CannotConnect(f"Cannot connect to {where}: {host!r} is not a valid host name") from error
+    except OSError as error:
         raise CannotConnect(f"Cannot connect to {where}: {reason(error)}") from error
     try:
         if context:

@@ -693,5 +693,4 @@ def test_two_clients_and_telnet_talk_in_a_room_until_a_third_client_deletes_it(
 def test_an_invalid_host_name_is_reported_in_one_line(host: str) -> None:
     done = run_program("chatroom_client.py", host, "5000")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"Cannot connect to {host}:5000: ")
-    assert done.stderr.count("\n") == 1
+    assert done.stderr == f"Cannot connect to {host}:5000: {host!r} is not a valid host name\n"
