@@ -31,7 +31,7 @@ NEWCOMERS = 100
 
 
 @dataclass
-class Relay:
+class MeasuredRelay:
     """A server that relays lines, and what its clients send and receive.
 
     Attributes:
@@ -55,12 +55,12 @@ class Relay:
         ]
 
 
-CHAT = Relay(("chat_server.py", "0"), "JOIN u{}\n", b"JOIN u# accepted\n", b"FROM u0 (all): " + TEXT + b"\n")
-STREAMS = Relay(("benchmarks/floors.py", "streams"), CHAT.hello, CHAT.answer, CHAT.relayed)
-LINES = Relay(("benchmarks/floors.py", "lines"))
+CHAT = MeasuredRelay(("chat_server.py", "0"), "JOIN u{}\n", b"JOIN u# accepted\n", b"FROM u0 (all): " + TEXT + b"\n")
+STREAMS = MeasuredRelay(("benchmarks/floors.py", "streams"), CHAT.hello, CHAT.answer, CHAT.relayed)
+LINES = MeasuredRelay(("benchmarks/floors.py", "lines"))
 
 
-def deliveries_per_second(relay: Relay, senders: int, lines: int) -> Callable[[], float]:
+def deliveries_per_second(relay: MeasuredRelay, senders: int, lines: int) -> Callable[[], float]:
     """Return a function that measures a flood with this many lines in total."""
 
     def measure() -> float:
@@ -74,7 +74,7 @@ def deliveries_per_second(relay: Relay, senders: int, lines: int) -> Callable[[]
     return measure
 
 
-def latency(relay: Relay) -> Callable[[], float]:
+def latency(relay: MeasuredRelay) -> Callable[[], float]:
     """Return a function that measures the seconds from sending a line until nine readers have received it."""
 
     def measure() -> float:

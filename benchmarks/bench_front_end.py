@@ -28,7 +28,7 @@ UNREGISTERED = b"Unregistered User. Use JOIN <username> to register."
 PARTS = re.compile(r"""(?:src=|href=|from |import )["']\.?/?([\w.-]+\.(?:css|js|svg))["']""")
 
 
-class Tab(Client):
+class BrowserTab(Client):
     """A browser's WebSocket."""
 
     def __init__(self, server: Measured, path: str, hello: bytes = b"", answer: bytes = b"") -> None:
@@ -84,7 +84,7 @@ def compare(workload: str, ours: Callable[[], float], direct: Callable[[], float
 def round_trip() -> None:
     """Measure the AVAILABILITY requests of one client."""
     with dormitory() as main, running_front_end("dormitory", main) as front_end:
-        tab = Tab(front_end, "/ws/dormitory", b"LOGIN guest", b"GUEST guest")
+        tab = BrowserTab(front_end, "/ws/dormitory", b"LOGIN guest", b"GUEST guest")
         client = Client(main, b"LOGIN guest\n", b"GUEST guest\n")
         compare(
             "AVAILABILITY, one client",
@@ -101,7 +101,9 @@ def chat_line() -> None:
         names = [b"u%d" % number for number in range(1 + READERS)]
 
         def tabs() -> float:
-            users = [Tab(front_end, "/ws/chat", b"JOIN " + name, b"JOIN " + name + b" accepted") for name in names]
+            users = [
+                BrowserTab(front_end, "/ws/chat", b"JOIN " + name, b"JOIN " + name + b" accepted") for name in names
+            ]
             size = len(frame(Opcode.TEXT, b"FROM u0 (all): " + text))
             seconds = lock_step(users, masked(b"BCST " + text), size, REPETITIONS)
             close(users)
@@ -121,7 +123,7 @@ def open_tabs() -> None:
     places = ("--max-connections", str(3 * TABS))
     with running("chat_server.py", "0", *places) as chat, running_front_end("chat", chat) as front_end:
         before = front_end.resident_bytes()
-        tabs = [Tab(front_end, "/ws/chat", b"LIST", UNREGISTERED) for _ in range(TABS)]
+        tabs = [BrowserTab(front_end, "/ws/chat", b"LIST", UNREGISTERED) for _ in range(TABS)]
         each = (front_end.resident_bytes() - before) / TABS / 1024
         close(tabs)
     print_row(f"{TABS} open tabs: resident memory each", f"{each:.1f} KiB", "", "", "<= 64 KiB")

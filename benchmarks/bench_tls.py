@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from bench_chat import CHAT, STREAMS, Relay, compare, deliveries_per_second, latency
+from bench_chat import CHAT, STREAMS, MeasuredRelay, compare, deliveries_per_second, latency
 from load import Client, close, print_row, running
 
 IDLE = 1000
@@ -28,7 +28,7 @@ def make_certificate(folder: Path) -> tuple[str, str]:
     return certificate, key
 
 
-def over_tls(relay: Relay, *options: str) -> Relay:
+def over_tls(relay: MeasuredRelay, *options: str) -> MeasuredRelay:
     """Return a relay that speaks TLS; the load does not check its certificate."""
     context = ssl.create_default_context()
     context.check_hostname = False
@@ -36,7 +36,7 @@ def over_tls(relay: Relay, *options: str) -> Relay:
     return replace(relay, command=(*relay.command, *options), tls=context)
 
 
-def handshakes_per_second(relay: Relay) -> Callable[[], float]:
+def handshakes_per_second(relay: MeasuredRelay) -> Callable[[], float]:
     """Return a function that measures how many connections with a handshake and a JOIN are possible in a second."""
 
     def measure() -> float:
@@ -49,7 +49,7 @@ def handshakes_per_second(relay: Relay) -> Callable[[], float]:
     return measure
 
 
-def idle_bytes(relay: Relay, *options: str) -> Callable[[], float]:
+def idle_bytes(relay: MeasuredRelay, *options: str) -> Callable[[], float]:
     """Return a function that measures the memory of an idle connection."""
 
     def measure() -> float:

@@ -10,7 +10,7 @@ from webdriver import Window
 INJECTIONS = ["<script>window.injected = 1</script>", "<img src=x onerror='window.injected = 2'>", "&lt;b&gt;"]
 
 
-class Site:
+class ChatSite:
     """The servers and the address of their pages."""
 
     def __init__(self, address: str, chat: Program, rooms: Program) -> None:
@@ -26,13 +26,13 @@ class Site:
 
 
 @pytest.fixture(scope="module", name="site")
-def site_fixture() -> Iterator[Site]:
+def site_fixture() -> Iterator[ChatSite]:
     """Provide both servers for all tests of this module."""
     with looking_after() as launch:
         servers = launch("chat_server.py", "0"), launch("chatroom_server.py", "0")
         for server in servers:
             server.wait_for_start()
-        yield Site(front_end(launch, chat=servers[0].port, chatrooms=servers[1].port), *servers)
+        yield ChatSite(front_end(launch, chat=servers[0].port, chatrooms=servers[1].port), *servers)
 
 
 def join(window: Window, address: str, name: str) -> None:
@@ -55,7 +55,7 @@ def expect_no_injection(window: Window) -> None:
     assert window.run("return document.querySelectorAll('main img, main script').length") == 0
 
 
-def test_two_browsers_and_a_telnet_user_chat(site: Site, alice: Window, bob: Window) -> None:
+def test_two_browsers_and_a_telnet_user_chat(site: ChatSite, alice: Window, bob: Window) -> None:
     join(alice, site.address, "alice")
     join(bob, site.address, "bob")
     carol = site.chat.connect()
@@ -81,7 +81,7 @@ def test_two_browsers_and_a_telnet_user_chat(site: Site, alice: Window, bob: Win
     alice.wait_for_text("bye")
 
 
-def test_taken_name_is_refused_until_its_page_is_closed(site: Site, alice: Window, bob: Window) -> None:
+def test_taken_name_is_refused_until_its_page_is_closed(site: ChatSite, alice: Window, bob: Window) -> None:
     join(alice, site.address, "dave")
     bob.open(f"{site.address}chat.html")
     bob.type("User name", "dave")
@@ -97,7 +97,7 @@ def test_taken_name_is_refused_until_its_page_is_closed(site: Site, alice: Windo
     bob.wait_for_text("Invalid username")
 
 
-def test_markup_in_messages_is_shown_as_text(site: Site, alice: Window, bob: Window) -> None:
+def test_markup_in_messages_is_shown_as_text(site: ChatSite, alice: Window, bob: Window) -> None:
     join(alice, site.address, "alice")
     alice.press("Show the wire")
     join(bob, site.address, "bob")
@@ -125,7 +125,7 @@ def test_page_joins_a_killed_chat_again_after_its_restart(alice: Window, launch:
     alice.open("about:blank")
 
 
-def test_deleted_room_shows_its_warning_and_returns_to_the_lobby(site: Site, alice: Window, bob: Window) -> None:
+def test_deleted_room_shows_its_warning_and_returns_to_the_lobby(site: ChatSite, alice: Window, bob: Window) -> None:
     alice.open(f"{site.address}chatrooms.html")
     alice.type("New room", "tea")
     alice.press("Create")
@@ -145,7 +145,7 @@ def test_deleted_room_shows_its_warning_and_returns_to_the_lobby(site: Site, ali
     expect_good_design(alice)
 
 
-def test_room_names_and_messages_are_shown_as_text(site: Site, alice: Window, bob: Window) -> None:
+def test_room_names_and_messages_are_shown_as_text(site: ChatSite, alice: Window, bob: Window) -> None:
     bob.open(f"{site.address}chatrooms.html")
     for text in INJECTIONS:
         bob.type("New room", text)
@@ -167,7 +167,7 @@ def test_room_names_and_messages_are_shown_as_text(site: Site, alice: Window, bo
     bob.wait_for_text("is deleted.")
 
 
-def test_room_of_another_client_appears_and_joining_a_deleted_one_shows_why_not(site: Site, alice: Window) -> None:
+def test_room_of_another_client_appears_and_joining_a_deleted_one_shows_why_not(site: ChatSite, alice: Window) -> None:
     alice.open(f"{site.address}chatrooms.html")
     alice.wait_for_text("There are no rooms yet.")
     lobby = site.rooms.connect()

@@ -19,7 +19,7 @@ RECORD_STATUS = """
     """
 
 
-class Site(NamedTuple):
+class CinemaSite(NamedTuple):
     """A cinema and the address of its page."""
 
     cinema: Cinema
@@ -41,12 +41,12 @@ def page(common_cinema: Cinema) -> Iterator[str]:
 
 
 @pytest.fixture
-def site(cinema: OpenCinema, page: str) -> Site:
+def site(cinema: OpenCinema, page: str) -> CinemaSite:
     """Provide the cinema with an empty hall."""
-    return Site(cinema(), page)
+    return CinemaSite(cinema(), page)
 
 
-def test_two_seats_are_booked_and_shown_as_a_ticket(site: Site, alice: Window) -> None:
+def test_two_seats_are_booked_and_shown_as_a_ticket(site: CinemaSite, alice: Window) -> None:
     site.order(alice, 2)
     alice.press("Row 2, seat 3, free")
     alice.find("Row 2, seat 3, yours")
@@ -61,7 +61,7 @@ def test_two_seats_are_booked_and_shown_as_a_ticket(site: Site, alice: Window) -
     alice.find("Row 2, seat 3, taken")
 
 
-def test_last_seat_goes_to_one_of_two_browsers(site: Site, alice: Window, bob: Window) -> None:
+def test_last_seat_goes_to_one_of_two_browsers(site: CinemaSite, alice: Window, bob: Window) -> None:
     site.cinema.file.write_text("1 1 1 1 1\n" * 4 + "1 1 1 1 0\n")
     site.order(alice, 1)
     site.order(bob, 1)
@@ -75,7 +75,7 @@ def test_last_seat_goes_to_one_of_two_browsers(site: Site, alice: Window, bob: W
     bob.find("Number of tickets")
 
 
-def test_seat_lost_to_another_browser_offers_a_new_start(site: Site, alice: Window, bob: Window) -> None:
+def test_seat_lost_to_another_browser_offers_a_new_start(site: CinemaSite, alice: Window, bob: Window) -> None:
     site.order(alice, 2)
     site.order(bob, 2)
     alice.press("Row 1, seat 1, free")
@@ -92,7 +92,7 @@ def test_seat_lost_to_another_browser_offers_a_new_start(site: Site, alice: Wind
     bob.wait_for_text("Booked: 1-2, 1-3")
 
 
-def test_closing_the_page_and_giving_up_release_held_seats(site: Site, alice: Window, bob: Window) -> None:
+def test_closing_the_page_and_giving_up_release_held_seats(site: CinemaSite, alice: Window, bob: Window) -> None:
     site.order(alice, 2)
     alice.press("Row 3, seat 3, free")
     alice.find("Row 3, seat 3, yours")
@@ -107,7 +107,7 @@ def test_closing_the_page_and_giving_up_release_held_seats(site: Site, alice: Wi
     alice.wait_for_text("Booked: 3-3")
 
 
-def test_arrow_keys_choose_seats(site: Site, alice: Window) -> None:
+def test_arrow_keys_choose_seats(site: CinemaSite, alice: Window) -> None:
     alice.open(site.page)
     alice.run("document.getElementById('tickets').focus()")
     alice.keys(UP, ENTER)  # 3 tickets
@@ -121,7 +121,7 @@ def test_arrow_keys_choose_seats(site: Site, alice: Window) -> None:
     alice.wait_for_text("Booked: 2-3, 2-4, 1-5")
 
 
-def test_clicks_on_a_held_seat_change_nothing(site: Site, alice: Window) -> None:
+def test_clicks_on_a_held_seat_change_nothing(site: CinemaSite, alice: Window) -> None:
     site.order(alice, 2)
     alice.click_fast("Row 4, seat 4, free", 3)
     alice.find("Row 4, seat 4, yours")
@@ -129,14 +129,14 @@ def test_clicks_on_a_held_seat_change_nothing(site: Site, alice: Window) -> None
     alice.wait_for_text("Booked: 4-4, 4-5")
 
 
-def test_seats_chosen_before_the_server_asks_are_sent_one_after_the_other(site: Site, alice: Window) -> None:
+def test_seats_chosen_before_the_server_asks_are_sent_one_after_the_other(site: CinemaSite, alice: Window) -> None:
     site.order(alice, 3)
     clicks = "for (const seat of [...document.querySelectorAll('.seat')].slice(7, 10)) seat.click();"
     alice.run(clicks)
     alice.wait_for_text("Booked: 2-3, 2-4, 2-5")
 
 
-def test_hall_of_20_by_30_can_be_used_on_a_phone(site: Site, alice: Window) -> None:
+def test_hall_of_20_by_30_can_be_used_on_a_phone(site: CinemaSite, alice: Window) -> None:
     site.cinema.file.write_text(("0 1 " * 15 + "\n") * 20)
     site.order(alice, 1)
     expect_good_design(alice)

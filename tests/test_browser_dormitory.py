@@ -13,7 +13,7 @@ LIVE_SECONDS = 1.5
 LAST_STOP = 40  # more stops of the Tab key than any page has before the one that a test looks for
 
 
-class Site:
+class DormitorySite:
     """The dormitory and the address of its page."""
 
     def __init__(self, dormitory: Dormitory, address: str) -> None:
@@ -41,13 +41,13 @@ class Site:
 
 
 @pytest.fixture(scope="module", name="site")
-def site_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DormitorySite]:
     """Provide a dormitory for all tests of this module; each uses rooms of its own."""
     with looking_after() as launch, caring_for(launch, tmp_path_factory.mktemp("dormitory")) as dormitory:
         dormitory.write("single.txt", "S1, 1\nS2, 9\nS3, 9\nS4, 9\nS5, 9\nS6, 0\n")
         dormitory.write("double.txt", "D1, 9\nD2, 9\n")
         dormitory.start()
-        yield Site(dormitory, front_end(launch, dormitory=dormitory.main.port))
+        yield DormitorySite(dormitory, front_end(launch, dormitory=dormitory.main.port))
 
 
 def room(window: Window, code: str) -> str:
@@ -57,7 +57,7 @@ def room(window: Window, code: str) -> str:
     return str(dict(rooms).get(code))
 
 
-def test_last_room_goes_to_one_of_two_browsers(site: Site, alice: Window, bob: Window) -> None:
+def test_last_room_goes_to_one_of_two_browsers(site: DormitorySite, alice: Window, bob: Window) -> None:
     site.log_in(alice, "alice")
     site.log_in(bob, "bob")
     alice.press("Reserve S1")
@@ -68,7 +68,9 @@ def test_last_room_goes_to_one_of_two_browsers(site: Site, alice: Window, bob: W
     assert room(bob, "S1") == "Full"
 
 
-def test_reservation_is_seen_at_once_here_and_soon_in_another_browser(site: Site, alice: Window, bob: Window) -> None:
+def test_reservation_is_seen_at_once_here_and_soon_in_another_browser(
+    site: DormitorySite, alice: Window, bob: Window
+) -> None:
     site.log_in(alice, "alice")
     site.look_around(bob)
     alice.press("Reserve S2")
@@ -82,7 +84,7 @@ def test_reservation_is_seen_at_once_here_and_soon_in_another_browser(site: Site
     assert site.reservations_of("S2") == []
 
 
-def test_triple_click_makes_one_reservation(site: Site, alice: Window) -> None:
+def test_triple_click_makes_one_reservation(site: DormitorySite, alice: Window) -> None:
     site.log_in(alice, "alice")
     alice.click_fast("Reserve S3", 3)
     alice.wait_for_text("Room S3 is yours")
@@ -91,7 +93,7 @@ def test_triple_click_makes_one_reservation(site: Site, alice: Window) -> None:
     assert len(site.reservations_of("S3")) == 1
 
 
-def test_fast_clicks_by_a_script_make_one_reservation(site: Site, alice: Window) -> None:
+def test_fast_clicks_by_a_script_make_one_reservation(site: DormitorySite, alice: Window) -> None:
     site.log_in(alice, "alice")
     clicks = "const [button] = arguments; for (let i = 0; i < 3; i += 1) button.click();"
     alice.run(clicks, alice.find("Reserve D1"))
@@ -102,7 +104,7 @@ def test_fast_clicks_by_a_script_make_one_reservation(site: Site, alice: Window)
     assert len(site.reservations_of("D1")) == 1
 
 
-def test_wrong_password_is_reported_and_hidden_on_the_wire(site: Site, alice: Window) -> None:
+def test_wrong_password_is_reported_and_hidden_on_the_wire(site: DormitorySite, alice: Window) -> None:
     alice.open(site.page)
     alice.press("Show the wire")
     alice.type("User name", "alice")
@@ -121,7 +123,7 @@ def test_wrong_password_is_reported_and_hidden_on_the_wire(site: Site, alice: Wi
     expect_good_design(alice)
 
 
-def test_guest_sees_rooms_without_reserve_buttons(site: Site, alice: Window) -> None:
+def test_guest_sees_rooms_without_reserve_buttons(site: DormitorySite, alice: Window) -> None:
     site.look_around(alice)
     assert not alice.has("Reserve S2")
     assert not alice.has("My reservations")
@@ -134,7 +136,7 @@ def test_guest_sees_rooms_without_reserve_buttons(site: Site, alice: Window) -> 
     alice.find("Password")
 
 
-def test_keyboard_alone_reserves_and_cancels(site: Site, alice: Window) -> None:
+def test_keyboard_alone_reserves_and_cancels(site: DormitorySite, alice: Window) -> None:
     def tab_to(name: str) -> None:
         for _ in range(LAST_STOP):
             alice.keys(TAB)
@@ -165,7 +167,7 @@ def test_keyboard_alone_reserves_and_cancels(site: Site, alice: Window) -> None:
     alice.wait_for_text(f"Reservation {number} is cancelled")
 
 
-def test_killed_back_end_is_named_until_it_is_back_while_the_others_work(site: Site, alice: Window) -> None:
+def test_killed_back_end_is_named_until_it_is_back_while_the_others_work(site: DormitorySite, alice: Window) -> None:
     site.log_in(alice, "alice")
     site.dormitory.back_ends["S"].kill()
     try:
@@ -180,7 +182,7 @@ def test_killed_back_end_is_named_until_it_is_back_while_the_others_work(site: S
     alice.wait_for_text("Room S4 is yours")
 
 
-def test_killed_main_server_is_reported_until_the_page_has_logged_in_again(site: Site, alice: Window) -> None:
+def test_killed_main_server_is_reported_until_the_page_has_logged_in_again(site: DormitorySite, alice: Window) -> None:
     site.log_in(alice, "alice")
     site.dormitory.main.kill()
     try:
@@ -195,7 +197,7 @@ def test_killed_main_server_is_reported_until_the_page_has_logged_in_again(site:
     assert alice.has("Reserve S4")
 
 
-def test_eight_tabs_are_all_live(site: Site, alice: Window, bob: Window) -> None:
+def test_eight_tabs_are_all_live(site: DormitorySite, alice: Window, bob: Window) -> None:
     site.log_in(bob, "bob")
     for _ in range(7):
         alice.command("POST", "/window/new", type="tab")

@@ -17,7 +17,7 @@ PAGES = ["", "dormitory.html", "cinema.html", "chat.html", "chatrooms.html"]
 MAX_PAGE_BYTES = 100 << 10
 
 
-class Site:
+class PagesSite:
     """The systems and the address of the start page."""
 
     def __init__(self, address: str, chat: Program) -> None:
@@ -26,7 +26,7 @@ class Site:
 
 
 @pytest.fixture(scope="module", name="site")
-def site_fixture() -> Iterator[Site]:
+def site_fixture() -> Iterator[PagesSite]:
     """Provide a front end that was given all systems but the dormitory; the cinema's server has been killed."""
     with looking_after() as launch:
         chat, rooms, gone = (launch(f"{name}_server.py", "0") for name in ("chat", "chatroom", "chat"))
@@ -34,10 +34,10 @@ def site_fixture() -> Iterator[Site]:
             server.wait_for_start()
         gone_port = gone.port
         gone.kill()
-        yield Site(front_end(launch, chat=chat.port, chatrooms=rooms.port, tickets=gone_port), chat)
+        yield PagesSite(front_end(launch, chat=chat.port, chatrooms=rooms.port, tickets=gone_port), chat)
 
 
-def test_start_page_has_a_card_for_each_system_and_says_whether_it_answers(site: Site, alice: Window) -> None:
+def test_start_page_has_a_card_for_each_system_and_says_whether_it_answers(site: PagesSite, alice: Window) -> None:
     alice.open(site.address)
     cards = "return [...document.querySelectorAll('.card')].filter((c) => c.checkVisibility()).map((c) => c.innerText)"
     states = "return [...document.querySelectorAll('.up, .down')].length"
@@ -73,7 +73,9 @@ def test_start_page_connects_again_quietly_when_a_server_ends_an_idle_connection
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_page_is_well_designed_small_and_loads_nothing_from_elsewhere(site: Site, alice: Window, page: str) -> None:
+def test_page_is_well_designed_small_and_loads_nothing_from_elsewhere(
+    site: PagesSite, alice: Window, page: str
+) -> None:
     alice.open(site.address + page)
     alice.find("Show the wire")
     expect_good_design(alice)
@@ -89,7 +91,7 @@ def test_page_is_well_designed_small_and_loads_nothing_from_elsewhere(site: Site
     assert 10_000 < sum(sizes.values()) < MAX_PAGE_BYTES
 
 
-def test_page_reports_an_absent_system_and_when_it_tries_again(site: Site, alice: Window) -> None:
+def test_page_reports_an_absent_system_and_when_it_tries_again(site: PagesSite, alice: Window) -> None:
     alice.open(f"{site.address}cinema.html")
     alice.press("Choose seats")
     alice.wait_for_text("Connection refused. This page tries again by itself.")
@@ -98,7 +100,7 @@ def test_page_reports_an_absent_system_and_when_it_tries_again(site: Site, alice
     expect_good_design(alice)
 
 
-def test_wire_shows_bytes_and_repeated_polls_and_can_be_cleared_and_copied(site: Site, alice: Window) -> None:
+def test_wire_shows_bytes_and_repeated_polls_and_can_be_cleared_and_copied(site: PagesSite, alice: Window) -> None:
     alice.open(f"{site.address}chatrooms.html")
     for name in ("clipboard-read", "clipboard-write"):
         alice.command("POST", "/permissions", descriptor={"name": name}, state="granted")
@@ -123,7 +125,7 @@ def test_wire_shows_bytes_and_repeated_polls_and_can_be_cleared_and_copied(site:
     assert alice.has("Show the wire")
 
 
-def test_pages_work_over_tls(site: Site, alice: Window, launch: Start, certificates: Certificates) -> None:
+def test_pages_work_over_tls(site: PagesSite, alice: Window, launch: Start, certificates: Certificates) -> None:
     address = front_end(launch, *certificates.good.options, chat=site.chat.port)
     alice.open(f"{address}chat.html")
     alice.type("User name", "alice")
@@ -133,7 +135,7 @@ def test_pages_work_over_tls(site: Site, alice: Window, launch: Start, certifica
     alice.open("about:blank")
 
 
-def test_reduced_motion_stops_animations(site: Site, alice: Window) -> None:
+def test_reduced_motion_stops_animations(site: PagesSite, alice: Window) -> None:
     alice.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
     alice.open(f"{site.address}chatrooms.html")
     assert alice.run("return getComputedStyle(document.getElementById('show-wire')).transitionDuration") in ("0s", "")
@@ -141,7 +143,7 @@ def test_reduced_motion_stops_animations(site: Site, alice: Window) -> None:
     assert alice.run("return getComputedStyle(document.getElementById('show-wire')).transitionDuration") == "0.15s"
 
 
-def test_page_of_another_origin_cannot_open_the_socket(site: Site, alice: Window, tmp_path: Path) -> None:
+def test_page_of_another_origin_cannot_open_the_socket(site: PagesSite, alice: Window, tmp_path: Path) -> None:
     (tmp_path / "evil.html").write_text("<!doctype html><link rel=icon href=data:,><title>evil</title>")
     script = """
         const [address, done] = arguments;

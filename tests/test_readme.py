@@ -46,7 +46,7 @@ FILE = re.compile(r"[\w./-]+\.(?:py|txt|md|svg|run)\b|\.ci/run")
 SECTIONS = [section for section in read_sections() if any(block.language == "sh" for block in section.blocks)]
 
 
-class Session(Terminal):
+class CommandTerminal(Terminal):
     """A terminal in which one command of README.md runs."""
 
     def __init__(self, command: str, prefix: tuple[str, ...], tree: Path) -> None:
@@ -134,8 +134,8 @@ class Reader:
     def __init__(self, tree: Path, prefix: tuple[str, ...]) -> None:
         self._tree = tree
         self._prefix = prefix
-        self._sessions: list[Session] = []
-        self._by_name: dict[str, Session] = {}
+        self._sessions: list[CommandTerminal] = []
+        self._by_name: dict[str, CommandTerminal] = {}
         self._ports: dict[str, str] = {}  # the real ports, by those in README.md
 
     def read(self, section: Section) -> None:
@@ -163,7 +163,7 @@ class Reader:
             command = PORT.sub(lambda port: self._ports.get(port[0], port[0]), command)
             if (tool := TOOL.search(command)) and not shutil.which(tool[0]):
                 pytest.skip(f"{tool[0]} is not installed")
-            session = Session(command, self._prefix, self._tree)
+            session = CommandTerminal(command, self._prefix, self._tree)
             self._sessions.append(session)
             if not shown or number < len(commands):
                 session.settle()
