@@ -3,16 +3,19 @@
 import re
 import select
 import shutil
+import signal
 import socket
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import WAIT_SECONDS
+from conftest import WAIT_SECONDS, wait_until
 from dorm import Dormitory, ask, free_udp_port
 
+from dormitory.reservations import Reservations
 from dormitory.wire import Action, BadDatagram, Datagram, new_request, now_ms, pack, unpack
 
 KEY = bytes(range(32))
@@ -158,6 +161,47 @@ def test_answers_are_kept_while_their_requests_are_accepted_and_deleted_later(
         assert main_server.repeat(recorded) == "RESERVED S7 7"
         assert db.execute("SELECT count(*) FROM replay_cache WHERE time_ms = ?", (old,)).fetchone() == (0,)
     assert len(dormitory.rows("S")) == 1
+
+
+def test_a_reply_is_still_known_when_the_clock_has_been_ahead_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Reservations(tmp_path / "single.db")) as reservations:
+        sent = now_ms()
+        with reservations.transaction():
+            reservations.record_reply(sent, REQUEST.request_id, "RESERVED S1 8")
+        with monkeypatch.context() as clock:
+            clock.setattr(time, "time_ns", lambda: (sent + 11 * MINUTE_MS) * 1_000_000)
+            with reservations.transaction():  # deletes old replies
+                pass
+        assert reservations.recorded_reply(sent, REQUEST.request_id) == "RESERVED S1 8"
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_changes_that_arrive_together_are_flushed_to_disk_once_before_their_replies_are_sent(
+    dormitory: Dormitory, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    dormitory.launch_back_end(
+        "S", prefix=("strace", "-D", "-f", "-o", str(trace), "-e", "trace=fdatasync,fsync,sendto")
+    )
+    back_end = dormitory.back_ends["S"]
+    back_end.wait_for_start()
+    main_server = MainServer(dormitory.port("S"), dormitory.key)
+    with main_server.sock:
+        assert main_server.ask(Action.RESERVE, "S1 alice") == "RESERVED S1 8"
+        before = trace.read_text()
+        back_end.process.send_signal(signal.SIGSTOP)  # so that all changes are there when it receives the first
+        state = Path(f"/proc/{back_end.pid}/stat")
+        wait_until(lambda: state.read_text().rpartition(") ")[2][0] in "Tt", "it has stopped", got=state.read_text)
+        for _ in range(5):
+            main_server.sock.send(pack(main_server.key, new_request(Action.RESERVE, "S1 alice")))
+        back_end.process.send_signal(signal.SIGCONT)
+        replies = [unpack(main_server.key, main_server.sock.recv(2000)).text for _ in range(5)]
+    assert replies == [f"RESERVED S{number} {10 - number - 1}" for number in range(2, 7)]
+    back_end.wait_for_line("Server S has 3 of room S1 left")
+    calls = trace.read_text().removeprefix(before)
+    assert re.findall(r"(sync|sendto)\(", calls) == ["sync"] + ["sendto"] * 5
 
 
 def test_a_request_that_names_another_database_is_not_carried_out(
