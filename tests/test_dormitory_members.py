@@ -278,6 +278,28 @@ def test_a_wrong_name_takes_as_long_as_a_wrong_password(tmp_path: Path, cost: in
     assert 0.5 < min(times["nobody"]) / min(times["carol"]) < 2  # a hash of another cost would give 4 or 0.25
 
 
+def test_each_unknown_name_takes_the_time_of_one_of_the_members_at_every_attempt(tmp_path: Path) -> None:
+    path = tmp_path / "member.txt"
+    hashes = [f"scrypt${cost}$8$1${'5a' * 16}${'00' * 32}" for cost in (1 << 14, 1 << 9)]
+    path.write_text("".join(f"{name}, {text}\n" for name, text in zip(("carol", "dave"), hashes, strict=True)))
+    names = [f"nobody{number}" for number in range(20)]
+
+    def slow_names(members: Members) -> set[str]:
+        """Return the names that take as long as carol; dave takes a thirtieth of that."""
+        times = {}
+        for name in ("carol", *names):
+            began = time.process_time()
+            assert not members.check(name, "wrong", "127.0.0.1", lambda: False)
+            times[name] = time.process_time() - began
+        return {name for name in names if times[name] > times["carol"] / 4}
+
+    members = Members(path)
+    slow = slow_names(members)
+    assert slow == slow_names(members)
+    assert set() < slow < set(names)  # either set is the outcome of one attempt in half a million
+    assert slow != slow_names(Members(path))  # another run of the server chooses otherwise
+
+
 # Logins under attack.
 
 
