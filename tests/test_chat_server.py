@@ -618,7 +618,7 @@ def test_a_signal_stops_a_server_with_a_client_that_does_not_read_and_150_that_f
 
     server = start("chat_server.py", "0")
     alice = join(server, "alice")
-    sleeper = join(server, "sleeper", receive_buffer=4096)
+    join(server, "sleeper", receive_buffer=4096)
     with flooding(LONG_BROADCAST * 100, alice):
         server.wait_for_line(CLIENT + "BCST.*")
         peers = [server.connect() for _ in range(150)]
