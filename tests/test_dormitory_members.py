@@ -266,6 +266,11 @@ def test_a_client_that_ends_its_input_after_its_requests_gets_all_replies(common
     assert peer.read_all() == "MEMBER alice\nRESERVATIONS\n"
 
 
+def test_an_empty_member_file_refuses_every_password(tmp_path: Path) -> None:
+    (tmp_path / "member.txt").write_text("")
+    assert not Members(tmp_path / "member.txt").check("alice", PASSWORD, "127.0.0.1", lambda: False)
+
+
 @pytest.mark.parametrize("cost", [1 << 14, 1 << 12])
 def test_a_wrong_name_takes_as_long_as_a_wrong_password(tmp_path: Path, cost: int) -> None:
     (tmp_path / "member.txt").write_text(f"carol, scrypt${cost}$8$1${'5a' * 16}${'00' * 32}\n")
@@ -482,6 +487,49 @@ def test_a_check_that_would_wait_too_long_is_refused_at_once_but_not_a_check_fro
         release.set()
         wait_until(lambda: len(order) == len(checks), "all checks run")
     assert order[:3] == ["a0", "b", "a1"]
+
+
+def test_a_check_is_refused_at_once_if_checks_as_slow_as_the_last_one_would_delay_it_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def slow_check() -> bool:
+        time.sleep(0.5)
+        return True
+
+    queue = LoginQueue()
+    assert queue.run(slow_check, "A", lambda: False)
+    with running(queue, *((f"a{count}", "A", False) for count in range(4))):
+        monkeypatch.setattr(login_queue, "MAX_WAIT_SECONDS", 1.5)
+        began = time.monotonic()
+        with pytest.raises(TooManyLogins):
+            queue.run(lambda: True, "A", lambda: False)
+        assert time.monotonic() - began < 1.0
+
+
+def test_an_address_whose_checks_arrive_one_after_the_other_does_not_overtake_one_whose_checks_wait() -> None:
+    queue = LoginQueue()
+    with ThreadPoolExecutor() as pool, running(queue, ("a1", "A", False), ("a2", "A", False)) as (order, release):
+
+        def arrive(name: str) -> None:
+            arrived = threading.Event()
+
+            def has_left() -> bool:
+                arrived.set()
+                return False
+
+            pool.submit(queue.run, lambda: verify(name), "B", has_left)
+            assert arrived.wait(10)
+
+        def verify(name: str) -> bool:
+            order.append(name)
+            if name == "b1":
+                arrive("b2")
+            return True
+
+        arrive("b1")
+        release.set()
+        wait_until(lambda: len(order) == 4, "all checks run")
+    assert order == ["a1", "b1", "a2", "b2"]
 
 
 def test_an_error_in_a_check_reaches_the_thread_that_asked_for_it() -> None:
