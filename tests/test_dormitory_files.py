@@ -114,9 +114,9 @@ def test_a_key_that_others_may_read_is_refused(dormitory: Dormitory) -> None:
     key.chmod(0o602)
     with pytest.raises(Malformed, match=r"dorm\.key: expected mode 600, .* got 602"):
         load_key(dormitory.directory)
-    key.chmod(0o644)
+    key.chmod(0o640)
     for result in run_programs(("serverM.py", *arguments), ("serverS.py", *arguments)):
-        expect_failure(result, "dorm.key", "644", "600")
+        expect_failure(result, "dorm.key", "640", "600")
     key.chmod(0o600)
     key.write_text("00" * 31)
     expect_failure(run_program("serverU.py", *arguments), "dorm.key", "64 hexadecimal")

@@ -1,5 +1,6 @@
 """The dormitory's members: their file, adding a member while the main server runs, and logins under attack."""
 
+import errno
 import os
 import selectors
 import shlex
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -171,6 +172,22 @@ def test_a_file_that_root_writes_keeps_its_owner(tmp_path: Path) -> None:
     os.chown(file, 12345, 23456)
     add_member(file, "alice", PASSWORD)
     assert (file.stat().st_uid, file.stat().st_gid) == (12345, 23456)
+
+
+def test_a_member_file_of_another_user_is_not_replaced_by_a_file_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "member.txt"
+    file.write_text("\n")
+
+    def refuse(*_: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
+    with pytest.raises(PermissionError, match=r"member\.txt"):
+        add_member(file, "alice", PASSWORD)
+    assert file.read_text() == "\n"
 
 
 def test_a_terminal_asks_twice_for_the_new_password_and_does_not_show_it(
@@ -428,20 +445,28 @@ def running(queue: LoginQueue, *checks: tuple[str, str, bool]) -> Iterator[tuple
         pool.submit(queue.run, block, "first", lambda: False)
         assert first_runs.wait(10)
         for name, address, gone in checks:
-            arrived = threading.Event()
 
             def verify(name: str = name) -> bool:
                 order.append(name)
                 return True
 
-            def has_left(gone: bool = gone, arrived: threading.Event = arrived) -> bool:
-                arrived.set()  # from here to its place in the queue the check holds the queue's lock
-                return gone
-
-            pool.submit(queue.run, verify, address, has_left)
-            assert arrived.wait(10)
+            arrive(pool, queue, verify, address, lambda gone=gone: gone)  # type: ignore[misc]
         yield order, release
         release.set()
+
+
+def arrive(
+    pool: ThreadPoolExecutor, queue: LoginQueue, verify: Callable[[], bool], address: str, has_left: Callable[[], bool]
+) -> None:
+    """Let a check run in a thread; wait until it has its place in the queue."""
+    arrived = threading.Event()
+
+    def has_left_now() -> bool:
+        arrived.set()  # from here to its place in the queue the check holds the queue's lock
+        return has_left()
+
+    pool.submit(queue.run, verify, address, has_left_now)
+    assert arrived.wait(10)
 
 
 def test_addresses_take_turns_and_clients_that_have_ended_their_side_come_last() -> None:
@@ -451,6 +476,23 @@ def test_addresses_take_turns_and_clients_that_have_ended_their_side_come_last()
         release.set()
         wait_until(lambda: len(order) == len(checks), "all checks run")
     assert order == ["a1", "b1", "c1", "a2", "b2", "a3", "gone", "gone too"]
+
+
+def test_a_check_whose_client_leaves_while_it_waits_comes_last() -> None:
+    queue = LoginQueue()
+    left = threading.Event()
+    with ThreadPoolExecutor() as pool, running(queue) as (order, release):
+
+        def run(name: str) -> bool:
+            order.append(name)
+            return True
+
+        arrive(pool, queue, partial(run, "leaves"), "A", left.is_set)
+        arrive(pool, queue, partial(run, "stays"), "B", lambda: False)
+        left.set()
+        release.set()
+        wait_until(lambda: len(order) == 2, "both checks run")
+    assert order == ["stays", "leaves"]
 
 
 def test_a_check_whose_turn_does_not_come_in_time_raises_too_many_logins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -510,23 +552,16 @@ def test_an_address_whose_checks_arrive_one_after_the_other_does_not_overtake_on
     queue = LoginQueue()
     with ThreadPoolExecutor() as pool, running(queue, ("a1", "A", False), ("a2", "A", False)) as (order, release):
 
-        def arrive(name: str) -> None:
-            arrived = threading.Event()
-
-            def has_left() -> bool:
-                arrived.set()
-                return False
-
-            pool.submit(queue.run, lambda: verify(name), "B", has_left)
-            assert arrived.wait(10)
-
-        def verify(name: str) -> bool:
-            order.append(name)
-            if name == "b1":
-                arrive("b2")
+        def run_b1() -> bool:
+            order.append("b1")
+            arrive(pool, queue, run_b2, "B", lambda: False)
             return True
 
-        arrive("b1")
+        def run_b2() -> bool:
+            order.append("b2")
+            return True
+
+        arrive(pool, queue, run_b1, "B", lambda: False)
         release.set()
         wait_until(lambda: len(order) == 4, "all checks run")
     assert order == ["a1", "b1", "a2", "b2"]
