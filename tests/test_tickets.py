@@ -716,14 +716,15 @@ def test_no_order_is_booked_when_the_write_for_all_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     file = tmp_path / "seats.txt"
-    file.write_text("0 0 0 0\n")
+    file.write_text("0 0 0 0 0 0 0 0\n")
     theatre = Theatre(file)
     reasons: list[str] = []
-    writing, go_on = threading.Event(), threading.Event()
+    writing, together = threading.Event(), threading.Barrier(8)
 
     def fail(file: Path, new: bytes, old: bytes) -> bool:
-        writing.set()
-        assert go_on.wait(WAIT_SECONDS)
+        if not writing.is_set():
+            writing.set()
+            together.wait(WAIT_SECONDS)
         raise error("the disk has failed")
 
     def buy(number: int) -> None:
@@ -731,17 +732,17 @@ def test_no_order_is_booked_when_the_write_for_all_fails(
         theatre.hold(order, Seat(1, number + 1))
         if number:
             assert writing.wait(WAIT_SECONDS)
-            go_on.set()
+            together.wait(WAIT_SECONDS)
         with pytest.raises((SeatFileError, RuntimeError)) as failure:
             theatre.book(order)
         reasons.append(str(failure.value))
 
     monkeypatch.setattr(booking, "replace_file", fail)
-    at_once(4, buy)
-    assert len(reasons) == 4
+    at_once(8, buy)
+    assert len(reasons) == 8
     assert set(reasons) <= {"the disk has failed", "the order was not written"}
-    assert reasons.count("the disk has failed") == 4 or error is RuntimeError
-    assert file.read_text() == "0 0 0 0\n"
+    assert reasons.count("the disk has failed") == 8 or error is RuntimeError
+    assert file.read_text() == "0 0 0 0 0 0 0 0\n"
 
 
 # Many customers, kills, and a second server
