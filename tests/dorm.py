@@ -86,12 +86,12 @@ class Dormitory:
         self.launch_back_end(letter)
         self.back_ends[letter].wait_for_start()
 
-    def launch_back_end(self, letter: str, *arguments: str) -> None:
+    def launch_back_end(self, letter: str, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
         """Start a back end without waiting until it listens."""
         self._reserved[letter].close()
         port = () if "--port" in arguments else ("--port", str(self.port(letter)))
         data = ("--data-dir", str(self.directory))
-        self.back_ends[letter] = self._launch(f"server{letter}.py", *data, *port, *arguments)
+        self.back_ends[letter] = self._launch(f"server{letter}.py", *data, *port, *arguments, prefix=prefix)
 
     def start_back_ends(self, letters: str) -> None:
         """Start back ends, together."""

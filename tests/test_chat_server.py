@@ -478,7 +478,7 @@ def test_a_newcomer_is_answered_while_three_users_flood_the_server_with_requests
 def test_a_client_that_stops_reading_is_dropped_and_delays_others_once(start: Start, tmp_path: Path) -> None:
     change = f"from net import output; output.PERIOD_SECONDS = {PERIOD_SECONDS}"
     server = start(changed_program(tmp_path, "chat_server.py", change), "0")
-    join(server, "sleeper", receive_buffer=4096)
+    sleeper = join(server, "sleeper", receive_buffer=4096)
     greedy = server.connect(receive_buffer=4096)  # it sends LIST, and does not read the replies
     flooder, bob = join(server, "flooder"), join(server, "bob")
     dropped = CLIENT + "dropped: it took less than 65536 bytes a second"
@@ -494,6 +494,9 @@ def test_a_client_that_stops_reading_is_dropped_and_delays_others_once(start: St
     long_waits = [later - earlier for earlier, later in itertools.pairwise(arrivals) if later - earlier > 1]
     assert len(long_waits) == 1
     assert long_waits[0] < PERIOD_SECONDS + SLACK_SECONDS
+    with pytest.raises(ConnectionResetError):  # after an orderly end, half a message would look whole
+        while sleeper.sock.recv(1 << 16):
+            pass
 
 
 def test_a_flood_reaches_a_healthy_slower_reader_whole_and_in_order(fresh_server: Program) -> None:

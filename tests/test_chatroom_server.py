@@ -363,6 +363,21 @@ def test_create_without_a_free_thread_is_refused_without_a_leak(start_rooms: Sta
     assert server.threads_and_sockets()[1] == 2  # the lobby listens, and has one client
 
 
+@pytest.mark.skipif(not shutil.which("prlimit"), reason="prlimit is not installed")
+def test_members_talk_while_no_descriptor_is_free_for_a_client_that_wants_to_enter(start_rooms: Start) -> None:
+    server = start_rooms(prefix=("prlimit", "--nofile=20"))
+    _, port = new_room(server)
+    alice, bob = enter(server, port), enter(server, port)
+    for _ in range(20):
+        server.connect()
+    server.wait_for_line("Cannot accept for now: Too many open files")
+    enter(server, port)  # the kernel connects it
+    alice.send("can you hear me?")
+    bob.expect("can you hear me?")
+    bob.send("yes")
+    alice.expect("yes")
+
+
 def test_delete_warns_the_members_closes_them_and_then_answers(server: Program) -> None:
     lobby, port = new_room(server)
     members = [enter(server, port) for _ in range(30)]
@@ -502,6 +517,28 @@ def test_a_client_that_connects_while_a_room_is_deleted_is_warned_or_refused(ser
             told += end == WARNING + "\n"
             member.close()
     assert told >= 24  # the members that had connected before the deletion
+
+
+def test_a_client_that_connects_while_the_members_are_being_warned_does_not_enter_without_a_warning(
+    start_rooms: Start, tmp_path: Path
+) -> None:
+    slow_warning = (
+        "import time, net.output\n"
+        "finish = net.output.Output.finish\n"
+        "net.output.Output.finish = lambda *farewell: (time.sleep(0.3 * len(farewell[1:])), finish(*farewell))"
+    )
+    server = start_rooms(program=changed_program(tmp_path, "chatroom_server.py", slow_warning))
+    lobby, port = new_room(server)
+    members = [enter(server, port)]
+    server.wait_for_line(CLIENT + "entered room tea")
+    lobby.send(DELETE + "tea")
+    server.wait_for_line(CLIENT + "DELETE tea")
+    with suppress(ConnectionError):  # the room may no longer listen
+        members.append(enter(server, port))
+    lobby.expect(SUCCESS)
+    server.wait_for_line("Room tea: deleted")
+    told = [member.read_all() for member in members].count(WARNING + "\n")
+    assert server.count_lines(CLIENT + "entered room tea") == told
 
 
 def test_ten_clients_that_create_join_and_delete_the_same_rooms_leave_no_thread_socket_or_port_behind(
@@ -685,6 +722,17 @@ def test_rooms_use_the_ports_of_the_room_ports_option_and_no_others(start_rooms:
     lobby.expect(UNKNOWN_FAILURE + why, SUCCESS + "tea,soup,salad")
     lobby.send(DELETE + "soup", CREATE + "cake")
     lobby.expect(SUCCESS, SUCCESS)
+
+
+@pytest.mark.skipif(not shutil.which("prlimit"), reason="prlimit is not installed")
+def test_rooms_that_find_no_free_port_leave_no_descriptor_open(start_rooms: Start) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        port = listener.getsockname()[1]
+        server = start_rooms("--room-ports", f"{port}-{port}", prefix=("prlimit", "--nofile=64"))
+        lobby = server.connect()
+        lobby.send(*[CREATE + "tea"] * 64)
+        why = f"Room tea cannot be opened: all ports from {port} to {port} are in use"
+        lobby.expect(*[UNKNOWN_FAILURE + why] * 64)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ PERIOD_SECONDS = 0.5  # instead of net.output's
 QUIET_SECONDS = 0.05  # how long a test waits for something that must not happen
 
 
-class Client:
+class PairedClient:
     """A client, and the server's end of its connection.
 
     Args:
@@ -70,11 +70,11 @@ class LocalServer:
 
     def __init__(self) -> None:
         self._stop_fd, self._stop_writer = os.pipe()
-        self._clients: list[Client] = []
+        self._clients: list[PairedClient] = []
 
-    def client(self) -> Client:
+    def client(self) -> PairedClient:
         """Return a new client."""
-        self._clients.append(Client(self._stop_fd))
+        self._clients.append(PairedClient(self._stop_fd))
         return self._clients[-1]
 
     def stop(self) -> None:
@@ -98,13 +98,13 @@ def server() -> Iterator[LocalServer]:
 
 
 @pytest.fixture
-def alice(server: LocalServer) -> Client:
+def alice(server: LocalServer) -> PairedClient:
     """Provide a client."""
     return server.client()
 
 
 @pytest.fixture
-def bob(server: LocalServer) -> Client:
+def bob(server: LocalServer) -> PairedClient:
     """Provide another client of the same server."""
     return server.client()
 
@@ -112,24 +112,24 @@ def bob(server: LocalServer) -> Client:
 # Lines
 
 
-def test_lines_are_given_as_harmless_text_until_the_input_ends(alice: Client) -> None:
+def test_lines_are_given_as_harmless_text_until_the_input_ends(alice: PairedClient) -> None:
     alice.send("grüße\r\n\n\x1b[2J\xff\n".encode("latin-1") + "zoë\nlast".encode())
     alice.end_input()
     assert list(alice.conversation.lines()) == ["gr\ufffd\ufffde", "", "\ufffd[2J\ufffd", "zoë", "last"]
 
 
-def test_raw_lines_are_given_as_bytes_and_byte_4_is_data(alice: Client) -> None:
+def test_raw_lines_are_given_as_bytes_and_byte_4_is_data(alice: PairedClient) -> None:
     alice.send(b"\4tea\r\n\xff\xf4\3\n\4")
     alice.end_input()
     assert list(alice.conversation.raw_lines()) == [b"\4tea", b"\3", b"\4"]
 
 
-def test_ctrl_d_at_the_start_of_a_line_ends_the_lines_though_more_has_arrived(alice: Client) -> None:
+def test_ctrl_d_at_the_start_of_a_line_ends_the_lines_though_more_has_arrived(alice: PairedClient) -> None:
     alice.send(b"one\n\4two\n")
     assert list(alice.conversation.lines()) == ["one"]
 
 
-def test_lines_end_when_the_server_stops_and_half_a_line_is_not_given(server: LocalServer, alice: Client) -> None:
+def test_lines_end_when_the_server_stops_and_half_a_line_is_not_given(server: LocalServer, alice: PairedClient) -> None:
     alice.send(b"one\nhalf")
     lines = alice.conversation.lines()
     assert next(lines) == "one"
@@ -137,7 +137,7 @@ def test_lines_end_when_the_server_stops_and_half_a_line_is_not_given(server: Lo
     assert list(lines) == []
 
 
-def test_half_a_line_is_not_given_when_the_client_is_lost(alice: Client) -> None:
+def test_half_a_line_is_not_given_when_the_client_is_lost(alice: PairedClient) -> None:
     alice.send(b"one\nhalf")
     lines = alice.conversation.lines()
     assert next(lines) == "one"
@@ -145,7 +145,7 @@ def test_half_a_line_is_not_given_when_the_client_is_lost(alice: Client) -> None
     assert list(lines) == []
 
 
-def test_questions_and_lines_share_the_input(alice: Client) -> None:
+def test_questions_and_lines_share_the_input(alice: PairedClient) -> None:
     alice.send(b"4\n5\nlist\n6\n")
     assert alice.conversation.ask("Row?") == "4"
     assert alice.conversation.ask("Seat?") == "5"
@@ -157,7 +157,7 @@ def test_questions_and_lines_share_the_input(alice: Client) -> None:
     alice.expect(b"Row?\nSeat?\nRow?\nSeat?\n")
 
 
-def test_a_question_is_sent_before_its_answer_is_awaited(alice: Client) -> None:
+def test_a_question_is_sent_before_its_answer_is_awaited(alice: PairedClient) -> None:
     answers: list[str] = []
     asker = in_thread(lambda: answers.append(alice.conversation.ask("Row?")))
     alice.expect(b"Row?\n")
@@ -166,7 +166,7 @@ def test_a_question_is_sent_before_its_answer_is_awaited(alice: Client) -> None:
     assert answers == ["4"]
 
 
-def test_line_too_long_is_raised_after_the_lines_before_it_were_given(alice: Client) -> None:
+def test_line_too_long_is_raised_after_the_lines_before_it_were_given(alice: PairedClient) -> None:
     alice.send(b"one\n" + b"x" * MAX_LINE_BYTES + b"y\ntwo\n")
     lines = alice.conversation.lines()
     assert next(lines) == "one"
@@ -174,7 +174,7 @@ def test_line_too_long_is_raised_after_the_lines_before_it_were_given(alice: Cli
         next(lines)
 
 
-def test_telnets_timing_mark_is_answered_before_the_reply_to_the_next_line(alice: Client) -> None:
+def test_telnets_timing_mark_is_answered_before_the_reply_to_the_next_line(alice: PairedClient) -> None:
     alice.send(b"\xff\xf4\xff\xfd\x06LIST\n")
     alice.end_input()
     for line in alice.conversation.lines():
@@ -185,7 +185,9 @@ def test_telnets_timing_mark_is_answered_before_the_reply_to_the_next_line(alice
 # Output
 
 
-def test_output_is_gathered_until_all_lines_that_have_arrived_are_handled(alice: Client, bob: Client) -> None:
+def test_output_is_gathered_until_all_lines_that_have_arrived_are_handled(
+    alice: PairedClient, bob: PairedClient
+) -> None:
     alice.send(b"1\n2\n3\n")
     lines = alice.conversation.lines()
     others = (bob.connection,)
@@ -220,7 +222,7 @@ def test_each_recipient_gets_its_messages_in_the_order_in_which_they_were_sent(s
         client.expect_nothing()
 
 
-def test_gathered_output_is_sent_before_it_fills_much_memory(alice: Client, bob: Client) -> None:
+def test_gathered_output_is_sent_before_it_fills_much_memory(alice: PairedClient, bob: PairedClient) -> None:
     line = "x" * 999
     for _ in range(GATHERED_CHARACTERS // 999 + 2):
         alice.conversation.send((bob.connection,), line)
@@ -240,7 +242,7 @@ def test_a_broadcast_to_200_recipients_is_kept_in_memory_once(server: LocalServe
     assert peak_bytes < 1 << 20
 
 
-def test_output_is_sent_after_each_turn_though_more_lines_have_arrived(alice: Client) -> None:
+def test_output_is_sent_after_each_turn_though_more_lines_have_arrived(alice: PairedClient) -> None:
     alice.send(b"x\n" * (2 * LINES_PER_TURN + 1))
     lines = alice.conversation.lines()
     for number in range(LINES_PER_TURN):
@@ -251,7 +253,7 @@ def test_output_is_sent_after_each_turn_though_more_lines_have_arrived(alice: Cl
     alice.expect("".join(f"{number}\n" for number in range(LINES_PER_TURN)).encode())
 
 
-def test_other_threads_run_between_turns(alice: Client) -> None:
+def test_other_threads_run_between_turns(alice: PairedClient) -> None:
     gate, ran = threading.Lock(), threading.Event()
     alice.send(b"\n" * 60_000)  # arrives with one read, so that only the pauses let other threads run
 
@@ -301,7 +303,7 @@ def test_three_recipients_that_do_not_read_are_dropped_after_one_period_together
     assert PERIOD_SECONDS / 2 < time.monotonic() - began < 2 * PERIOD_SECONDS
 
 
-def test_before_turn_is_called_once_before_the_lines_that_arrived_together_are_given(alice: Client) -> None:
+def test_before_turn_is_called_once_before_the_lines_that_arrived_together_are_given(alice: PairedClient) -> None:
     events: list[str] = []
     alice.send(b"one\ntwo\n")
     lines = alice.conversation.lines(before_turn=lambda: events.append("called"))
@@ -314,14 +316,14 @@ def test_before_turn_is_called_once_before_the_lines_that_arrived_together_are_g
 # Limits
 
 
-def test_a_limit_ends_the_wait_for_a_line_with_its_sentence(alice: Client) -> None:
+def test_a_limit_ends_the_wait_for_a_line_with_its_sentence(alice: PairedClient) -> None:
     alice.send(b"half a line")
     alice.conversation.allow(QUIET_SECONDS, "No JOIN in time")
     with pytest.raises(TimeLimitPassed, match="No JOIN in time"):
         list(alice.conversation.lines())
 
 
-def test_a_limit_that_no_line_restarts_ends_the_lines_though_they_arrive_in_time(alice: Client) -> None:
+def test_a_limit_that_no_line_restarts_ends_the_lines_though_they_arrive_in_time(alice: PairedClient) -> None:
     alice.conversation.allow(0.3, "Time is up", restarts=False)
     lines = alice.conversation.lines()
     with pytest.raises(TimeLimitPassed, match="Time is up"):
@@ -331,7 +333,7 @@ def test_a_limit_that_no_line_restarts_ends_the_lines_though_they_arrive_in_time
             time.sleep(0.01)
 
 
-def test_a_limit_also_ends_a_client_whose_input_never_pauses(alice: Client) -> None:
+def test_a_limit_also_ends_a_client_whose_input_never_pauses(alice: PairedClient) -> None:
     alice.send(b"x" * 10_000)
     alice.connection.allow(QUIET_SECONDS, "Time is up")
     with pytest.raises(TimeLimitPassed, match="Time is up"):
@@ -340,7 +342,7 @@ def test_a_limit_also_ends_a_client_whose_input_never_pauses(alice: Client) -> N
             time.sleep(0.001)
 
 
-def test_each_line_restarts_the_limit(alice: Client) -> None:
+def test_each_line_restarts_the_limit(alice: PairedClient) -> None:
     alice.conversation.allow(1.0, "No request in time")
     lines = alice.conversation.lines()
     for _ in range(4):  # 1.2 seconds
@@ -350,7 +352,7 @@ def test_each_line_restarts_the_limit(alice: Client) -> None:
         timer.join()
 
 
-def test_bytes_without_an_end_of_line_do_not_restart_the_limit(alice: Client) -> None:
+def test_bytes_without_an_end_of_line_do_not_restart_the_limit(alice: PairedClient) -> None:
     alice.conversation.allow(0.5, "No request in time")
     stopped = threading.Event()
 
@@ -365,7 +367,7 @@ def test_bytes_without_an_end_of_line_do_not_restart_the_limit(alice: Client) ->
     dripper.join()
 
 
-def test_without_a_limit_a_wait_goes_on(alice: Client) -> None:
+def test_without_a_limit_a_wait_goes_on(alice: PairedClient) -> None:
     alice.conversation.allow(QUIET_SECONDS, "No JOIN in time")
     alice.conversation.allow(None)
     timer = threading.Timer(3 * QUIET_SECONDS, alice.send, (b"late\n",))

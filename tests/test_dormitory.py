@@ -283,6 +283,17 @@ def test_a_client_is_told_at_once_that_a_back_end_was_never_started_and_can_use_
     assert ask(guest, "LIST") == "ROOMS S=? D=? U1=3"
 
 
+def test_a_back_end_to_which_no_route_leads_counts_as_one_that_does_not_answer(dormitory: Dormitory) -> None:
+    dormitory.start_back_end("D")
+    nowhere = "255.255.255.255:21000"  # the system lets no socket connect to this address
+    dormitory.start_main("--server-s", nowhere)
+    dormitory.wait_until_found("D")
+    dormitory.main.wait_for_line(f"Server S at {nowhere} is not answering")
+    alice = dormitory.log_in("alice")
+    assert ask(alice, "RESERVE S1") == "TRY_LATER Server S is not answering"
+    assert ask(alice, "LIST") == "ROOMS S=? D1=2 U=?"
+
+
 def test_a_client_is_told_which_limit_on_login_or_idle_time_ends_its_connection(dormitory: Dormitory) -> None:
     dormitory.start_main("--login-seconds", "1", "--idle-seconds", "1")
     silent, chatty, idle, busy = (dormitory.main.connect() for _ in range(4))

@@ -3,16 +3,19 @@
 import re
 import select
 import shutil
+import signal
 import socket
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import WAIT_SECONDS
+from conftest import WAIT_SECONDS, wait_until
 from dorm import Dormitory, ask, free_udp_port
 
+from dormitory.reservations import Reservations
 from dormitory.wire import Action, BadDatagram, Datagram, new_request, now_ms, pack, unpack
 
 KEY = bytes(range(32))
@@ -20,7 +23,7 @@ REQUEST = new_request(Action.RESERVE, "S1 alice", b"database", 7)
 MINUTE_MS = 60_000
 
 
-class MainServer:
+class ImitatedMainServer:
     """A socket that sends datagrams as a main server does."""
 
     def __init__(self, port: int, key: bytes) -> None:
@@ -56,10 +59,10 @@ class MainServer:
 
 
 @pytest.fixture
-def main_server(dormitory: Dormitory) -> Iterator[MainServer]:
+def main_server(dormitory: Dormitory) -> Iterator[ImitatedMainServer]:
     """Start Server S; provide a socket that sends requests to it."""
     dormitory.start_back_end("S")
-    main_server = MainServer(dormitory.port("S"), dormitory.key)
+    main_server = ImitatedMainServer(dormitory.port("S"), dormitory.key)
     with main_server.sock:
         yield main_server
 
@@ -79,7 +82,7 @@ def test_a_datagram_that_was_changed_anywhere_has_a_wrong_tag() -> None:
 
 
 def test_junk_forged_and_malformed_datagrams_are_not_answered_and_change_nothing(
-    dormitory: Dormitory, main_server: MainServer
+    dormitory: Dormitory, main_server: ImitatedMainServer
 ) -> None:
     key = main_server.key
     data = pack(key, new_request(Action.RESERVE, "S1 alice"))
@@ -108,7 +111,7 @@ def test_junk_forged_and_malformed_datagrams_are_not_answered_and_change_nothing
 
 @pytest.mark.parametrize(("minutes", "direction"), [(-11, "behind"), (11, "ahead of")])
 def test_a_datagram_that_is_eleven_minutes_off_is_refused_and_a_status_line_says_by_how_much(
-    dormitory: Dormitory, main_server: MainServer, minutes: int, direction: str
+    dormitory: Dormitory, main_server: ImitatedMainServer, minutes: int, direction: str
 ) -> None:
     wrong = new_request(Action.RESERVE, "S1 alice")._replace(time_ms=now_ms() + minutes * MINUTE_MS)
     main_server.expect_no_reply(pack(main_server.key, wrong), pack(main_server.key, wrong._replace(time_ms=1 << 63)))
@@ -122,7 +125,7 @@ def test_a_datagram_that_is_eleven_minutes_off_is_refused_and_a_status_line_says
 
 
 def test_a_repeated_change_gets_its_first_answer_and_changes_nothing_even_after_kill_9(
-    dormitory: Dormitory, main_server: MainServer
+    dormitory: Dormitory, main_server: ImitatedMainServer
 ) -> None:
     dormitory.write("single.txt", "S1, 1\nS12, 6\n")
     dormitory.back_ends["S"].wait_for_line(".*single.txt has changed and was read again")
@@ -138,7 +141,9 @@ def test_a_repeated_change_gets_its_first_answer_and_changes_nothing_even_after_
     assert [main_server.repeat(request) for request in requests] == answers
     dormitory.back_ends["S"].kill()
     dormitory.start_back_end("S")
-    with MainServer(dormitory.port("S"), main_server.key).sock as other:  # a recorded datagram, sent from elsewhere
+    with ImitatedMainServer(
+        dormitory.port("S"), main_server.key
+    ).sock as other:  # a recorded datagram, sent from elsewhere
         other.settimeout(WAIT_SECONDS)
         for request, answer in zip(requests, answers, strict=True):
             other.send(pack(main_server.key, request))
@@ -147,7 +152,7 @@ def test_a_repeated_change_gets_its_first_answer_and_changes_nothing_even_after_
 
 
 def test_answers_are_kept_while_their_requests_are_accepted_and_deleted_later(
-    dormitory: Dormitory, main_server: MainServer
+    dormitory: Dormitory, main_server: ImitatedMainServer
 ) -> None:
     kept, old = now_ms() - 9 * MINUTE_MS, now_ms() - 60 * MINUTE_MS
     with closing(sqlite3.connect(dormitory.database("S"), isolation_level=None)) as db:
@@ -160,8 +165,49 @@ def test_answers_are_kept_while_their_requests_are_accepted_and_deleted_later(
     assert len(dormitory.rows("S")) == 1
 
 
+def test_a_reply_is_still_known_when_the_clock_has_been_ahead_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Reservations(tmp_path / "single.db")) as reservations:
+        sent = now_ms()
+        with reservations.transaction():
+            reservations.record_reply(sent, REQUEST.request_id, "RESERVED S1 8")
+        with monkeypatch.context() as clock:
+            clock.setattr(time, "time_ns", lambda: (sent + 11 * MINUTE_MS) * 1_000_000)
+            with reservations.transaction():  # deletes old replies
+                pass
+        assert reservations.recorded_reply(sent, REQUEST.request_id) == "RESERVED S1 8"
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_changes_that_arrive_together_are_flushed_to_disk_once_before_their_replies_are_sent(
+    dormitory: Dormitory, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    dormitory.launch_back_end(
+        "S", prefix=("strace", "-D", "-f", "-o", str(trace), "-e", "trace=fdatasync,fsync,sendto")
+    )
+    back_end = dormitory.back_ends["S"]
+    back_end.wait_for_start()
+    main_server = ImitatedMainServer(dormitory.port("S"), dormitory.key)
+    with main_server.sock:
+        assert main_server.ask(Action.RESERVE, "S1 alice") == "RESERVED S1 8"
+        before = trace.read_text()
+        back_end.process.send_signal(signal.SIGSTOP)  # so that all changes are there when it receives the first
+        state = Path(f"/proc/{back_end.pid}/stat")
+        wait_until(lambda: state.read_text().rpartition(") ")[2][0] in "Tt", "it has stopped", got=state.read_text)
+        for _ in range(5):
+            main_server.sock.send(pack(main_server.key, new_request(Action.RESERVE, "S1 alice")))
+        back_end.process.send_signal(signal.SIGCONT)
+        replies = [unpack(main_server.key, main_server.sock.recv(2000)).text for _ in range(5)]
+    assert replies == [f"RESERVED S{number} {10 - number - 1}" for number in range(2, 7)]
+    back_end.wait_for_line("Server S has 3 of room S1 left")
+    calls = trace.read_text().removeprefix(before)
+    assert re.findall(r"(sync|sendto)\(", calls) == ["sync"] + ["sendto"] * 5
+
+
 def test_a_request_that_names_another_database_is_not_carried_out(
-    dormitory: Dormitory, main_server: MainServer
+    dormitory: Dormitory, main_server: ImitatedMainServer
 ) -> None:
     assert main_server.ask(Action.RESERVE, "S1 alice", database=b"database") == ""
     assert main_server.ask(Action.AVAILABILITY, "S1") == "AVAILABLE 9"

@@ -18,7 +18,7 @@ from dorm import KINDS, Dormitory, ask
 
 from dormitory.inventory import MAX_CODES, read_inventory
 from dormitory.shared_key import load_key
-from dormitory.textfiles import Malformed, read_fields
+from dormitory.textfiles import Malformed, WatchedFile, read_fields
 
 
 def expect_failure(result: "subprocess.CompletedProcess[str]", *texts: str) -> None:
@@ -114,9 +114,9 @@ def test_a_key_that_others_may_read_is_refused(dormitory: Dormitory) -> None:
     key.chmod(0o602)
     with pytest.raises(Malformed, match=r"dorm\.key: expected mode 600, .* got 602"):
         load_key(dormitory.directory)
-    key.chmod(0o644)
+    key.chmod(0o640)
     for result in run_programs(("serverM.py", *arguments), ("serverS.py", *arguments)):
-        expect_failure(result, "dorm.key", "644", "600")
+        expect_failure(result, "dorm.key", "640", "600")
     key.chmod(0o600)
     key.write_text("00" * 31)
     expect_failure(run_program("serverU.py", *arguments), "dorm.key", "64 hexadecimal")
@@ -225,6 +225,32 @@ def test_an_inventory_that_becomes_malformed_is_reported_once_and_the_last_valid
     file.write_text("S1, 4\n")
     wait_for_answer(guest, "AVAILABILITY S1", "AVAILABLE 4")
     assert back_end.count_lines(f".*{stays}") == 3
+
+
+def test_an_edit_while_the_file_is_first_read_is_noticed_at_the_next_refresh(tmp_path: Path) -> None:
+    path = tmp_path / "single.txt"
+    path.write_text("S1, 9\n")
+
+    def read_slowly(path: Path) -> str:
+        content = path.read_text()
+        path.write_text("S1, 10\n")
+        return content
+
+    file = WatchedFile(path, read_slowly)
+    assert file.content == "S1, 9\n"
+    file.refresh()
+    assert file.content == "S1, 10\n"
+
+
+def test_a_file_that_another_one_of_the_same_age_replaces_is_read_again(tmp_path: Path) -> None:
+    path, other = tmp_path / "single.txt", tmp_path / "other"
+    path.write_text("S1, 8\n")
+    other.write_text("S1, 9\n")
+    file = WatchedFile(path, Path.read_text)
+    os.utime(other, ns=(0, path.stat().st_mtime_ns))  # as cp -p and rsync -t do
+    other.replace(path)
+    file.refresh()
+    assert file.content == "S1, 9\n"
 
 
 # Databases.

@@ -1,5 +1,6 @@
 """The dormitory's members: their file, adding a member while the main server runs, and logins under attack."""
 
+import errno
 import os
 import selectors
 import shlex
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -118,6 +119,8 @@ def test_a_written_file_has_mode_600_unless_the_old_one_was_stricter(tmp_path: P
         add_member(file, "alice", PASSWORD)
         assert file.stat().st_mode & 0o777 == after
     assert sorted(path.name for path in tmp_path.iterdir()) == ["member.txt", "member.txt.lock"]
+    lock = tmp_path / "member.txt.lock"  # a user who may open it could lock it for ever
+    assert lock.stat().st_mode & 0o777 == 0o600
 
 
 def test_adding_a_member_through_a_symbolic_link_writes_the_target(tmp_path: Path) -> None:
@@ -171,6 +174,22 @@ def test_a_file_that_root_writes_keeps_its_owner(tmp_path: Path) -> None:
     os.chown(file, 12345, 23456)
     add_member(file, "alice", PASSWORD)
     assert (file.stat().st_uid, file.stat().st_gid) == (12345, 23456)
+
+
+def test_a_member_file_of_another_user_is_not_replaced_by_a_file_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "member.txt"
+    file.write_text("\n")
+
+    def refuse(*_: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
+    with pytest.raises(PermissionError, match=r"member\.txt"):
+        add_member(file, "alice", PASSWORD)
+    assert file.read_text() == "\n"
 
 
 def test_a_terminal_asks_twice_for_the_new_password_and_does_not_show_it(
@@ -266,6 +285,11 @@ def test_a_client_that_ends_its_input_after_its_requests_gets_all_replies(common
     assert peer.read_all() == "MEMBER alice\nRESERVATIONS\n"
 
 
+def test_an_empty_member_file_refuses_every_password(tmp_path: Path) -> None:
+    (tmp_path / "member.txt").write_text("")
+    assert not Members(tmp_path / "member.txt").check("alice", PASSWORD, "127.0.0.1", lambda: False)
+
+
 @pytest.mark.parametrize("cost", [1 << 14, 1 << 12])
 def test_a_wrong_name_takes_as_long_as_a_wrong_password(tmp_path: Path, cost: int) -> None:
     (tmp_path / "member.txt").write_text(f"carol, scrypt${cost}$8$1${'5a' * 16}${'00' * 32}\n")
@@ -276,6 +300,28 @@ def test_a_wrong_name_takes_as_long_as_a_wrong_password(tmp_path: Path, cost: in
         assert not members.check(user, "wrong", "127.0.0.1", lambda: False)
         times[user].append(time.process_time() - began)
     assert 0.5 < min(times["nobody"]) / min(times["carol"]) < 2  # a hash of another cost would give 4 or 0.25
+
+
+def test_each_unknown_name_takes_the_time_of_one_of_the_members_at_every_attempt(tmp_path: Path) -> None:
+    path = tmp_path / "member.txt"
+    hashes = [f"scrypt${cost}$8$1${'5a' * 16}${'00' * 32}" for cost in (1 << 14, 1 << 9)]
+    path.write_text("".join(f"{name}, {text}\n" for name, text in zip(("carol", "dave"), hashes, strict=True)))
+    names = [f"nobody{number}" for number in range(20)]
+
+    def slow_names(members: Members) -> set[str]:
+        """Return the names that take as long as carol; dave takes a thirtieth of that."""
+        times = {}
+        for name in ("carol", *names):
+            began = time.process_time()
+            assert not members.check(name, "wrong", "127.0.0.1", lambda: False)
+            times[name] = time.process_time() - began
+        return {name for name in names if times[name] > times["carol"] / 4}
+
+    members = Members(path)
+    slow = slow_names(members)
+    assert slow == slow_names(members)
+    assert set() < slow < set(names)  # either set is the outcome of one attempt in half a million
+    assert slow != slow_names(Members(path))  # another run of the server chooses otherwise
 
 
 # Logins under attack.
@@ -401,20 +447,28 @@ def running(queue: LoginQueue, *checks: tuple[str, str, bool]) -> Iterator[tuple
         pool.submit(queue.run, block, "first", lambda: False)
         assert first_runs.wait(10)
         for name, address, gone in checks:
-            arrived = threading.Event()
 
             def verify(name: str = name) -> bool:
                 order.append(name)
                 return True
 
-            def has_left(gone: bool = gone, arrived: threading.Event = arrived) -> bool:
-                arrived.set()  # from here to its place in the queue the check holds the queue's lock
-                return gone
-
-            pool.submit(queue.run, verify, address, has_left)
-            assert arrived.wait(10)
+            arrive(pool, queue, verify, address, lambda gone=gone: gone)  # type: ignore[misc]
         yield order, release
         release.set()
+
+
+def arrive(
+    pool: ThreadPoolExecutor, queue: LoginQueue, verify: Callable[[], bool], address: str, has_left: Callable[[], bool]
+) -> None:
+    """Let a check run in a thread; wait until it has its place in the queue."""
+    arrived = threading.Event()
+
+    def has_left_now() -> bool:
+        arrived.set()  # from here to its place in the queue the check holds the queue's lock
+        return has_left()
+
+    pool.submit(queue.run, verify, address, has_left_now)
+    assert arrived.wait(10)
 
 
 def test_addresses_take_turns_and_clients_that_have_ended_their_side_come_last() -> None:
@@ -424,6 +478,23 @@ def test_addresses_take_turns_and_clients_that_have_ended_their_side_come_last()
         release.set()
         wait_until(lambda: len(order) == len(checks), "all checks run")
     assert order == ["a1", "b1", "c1", "a2", "b2", "a3", "gone", "gone too"]
+
+
+def test_a_check_whose_client_leaves_while_it_waits_comes_last() -> None:
+    queue = LoginQueue()
+    left = threading.Event()
+    with ThreadPoolExecutor() as pool, running(queue) as (order, release):
+
+        def run(name: str) -> bool:
+            order.append(name)
+            return True
+
+        arrive(pool, queue, partial(run, "leaves"), "A", left.is_set)
+        arrive(pool, queue, partial(run, "stays"), "B", lambda: False)
+        left.set()
+        release.set()
+        wait_until(lambda: len(order) == 2, "both checks run")
+    assert order == ["stays", "leaves"]
 
 
 def test_a_check_whose_turn_does_not_come_in_time_raises_too_many_logins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,6 +531,42 @@ def test_a_check_that_would_wait_too_long_is_refused_at_once_but_not_a_check_fro
         release.set()
         wait_until(lambda: len(order) == len(checks), "all checks run")
     assert order[:3] == ["a0", "b", "a1"]
+
+
+def test_a_check_is_refused_at_once_if_checks_as_slow_as_the_last_one_would_delay_it_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def slow_check() -> bool:
+        time.sleep(0.5)
+        return True
+
+    queue = LoginQueue()
+    assert queue.run(slow_check, "A", lambda: False)
+    with running(queue, *((f"a{count}", "A", False) for count in range(4))):
+        monkeypatch.setattr(login_queue, "MAX_WAIT_SECONDS", 1.5)
+        began = time.monotonic()
+        with pytest.raises(TooManyLogins):
+            queue.run(lambda: True, "A", lambda: False)
+        assert time.monotonic() - began < 1.0
+
+
+def test_an_address_whose_checks_arrive_one_after_the_other_does_not_overtake_one_whose_checks_wait() -> None:
+    queue = LoginQueue()
+    with ThreadPoolExecutor() as pool, running(queue, ("a1", "A", False), ("a2", "A", False)) as (order, release):
+
+        def run_b1() -> bool:
+            order.append("b1")
+            arrive(pool, queue, run_b2, "B", lambda: False)
+            return True
+
+        def run_b2() -> bool:
+            order.append("b2")
+            return True
+
+        arrive(pool, queue, run_b1, "B", lambda: False)
+        release.set()
+        wait_until(lambda: len(order) == 4, "all checks run")
+    assert order == ["a1", "b1", "a2", "b2"]
 
 
 def test_an_error_in_a_check_reaches_the_thread_that_asked_for_it() -> None:

@@ -257,6 +257,21 @@ def test_a_client_whose_backlog_has_drained_once_is_dropped_one_period_after_it_
     assert time.monotonic() - began < 5 * PERIOD_SECONDS
 
 
+def test_a_client_that_stops_reading_in_the_second_period_is_dropped_at_its_end(
+    served: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "PERIOD_SECONDS", 4 * PERIOD_SECONDS)
+    monkeypatch.setattr(output, "LEAST_BYTES_PER_SECOND", LEAST_BYTES_PER_SECOND // 4)
+    connected, client = served
+    count = fill(connected)
+    began = time.monotonic()
+    sender = in_thread(connected.send, LINE % count)
+    receive(client, output.BACKLOG_BYTES * 3 // 8)  # enough for the first period, too little to wake the sender
+    sender.join(WAIT_SECONDS / 2)
+    assert not sender.is_alive()
+    assert time.monotonic() - began > 4 * PERIOD_SECONDS
+
+
 def test_a_client_that_accepts_too_little_is_dropped(served: Ends) -> None:
     connected, client = served
     sender = in_thread(send_lines, connected, 0, 5000)

@@ -330,6 +330,7 @@ def test_clients_that_do_not_complete_the_handshake_delay_no_other_client_and_ar
     wait_until(lambda: server.count_lines(".*: disconnected: .*") == accepted - 1, "one line for each client but alice")
     waited = [data for data, line in first_bytes.items() if line.startswith("No complete request")]
     assert server.count_lines(".*: disconnected: No complete request .*") == 5 * len(waited)
+    assert server.count_lines(".*: dropped: .*") == 0  # what can never be sent delays no end of a connection
     alice.send("LIST")
     alice.expect("Registered users (1):", "alice")
 
