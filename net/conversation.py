@@ -54,7 +54,7 @@ class Conversation:
         # Recipients, the recipient that is left out, and the lines for all others.
         self._messages: list[tuple[Sequence[Connection], Connection | None, list[str]]] = []
         self._myself = (connection,)
-        self._gathered = 0  # characters in _messages and _log
+        self._gathered = 0  # characters in _messages
         self._log: list[str] = []
 
     def lines(self, before_turn: Callable[[], object] | None = None) -> Iterator[str]:
@@ -172,7 +172,6 @@ class Conversation:
     def log(self, text: str) -> None:
         """Write a status line that names the client."""
         self._log.append(text)
-        self._gathered += len(text)
 
     def flush(self) -> None:
         """Send and log the gathered output.

@@ -55,9 +55,9 @@ class Log:
                 self._keep(block)
 
     def flush(self, seconds: float) -> None:
-        """Wait until all lines are written or standard output has stalled, for at most this many seconds."""
+        """Wait until all lines are written, for at most this many seconds."""
         with self._lock:
-            self._written.wait_for(lambda: self._stalled or not self._pending_bytes, seconds)
+            self._written.wait_for(lambda: not self._pending_bytes, seconds)
 
     def _open(self) -> None:
         if sys.stdout is None:  # standard output was closed before the program began
@@ -98,10 +98,10 @@ class Log:
         """Remove a piece from the count of pending bytes; after a stall, report how many lines were lost."""
         with self._lock:
             self._pending_bytes -= len(piece)
-            self._stalled = self._stalled and self._pending_bytes > PENDING_BYTES // 2
+            self._stalled = False
             if lost:
                 self._lost_lines += piece.count(b"\n")
-            elif self._lost_lines and not self._stalled:
+            elif self._lost_lines:
                 self._keep(f"{self._lost_lines} status lines were lost: they could not be written\n".encode())
                 self._lost_lines = 0
             self._written.notify_all()
