@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from net.process import use_all_processors
 
 MAX_WAIT_SECONDS = 5.0
-MAX_WAIT_AFTER_END_SECONDS = 1.0  # for a client that has ended its side, and so has most likely left
 FIRST_ESTIMATE_SECONDS = 0.05  # the duration of a check until one has been measured
 
 
@@ -72,13 +71,12 @@ class LoginQueue:
         """
         with self._lock:
             check = _Check(verify, address, has_left, self._next_round(address), has_left())
-            seconds = MAX_WAIT_AFTER_END_SECONDS if check.gone else MAX_WAIT_SECONDS
             ahead = sum(other.priority <= check.priority for other in self._waiting)
-            if ahead * self._seconds > seconds:
+            if ahead * self._seconds > MAX_WAIT_SECONDS:
                 raise TooManyLogins
             self._waiting.append(check)
         self._thread.submit(self._run_next)
-        wait([check.result], seconds)
+        wait([check.result], MAX_WAIT_SECONDS)
         with self._lock:
             if check in self._waiting:  # the estimate was wrong
                 self._waiting.remove(check)
