@@ -76,8 +76,7 @@ def take_order(client: Conversation, theatre: Theatre, order: Order, hold_second
     if tickets > seat_map.free:
         raise OrderCancelled(f"Only {seat_map.free} {'seat is' if seat_map.free == 1 else 'seats are'} free")
     client.allow(hold_seconds, f"Time is up. {CANCELLED}", restarts=False)
-    for line in ["Choose a row and a seat for each ticket: 0 is free, 1 is taken.", *seat_map.lines()]:
-        client.reply(line)
+    client.reply(f"Choose a row and a seat for each ticket: 0 is free, 1 is taken.\n{seat_map}")
     for ticket in range(1, tickets + 1):
         choose_seat(client, theatre, order, ticket, seat_map)
 

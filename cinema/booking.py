@@ -59,6 +59,7 @@ class Theatre:
         self._lock = threading.Lock()  # guards all below; no thread holds it while it flushes to disk
         with _seat_file_errors(self._file):
             self._map = SeatMap(read_file(self._file), self._file)  # the file's contents when a thread last read it
+        self._written = self._map  # what the last commit writes, so that its change is not taken for an edit
         self._held: set[Seat] = set()
         self._sold: set[Seat] = set()  # by this server since its start
         self._waiting: list[Order] = []  # the next commit writes them together
@@ -126,7 +127,7 @@ class Theatre:
         """Write the orders, except those that have lost a seat; return False if an edit came in between."""
         check_writable(self._file)
         with self._reading() as before:
-            after = _take_seats(before, orders)
+            after = self._written = _take_seats(before, orders)
         if orders and not replace_file(self._file, after.text, old=before.text):
             return False
         with self._lock:
@@ -143,7 +144,9 @@ class Theatre:
         try:
             with self._lock, _seat_file_errors(self._file):
                 text = read_file(self._file)
-                if text != self._map.text:
+                if text == self._written.text:
+                    self._map = self._written
+                elif text != self._map.text:
                     self._map = SeatMap(text, self._file)
                     freed = sorted(filter(self._map.is_free, self._sold))
                     self._sold.difference_update(freed)
@@ -172,8 +175,8 @@ def check_writable(file: Path) -> None:
     Raises:
         SeatFileError: one of the two is read-only, or cannot be examined.
     """
-    for path in (file, file.parent):
-        with _seat_file_errors(path):
+    with _seat_file_errors(file):
+        for path in (file, file.parent):
             if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK):
                 raise SeatFileError(f"{path}: read-only; write permission is expected")
 

@@ -80,16 +80,16 @@ class SeatMap:
         seat_map.text = bytes(text)
         return seat_map
 
-    def lines(self) -> list[str]:
+    def __str__(self) -> str:
         """Return the hall as customers see it: a line with the numbers of the seats, then a line for each row."""
-        row_width, width = len(str(self.rows)), len(str(self.columns))
-        gap = " " * width
-        signs = self.text.translate(None, _OTHER_BYTES).decode()
-        lines = [" " * row_width + "Seat" + "".join(f" {number:{width}}" for number in range(1, self.columns + 1))]
-        for row in range(self.rows):
-            cells = gap.join(signs[row * self.columns : (row + 1) * self.columns])
-            lines.append(f"Row {row + 1:{row_width}}{gap}{cells}")
-        return lines
+        row_width, cell_width = len(str(self.rows)), len(str(self.columns)) + 1
+        cells = bytearray(b" " * (self.rows * self.columns * cell_width))
+        cells[cell_width - 1 :: cell_width] = self.text.translate(None, _OTHER_BYTES)
+        lines = [" " * row_width + "Seat" + "".join(f"{number:{cell_width}}" for number in range(1, self.columns + 1))]
+        for row in range(1, self.rows + 1):
+            lines.append(f"Row {row:{row_width}}{cells[: self.columns * cell_width].decode()}")
+            del cells[: self.columns * cell_width]
+        return "\n".join(lines)
 
     def _offset(self, seat: Seat) -> int:
         return self._offsets[(seat.row - 1) * self.columns + seat.number - 1]
