@@ -3,6 +3,7 @@
 Only the last LOGIN on the connection decides what the user may do.
 """
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 
@@ -13,6 +14,7 @@ from dormitory.wire import CODE, KINDS, RESERVATION_ID, Action, shortened
 from net.conversation import Conversation
 
 MAX_FAILED_LOGINS = 5
+AFTER_TOO_MANY_LOGINS_SECONDS = 0.5  # the pause after TRY_LATER: hundreds of refused clients must not fill a processor
 
 
 class Denied(Exception):
@@ -49,7 +51,12 @@ class Session:
                 if line.rstrip() == "QUIT":
                     self._client.log("QUIT")
                     return
-                self._reply(self._answer(line))
+                try:
+                    self._reply(self._answer(line))
+                except TooManyLogins as error:
+                    self._reply(f"TRY_LATER {error}")
+                    self._client.flush()
+                    time.sleep(AFTER_TOO_MANY_LOGINS_SECONDS)
                 if self._failed_logins == MAX_FAILED_LOGINS:
                     self._reply("Too many wrong logins")
                     return
@@ -59,7 +66,11 @@ class Session:
         self._client.log(f"result sent: {shortened(reply)}")
 
     def _answer(self, line: str) -> str:
-        """Carry out a request; return the reply."""
+        """Carry out a request; return the reply.
+
+        Raises:
+            TooManyLogins: a password cannot be checked in time.
+        """
         word, _, rest = line.partition(" ")
         request, usage = REQUESTS.get(word, (None, ANY_USAGE))
         self._log_request(word, rest)
@@ -73,8 +84,8 @@ class Session:
             return f"DENIED {denied}"
         except Invalid:
             return f"INVALID Expected {usage}"
-        except (NoAnswer, TooManyLogins) as error:
-            return f"TRY_LATER {error}"
+        except NoAnswer as no_answer:
+            return f"TRY_LATER {no_answer}"
 
     def _log_request(self, word: str, rest: str) -> None:
         """Write a status line about a request, without anything that may be a password."""
