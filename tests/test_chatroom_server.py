@@ -368,6 +368,7 @@ def test_members_talk_while_no_descriptor_is_free_for_a_client_that_wants_to_ent
     server = start_rooms(prefix=("prlimit", "--nofile=20"))
     _, port = new_room(server)
     alice, bob = enter(server, port), enter(server, port)
+    wait_until(lambda: server.count_lines(CLIENT + "entered room tea") == 2, "both are members")
     for _ in range(20):
         server.connect()
     server.wait_for_line("Cannot accept for now: Too many open files")
