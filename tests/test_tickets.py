@@ -681,30 +681,34 @@ def test_an_order_counts_as_uncertain_when_the_file_system_becomes_read_only_aft
     assert file.read_text() == "1 0\n"
 
 
+def order_seats(the: Cinema, count: int) -> list[Peer]:
+    """Order each of the first seats of row 1 from a fresh server, over a connection of its own; wait for all holds."""
+    peers = [the.connect() for _ in range(count)]
+    for number, peer in enumerate(peers, 1):
+        peer.send("1", "1", str(number))
+    for number in range(1, count + 1):
+        the.server.wait_for_line(f".* reserved: 1-{number}")
+    return peers
+
+
 def test_orders_that_wait_together_reach_the_disk_in_one_write(
     fresh_cinema: OpenCinema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(FLUSHES_ARE_COUNTED)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     the = fresh_cinema(hall="0 0 0 0 0 0 0 0\n")
-    peers = [the.connect() for _ in range(8)]
     with another_writer(the.file):
-        for number, peer in enumerate(peers, 1):
-            peer.send("1", "1", str(number))
-        wait_until(lambda: the.server.count_lines(".* reserved: .*") == 8, "eight orders wait")
+        peers = order_seats(the, 8)
     assert [peer.read_all().splitlines()[-1] for peer in peers] == [f"Booked: 1-{number}" for number in range(1, 9)]
     assert the.file.read_text() == "1 1 1 1 1 1 1 1\n"
     flushes = len((tmp_path / "flushes").read_text())
     assert flushes in (2, 4), f"eight orders were flushed with {flushes} calls"  # 4: one order came later
 
 
-def test_order_that_loses_its_seat_does_not_fail_the_orders_written_with_it(cinema: OpenCinema) -> None:
-    the = cinema(hall="0 0 0 0 0\n")
-    peers = [the.connect() for _ in range(4)]
+def test_order_that_loses_its_seat_does_not_fail_the_orders_written_with_it(fresh_cinema: OpenCinema) -> None:
+    the = fresh_cinema(hall="0 0 0 0 0\n")
     with another_writer(the.file):
-        for number, peer in enumerate(peers, 1):
-            peer.send("1", "1", str(number))
-        the.wait_for_matrix("11110")
+        peers = order_seats(the, 4)
         the.file.write_text("0 1 0 0 0\n")
     answers = [peer.read_all().splitlines()[-1] for peer in peers]
     assert answers == ["Booked: 1-1", f"Seat 1-2 is taken. {END}", "Booked: 1-3", "Booked: 1-4"]
@@ -951,11 +955,8 @@ def test_directory_fsync_failure_is_reported_as_uncertain(
     (tmp_path / "sitecustomize.py").write_text(DIRECTORIES_CANNOT_BE_FLUSHED)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     the = fresh_cinema(hall="0 0 0 0\n")
-    peers = [the.connect() for _ in range(4)]
     with another_writer(the.file):
-        for number, peer in enumerate(peers, 1):
-            peer.send("1", "1", str(number))
-            the.server.wait_for_line(f".* reserved: 1-{number}")
+        peers = order_seats(the, 4)
         the.file.write_text("0 0 0 1\n")
     answers = [peer.read_all().splitlines()[-1] for peer in peers]
     assert answers == ["Sorry, it is not certain whether the order is booked."] * 3 + [f"Seat 1-4 is taken. {END}"]
