@@ -156,7 +156,7 @@ def add_member(path: Path, name: str, password: str) -> bool:
         raise Malformed(f"Expected a password of at most {MAX_PASSWORD_BYTES} bytes")
     line = f"{name}, {PasswordHash.of(password)}"
     path = Path(os.path.realpath(path))  # replace the target of a symbolic link, not the link
-    with locked(path, private=True):
+    with locked(path):
         is_new = not path.exists() or name not in read_members(path)
         old = path.read_text("utf-8-sig", "surrogateescape").splitlines() if path.exists() else []
         lines = [line if other.partition(",")[0].strip() == name else other for other in old]
