@@ -7,8 +7,8 @@ written in place, and after a crash it may hold a mixture.
 import errno
 import fcntl
 import os
+import secrets
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -112,21 +112,18 @@ def _remove_unusable(lock: Path) -> None:
 
 def _create_lock(lock: Path, file: Path) -> int:
     """Create a lock file, unless another program is faster; it gets its name last, when it has its permissions."""
-    try:
-        fd, name = tempfile.mkstemp(prefix=f"{lock.name}.", dir=lock.parent)
-    except OSError as error:
-        error.filename = str(lock)
-        raise
+    unfinished = lock.with_name(f"{lock.name}.{secrets.token_hex(8)}")
+    fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL, SECRET_MODE)
     _admit_writers(fd, file)
     try:
-        os.link(name, lock)
+        os.link(unfinished, lock)
     except FileExistsError:
         pass
     except OSError:  # a file system without links, such as FAT, has no owners either
         with suppress(FileExistsError):
             os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, SECRET_MODE))
     finally:
-        Path(name).unlink()
+        unfinished.unlink()
     return fd
 
 

@@ -42,7 +42,6 @@ from conftest import (
 from cinema import booking
 from cinema.booking import Order, OrderUncertain, SeatTaken, Theatre
 from cinema.seatmap import Seat, SeatFileError, SeatMap
-from net import files
 from net.files import replace_file
 
 KILLS = 8
@@ -919,20 +918,6 @@ def test_sold_seat_that_a_stale_copy_makes_free_is_reported_once(fresh_cinema: O
     assert the.buy((5, 2)) == "Booked: 5-2"
     the.server.wait_for_line(".*: booked 5-2")
     assert the.server.count_lines(".* made free by an edit") == 2
-
-
-def test_lock_file_is_opened_for_writing_as_nfs_requires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "seats.txt"
-    modes: list[int] = []
-    lock = fcntl.flock
-
-    def flock(fd: int, operation: int) -> None:
-        modes.append(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE)
-        lock(fd, operation)
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    with files.locked(file):
-        assert modes == [os.O_RDWR]
 
 
 def test_order_fails_when_another_program_keeps_the_file_locked(
