@@ -2,12 +2,15 @@
 
 There is one exception. No file can be renamed to a mount point, such as a file that `docker run -v` mounts. It is
 written in place, and after a crash it may hold a mixture.
+
+A second file, whose name ends with `.new`, is both the lock and the new contents: a program creates it, locks it,
+writes it, and renames it to the first.
 """
 
 import errno
 import fcntl
 import os
-import secrets
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ from pathlib import Path
 
 MAX_FILE_BYTES = 1 << 24  # far more than any hall, inventory or list of members
 LOCK_SECONDS = 5.0  # the longest wait for a lock that another program holds
-LOCK_RETRY_SECONDS = 0.002  # as long as a write; in a longer pause, a busy second server would lock the file again
+LOCK_RETRY_SECONDS = 0.002  # in a longer pause, a busy second server would lock the file again
 SECRET_MODE = 0o600  # readable and writable for the owner alone
 
 
@@ -42,106 +45,82 @@ def read_file(file: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
 
 
 @contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Hold the lock that keeps other programs from replacing a file; raise TimeoutError after LOCK_SECONDS.
+def locked(file: Path, may_wait: bool = True) -> Iterator[None]:
+    """Hold the lock on a file; raise BlockingIOError if another program keeps it, at once or after LOCK_SECONDS.
 
-    The lock is on a second file, whose name ends with `.lock`, because the first one is replaced. Any user who can open
-    a file can lock it, so only users who may write the first file can open the second. Editors ignore the lock.
+    Any user who can open a file can lock it, so only users who may write the first file can open the second one until
+    it is complete. Editors ignore the lock.
     """
-    lock = file.with_name(f"{file.name}.lock")
-    end = time.monotonic() + LOCK_SECONDS
+    sibling = _sibling(file)
+    fd = _create_locked(sibling, LOCK_SECONDS if may_wait else 0)
+    try:
+        _admit_writers(file, fd)
+        yield
+    finally:
+        with suppress(OSError):  # an error here must not hide the outcome
+            _lock(fd, sibling)  # raises an error if it has been renamed
+            sibling.unlink()
+        os.close(fd)
+
+
+def _sibling(file: Path) -> Path:
+    return file.with_name(f"{file.name}.new")
+
+
+def _create_locked(sibling: Path, seconds: float) -> int:
+    """Create a file, open it and lock it; if it exists, try for some seconds."""
+    end = time.monotonic() + seconds
     while True:
-        fd = _open_lock(lock, file)
         try:
-            if _lock(fd) and _is_still(fd, lock):
-                yield
-                return
-        finally:
-            os.close(fd)
-        if time.monotonic() > end:
-            raise TimeoutError(errno.ETIMEDOUT, "another program keeps it locked", str(lock))
+            _remove_unlocked(sibling)
+            fd = os.open(sibling, os.O_RDWR | os.O_CREAT | os.O_EXCL, SECRET_MODE)
+            try:
+                _lock(fd, sibling)
+            except OSError:
+                os.close(fd)
+                raise
+            return fd
+        except (FileExistsError, BlockingIOError, PermissionError):  # the last if root has not given it away yet
+            if time.monotonic() > end or not os.access(sibling.parent, os.W_OK):
+                raise
         time.sleep(LOCK_RETRY_SECONDS)  # flock() has no time limit
 
 
-def _lock(fd: int) -> bool:
-    """Lock a file, unless another program has locked it; return whether it is locked now."""
-    try:
+def _remove_unlocked(sibling: Path) -> None:
+    """Remove a file that a killed program has left, or a symbolic link, which would lead to another file."""
+    with suppress(FileNotFoundError):
+        if sibling.is_symlink():
+            sibling.unlink()
+        access = os.O_RDWR if os.access(sibling, os.W_OK) else os.O_RDONLY  # NFS locks only what can be written
+        fd = os.open(sibling, access | os.O_NOFOLLOW | os.O_NONBLOCK)  # opening a FIFO must not block
+        try:
+            _lock(fd, sibling)
+            sibling.unlink()
+        finally:
+            os.close(fd)
+
+
+def _lock(fd: int, path: Path) -> None:
+    """Lock an open file; raise BlockingIOError if another program has locked it, renamed it or removed it."""
+    with suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_still(fd: int, lock: Path) -> bool:
-    """Return whether an open lock file is still the one that other programs find."""
-    try:
-        return os.path.samestat(os.fstat(fd), lock.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _open_lock(lock: Path, file: Path) -> int:
-    """Open a lock file for writing, as NFS requires; create it if there is none that this user may open."""
-    try:
-        fd = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)  # O_NONBLOCK: it may be a FIFO
-        _admit_writers(fd, file)
-        return fd
-    except FileNotFoundError:
-        pass
-    except PermissionError:
-        with suppress(FileNotFoundError):
-            _remove_unusable(lock)
-    return _create_lock(lock, file)
-
-
-def _remove_unusable(lock: Path) -> None:
-    """Remove another user's lock file unless it is locked, such as one that root has left.
-
-    The lock on the directory keeps two programs from doing this at the same time: the second one would remove the new
-    lock file of the first. If this user cannot even read the file, a lock of root on it goes unnoticed.
-    """
-    with _opened(lock.parent) as directory:
-        if not _lock(directory) or os.access(lock, os.R_OK | os.W_OK):
+        if os.path.samestat(path.stat(), os.fstat(fd)):
             return
-        with suppress(PermissionError), _opened(lock) as fd:
-            if _lock(fd):
-                lock.unlink()
-            return
-        lock.unlink()
+    raise BlockingIOError(errno.EAGAIN, "another program keeps it locked", str(path))
 
 
-def _create_lock(lock: Path, file: Path) -> int:
-    """Create a lock file, unless another program is faster; it gets its name last, when it has its permissions."""
-    unfinished = lock.with_name(f"{lock.name}.{secrets.token_hex(8)}")
-    fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL, SECRET_MODE)
-    _admit_writers(fd, file)
-    try:
-        os.link(unfinished, lock)
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without links, such as FAT, has no owners either
-        with suppress(FileExistsError):
-            os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, SECRET_MODE))
-    finally:
-        unfinished.unlink()
-    return fd
-
-
-def _admit_writers(fd: int, file: Path) -> None:
-    """Let exactly those users open a lock file who may write the file that it guards."""
-    with suppress(OSError):  # the guarded file need not exist; only the lock file's owner may change its permissions
-        wanted, lock = file.stat(), os.fstat(fd)
-        if (lock.st_uid, lock.st_gid) != (wanted.st_uid, wanted.st_gid):
-            _copy_owner(wanted, fd)
-            lock = os.fstat(fd)
-        writers = wanted.st_mode & (0o022 if lock.st_gid == wanted.st_gid else 0o002)
-        mode = SECRET_MODE | writers | writers << 1  # each of them may also read it
-        if stat.S_IMODE(lock.st_mode) != mode:
-            os.fchmod(fd, mode)
+def _admit_writers(file: Path, fd: int) -> None:
+    """Let exactly those users open a locked file who may write the file that it will replace."""
+    with suppress(OSError):  # there need not be one
+        status = file.stat()
+        _copy_owner(status, fd)
+        has_group = os.fstat(fd).st_gid == status.st_gid
+        writers = status.st_mode & (0o022 if has_group else 0o002)
+        os.fchmod(fd, SECRET_MODE | writers | writers << 1)  # each of them may also read it
 
 
 def replace_file(file: Path, new: bytes, old: bytes | None = None, private: bool = False) -> bool:
-    """Replace the contents of a file atomically and durably: after a crash it holds the old ones or the new ones.
+    """Replace the contents of a locked file durably and, except for a mount point, atomically.
 
     The new file has the permissions, the extended attributes and, as far as possible, the owner and group of the old.
     After an OSError the file holds its old contents, except after NotFlushed. The error names a file.
@@ -155,69 +134,69 @@ def replace_file(file: Path, new: bytes, old: bytes | None = None, private: bool
     Returns:
         True if the file was replaced; False if it was not, because an edit had changed the old contents.
     """
-    with _written_sibling(file, new, private) as sibling, _opened(file.parent) as directory:
+    sibling = _sibling(file)
+    directory = os.open(file.parent, os.O_RDONLY)
+    try:
+        _write_sibling(file, sibling, new, private)
         if old is not None and read_file(file) != old:
             return False
         try:
             sibling.replace(file)
         except OSError as error:
-            if error.errno != errno.EBUSY:
+            if error.errno != errno.EBUSY:  # it is a mount point
                 raise
-            _write_in_place(file, new)
+            with _not_flushed(file):
+                _write(file, new)
         else:
-            _flush_directory(directory, file.parent)
+            with _not_flushed(file.parent):
+                _flush(directory)
+    finally:
+        os.close(directory)
     return True
 
 
-def check_replaceable(file: Path) -> bool:
-    """Do all that replace_file() does up to the rename, which must not fail; return whether a rename is possible.
-
-    Otherwise the file is a mount point, and replace_file() will write it in place.
-    """
-    with locked(file), _written_sibling(file, read_file(file)) as sibling:
-        sibling.unlink()
-        try:
-            os.link(file, sibling)
-        except OSError as error:  # like a rename, a link cannot cross a mount point
-            return error.errno != errno.EXDEV
-        return True
+def check_replaceable(file: Path, may_wait: bool = True) -> None:
+    """Do all that it takes to replace a file, up to the rename, so that the same errors are raised."""
+    with locked(file, may_wait):
+        _write_sibling(file, _sibling(file), read_file(file))
 
 
-@contextmanager
-def _written_sibling(file: Path, contents: bytes, private: bool = False) -> Iterator[Path]:
-    """Write a second file with the attributes of the first, and flush it to disk; remove it in the end.
-
-    A file that already has this name is removed, not written to: it may be a read-only file that a killed program has
-    left, or another user's symbolic link to a file that must not be overwritten.
-    """
-    sibling = file.with_name(f"{file.name}.new")
+def is_mount_point(file: Path) -> bool:
+    """Return whether a file, at an absolute path without symbolic links, is a mount point (Linux only)."""
+    name = re.sub(rb"[\\ \t\n]", lambda match: b"\\%03o" % ord(match[0]), os.fsencode(file))
     try:
-        sibling.unlink(missing_ok=True)
-        with os.fdopen(os.open(sibling, os.O_WRONLY | os.O_CREAT | os.O_EXCL, SECRET_MODE), "wb") as new:
-            if file.exists():
-                _copy_attributes(file, new.fileno(), private)
-            new.write(contents)
-            new.flush()
-            _flush(new.fileno())
-        yield sibling
-    except OSError as error:
-        error.filename = error.filename or str(file)  # the errors of write() and fsync() name no file
-        raise
-    finally:
-        with suppress(OSError):  # after a rename it no longer exists; an error here must not hide the outcome
-            sibling.unlink()
+        mounts = Path("/proc/self/mountinfo").read_bytes()  # see proc_pid_mountinfo(5)
+    except OSError:
+        return False
+    return any(line.split(b" ")[4] == name for line in mounts.splitlines())
 
 
-def _copy_attributes(file: Path, fd: int, private: bool) -> None:
+def _write_sibling(file: Path, sibling: Path, contents: bytes, private: bool = False) -> None:
+    """Give the second file its contents and the attributes of the first; others may open it from now on."""
+    _write(sibling, contents)
+    if not file.exists():
+        return
     status = file.stat()
-    _copy_owner(status, fd)
-    if private and os.fstat(fd).st_uid != status.st_uid:
-        raise PermissionError(errno.EPERM, "another user's file, which only that user or root may replace", str(file))
+    if private and sibling.stat().st_uid != status.st_uid:
+        raise PermissionError(errno.EPERM, "only its owner or root may replace it", str(file))
     with suppress(OSError, AttributeError):  # other systems than Linux, and some file systems, have none
         for name in os.listxattr(file):
             with suppress(OSError):  # only root may set some
-                os.setxattr(fd, name, os.getxattr(file, name))
-    os.fchmod(fd, stat.S_IMODE(status.st_mode) & (SECRET_MODE if private else 0o7777))
+                os.setxattr(sibling, name, os.getxattr(file, name))
+    sibling.chmod(stat.S_IMODE(status.st_mode) & (SECRET_MODE if private else 0o7777))
+
+
+def _write(file: Path, contents: bytes) -> None:
+    """Replace the contents of a file in place, and flush them to disk; an error names the file."""
+    try:
+        with file.open("r+b") as opened:
+            opened.truncate(len(contents))
+            opened.write(contents)
+            opened.flush()
+            _flush(opened.fileno())
+    except OSError as error:
+        error.filename = str(file)
+        raise
 
 
 def _copy_owner(status: os.stat_result, fd: int) -> None:
@@ -229,22 +208,13 @@ def _copy_owner(status: os.stat_result, fd: int) -> None:
             os.fchown(fd, -1, status.st_gid)
 
 
-def _write_in_place(file: Path, contents: bytes) -> None:
+@contextmanager
+def _not_flushed(path: Path) -> Iterator[None]:
+    """Turn an OSError into a NotFlushed that names a path."""
     try:
-        with file.open("r+b") as opened:
-            opened.write(contents)
-            opened.truncate()
-            opened.flush()
-            _flush(opened.fileno())
+        yield
     except OSError as error:
-        raise NotFlushed(error.errno, error.strerror, str(file)) from error
-
-
-def _flush_directory(fd: int, directory: Path) -> None:
-    try:
-        _flush(fd)
-    except OSError as error:
-        raise NotFlushed(error.errno, error.strerror, str(directory)) from error
+        raise NotFlushed(error.errno, error.strerror, str(path)) from error
 
 
 def _flush(fd: int) -> None:
@@ -255,12 +225,3 @@ def _flush(fd: int) -> None:
             fcntl.fcntl(fd, full_fsync)
             return
     os.fsync(fd)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        yield fd
-    finally:
-        os.close(fd)

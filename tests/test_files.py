@@ -6,13 +6,13 @@ import os
 import stat
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
-from box_office import another_writer
 from conftest import ROOT, at_once, run_command
 
-from net.files import NotFlushed, check_replaceable, locked, read_file, replace_file
+from net.files import NotFlushed, check_replaceable, is_mount_point, locked, read_file, replace_file
 
 ALICE, BOB, STAFF = 12345, 12346, 12347  # ids of users and a group that need not exist
 GIGABYTES = 5 << 30
@@ -24,8 +24,9 @@ BECOME = f"""
 import fcntl, os, sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
+from cinema.booking import SeatFileError, Theatre
 from net import files
-from net.files import check_replaceable, locked, read_file, replace_file
+from net.files import locked, replace_file
 files.LOCK_SECONDS = 0.2
 os.setgroups([{STAFF}])
 os.setgid(int(sys.argv[1]))
@@ -61,6 +62,16 @@ def sell_as(user: int, file: Path) -> str:
     return run_as(user, file.parent, "try:", f"    {sale}", "except OSError as error: print(error)")
 
 
+def new(file: Path) -> Path:
+    """Return the second file, which is the lock."""
+    return file.with_name(f"{file.name}.new")
+
+
+def names_beside(file: Path) -> list[str]:
+    """Return the names in a file's directory."""
+    return sorted(path.name for path in file.parent.iterdir())
+
+
 def permissions(path: Path) -> tuple[int, int, int]:
     """Return the mode, the owner and the group of a file."""
     status = path.stat()
@@ -71,98 +82,79 @@ def permissions(path: Path) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize(("mode", "lock_mode"), [(0o644, 0o600), (0o664, 0o660), (0o666, 0o666), (0o400, 0o600)])
-def test_lock_file_can_be_opened_by_those_who_may_write_the_file(file: Path, mode: int, lock_mode: int) -> None:
-    lock = file.with_name("seats.txt.lock")
+def test_locked_file_can_be_opened_by_those_who_may_write_the_first_file(file: Path, mode: int, lock_mode: int) -> None:
     file.chmod(mode)
-    for older_mode in (None, 0o644, 0o666):
-        if older_mode:
-            lock.chmod(older_mode)
-        with locked(file):
-            assert permissions(lock) == (lock_mode, *permissions(file)[1:])
+    with locked(file):
+        assert permissions(new(file)) == (lock_mode, *permissions(file)[1:])
+    assert names_beside(file) == ["seats.txt"]
 
 
 @needs_root
 def test_user_who_cannot_write_the_file_cannot_lock_it(file: Path) -> None:
+    attempt = ("try: open('seats.txt.new').close()", "except PermissionError: print('refused')")
+    for mode, user, outcome in ((0o664, BOB, ""), (0o644, ALICE, ""), (0o644, BOB, "refused\n")):
+        file.chmod(mode)
+        with locked(file):
+            assert run_as(user, file.parent, *attempt) == outcome
+
+
+@needs_root
+def test_server_that_root_has_run_does_not_stop_the_owner(file: Path) -> None:
     with locked(file):
-        pass
-    attempt = 'fcntl.flock(os.open("seats.txt.lock", os.O_RDONLY), fcntl.LOCK_SH)'
-    assert run_as(ALICE, file.parent, attempt) == ""  # she is in the group of the file
+        assert replace_file(file, b"1 1\n")
+    file.with_name("seats.txt.lock").touch(mode=0o644)  # as earlier versions left it
+    new(file).touch(mode=0o644)  # as a killed server leaves it
+    assert sell_as(ALICE, file) == ""
+    assert (file.read_text(), permissions(file)) == ("0 1\n", (0o664, ALICE, STAFF))
+
+
+@needs_root
+def test_file_that_another_user_owns_is_not_sold_from(file: Path) -> None:
     file.chmod(0o644)
-    file.with_name("seats.txt.lock").chmod(0o644)  # as an older server left it
+    attempt = ("try: Theatre(file).check()", "except SeatFileError as error: print(error)")
+    refusal = run_as(BOB, file.parent, "os.path.realpath = str", *attempt)
+    assert refusal == "seats.txt: read-only; write permission is expected\n"
+
+
+@needs_root
+@pytest.mark.parametrize("held", [True, False], ids=["locked", "unreadable"])
+def test_file_of_root_that_stops_the_owner_is_named(file: Path, held: bool) -> None:
+    with locked(file) if held else nullcontext():
+        if not held:
+            new(file).touch(mode=0o600)
+        fault = "another program keeps it locked" if held else "Permission denied"
+        assert fault in sell_as(ALICE, file)
+    assert file.read_text() == "0 0\n"
+
+
+def test_program_that_waits_for_a_lock_takes_it_after_the_first_program_has_replaced_the_file(file: Path) -> None:
+    def add_a_seat(_: int) -> None:
+        with locked(file):
+            before = read_file(file)
+            assert replace_file(file, before + b"0\n", old=before)
+
+    at_once(8, add_a_seat)
+    assert file.read_text() == "0 0\n" + "0\n" * 8
+    assert names_beside(file) == ["seats.txt"]
+
+
+def test_program_that_has_replaced_the_file_leaves_the_lock_of_the_next_one_alone(file: Path) -> None:
+    with ExitStack() as next_program:
+        with locked(file):
+            assert replace_file(file, b"0 1\n")
+            next_program.enter_context(locked(file))
+        assert new(file).exists()
+
+
+def test_lock_that_is_held_is_refused_at_once_or_in_the_end(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("net.files.LOCK_SECONDS", 0.1)
     with locked(file):
-        pass
-    refused = run_as(BOB, file.parent, "try:", f"    {attempt}", "except PermissionError: print('refused')")
-    assert refused == "refused\n"
+        for may_wait in (False, True):
+            with pytest.raises(BlockingIOError, match=r"keeps it locked: '.*seats\.txt\.new'"), locked(file, may_wait):
+                pass
 
 
-@needs_root
-@pytest.mark.parametrize("left", ["by this program", "readable", "unreadable"])
-def test_lock_file_that_root_has_left_does_not_stop_the_owner(file: Path, left: str) -> None:
-    lock = file.with_name("seats.txt.lock")
-    if left == "by this program":
-        with locked(file):
-            pass
-    else:
-        lock.touch(mode=0o644 if left == "readable" else 0o600)
-        os.chown(lock, 0, 0)
-    assert sell_as(ALICE, file) == ""
-    assert file.read_text() == "0 1\n"
-    assert permissions(lock) == (0o660, ALICE, STAFF)
-    with locked(file):  # root may still lock it
-        pass
-
-
-@needs_root
-def test_lock_that_root_holds_on_an_older_lock_file_is_respected(file: Path) -> None:
-    lock = file.with_name("seats.txt.lock")
-    lock.touch(mode=0o644)
-    with another_writer(file):
-        assert "another program keeps it locked" in sell_as(ALICE, file)
-    assert sell_as(ALICE, file) == ""
-
-
-@needs_root
-def test_lock_file_of_another_user_in_a_directory_of_others_is_named(file: Path) -> None:
-    lock = file.with_name("seats.txt.lock")
-    lock.touch(mode=0o600)
-    os.chown(file.parent, 0, 0)
-    file.parent.chmod(0o755)
-    assert sell_as(ALICE, file) == "[Errno 13] Permission denied: 'seats.txt.lock'\n"
-
-
-def test_lock_file_that_is_replaced_while_a_program_waits_for_it_is_not_used(file: Path) -> None:
-    lock = file.with_name("seats.txt.lock")
-    with another_writer(file):
-        inode = lock.stat().st_ino
-        lock.rename(file.with_name("old.lock"))  # the file system must not give its number to the next file
-        with locked(file):
-            assert lock.stat().st_ino != inode
-
-
-@pytest.mark.parametrize("error", [None, errno.EPERM], ids=["", "no links, as on FAT"])
-def test_one_of_many_threads_at_a_time_holds_a_lock_whose_file_does_not_exist_yet(
-    file: Path, monkeypatch: pytest.MonkeyPatch, error: int | None
-) -> None:
-    inside: list[int] = []
-    seen: list[int] = []
-
-    def refuse(*_: object) -> None:
-        raise OSError(error, "no links")
-
-    def lock(number: int) -> None:
-        with locked(file):
-            inside.append(number)
-            seen.append(len(inside))
-            inside.pop()
-
-    if error:
-        monkeypatch.setattr(os, "link", refuse)
-    at_once(8, lock)
-    assert seen == [1] * 8
-    assert sorted(path.name for path in file.parent.iterdir()) == ["seats.txt", "seats.txt.lock"]
-
-
-def test_lock_file_is_opened_for_writing_as_nfs_requires(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_file_is_opened_for_writing_as_nfs_requires(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modes: list[int] = []
     lock = fcntl.flock
 
@@ -170,26 +162,29 @@ def test_lock_file_is_opened_for_writing_as_nfs_requires(file: Path, monkeypatch
         modes.append(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE)
         lock(fd, operation)
 
-    with locked(file):
-        pass
+    new(file).touch(mode=0o644)
     monkeypatch.setattr(fcntl, "flock", flock)
     with locked(file):
-        assert modes == [os.O_RDWR]
+        pass
+    assert set(modes) == {os.O_RDWR}
 
 
-@pytest.mark.parametrize("link", [True, False], ids=["symbolic link", "FIFO"])
-def test_lock_file_that_is_no_file_neither_hangs_nor_leads_elsewhere(file: Path, link: bool) -> None:
-    lock, other = file.with_name("seats.txt.lock"), file.with_name("other")
-    other.touch(mode=0o644)
-    if link:
-        lock.symlink_to(other)
-        with pytest.raises(OSError, match=r"seats\.txt\.lock"), locked(file):
-            pass
+@pytest.mark.parametrize("kind", ["symbolic link", "FIFO", "read-only file"])
+def test_what_is_left_over_is_removed_and_leads_nowhere(file: Path, kind: str) -> None:
+    other = file.with_name("other")
+    other.write_text("other")
+    other.chmod(0o444)
+    if kind == "symbolic link":
+        new(file).symlink_to(other)
+    elif kind == "FIFO":
+        os.mkfifo(new(file))
     else:
-        os.mkfifo(lock)
-        with locked(file):
-            pass
-    assert stat.S_IMODE(other.stat().st_mode) == 0o644
+        new(file).hardlink_to(other)
+    with locked(file):
+        assert replace_file(file, b"0 1\n")
+    assert (file.read_text(), other.read_text(), stat.S_IMODE(other.stat().st_mode)) == ("0 1\n", "other", 0o444)
+    assert not file.is_symlink()
+    assert names_beside(file) == ["other", "seats.txt"]
 
 
 # What a new file keeps
@@ -211,7 +206,8 @@ def test_group_alone_is_asked_for_when_the_owner_is_refused(file: Path, monkeypa
 
     monkeypatch.setattr(os, "fchown", fchown)
     _, user, group = permissions(file)
-    assert replace_file(file, b"0 1\n")
+    with locked(file):
+        assert replace_file(file, b"0 1\n")
     assert asked == [(user, group), (-1, group)]
 
 
@@ -221,7 +217,8 @@ def test_extended_attributes_are_kept(file: Path) -> None:
         os.setxattr(file, "user.hall", b"the large one")
     except OSError:
         pytest.skip("the file system has no extended attributes")
-    assert replace_file(file, b"0 1\n")
+    with locked(file):
+        assert replace_file(file, b"0 1\n")
     assert file.read_text() == "0 1\n"
     assert os.getxattr(file, "user.hall") == b"the large one"
 
@@ -232,31 +229,32 @@ MOUNTED = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from net.files import check_replaceable, locked, replace_file
-file = Path("seats.txt")
-assert not check_replaceable(file)
+from net.files import check_replaceable, is_mount_point, locked, replace_file
+file = Path("a hall.txt").resolve()
+assert is_mount_point(file) and not is_mount_point(Path("source.txt").resolve())
+check_replaceable(file)
 with locked(file): assert replace_file(file, b"0 1\\n", old=b"0 0\\n")
-assert not replace_file(file, b"1 1\\n", old=b"0 0\\n")
+with locked(file): assert not replace_file(file, b"1 1\\n", old=b"0 0\\n")
 """
 
 
 @needs_linux
-def test_mounted_file_is_written_in_place(file: Path) -> None:
-    source = file.with_name("source.txt")
-    source.write_text("0 0\n")
-    for path in (file, file.parent):
-        os.chown(path, os.geteuid(), os.getegid())  # the namespace knows no other user
-    namespace = ["unshare", "--map-root-user", "--mount", "bash", "-c"]
-    mount = 'mount --bind source.txt seats.txt && echo mounted && exec "$0" "$@"'
+def test_mounted_file_is_written_in_place(tmp_path: Path) -> None:
+    source, file = tmp_path / "source.txt", tmp_path / "a hall.txt"
+    for path in (source, file):
+        path.write_text("0 0\n")
+    mount = 'mount --bind source.txt "a hall.txt" && echo mounted && exec "$0" "$@"'
+    namespace = ["unshare", "--map-root-user", "--mount", "bash", "-c", mount]
     try:
-        done = run_command([*namespace, mount, sys.executable, "-W", "error", "-c", MOUNTED], cwd=file.parent)
+        done = run_command([*namespace, sys.executable, "-W", "error", "-c", MOUNTED], cwd=tmp_path)
     except FileNotFoundError:
         pytest.skip("unshare is not installed")
     if "mounted" not in done.stdout:
         pytest.skip("this user may not mount a file")
     assert done.stderr == ""
     assert (source.read_text(), file.read_text()) == ("0 1\n", "0 0\n")
-    assert sorted(path.name for path in file.parent.glob("seats*")) == ["seats.txt", "seats.txt.lock"]
+    assert names_beside(file) == ["a hall.txt", "source.txt"]
+    assert not is_mount_point(file)
 
 
 def busy(*_: object) -> None:
@@ -270,7 +268,8 @@ def test_file_that_cannot_be_renamed_over_is_written_in_place_whole(
     monkeypatch.setattr(Path, "replace", busy)
     inode = file.stat().st_ino
     for contents in (b"0 1 1 1\n", b"0 1\n"):
-        assert replace_file(file, contents)
+        with locked(file):
+            assert replace_file(file, contents)
         assert file.read_bytes() == contents
     assert file.stat().st_ino == inode
 
@@ -285,27 +284,16 @@ def test_write_in_place_that_fails_is_reported_as_uncertain(file: Path, monkeypa
 
     monkeypatch.delattr(fcntl, "F_FULLFSYNC", raising=False)
     monkeypatch.setattr(Path, "replace", replace)
-    with pytest.raises(NotFlushed, match=r"seats\.txt"):
+    with pytest.raises(NotFlushed, match=r"seats\.txt'"), locked(file):
         replace_file(file, b"0 1\n")
 
 
-@pytest.mark.parametrize(("error", "possible"), [(None, True), (errno.EXDEV, False), (errno.EPERM, True)])
-def test_check_says_whether_a_rename_is_possible_and_changes_nothing(
-    file: Path, monkeypatch: pytest.MonkeyPatch, error: int | None, possible: bool
-) -> None:
+def test_check_changes_nothing(file: Path) -> None:
     before = file.stat()
-
-    def link(*_: object) -> None:
-        raise OSError(error, "no link")
-
-    with locked(file):
-        pass
-    if error:
-        monkeypatch.setattr(os, "link", link)
-    assert check_replaceable(file) is possible
+    check_replaceable(file)
     after = file.stat()
-    assert (after.st_ino, after.st_mtime_ns, after.st_nlink) == (before.st_ino, before.st_mtime_ns, 1)
-    assert sorted(path.name for path in file.parent.iterdir()) == ["seats.txt", "seats.txt.lock"]
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert names_beside(file) == ["seats.txt"]
 
 
 # Files that are refused
