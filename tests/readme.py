@@ -10,37 +10,18 @@ from typing import NamedTuple
 
 from conftest import ROOT
 
-DOCUMENTS = [
-    ROOT / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "benchmarks").glob("*.md")),
-]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
 FENCE = "```"
 HOST = re.compile(r"\d+\.\d+\.\d+\.\d+")
 # Compiled modules (*.pyc) are copied, although no clone has them: to compile them again would take most of the time.
 NOT_IN_A_CLONE = shutil.ignore_patterns(
-    ".git",
-    ".venv",
-    ".*_cache",
-    "*.pyc.*",
-    "*.db",
-    "*.db-*",
-    "dorm.key*",
-    "member.txt.*",
-    "seats.txt.*",
-    "tests",
-    "benchmarks",
+    *(".git", ".venv", ".*_cache", "*.pyc.*", "*.db", "*.db-*", "dorm.key*", "member.txt.*", "seats.txt.*"),
+    *("tests", "benchmarks"),
 )
 
 
 class Block(NamedTuple):
-    """A code block.
-
-    Attributes:
-        language: the first word after the fence, such as sh.
-        name: the second word after the fence, or an empty string.
-        lines: the lines between the fences.
-    """
+    """A code block: the two words after the fence, the second of which may be empty, and the lines below."""
 
     language: str
     name: str
@@ -50,6 +31,11 @@ class Block(NamedTuple):
     def is_for_host(self) -> bool:
         """Whether the block's lines are to be run on the host whose address is the block's name."""
         return HOST.fullmatch(self.name) is not None
+
+    @property
+    def is_played(self) -> bool:
+        """Whether the block's lines are to be run in terminals of one host."""
+        return self.language == "sh" and not self.is_for_host
 
 
 class Section(NamedTuple):

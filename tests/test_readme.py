@@ -1,11 +1,10 @@
 """Do what the documents say: paste their commands into terminals of a fresh clone, type what they type, and compare.
 
-The documents are README.md and those in docs/ and benchmarks/. The test plays the blocks of a section in order, in one
-fresh clone. The documents follow these rules:
+The test plays the blocks of a section in order, in one fresh clone. The documents follow these rules:
 
-- In a block marked sh each line is a command for a terminal of its own. The command must end with status 0; or it says
-  that it is listening, runs until the section ends, and must then end with status 0 on Ctrl-C; or it is the last of its
-  block, and a block marked text follows that shows what its user types and sees.
+- In a block marked sh each line is a command for a terminal of its own, with bash, zsh or fish. It must end with status
+  0; or it says that it is listening, runs until the section ends, and must then end with status 0 on Ctrl-C; or it is
+  the last of its block, and a block marked text follows that shows what its user types and sees.
 - In a block marked text a line that begins with `> ` is typed. Where a line begins with a prompt, the rest of the line
   is typed; a prompt ends with `: `, `? ` or `> `. Every other line must appear as a whole row, in this order, perhaps
   with other rows in between. `...` matches anything.
@@ -15,7 +14,6 @@ fresh clone. The documents follow these rules:
   host; test_network.py runs these blocks.
 - Blocks with other marks, or none, are ignored. Of the demo, which test_demo.py runs, and of commands for developers
   (NOT_RUN) only the files that they name are looked for.
-- A command pastes into any shell: sh, bash, zsh or fish.
 """
 
 import os
@@ -26,7 +24,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -49,13 +47,11 @@ TOOL = re.compile(r"(?:^|[|&] *|sudo )(?!printf\b|kill\b)([\w.-]+)")  # not what
 FILE = re.compile(r"(?<![\w./-])[\w./-]+\.(?:py|txt|md|svg|run)\b|\.ci/run")
 LINK = re.compile(r"\]\(([^):]+)\)|src=\"([^\":]+)\"")
 NOT_IN_EVERY_SHELL = re.compile(r"^#|\s#|<<|^\w+=|\bexport\b")
-COUNTED = re.compile(r"^\| `([\w./-]+)` \| ([\d,]+) \|", re.MULTILINE)  # a row of a table: a file, and its lines
-RULE = re.compile(r"\brule\(\s*\"([A-Z-]+)\"")
-PLAYED = [
-    section
-    for section in read_sections()
-    if any(block.language == "sh" and not block.is_for_host for block in section.blocks)
-]
+COUNTED = re.compile(r"^\| `([\w./-]+)` \| (\d+) \|", re.MULTILINE)  # a row of a table: a file, and its lines
+RULES = re.compile(r"^\|.*\| ([A-Z][A-Z, -]+) \|$", re.MULTILINE)  # the last cell of a row
+RULE = re.compile(r"^@rule\(\s*\"([A-Z-]+)\"", re.MULTILINE)
+SECTIONS = list(read_sections())
+PLAYED = [section for section in SECTIONS if any(block.is_played for block in section.blocks)]
 REAL_PORTS = threading.Lock()  # held while a section that has no network namespace uses this host's ports
 
 
@@ -124,7 +120,7 @@ class CommandTerminal(Terminal):
 
 
 def row_pattern(line: str, ports: dict[str, str]) -> re.Pattern[str]:
-    """Return the pattern of rows that match a line of a document; it has a group for each port that is not known yet."""
+    """Return the pattern of rows that match a line; it has a group for each port that is not known yet."""
     pattern = re.escape(line.rstrip()).replace(r"\.\.\.", ".*")
     for port in new_ports(line, ports):
         pattern = pattern.replace(port, r"(\d+)", 1)
@@ -137,12 +133,7 @@ def new_ports(line: str, ports: dict[str, str]) -> list[str]:
 
 
 class Reader:
-    """Plays a section in a clone.
-
-    Args:
-        tree: the clone.
-        prefix: a command with which to run the section's commands, or nothing.
-    """
+    """Plays a section in a clone; the prefix is a command with which to run the section's commands, or nothing."""
 
     def __init__(self, tree: Path, prefix: tuple[str, ...]) -> None:
         self._tree = tree
@@ -154,7 +145,7 @@ class Reader:
     def read(self, section: Section) -> None:
         """Play the blocks."""
         for block, following in zip(section.blocks, [*section.blocks[1:], None], strict=True):
-            if block.language == "sh" and not block.is_for_host:
+            if block.is_played:
                 self._paste(block, shown=following is not None and following.language == "text")
             elif block.language == "text":
                 session = self._by_name[block.name] if block.name else self._sessions[-1]
@@ -198,27 +189,19 @@ class Reader:
         return any(text in row for session in self._sessions for row in session.rows())
 
 
-@contextmanager
-def new_reader(directory: Path) -> Iterator[Reader]:
-    """Provide a reader with a fresh clone, in a network namespace of its own if possible: there all ports are free."""
-    network = Network()
+def play(section: Section, directory: Path) -> None:
+    """Play a section in a fresh clone, in a network namespace of its own if possible: there all ports are free."""
     with ExitStack() as stack:
+        network = Network()
         stack.callback(network.close)
         try:
             prefix: tuple[str, ...] = network.add_host()
         except OSError:
             prefix = ()
             stack.enter_context(REAL_PORTS)
-        yield Reader(clone(directory / "socket-systems"), prefix)
-
-
-def play(section: Section, directory: Path) -> None:
-    """Play a section in a fresh clone."""
-    with new_reader(directory) as reader:
-        try:
-            reader.read(section)
-        finally:
-            reader.leave()
+        reader = Reader(clone(directory / "socket-systems"), prefix)
+        stack.callback(reader.leave)
+        reader.read(section)
 
 
 @pytest.fixture(scope="module")
@@ -233,44 +216,39 @@ def test_commands_of_a_section_do_what_the_document_shows(section: Section, read
     readings[str(section)].result()
 
 
-def test_commands_can_be_pasted_into_every_shell() -> None:
-    commands = [
-        line
-        for section in read_sections()
-        for block in section.blocks
-        if block.language == "sh"
-        for line in block.lines
-    ]
+def test_commands_can_be_pasted_into_every_shell_and_name_files_that_exist() -> None:
+    blocks = [block for section in SECTIONS for block in section.blocks if block.language == "sh"]
+    commands = [line for block in blocks for line in block.lines]
     assert [command for command in commands if NOT_IN_EVERY_SHELL.search(command)] == []
     files = {name for command in commands if "scp" not in command for name in FILE.findall(command)}
     assert [name for name in files if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_of_a_document_lead_somewhere(document: Path) -> None:
-    for link in LINK.findall(document.read_text(encoding="utf-8")):
+def test_links_lead_somewhere_and_numbers_of_lines_are_about_right(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for link in LINK.findall(text):
         name, _, anchor = "".join(link).partition("#")
         target = (document.parent / name).resolve() if name else document
         assert target.exists(), f"there is no {name}"
         assert not anchor or anchor in anchors(target), f"{name or document.name} has no heading #{anchor}"
+    for name, stated in COUNTED.findall(text):
+        lines = len((ROOT / name).read_text(encoding="utf-8").splitlines())
+        assert lines == pytest.approx(int(stated), rel=LINES_OFF), name
 
 
 def anchors(document: Path) -> set[str]:
     """Return the names by which a link can lead to the headings of a document, as GitHub makes them."""
-    titles = [section.title.lower() for section in read_sections() if section.document == document]
+    titles = [section.title.lower() for section in SECTIONS if section.document == document]
     return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
 
 
-def test_numbers_of_lines_are_about_right() -> None:
-    for document in DOCUMENTS:
-        for name, stated in COUNTED.findall(document.read_text(encoding="utf-8")):
-            lines = len((ROOT / name).read_text(encoding="utf-8").splitlines())
-            assert lines == pytest.approx(int(stated.replace(",", "")), rel=LINES_OFF), f"{document.name}: {name}"
+def test_diagrams_have_no_semicolon_which_would_end_a_statement_of_mermaid() -> None:
+    blocks = [block for section in SECTIONS for block in section.blocks if block.language == "mermaid"]
+    assert [line for block in blocks for line in block.lines if ";" in line] == []
 
 
 def test_the_table_of_the_chat_names_each_rule_of_the_conformance_checks_once() -> None:
     checks = (ROOT / "conformance" / "test_chat.py").read_text(encoding="utf-8")
-    cells = re.findall(
-        r"^\|.*\| ([A-Z][A-Z, -]+) \|$", (ROOT / "docs" / "chat.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
+    cells = RULES.findall((ROOT / "docs" / "chat.md").read_text(encoding="utf-8"))
     assert sorted(rule for cell in cells for rule in cell.split(", ")) == sorted(RULE.findall(checks))
