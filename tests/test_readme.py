@@ -34,9 +34,7 @@ from hosts import Network
 from pseudo_terminal import Terminal
 from readme import DOCUMENTS, Block, Section, clone, read_sections
 
-COMMAND_SECONDS = 60.0
-ANSWER_SECONDS = 15.0
-STOP_SECONDS = 5.0
+COMMAND_SECONDS, ANSWER_SECONDS, STOP_SECONDS = 60.0, 15.0, 5.0
 LINES_OFF = 0.15  # by how much the number of lines of a file may differ from what a document says
 NOT_RUN = re.compile(r"\b(git clone|pip|pytest|ruff|mypy|apt-get|brew)\b|benchmarks/|demo\.py")
 LISTENS = re.compile(r"(Listening|Server \w listening) on .*:\d+|Ctrl-C here stops the servers\.")
