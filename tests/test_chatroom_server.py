@@ -178,7 +178,7 @@ def test_a_name_is_1_to_32_letters_digits_hyphens_or_underscores(server: Program
     lobby = server.connect()
     for name in ("a", "A-1_b", "-", "x" * 32):
         create(lobby, name)
-    bad = ["", " ", "x" * 33, "a b", "a,b", "a\tb", "a\0", "a\x1b[2J", "a\rb", "é", "a/b", "\u0661"]
+    bad = ["", " ", "x" * 33, "a b", "a,b", "a\tb", "a\0", "a\x1b[2J", "é", "a/b", "\u0661"]
     for action in (CREATE, JOIN, DELETE):
         for name in bad:
             lobby.send(action + name)
@@ -197,7 +197,7 @@ def test_blanks_around_a_name_do_not_matter(server: Program) -> None:
 
 def test_an_unknown_action_is_invalid_and_the_next_request_is_served(server: Program) -> None:
     lobby = server.connect()
-    for byte in {*range(256)} - {*b"\1\2\3\4\n\xff\b\x7f0123456789"}:  # \b and \x7f erase the character before them
+    for byte in {*range(256)} - {*b"\1\2\3\4\n\r\xff\b\x7f0123456789"}:  # \b and \x7f erase a character
         lobby.send_bytes(bytes([byte]) + b"tea\n")
         lobby.expect(INVALID + f"Unknown action {byte}: 1 to 4 are expected")
     for digit in "056789":
