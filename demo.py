@@ -11,16 +11,10 @@ The programs run as processes, on copies of the data files in a temporary direct
 shows what they write; scenarios/scenarios.py contains the scenarios.
 """
 
-import os
-import sys
-
-if sys.version_info < (3, 10):
-    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
-
 import argparse
 import shlex
 import signal
+import sys
 import tempfile
 from pathlib import Path
 

@@ -20,23 +20,19 @@ seats.txt and on disk. If the order is in the file, but flushing the directory h
 power failure: the server then says that it is not certain.
 """
 
+import argparse
 import os
 import sys
-
-if sys.version_info < (3, 10):
-    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
-
-import argparse
 from pathlib import Path
 from typing import NoReturn
 
 from cinema.booking import Order, OrderCancelled, OrderUncertain, Theatre
 from cinema.seatmap import Seat, SeatFileError, SeatMap
+from net import process
 from net.addresses import network_of
-from net.command_line import add_limit, add_number, port_number
+from net.command_line import add_number, port_number
 from net.conversation import Conversation, InputEnded
-from net.process import add_server_options, open_server, prepare, run
+from net.options import add_limit, add_server_options
 
 SEATS_FILE = Path(__file__).resolve().with_name("seats.txt")
 HOLD_SECONDS = 600
@@ -78,7 +74,7 @@ def take_order(
     client.log(f"tickets asked for: {tickets}, seats free: {seat_map.free}")
     if tickets > seat_map.free:
         raise OrderCancelled(f"Only {seat_map.free} {'seat is' if seat_map.free == 1 else 'seats are'} free")
-    client.allow(hold_seconds, f"Time is up. {CANCELLED}", restarts=False)
+    client.set_time_limit(hold_seconds, f"Time is up. {CANCELLED}", restarts=False)
     client.reply(f"Choose a row and a seat for each ticket: 0 is free, 1 is taken.\n{seat_map}")
     for ticket in range(1, tickets + 1):
         choose_seat(client, theatre, order, ticket, seat_map)
@@ -149,10 +145,13 @@ def main() -> NoReturn:
         theatre = Theatre(options.seats_file, options.max_held_per_address)
     except SeatFileError as error:
         sys.exit(str(error))
-    prepare(options.max_connections, os.getpid())
-    server = open_server(options, options.port, lambda client: sell(client, theatre, options.hold_seconds, most))
+    process.prepare(os.getpid())
+    process.limit_connections(options)
+    server = process.open_server(
+        options, options.port, lambda client: sell(client, theatre, options.hold_seconds, most)
+    )
     theatre.report_at_start()
-    run(server)
+    process.run(server)
 
 
 if __name__ == "__main__":

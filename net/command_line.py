@@ -58,11 +58,6 @@ def add_number(parser: argparse.ArgumentParser, option: str, default: int, meani
     )
 
 
-def add_limit(parser: argparse.ArgumentParser, option: str, meaning: str) -> None:
-    """Add an option whose value is a number from 1 to a million; its default is None."""
-    parser.add_argument(option, type=positive_number, metavar="N", help=meaning)
-
-
 def shown_address(host: str, port: int) -> str:
     """Return HOST:PORT for display, with an IPv6 address in brackets (RFC 3986, 3.2.2)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
