@@ -247,10 +247,15 @@ class Harness:
         """Enter the context."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """End all participants; if something unexpected has happened, first show the lines that nobody has read."""
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """End all participants.
+
+        First show the lines that nobody has read. Those of a server come after the dialogue that they explain, so they
+        are shown only if something went wrong.
+        """
+        went_wrong = not all(outcome.met for outcome in self.outcomes)
         for participant in self._participants:
-            if not (isinstance(participant, ScriptProcess) and participant.port and all(o.met for o in self.outcomes)):
+            if not error and (went_wrong or participant not in self.servers.values()):
                 participant.show_rest()
         for participant in reversed(self._participants):
             participant.end()
