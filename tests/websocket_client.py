@@ -43,16 +43,10 @@ def upgrade(port: int, path: str, *headers: str) -> bytes:
 
 
 class Response(NamedTuple):
-    """A response to a request.
-
-    Attributes:
-        status: such as 200.
-        headers: by name in lower case.
-        body: what came until the connection ended.
-    """
+    """A response to a request."""
 
     status: int
-    headers: dict[str, str]
+    headers: dict[str, str]  # by name in lower case
     body: bytes
 
     def json(self) -> object:
@@ -91,13 +85,7 @@ def get(port: int, path: str, *headers: str, method: str = "GET") -> Response:
 class WebSocket:
     """A browser's side of a WebSocket; every wait has the limit of a Peer.
 
-    Args:
-        server: the front end, which closes the connection at the end of a test.
-        path: such as /ws/chat.
-        headers: more headers of the request.
-        rest: sent together with the request.
-        receive_buffer: the size of the kernel's buffer, if not the usual one.
-        tls: encrypt the connection.
+    The headers are added to the request, and the rest is sent together with it; receive_buffer is the kernel's.
     """
 
     def __init__(
