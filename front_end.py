@@ -7,12 +7,15 @@ r"""A front end for browsers: it serves the pages of web/pages/ and turns each W
     GET /ws/chatrooms/NAME        a WebSocket to the room NAME
 
 A text message is a line without its newline, in both directions, so a browser tab is one more client of the system.
+A page learns a room's port from the lobby, as any client does, but opens a WebSocket to a name: the front end asks the
+lobby itself, and so never connects to a port that a page has chosen.
+
 When one side ends, the front end ends the other, and the close code says why:
 
     1000                  the system ended the connection; all its lines were delivered
     1001                  the front end is stopping, or nothing came from the browser for 60 seconds, not even a pong
     1002 1003 1007 1009   the browser sent a wrong frame, a binary message, invalid UTF-8, over 4096 bytes
-    1008                  a message contains a newline, or the lobby refused the room; trying again does not help
+    1008                  a message is more than one line, or the lobby refused the room; trying again does not help
     1011                  the system sent a line of more than 1 MiB
     1014                  the system cannot be reached, accepts nothing or was lost; trying again later may help
 """
@@ -32,7 +35,7 @@ from typing import NoReturn
 
 from net import process
 from net.command_line import host_and_port, port_number, shown_address
-from net.connect import add_tls_options
+from net.connect import CannotConnect, add_tls_options, client_context
 from net.connection import Connection, TimeLimitPassed
 from net.conversation import Conversation
 from protocol import harmless, is_room_name
@@ -107,7 +110,7 @@ class FrontEnd:
         client.log(f"{shown(request)}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
         client.flush()
         client.connection.send(switching_protocols(request))
-        Tab(client, request.path, rest).run(system)
+        Tab(client, request.path).run(system, rest)
 
     def _check_host(self, request: Request) -> None:
         """Check that the request is for a name of this front end; this stops DNS rebinding."""
@@ -189,6 +192,11 @@ def read_files() -> dict[str, tuple[str, bytes]]:
 def main() -> NoReturn:
     """Parse the command line and serve until SIGINT or SIGTERM."""
     options = command_line().parse_args()
+    try:
+        if options.tls or options.tls_ca:
+            client_context(options.tls_ca)
+    except CannotConnect as error:
+        sys.exit(str(error))
     process.prepare(2 * (options.max_connections + REFUSED_CONNECTIONS), os.getpid())  # a tab has two sockets
     front_end = FrontEnd(options)
     server = process.open_server(options, options.port, front_end.converse, REFUSED_CONNECTIONS)

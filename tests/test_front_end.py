@@ -2,6 +2,7 @@
 
 import random
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -23,17 +24,16 @@ from conftest import (
     Program,
     Start,
     changed_program,
-    few_threads,
     looking_after,
     run_programs,
     wait_until,
 )
-from websocket_client import ACCEPT, BINARY, CLOSE, MASK, PING, PONG, WebSocket, ask, get, head, masked, text
+from websocket_client import ACCEPT, BINARY, CLOSE, PING, PONG, WebSocket, ask, get, head, masked, text
 
 CHAT = "/ws/chat"
 TICKETS = "/ws/tickets"
 ROOMS = "/ws/chatrooms"
-CREATE, LIST, DELETE, SUCCESS = "\x01", "\x03", "\x04", "\x00"
+CREATE, JOIN, LIST, DELETE, SUCCESS = "\x01", "\x02", "\x03", "\x04", "\x00"
 
 
 class Systems(NamedTuple):
@@ -492,18 +492,16 @@ def test_ping_is_answered_with_its_payload(systems: Systems) -> None:
     ("frames", "code"),
     [
         (b"\x81\x01x", 1002),
-        (masked(0xC1, b"x"), 1002),
-        (masked(0x83), 1002),
-        (masked(0x80, b"x"), 1002),
-        (masked(0x09), 1002),
         (masked(CLOSE, b"\x03"), 1002),
         (masked(BINARY, b"x"), 1003),
         (masked(0x81, b"\xff"), 1007),
         (masked(CLOSE, b"\x03\xe8\xff"), 1007),
         (masked(0x81, b"LIST\nQUIT"), 1008),
+        (masked(0x81, b"LIST\n\n"), 1008),
+        (masked(0x81, b"LIST\r\0QUIT"), 1008),
+        (masked(0x81, b"LIST\rQUIT"), 1008),
+        (masked(0x81, b"\x04"), 1008),
         (masked(0x81, b"x" * 4097), 1009),
-        (masked(0x01, b"x" * 4000) + masked(0x80, b"x" * 97), 1009),
-        (b"\x81\xff\x00\x00\x00\x10\x00\x00\x00\x00" + MASK, 1009),
     ],
     ids=lambda value: value.hex()[:20] if isinstance(value, bytes) else str(value),
 )
@@ -530,10 +528,10 @@ def test_message_of_the_longest_line_is_relayed(fake: FakeSystem) -> None:
     fake.expect_end()
 
 
-def test_empty_messages_are_empty_lines(fake: FakeSystem) -> None:
+def test_empty_messages_and_messages_with_a_newline_at_their_end_are_lines(fake: FakeSystem) -> None:
     tab = fake.open()
-    tab.send("", "")
-    fake.expect(b"\n\n")
+    tab.send("", "", "\n", "one\n", "two\r\n", "a \x04")
+    fake.expect(b"\n\n\none\ntwo\na \x04\n")
     fake.sock.sendall(b"\n\r\n")
     tab.expect("", "")
     tab.close()
@@ -623,12 +621,13 @@ def test_system_that_does_not_end_is_cut_off_soon_after_its_tab(fake: FakeSystem
             flood.result(WAIT_SECONDS)
 
 
-def send_until_cut_off(sock: socket.socket) -> None:
-    """Send lines until the connection is cut, for at most WAIT_SECONDS."""
+def send_until_cut_off(sock: socket.socket, data: bytes = b"goodbye\n" * 1000, pause: float = 0) -> None:
+    """Send data again and again until the connection is cut, for at most WAIT_SECONDS."""
     end = time.monotonic() + WAIT_SECONDS
     with pytest.raises(ConnectionError):
         while time.monotonic() < end:
-            sock.sendall(b"goodbye\n" * 1000)
+            sock.sendall(data)
+            time.sleep(pause)
 
 
 @pytest.mark.parametrize("ending", ["reset", "end_input", "close"])
@@ -682,6 +681,8 @@ def test_rooms_are_created_entered_and_deleted_from_tabs(systems: Systems) -> No
     lobby = systems.open(ROOMS)
     lobby.send(f"{CREATE}tea", LIST)
     lobby.expect(SUCCESS, f"{SUCCESS}tea")
+    lobby.send(f"{JOIN}tea")
+    assert re.fullmatch(rf"{SUCCESS}\d+ 0", lobby.read())
     alice, bob = systems.open(f"{ROOMS}/tea"), systems.open(f"{ROOMS}/tea")
     wait_until(lambda: systems.rooms.count_lines(r"Client \(\d+\): entered room tea") == 2, "both are in the room")
     alice.send("hello")
@@ -700,24 +701,36 @@ def test_room_that_does_not_exist_closes_with_1008_and_the_lobbys_sentence(syste
     systems.open(f"{ROOMS}/soup").expect_close(1008, "Room soup does not exist")
 
 
-def test_tab_for_which_no_thread_can_be_started_closes_with_1014(
-    start: Start, systems: Systems, tmp_path: Path
-) -> None:
-    script = changed_program(tmp_path, "front_end.py", few_threads(4))  # a tab needs a fifth
-    server = start(script, "0", "--chat", address(systems.chat))
-    WebSocket(server, CHAT).expect_close(1014, "The front end has too many threads")
-    server.expect_rest()
-    assert get(server.port, "/systems.json").status == 200
-
-
-def test_lobby_that_is_gone_closes_a_rooms_tab_with_1014(start: Start) -> None:
+@pytest.mark.parametrize(
+    ("reply", "code", "sentence"),
+    [
+        (b"\x02Room tea does not exist\n", 1008, "Room tea does not exist"),
+        (b"Too many connections\n", 1014, "Too many connections"),
+        (b"", 1014, "The lobby of the chat rooms did not answer with a line"),
+        (b"\x00", 1014, "The lobby of the chat rooms did not answer with a line"),
+        (b"\x0099999 1\n", 1014, ".99999 1"),
+        (b"\x00tea\n", 1014, ".tea"),
+    ],
+)
+def test_lobby_that_names_no_port_closes_a_rooms_tab(start: Start, reply: bytes, code: int, sentence: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         front_end = start("front_end.py", "0", "--chatrooms", name_of(listener))
         tab = WebSocket(front_end, f"{ROOMS}/tea")
         lobby, _ = listener.accept()
         with lobby:
             assert lobby.recv(100) == b"\x02tea\n"
-        tab.expect_close(1014, "The lobby of the chat rooms did not answer with a line")
+            lobby.sendall(reply)
+        tab.expect_close(code, sentence)
+
+
+def test_lobby_that_sends_byte_after_byte_without_end_is_given_up(start: Start, tmp_path: Path) -> None:
+    script = changed_program(tmp_path, "front_end.py", "import web.tab", "web.tab.CONNECT_SECONDS = 0.5")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        tab = WebSocket(start(script, "0", "--chatrooms", name_of(listener)), f"{ROOMS}/tea")
+        lobby, _ = listener.accept()
+        with lobby, ThreadPoolExecutor(1) as pool:
+            pool.submit(send_until_cut_off, lobby, b"x", 0.02)
+            tab.expect_close(1014, "The lobby of the chat rooms did not answer with a line")
 
 
 def test_stopping_front_end_tells_its_tabs(start: Start, systems: Systems) -> None:
@@ -726,6 +739,7 @@ def test_stopping_front_end_tells_its_tabs(start: Start, systems: Systems) -> No
     for number, tab in enumerate(tabs[:5]):
         tab.send(f"JOIN u{number}")
         tab.expect(f"JOIN u{number} accepted")
+    assert server.threads_and_sockets()[0] in (0, 3 + len(tabs)), "one thread for each tab is expected"
     began = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
     for tab in tabs:
@@ -741,13 +755,15 @@ def test_vanished_browser_is_given_up_and_one_that_answers_pings_is_not(
 ) -> None:
     server = start(changed_program(tmp_path, "front_end.py", *SHORT_PATIENCE), "0", "--chat", address(systems.chat))
     began = time.monotonic()
-    vanished, present = WebSocket(server, CHAT), WebSocket(server, CHAT)
-    for _ in range(5):
+    vanished, trickling, present = WebSocket(server, CHAT), WebSocket(server, CHAT), WebSocket(server, CHAT)
+    for byte in text("never whole")[:5]:
         assert present.read_frame() == (PING, b"")
         present.send_bytes(masked(PONG))
+        trickling.send_bytes(bytes([byte]))
     assert time.monotonic() - began > 0.9
-    assert [vanished.read_frame() for _ in range(2)] == [(PING, b"")] * 2
-    vanished.expect_close(1001, "Nothing came from the browser for 1 seconds")
+    for gone in (vanished, trickling):
+        assert [gone.read_frame() for _ in range(2)] == [(PING, b"")] * 2
+        gone.expect_close(1001, "Nothing came from the browser for 1 seconds")
     present.send("QUIT")
     present.expect_close(1000)
 
@@ -829,10 +845,12 @@ def test_system_that_accepts_nothing_is_blamed_rather_than_the_browser(start: St
 # ---- The program ----
 
 
-def test_browser_and_system_over_tls(start: Start, certificates: Certificates) -> None:
+def test_browser_and_system_over_tls(start: Start, certificates: Certificates, tmp_path: Path) -> None:
     own = certificates.good.options
     chat = start("chat_server.py", "0", *own)
-    server = start("front_end.py", "0", *own, "--chat", address(chat), "--tls-ca", str(certificates.authority))
+    authority = shutil.copy(certificates.authority, tmp_path)
+    server = start("front_end.py", "0", *own, "--chat", address(chat), "--tls-ca", authority)
+    Path(authority).unlink()  # it was read at the start, not for each tab
     browser = certificates.client_context
     response = ask(server.port, head("GET /systems.json HTTP/1.1", f"Host: localhost:{server.port}"), browser)
     assert response.status == 200
@@ -873,22 +891,36 @@ def test_end_of_tls_that_comes_with_a_browsers_last_message_ends_its_tab(
     chat.wait_for_line(r"Client \(\d+\): disconnected")
 
 
-def test_end_of_tls_that_comes_with_a_systems_last_line_closes_with_1000(
-    start: Start, certificates: Certificates
+@pytest.mark.parametrize(
+    ("is_orderly", "code", "sentence"),
+    [
+        (True, 1000, "The system ended the connection"),
+        (False, 1014, "The connection to the system was lost: it was cut without close_notify"),
+    ],
+)
+def test_end_of_tls_that_comes_with_a_systems_last_line(
+    start: Start, certificates: Certificates, is_orderly: bool, code: int, sentence: str
 ) -> None:
+    fake = FakeSystem(start, "--tls-ca", str(certificates.authority))
+    with fake.listener:
+        tab = WebSocket(fake.front_end, TICKETS)
+        with server_context(certificates).wrap_socket(fake.listener.accept()[0], server_side=True) as system:
+            fake.front_end.process.send_signal(signal.SIGSTOP)
+            system.sendall(b"Goodbye\n")
+            if is_orderly:
+                end_tls(system)
+            else:
+                socket.socket.shutdown(system, socket.SHUT_WR)
+            fake.front_end.process.send_signal(signal.SIGCONT)
+            tab.expect("Goodbye")
+            tab.expect_close(code, sentence)
+
+
+def server_context(certificates: Certificates) -> ssl.SSLContext:
+    """Return the context of a system that speaks TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates.good.certificate, certificates.good.key)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        chat = f"127.0.0.1:{listener.getsockname()[1]}"
-        server = start("front_end.py", "0", "--chat", chat, "--tls-ca", str(certificates.authority))
-        tab = WebSocket(server, CHAT)
-        with context.wrap_socket(listener.accept()[0], server_side=True) as system:
-            server.process.send_signal(signal.SIGSTOP)
-            system.sendall(b"Goodbye\n")
-            end_tls(system)
-            server.process.send_signal(signal.SIGCONT)
-            tab.expect("Goodbye")
-            tab.expect_close(1000)
+    return context
 
 
 def end_tls(sock: socket.socket) -> None:
@@ -906,9 +938,30 @@ def test_system_without_tls_closes_with_1014_if_tls_is_asked_for(start: Start, s
     WebSocket(server, CHAT).expect_close(1014, "Cannot connect to 127.0.0.1:.* over TLS: .*")
 
 
-def test_wrong_command_lines_end_with_a_sentence(systems: Systems) -> None:
-    commands = [("x",), ("--chat", "nowhere"), ("--dormitory", "127.0.0.1:99999"), (str(systems.port),)]
+def test_wrong_command_lines_end_with_a_sentence(systems: Systems, tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").touch()
+    usage = [("x",), ("--chat", "nowhere"), ("--dormitory", "127.0.0.1:99999")]
+    for host in (
+        "http://lab.example",
+        "lab.example:80",
+        "::1",
+        "[::1]:80",
+        "[::g]",
+        "192.0.2",
+        "*.example",
+        "a..b",
+        "",
+    ):
+        usage.append((f"--allow-host={host}",))
+    for origin in ("lab.example", "https://lab.example/", "ftp://lab.example", "https://", "*", "null"):
+        usage.append((f"--allow-origin={origin}",))
+    commands = [*usage, (str(systems.port),), ("--tls-ca", "missing.pem"), ("--tls-ca", str(tmp_path / "empty.pem"))]
     results = run_programs(*(("front_end.py", *arguments) for arguments in commands))
-    assert [result.returncode for result in results] == [2, 2, 2, 1]
-    assert results[3].stderr == f"Cannot listen on 127.0.0.1:{systems.port}: Address already in use\n"
-    assert all("Traceback" not in result.stderr for result in results)
+    assert [result.returncode for result in results] == [2] * len(usage) + [1] * 3
+    assert [result.stderr for result in results[len(usage) :]] == [
+        f"Cannot listen on 127.0.0.1:{systems.port}: Address already in use\n",
+        "missing.pem: No such file or directory\n",
+        f"{tmp_path / 'empty.pem'}: a file of PEM certificates is expected\n",
+    ]
+    for result in results[3 : len(usage)]:
+        assert re.search(r"error: argument --allow-(host|origin): '.*' is not valid: .* is expected", result.stderr)
