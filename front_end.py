@@ -244,6 +244,11 @@ def command_line() -> argparse.ArgumentParser:
         "behind a proxy that changes Host"
     )
     parser.add_argument("--allow-origin", action="append", default=[], type=origin, metavar="ORIGIN", help=meaning)
+    meaning = (
+        "begin each connection to a system with a line that names the browser's address (PROXY protocol, version 1); "
+        "the systems need --proxy-from with the address of the front end"
+    )
+    parser.add_argument("--send-proxy", action="store_true", help=meaning)
     process.add_server_options(parser, "127.0.0.1")
     parser.set_defaults(login_seconds=HEAD_SECONDS)
     add_tls_options(parser)

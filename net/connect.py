@@ -38,7 +38,9 @@ def add_tls_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def connect(host: str, port: int, options: argparse.Namespace, seconds: float = CONNECT_SECONDS) -> socket.socket:
+def connect(
+    host: str, port: int, options: argparse.Namespace, seconds: float = CONNECT_SECONDS, preface: bytes = b""
+) -> socket.socket:
     """Connect to a server; with --tls or --tls-ca, encrypt the connection and verify the server's certificate.
 
     Args:
@@ -46,6 +48,7 @@ def connect(host: str, port: int, options: argparse.Namespace, seconds: float = 
         port: the server's port.
         options: holds tls and tls_ca, which add_tls_options() defines.
         seconds: how long the connection and the handshake may each take.
+        preface: sent first, before the TLS handshake.
 
     Returns:
         a blocking socket without a timeout.
@@ -63,6 +66,7 @@ def connect(host: str, port: int, options: argparse.Namespace, seconds: float = 
         raise CannotConnect(f"Cannot connect to {where}: {reason(error)}") from error
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.sendall(preface)
         if context:
             sock = context.wrap_socket(sock, server_hostname=host)
     except ssl.SSLCertVerificationError as error:

@@ -28,7 +28,7 @@ from conftest import (
     run_programs,
     wait_until,
 )
-from websocket_client import ACCEPT, BINARY, CLOSE, PING, PONG, WebSocket, ask, get, head, masked, text
+from websocket_client import ACCEPT, BINARY, CLOSE, PING, PONG, WebSocket, ask, get, head, masked, text, upgrade
 
 CHAT = "/ws/chat"
 TICKETS = "/ws/tickets"
@@ -931,6 +931,44 @@ def end_tls(sock: socket.socket) -> None:
     with suppress(ssl.SSLWantReadError):
         sock.unwrap()
     sock.settimeout(WAIT_SECONDS)
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_systems_and_rooms_are_told_on_whose_behalf_a_connection_is_made(
+    start: Start, certificates: Certificates, is_encrypted: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        tls = ("--tls-ca", str(certificates.authority)) if is_encrypted else ()
+        server = start("front_end.py", "0", "--chatrooms", name_of(listener), "--send-proxy", *tls)
+        tab = WebSocket(server, f"{ROOMS}/tea", rest=text("hello"))
+        browser_port = tab.peer.sock.getsockname()[1]
+        expected = f"PROXY TCP4 127.0.0.1 127.0.0.1 {browser_port} {server.port}\r\n".encode()
+
+        def accept() -> socket.socket:
+            sock, _ = listener.accept()
+            assert sock.recv(len(expected), socket.MSG_WAITALL) == expected
+            return server_context(certificates).wrap_socket(sock, server_side=True) if is_encrypted else sock
+
+        with accept() as lobby:
+            assert lobby.recv(100) == b"\x02tea\n"
+            lobby.sendall(b"\x00%d 0\n" % listener.getsockname()[1])
+        with accept() as room:
+            assert room.recv(100) == b"hello\n"
+            tab.close()
+
+
+def test_system_is_told_an_ipv6_address(start: Start) -> None:
+    with socket.socket(socket.AF_INET6) as browser, socket.create_server(("127.0.0.1", 0)) as listener:
+        try:
+            browser.bind(("::1", 0))
+        except OSError:
+            pytest.skip("no IPv6 here")
+        server = start("front_end.py", "0", "--host", "::1", "--tickets", name_of(listener), "--send-proxy")
+        browser.connect(("::1", server.port))
+        browser.sendall(upgrade(server.port, TICKETS))
+        system, _ = listener.accept()
+        with system:
+            assert system.recv(200) == f"PROXY TCP6 ::1 ::1 {browser.getsockname()[1]} {server.port}\r\n".encode()
 
 
 def test_system_without_tls_closes_with_1014_if_tls_is_asked_for(start: Start, systems: Systems) -> None:

@@ -5,16 +5,19 @@ nothing more, the other side is not read, which slows its sender down.
 """
 
 import argparse
+import os
 import re
 import select
 import socket
 import ssl
 import time
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from net.command_line import reason
 from net.connect import CannotConnect, connect
+from net.connection import Connection
 from net.conversation import Conversation
 from protocol import MAX_LINE_BYTES, RoomAction, RoomStatus, harmless, room_request
 from web.websocket import CloseCode, Closing, FrameReader, Opcode, close_code, close_frame, frame
@@ -43,11 +46,12 @@ class System(NamedTuple):
     room: str  # or ""
     options: argparse.Namespace
 
-    def connect(self) -> socket.socket:
-        """Connect to the system; return a non-blocking socket."""
+    def connect(self, browser: Connection) -> socket.socket:
+        """Connect to the system on behalf of a browser; return a non-blocking socket."""
+        preface = proxy_line(browser) if self.options.send_proxy else b""
         try:
-            port = self._find_room() if self.room else self.port
-            sock = connect(self.host, port, self.options, CONNECT_SECONDS)
+            port = self._find_room(preface) if self.room else self.port
+            sock = connect(self.host, port, self.options, CONNECT_SECONDS, preface)
         except CannotConnect as error:
             raise Closing(CloseCode.BAD_GATEWAY, str(error)) from None
         if isinstance(sock, ssl.SSLSocket):  # an end without close_notify must not look like an orderly one
@@ -55,9 +59,9 @@ class System(NamedTuple):
         sock.setblocking(False)
         return sock
 
-    def _find_room(self) -> int:
+    def _find_room(self, preface: bytes) -> int:
         """Ask the lobby for the room's port."""
-        with connect(self.host, self.port, self.options, CONNECT_SECONDS) as lobby:
+        with connect(self.host, self.port, self.options, CONNECT_SECONDS, preface) as lobby:
             try:
                 lobby.sendall(room_request(RoomAction.JOIN, self.room))
                 reply = receive_line(lobby, CONNECT_SECONDS)
@@ -86,6 +90,17 @@ def receive_line(sock: socket.socket, seconds: float) -> bytes:
     return line
 
 
+def proxy_line(browser: Connection) -> bytes:
+    """Return the line that tells a system on whose behalf a connection is made (PROXY protocol, version 1)."""
+    with socket.socket(fileno=os.dup(browser.fd)) as sock:
+        own_address, own_port = sock.getsockname()[:2]
+        port = sock.getpeername()[1]
+    source, destination = (ip_address(text.partition("%")[0]) for text in (browser.address, own_address))
+    if source.version != destination.version:
+        return b"PROXY UNKNOWN\r\n"
+    return f"PROXY TCP{source.version} {source} {destination} {port} {own_port}\r\n".encode()
+
+
 class Tab:
     """A WebSocket and the connection to its system; the thread of the browser's connection runs it."""
 
@@ -104,7 +119,7 @@ class Tab:
     def run(self, system: System, rest: bytes) -> None:
         """Relay lines until one side ends; then end the other. The rest is what the browser sent after its request."""
         try:
-            with system.connect() as self._system:
+            with system.connect(self._browser) as self._system:
                 try:
                     self._relay(rest)
                 finally:
