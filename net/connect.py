@@ -64,9 +64,11 @@ def connect(
         raise CannotConnect(f"Cannot connect to {where}: {host!r} is not a valid host name") from error
     except OSError as error:
         raise CannotConnect(f"Cannot connect to {where}: {reason(error)}") from error
-    try:
+    with suppress(OSError):  # the server has closed the connection already; what it has sent can be read
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.sendall(preface)
+        if preface:
+            sock.sendall(preface)
+    try:
         if context:
             sock = context.wrap_socket(sock, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
