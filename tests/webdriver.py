@@ -93,7 +93,9 @@ class Window:
         """Click the element with an accessible name."""
 
         def is_clicked() -> bool:
-            self.command("POST", f"/element/{self._find_now(name)[ELEMENT]}/click")
+            element = self._find_now(name)
+            self.run("arguments[0].scrollIntoView({ block: 'nearest' })", element)  # the foot covers what is below it
+            self.command("POST", f"/element/{element[ELEMENT]}/click")
             return True
 
         self.wait(is_clicked, f"an element named {name!r}")

@@ -3,7 +3,6 @@
 import { Connection } from "./connection.js";
 import { MessageLog, onMessage } from "./messages.js";
 import { byId, element, hideOutage, onSubmit, pollWith, say, showOutage, showView } from "./page.js";
-import { endPoll } from "./wire.js";
 
 const MESSAGE = /^FROM ([A-Za-z0-9]+)( \(all\))?: (.*)$/su;
 const LIST_HEAD = /^Registered users \((\d+)\):$/;
@@ -15,7 +14,6 @@ const log = new MessageLog(byId("messages"));
 
 const connection = new Connection("/ws/chat", {
   opened: () => connection.send(`JOIN ${name}`),
-  isPollReply: (text) => listing !== null && (listing.expected ? !MESSAGE.test(text) : LIST_HEAD.test(text)),
   line: handleLine,
   closed,
 });
@@ -93,7 +91,6 @@ function takeListed(text) {
     listing.names.push(text);
   }
   if (listing.names.length === listing.expected) {
-    endPoll();
     showPeople(listing.names);
     listing = null;
   }

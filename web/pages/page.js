@@ -2,12 +2,18 @@
 
 const CLICK_PAUSE_MILLISECONDS = 600; // clicks on one button that follow each other faster count as one
 const POLL_MILLISECONDS = 1000;
+const PENDING_MILLISECONDS = 400; // a request that takes longer is shown as pending
+const SUCCESS_MILLISECONDS = 5000; // how long a success is shown
+const HIDDEN_TAB_MILLISECONDS = 100; // a hidden tab draws no frames
+const NEAR_END_PIXELS = 40;
 
 const outageSentence = element("p", { role: "status" });
+const outageDetail = element("small");
 const outageCountdown = element("span", { "aria-hidden": "true" });
 const tryNow = element("button", { type: "button" }, "Try now");
-const outage = element("div", { class: "outage" }, outageSentence, outageCountdown, tryNow);
+const outage = element("div", { class: "outage" }, outageSentence, outageDetail, outageCountdown, tryNow);
 let outageTimer = 0;
+let statusTimer = 0;
 
 /** Return the element of this page with an id. */
 export function byId(id) {
@@ -32,6 +38,11 @@ export function showItems(list, keys, createItem) {
     item.dataset.key = keys[i];
     if (list.children[i] !== item) list.insertBefore(item, list.children[i] ?? null);
   });
+}
+
+/** Set the text of an element. A text that is there already is left alone, so that a selection in it stays. */
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
 }
 
 /** Return a function that calls an action, unless an earlier call has not finished. */
@@ -68,6 +79,52 @@ export function pollWith(action) {
   return poll;
 }
 
+/** Return a function that lets an action be called once, before the next frame; in a hidden tab, a little later. */
+export function oncePerFrame(action) {
+  let isDue = false;
+  const act = () => {
+    if (!isDue) return;
+    isDue = false;
+    action();
+  };
+  return () => {
+    if (isDue) return;
+    isDue = true;
+    requestAnimationFrame(act);
+    setTimeout(act, HIDDEN_TAB_MILLISECONDS);
+  };
+}
+
+/**
+ * Keep a scrolling element at its end, when its content grows and when it is resized, unless the reader has scrolled up.
+ * Call changed(isAtEnd) when the reader scrolls. Return a function that goes to the end.
+ */
+export function followEnd(scroller, content, changed = () => {}) {
+  let isAtEnd = true;
+  const goToEnd = () => {
+    scroller.scrollTop = scroller.scrollHeight;
+  };
+  scroller.addEventListener("scroll", () => {
+    isAtEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_END_PIXELS;
+    changed(isAtEnd);
+  });
+  const observer = new ResizeObserver(() => isAtEnd && goToEnd());
+  observer.observe(scroller);
+  observer.observe(content);
+  return goToEnd;
+}
+
+/** Show a button as busy if a promise takes longer than 400 ms; return the promise's result. */
+export async function whilePending(button, promise) {
+  const timer = setTimeout(() => button.setAttribute("aria-busy", "true"), PENDING_MILLISECONDS);
+  try {
+    return await promise;
+  } finally {
+    clearTimeout(timer);
+    button.removeAttribute("aria-busy");
+  }
+}
+
 /** Call an action when a form is submitted, instead of letting the browser load a page. */
 export function onSubmit(form, action) {
   form.addEventListener("submit", (event) => {
@@ -76,15 +133,33 @@ export function onSubmit(form, action) {
   });
 }
 
-/** Show the result of what the user did, in the page's role=status; a problem is marked with more than colour. */
+/** Show the result of what the user did, at the foot of the window: a success for 5 seconds, a problem until the next. */
 export function say(text, isProblem = false) {
   const status = byId("status");
-  status.className = text && isProblem ? "status problem" : "status";
+  clearTimeout(statusTimer);
+  status.classList.toggle("problem", Boolean(text) && isProblem);
   status.textContent = text;
+  if (text && !isProblem) statusTimer = setTimeout(() => say(""), SUCCESS_MILLISECONDS);
 }
 
-/** Show that a connection has ended. Connect again after a pause, or when the user says so. */
-export function showOutage(sentence, connection) {
+/** Show what is wrong with a field, below it, until its text changes; move the focus to it. */
+export function sayAt(field, text) {
+  const id = `${field.id}-error`;
+  const clear = () => {
+    byId(id)?.remove();
+    field.removeAttribute("aria-invalid");
+    field.removeAttribute("aria-describedby");
+  };
+  clear();
+  field.after(element("p", { id, class: "field-error", role: "alert" }, text));
+  field.setAttribute("aria-invalid", "true");
+  field.setAttribute("aria-describedby", id);
+  field.addEventListener("input", clear, { once: true });
+  field.focus();
+}
+
+/** Show that a connection has ended, with a detail in small print. Connect again after a pause, or on a click. */
+export function showOutage(sentence, connection, detail = "") {
   const end = Date.now() + 1000 * connection.retry();
   const count = () => {
     const left = Math.ceil((end - Date.now()) / 1000);
@@ -94,7 +169,8 @@ export function showOutage(sentence, connection) {
   outageTimer = setInterval(count, 1000);
   count();
   outage.classList.add("shown");
-  outageSentence.textContent = `${sentence} This page tries again by itself.`;
+  setText(outageSentence, `${sentence} This page tries again by itself.`);
+  setText(outageDetail, detail);
   tryNow.onclick = () => connection.open();
 }
 
@@ -102,7 +178,7 @@ export function showOutage(sentence, connection) {
 export function hideOutage() {
   clearInterval(outageTimer);
   outage.classList.remove("shown");
-  outageSentence.textContent = "";
+  outageSentence.textContent = outageDetail.textContent = "";
 }
 
 /** Return the names of the systems that the front end was given. */
@@ -117,6 +193,12 @@ export function showView(id) {
   for (const view of document.querySelectorAll(".view")) view.hidden = view.id !== id;
 }
 
+function markPresentPage() {
+  for (const link of document.querySelectorAll(".top a")) {
+    if (link.pathname === location.pathname) link.setAttribute("aria-current", "page");
+  }
+}
+
 async function hideLinksToAbsentSystems() {
   try {
     const systems = await fetchSystems();
@@ -129,4 +211,5 @@ async function hideLinksToAbsentSystems() {
 }
 
 byId("main").before(outage);
+markPresentPage();
 hideLinksToAbsentSystems();
