@@ -183,19 +183,16 @@ def receive_request(connection: Connection) -> tuple[Request, bytes] | None:
 def read_files() -> dict[str, tuple[str, bytes]]:
     """Return the type and the content of each file of web/pages/, by path; / is index.html.
 
-    page.html is what all pages have in common. The file of a page holds its lines of the head, an empty line, and its
-    content.
+    page.html is the frame of all pages. A page's own file holds its lines of the head, an empty line, and its content.
     """
     paths = [path for path in PAGES.glob("*") if path.suffix in TYPES]
     files = {f"/{path.name}": (TYPES[path.suffix], path.read_bytes()) for path in paths}
-    _, frame = files.pop("/page.html", (TYPES[".html"], b""))
+    _, frame = files.pop("/page.html")
     for path, (content_type, page) in files.items():
-        if frame and content_type == TYPES[".html"]:
+        if path.endswith(".html"):
             head, _, content = page.partition(b"\n\n")
             files[path] = content_type, frame.replace(b"<!-- HEAD -->", head).replace(b"<!-- CONTENT -->", content)
-    if "/index.html" in files:
-        files["/"] = files["/index.html"]
-    return files
+    return {**files, "/": files["/index.html"]}
 
 
 def main() -> NoReturn:

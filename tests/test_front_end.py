@@ -156,6 +156,7 @@ def test_files_of_the_pages_and_nothing_else_are_served(start: Start, tmp_path: 
     }
     for name in files:
         (pages / name).write_text(f"the content of {name}: ☕")
+    (pages / "page.html").write_text("<!-- HEAD --><!-- CONTENT -->")  # the frame of the pages
     (pages / "notes.txt").write_text("not for everybody")
     (tmp_path / "secret.html").write_text("not for everybody")
     lines = ("from pathlib import Path", f"program.PAGES = Path({str(pages)!r})")
@@ -166,7 +167,16 @@ def test_files_of_the_pages_and_nothing_else_are_served(start: Start, tmp_path: 
         assert response.headers["content-type"] == content_type
         assert response.headers["content-length"] == str(len(response.body))
     assert get(port, "/").body == get(port, "/index.html").body != b""
-    hidden = ("/notes.txt", "/../secret.html", "/%2e%2e/secret.html", "/pages/", "//", "/index.html/", "/INDEX.HTML")
+    hidden = (
+        "/notes.txt",
+        "/page.html",
+        "/../secret.html",
+        "/%2e%2e/secret.html",
+        "/pages/",
+        "//",
+        "/index.html/",
+        "/INDEX.HTML",
+    )
     for path in hidden:
         assert get(port, path).status == 404, path
 
