@@ -829,7 +829,7 @@ def test_system_that_does_not_read_slows_its_tab_down_and_loses_nothing(fake: Fa
         sent = pool.submit(tab.send_bytes, messages * 30)
         with pytest.raises(FutureTimeoutError):
             sent.result(0.5)
-        assert fake.front_end.resident_bytes() - before < 8 << 20
+        assert fake.front_end.resident_bytes() - before < 3 << 20
         for _ in range(30):
             fake.expect(f"{line}\n".encode() * 250)
         sent.result(WAIT_SECONDS)
