@@ -39,16 +39,7 @@ from net.connect import CannotConnect, add_tls_options, client_context
 from net.connection import Connection, TimeLimitPassed
 from net.conversation import Conversation
 from protocol import harmless, is_room_name
-from web.http import (
-    HttpError,
-    Request,
-    check_upgrade,
-    normal_origin,
-    response,
-    split_authority,
-    split_head,
-    switching_protocols,
-)
+from web.http import HttpError, Request, accept_websocket, normal_origin, response, split_authority, split_head
 from web.tab import System, Tab
 
 PORT = 8000
@@ -83,34 +74,33 @@ class FrontEnd:
 
     def converse(self, client: Conversation) -> None:
         """Serve a browser's connection; the connection's own thread runs this."""
-        no_place = self._places.take(client.connection.address)
-        if no_place:
-            self._send_error(client, None, HttpError(HTTPStatus.SERVICE_UNAVAILABLE, no_place))
-            return
-        try:
-            self._answer_request(client)
-        finally:
-            self._places.release(client.connection.address)
-
-    def _answer_request(self, client: Conversation) -> None:
         request = None
         try:
             received = receive_request(client.connection)
-            if received is None:
-                return
-            request, rest = received
+            if received:
+                request, rest = received
+                self._answer(client, request, rest)
+        except HttpError as error:
+            self._send_error(client, request, error)
+
+    def _answer(self, client: Conversation, request: Request, rest: bytes) -> None:
+        """Send a file, or serve a WebSocket until it ends."""
+        no_place = self._places.take(client.connection.address)
+        if no_place:
+            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, no_place)
+        try:
             self._check_host(request)
             if not request.path.startswith("/ws/"):
                 self._send_file(client, request)
                 return
             system = self._find_system(request)
-        except HttpError as error:
-            self._send_error(client, request, error)
-            return
-        client.log(f"{shown(request)}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
-        client.flush()
-        client.connection.send(switching_protocols(request))
-        Tab(client, request.path).run(system, rest)
+            switching = accept_websocket(request)
+            client.log(f"{shown(request)}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
+            client.flush()
+            client.connection.send(switching)
+            Tab(client, request.path).run(system, rest)
+        finally:
+            self._places.release(client.connection.address)
 
     def _check_host(self, request: Request) -> None:
         """Check that the request is for a name of this front end; this stops DNS rebinding."""
@@ -156,7 +146,6 @@ class FrontEnd:
             raise HttpError(HTTPStatus.NOT_FOUND, "There is no such system here")
         if request.method != "GET":
             raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "GET is expected", {"Allow": "GET"})
-        check_upgrade(request)
         self._check_origin(request)
         return System(*self._systems[name], room, self._options)
 

@@ -3,7 +3,6 @@
 Every response ends its connection, so no second request follows the first, and no body is ever read.
 """
 
-import base64
 import http.client
 import io
 import ipaddress
@@ -18,7 +17,6 @@ from web.websocket import accept_key
 
 MAX_HEAD_BYTES = 16 << 10
 MAX_REQUEST_LINE_BYTES = 4 << 10
-KEY_BYTES = 16
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 HEAD_END = re.compile(rb"\r?\n\r?\n")
@@ -26,6 +24,7 @@ FOLDED_LINE = re.compile(rb"[\r\n][ \t]")  # RFC 9112, 5.2: a server refuses it;
 REQUEST_LINE = re.compile(r"(?P<method>[!#$%&'*+.^_`|~0-9A-Za-z-]+) (?P<target>[!-~]+) HTTP/(?P<version>1\.[01])")
 ABSOLUTE_FORM = re.compile(r"https?://(?P<host>[^/]+)(?P<path>.*)", re.IGNORECASE)
 AUTHORITY = re.compile(r"(?P<name>(?:[a-z0-9_-]+\.)*[a-z0-9_-]+\.?|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{0,5}))?")
+KEY = re.compile(r"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 
 # Allow scripts, styles and images from this server alone; forbid framing, type sniffing and caching.
 PAGE_HEADERS = {
@@ -133,8 +132,8 @@ def normal_origin(text: str) -> str:
     return f"{scheme}://{name}:{port or DEFAULT_PORTS[scheme]}"
 
 
-def check_upgrade(request: Request) -> None:
-    """Check that a request asks for a WebSocket of version 13 (RFC 6455, section 4.2.1)."""
+def accept_websocket(request: Request) -> bytes:
+    """Return the response after which a WebSocket of version 13 begins (RFC 6455, section 4.2)."""
     upgrade = {"Upgrade": "websocket", "Connection": "close, Upgrade"}
     if request.version == "1.0":  # RFC 9110, 7.8: a server ignores Upgrade then
         raise HttpError(HTTPStatus.UPGRADE_REQUIRED, "A WebSocket over HTTP/1.1 is expected here", upgrade)
@@ -143,24 +142,11 @@ def check_upgrade(request: Request) -> None:
     if request.header("Sec-WebSocket-Version") != "13":
         upgrade["Sec-WebSocket-Version"] = "13"
         raise HttpError(HTTPStatus.UPGRADE_REQUIRED, "Version 13 of WebSocket is expected", upgrade)
-    try:
-        key = base64.b64decode(request.header("Sec-WebSocket-Key"), validate=True)
-    except ValueError:
-        key = b""
-    if len(key) != KEY_BYTES:
-        raise HttpError(HTTPStatus.BAD_REQUEST, f"A Sec-WebSocket-Key of {KEY_BYTES} bytes in base64 is expected")
-
-
-def switching_protocols(request: Request) -> bytes:
-    """Return the response after which a WebSocket begins."""
-    return response_head(
-        HTTPStatus.SWITCHING_PROTOCOLS,
-        {
-            "Upgrade": "websocket",
-            "Connection": "Upgrade",
-            "Sec-WebSocket-Accept": accept_key(request.header("Sec-WebSocket-Key")),
-        },
-    )
+    key = request.header("Sec-WebSocket-Key")
+    if not KEY.fullmatch(key):
+        raise HttpError(HTTPStatus.BAD_REQUEST, "A Sec-WebSocket-Key of 16 bytes in base64 is expected")
+    accepted = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": accept_key(key)}
+    return response_head(HTTPStatus.SWITCHING_PROTOCOLS, accepted)
 
 
 def response(
