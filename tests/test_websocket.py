@@ -116,9 +116,7 @@ def test_masking_twice_gives_the_payload(size: int) -> None:
     ("data", "code"),
     [
         (bytes.fromhex("810548656c6c6f"), PROTOCOL_ERROR),
-        (masked(0xC1, b"x"), PROTOCOL_ERROR),
-        (masked(0xA1, b"x"), PROTOCOL_ERROR),
-        (masked(0x91, b"x"), PROTOCOL_ERROR),
+        *[(masked(0x81 | reserved, b"x"), PROTOCOL_ERROR) for reserved in (0x40, 0x20, 0x10)],
         *[(masked(0x80 | opcode), PROTOCOL_ERROR) for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)],
         (masked(0x80, b"x"), PROTOCOL_ERROR),
         (masked(0x00, b"x"), PROTOCOL_ERROR),
@@ -136,10 +134,7 @@ def test_masking_twice_gives_the_payload(size: int) -> None:
             for number in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)
         ],
         (masked(0x88, b"\x03\xe8\xff"), INVALID_TEXT),
-        (masked(0x81, b"\xff"), INVALID_TEXT),
-        (masked(0x81, b"\xed\xa0\x80"), INVALID_TEXT),
-        (masked(0x81, b"\xc0\xaf"), INVALID_TEXT),
-        (masked(0x81, b"\xf4\x90\x80\x80"), INVALID_TEXT),
+        *[(masked(0x81, text), INVALID_TEXT) for text in (b"\xff", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80")],
         (masked(0x01, b"\xe2\x98") + masked(0x80), INVALID_TEXT),
         (masked(0x81, b"x" * 4097), TOO_BIG),
         (masked(0x82, b"x" * 4097), TOO_BIG),
