@@ -227,7 +227,7 @@ def command_line() -> argparse.ArgumentParser:
     meaning = "port to listen on; 0 means any free port (default: %(default)s)"
     parser.add_argument("port", nargs="?", type=port_number, default=PORT, metavar="PORT", help=meaning)
     for name in SYSTEMS:
-        meaning = f"where the main server of the {name} listens"
+        meaning = f"where the {name} server listens"
         parser.add_argument(f"--{name}", type=host_and_port, metavar="HOST:PORT", help=meaning)
     meaning = (
         "another name or address, such as 192.0.2.1, under which browsers reach the front end, on any port; without "
