@@ -14,7 +14,7 @@ const least = innerWidth < 1024 ? 43.9 : 35.9;
 const shown = (node) => node.checkVisibility({ visibilityProperty: true }) && node.getClientRects().length > 0;
 const tell = (node) => `${node.tagName} ${node.id || node.className} "${node.textContent.trim().slice(0, 30)}"`;
 
-for (const node of document.querySelectorAll("button, a, input, select")) {
+for (const node of document.querySelectorAll("button, a:not(.words a), input, select, textarea")) {
   if (!shown(node)) continue;
   const target = node.type === "checkbox" ? node.closest("label") : node;
   const { width, height } = target.getBoundingClientRect();
