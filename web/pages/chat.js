@@ -115,8 +115,9 @@ async function deliver(line) {
 }
 
 function writeTo(user) {
-  byId("to").value = user;
-  if (byId("to").value !== user) byId("to").value = ""; // this user has left
+  const select = byId("to");
+  select.value = user;
+  if (!select.value) select.append(element("option", { value: user, selected: "", translate: "no" }, user)); // not listed
   byId("message").focus();
 }
 

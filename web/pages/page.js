@@ -114,9 +114,9 @@ export function followEnd(scroller, content, changed = () => {}) {
     isAtEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_END_PIXELS;
     changed(isAtEnd);
   });
-  const observer = new ResizeObserver(() => isAtEnd && goToEnd());
-  observer.observe(scroller);
-  observer.observe(content);
+  const follow = () => isAtEnd && goToEnd();
+  new ResizeObserver(follow).observe(scroller);
+  new MutationObserver(follow).observe(content, { childList: true }); // at once: a scroll event must find the end
   return goToEnd;
 }
 
@@ -191,7 +191,8 @@ export function hideOutage() {
 /** Let the browser ask before the page is left or loaded again, while isNeeded() returns true. */
 export function askBeforeLeaving(isNeeded) {
   addEventListener("beforeunload", (event) => {
-    if (isNeeded()) event.preventDefault();
+    const mayAsk = navigator.userActivation?.hasBeenActive ?? true; // else browsers only complain
+    if (mayAsk && isNeeded()) event.preventDefault();
   });
 }
 
