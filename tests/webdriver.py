@@ -28,7 +28,7 @@ BROWSER = {
         "prefs": {"net.network_prediction_options": 2},  # a server would wait 10 seconds for a request on a spare one
     },
 }
-TAB, ENTER, SPACE = "\ue004", "\ue007", " "
+TAB, ENTER, ESCAPE, SPACE = "\ue004", "\ue007", "\ue00c", " "
 UP, RIGHT, DOWN = "\ue013", "\ue014", "\ue015"
 
 # Finds the visible control, section or log that has an accessible name.
