@@ -15,6 +15,7 @@ const SYSTEMS = { dormitory: "dormitory", tickets: "cinema", chat: "chat", chatr
 export class Connection {
   #path;
   #label;
+  #isPoll;
   #name; // of the system, in words
   #handlers;
   #socket = null;
@@ -30,12 +31,13 @@ export class Connection {
    * handlers.opened() is called when lines can be sent, handlers.line(text) for each line that is not part of a reply
    * to ask(), and handlers.closed(sentence, detail) when the other side has ended the connection or does not answer:
    * a sentence for people, and what the front end said. handlers.isReply(text) tells whether a line may be part of a
-   * reply; without it, each line is, while a reply is awaited.
+   * reply; without it, each line is, while a reply is awaited. With isPoll, the wire panel shows all of it as a poll.
    */
-  constructor(path, handlers, label = "") {
+  constructor(path, handlers, label = "", isPoll = false) {
     this.#path = path;
     this.#handlers = handlers;
     this.#label = label;
+    this.#isPoll = isPoll;
     this.#name = SYSTEMS[path.split("/")[2]];
   }
 
@@ -148,7 +150,7 @@ export class Connection {
   }
 
   #record(kind, text, isPoll = false) {
-    record({ kind, text, isPoll, label: this.#label });
+    record({ kind, text, isPoll: isPoll || this.#isPoll, label: this.#label });
   }
 }
 
