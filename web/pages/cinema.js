@@ -31,8 +31,8 @@ let isMeasuring = false;
 let limitSeconds = 0; // how long an order may take; 0 while that is not known
 let isWarned = false; // that time is short
 
-const hall = new Hall(byId("hall"), { changed: showBar, pointed: (text) => setText(byId("pointed"), text) });
-const lookout = new Lookout({ hall: showHall, failed: lose });
+const hall = new Hall(byId("hall"), showBar, (name) => setText(byId("pointed"), name));
+const lookout = new Lookout(showHall, showFailure);
 
 // The hall
 
@@ -45,34 +45,35 @@ function showHall(rows, startedAt) {
   hideOutage();
   if (rows.length) measureOnce();
   if (startedAt < settledAt) return;
-  byId("house").hidden = !rows.length && !hall.rows.length;
-  const lost = hall.show(rows, (seat) => Boolean(order?.holds(seat)));
-  const [free, all] = [hall.free, hall.rows.flat().length];
-  setText(byId("free"), free ? `${free} of ${all} seats are free` : "Sold out");
+  const seats = rows.length ? rows : hall.rows.map((signs) => signs.fill("1"));
+  byId("house").hidden = !seats.length;
+  const lost = seats.length ? hall.show(seats, (seat) => Boolean(order?.holds(seat))) : [];
+  const free = hall.freeOf().length;
+  setText(byId("free"), free ? `${free} of ${seats.flat().length} seats are free` : "Sold out");
   if (doubtful.length) settleDoubt();
   if (lost.length) {
-    const names = namesOf(lost).join("; ");
     leaveOrder();
-    say(`${names}: somebody else was faster. Nothing is booked; choose another seat.`, true);
+    say(`${namesOf(lost).join("; ")}: somebody else was faster. Nothing is booked; choose another seat.`, true);
   }
   showBar();
 }
 
-function lose(sentence, connection, detail) {
+function showFailure(sentence, connection, detail) {
   limitSeconds = 0; // the server may come back with another limit
   showOutage(sentence, connection, detail);
 }
 
 function chooseBest() {
   const count = Number(byId("tickets").value);
-  if (stage !== "choosing" || !hall.rows.length) return;
-  if (count > hall.free) {
-    sayAt(byId("tickets"), hall.free === 1 ? "Only 1 seat is free." : `Only ${hall.free} seats are free.`);
+  const free = hall.freeOf().length;
+  if (stage !== "choosing") return;
+  if (count > free) {
+    sayAt(byId("tickets"), free === 1 ? "Only 1 seat is free." : `Only ${free} seats are free.`);
     return;
   }
   hall.chooseBest(count);
   const groups = namesOf(hall.chosen);
-  say(`${groups.length > 1 ? `No ${count} adjacent seats are free; these are the nearest: ` : ""}${groups.join("; ")}.`);
+  say(`${groups.length > 1 ? `No ${count} adjacent seats are free; the nearest are: ` : ""}${groups.join("; ")}.`);
 }
 
 // The order
@@ -108,7 +109,7 @@ function orderEnded(sentence) {
   const lost = /^Seat (\d+)-(\d+) is taken/.exec(sentence);
   if (lost) hall.lose({ row: Number(lost[1]), number: Number(lost[2]) });
   if (mayBeBooked) {
-    hall.clear();
+    hall.sell();
     doubtful = seats;
   }
   const doubt = " It is not certain whether the order is booked.";
@@ -119,7 +120,7 @@ function orderEnded(sentence) {
 
 /** Say what the hall shows about an order that may be booked. It was booked as a whole or not at all. */
 function settleDoubt() {
-  const free = doubtful.filter((seat) => hall.isFree(seat));
+  const free = hall.freeOf(doubtful);
   doubtful = [];
   const names = namesOf(free).join("; ");
   if (free.length) say(`The order is probably not booked. Still free: ${names}.`, true);
@@ -128,6 +129,7 @@ function settleDoubt() {
 
 /** End the present order, if there is one, but keep the seats chosen. */
 function leaveOrder() {
+  if (order) hall.release();
   order?.cancel();
   order = null;
   setStage("choosing");

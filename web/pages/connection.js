@@ -77,12 +77,13 @@ export class Connection {
 
   /**
    * Send a request; return its reply, or null if the connection ends before the reply is complete. A reply that takes
-   * longer than `seconds` is an outage.
+   * longer than `seconds` is an outage. With null, nothing is sent: the system is about to speak by itself.
    *
    * The reply is one line; with isComplete(lines), it is an array of all lines until isComplete() returns true.
    */
   ask(line, { shown, isPoll = false, isComplete = null, seconds = ANSWER_SECONDS } = {}) {
-    if (!this.send(line, { shown, isPoll })) return Promise.resolve(null);
+    if (!this.isOpen) return Promise.resolve(null);
+    if (line !== null) this.send(line, { shown, isPoll });
     const timer = this.#giveUpAfter(seconds, `The ${this.#name} did not answer within ${seconds} seconds.`);
     return new Promise((resolve) => this.#asked.push({ isPoll, isComplete, lines: [], resolve, timer }));
   }

@@ -5,24 +5,31 @@ import { bestSeats } from "./seats.js";
 
 const FREE = "0";
 const TAKEN = "1";
-const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 const PAGE_ROWS = 5; // how far PageUp and PageDown go
+const SIGNS = { taken: "×", yours: "✓", lost: "!" };
 
 export class Hall {
   isFixed = false; // while an order is reviewed, a click changes nothing
   #grid;
-  #handlers;
-  #seats = []; // by row and column: {row, number, button, sign, mark}; mark is "yours", "lost" or ""
+  #changed;
+  #pointed;
+  #seats = []; // by row and column: {row, number, sign, mark, button}; mark is "yours", "lost" or ""
 
-  /** Show a hall in an element. handlers.changed() is called after each click, handlers.pointed(text) to name a seat. */
-  constructor(grid, handlers) {
+  /** Show a hall in an element. changed() is called after a change by the user, pointed(name) when a seat is pointed at. */
+  constructor(grid, changed, pointed) {
     this.#grid = grid;
-    this.#handlers = handlers;
-    grid.addEventListener("click", (event) => this.#click(this.#seatOf(event)));
-    grid.addEventListener("keydown", (event) => this.#move(event, this.#seatOf(event)));
-    grid.addEventListener("focusin", (event) => this.#takeFocus(this.#seatOf(event)));
-    grid.addEventListener("pointerover", (event) => handlers.pointed(nameOf(this.#seatOf(event))));
-    grid.addEventListener("pointerleave", () => handlers.pointed(""));
+    this.#changed = changed;
+    this.#pointed = pointed;
+    const on = (type, handle) =>
+      grid.addEventListener(type, (event) => {
+        const button = event.target.closest("button");
+        if (button) handle(this.#at(button.dataset), event);
+      });
+    on("click", (seat) => this.#toggle(seat));
+    on("keydown", (seat, event) => this.#move(seat, event));
+    on("focusin", (seat) => this.#takeFocus(seat));
+    on("pointerover", (seat) => pointed(nameOf(seat)));
+    grid.addEventListener("pointerleave", () => pointed(""));
   }
 
   get rows() {
@@ -33,146 +40,124 @@ export class Hall {
     return this.#seats.flat().filter(({ mark }) => mark === "yours");
   }
 
-  get free() {
-    return this.#seats.flat().filter(({ sign }) => sign === FREE).length;
+  /** Return those of some seats that are free. */
+  freeOf(seats = this.#seats.flat()) {
+    return seats.filter((seat) => this.#at(seat)?.sign === FREE);
   }
 
-  /**
-   * Show the signs that the server sent; [] means that nothing is free. Return the chosen seats that are lost: taken, but
-   * not held for the user.
-   */
+  /** Show the seats as the server sent them. Return the chosen ones that are lost: taken, but not held for the user. */
   show(rows, isHeld) {
-    if (!rows.length) rows = this.rows.map((signs) => signs.fill(TAKEN));
-    if (this.#seats.length !== rows.length || this.#seats[0]?.length !== rows[0]?.length) this.#build(rows);
-    const lost = [];
+    if (this.#seats.length !== rows.length || this.#seats[0].length !== rows[0].length) this.#build(rows);
     for (const seat of this.#seats.flat()) {
       seat.sign = rows[seat.row - 1][seat.number - 1];
-      if (seat.sign !== TAKEN && seat.mark === "lost") seat.mark = "";
-      if (seat.sign === TAKEN && seat.mark === "yours" && !isHeld(seat)) lost.push(seat);
+      if (seat.sign === FREE && seat.mark === "lost") seat.mark = "";
       draw(seat);
     }
+    const lost = this.chosen.filter((seat) => seat.sign === TAKEN && !isHeld(seat));
     lost.forEach((seat) => this.lose(seat));
     return lost;
   }
 
   /** Choose the best free seats instead of those that are chosen. */
   chooseBest(count) {
-    const best = bestSeats(this.rows, count);
+    const best = bestSeats(this.rows, count).map((seat) => this.#at(seat));
     this.clear();
-    for (const { row, number } of best) mark(this.#seats[row - 1][number - 1], "yours");
-    this.chosen[0].button.scrollIntoView({ block: "nearest", inline: "center" });
-    this.#handlers.changed();
+    best.forEach((seat) => draw(seat, "yours"));
+    best[0].button.scrollIntoView({ block: "nearest", inline: "center" });
+    this.#changed();
   }
 
   /** Forget what was chosen and what was lost. */
   clear() {
-    for (const seat of this.#seats.flat()) mark(seat, "");
-  }
-
-  isFree({ row, number }) {
-    return this.#seats[row - 1]?.[number - 1]?.sign === FREE;
+    this.#seats.flat().forEach((seat) => draw(seat, ""));
   }
 
   /** Mark a seat that somebody else was faster to take. */
-  lose({ row, number }) {
-    const seat = this.#seats[row - 1][number - 1];
+  lose(place) {
+    const seat = this.#at(place);
     seat.sign = TAKEN;
-    mark(seat, "lost");
+    draw(seat, "lost");
   }
 
-  /** Show the seats that were chosen as taken. */
+  /** Show the chosen seats as not held any more. */
+  release() {
+    for (const seat of this.chosen) seat.sign = FREE;
+  }
+
+  /** Show the chosen seats as taken. */
   sell() {
     for (const seat of this.chosen) seat.sign = TAKEN;
     this.clear();
   }
 
+  #at({ row, number }) {
+    return this.#seats[row - 1]?.[number - 1];
+  }
+
   #build(rows) {
     const createSeat = (row, number) => {
       const attributes = { type: "button", role: "gridcell", tabindex: -1, "data-row": row, "data-number": number };
-      return { row, number, sign: "", mark: "", button: element("button", attributes) };
+      return { row, number, sign: FREE, mark: "", button: element("button", attributes) };
+    };
+    const createRow = (seats, index) => {
+      const label = element("span", { role: "rowheader", class: "row-label" }, String(index + 1));
+      const right = element("span", { "aria-hidden": "true", class: "row-label" }, String(index + 1));
+      return element("div", { role: "row", class: "row" }, label, ...seats.map(({ button }) => button), right);
     };
     this.#seats = rows.map((signs, index) => signs.map((_, column) => createSeat(index + 1, column + 1)));
-    const lines = this.#seats.map((seats, index) => {
-      const row = String(index + 1);
-      const label = element("span", { role: "rowheader", class: "row-label", "aria-label": `Row ${row}` }, row);
-      const right = element("span", { "aria-hidden": "true", class: "row-label" }, row);
-      return element("div", { role: "row", class: "row" }, label, ...seats.map(({ button }) => button), right);
-    });
-    this.#grid.replaceChildren(...lines);
+    this.#grid.replaceChildren(...this.#seats.map(createRow));
     this.#grid.style.setProperty("--rows", rows.length);
     this.#grid.style.setProperty("--columns", rows[0].length);
     this.#seats[0][0].button.tabIndex = 0;
     const frame = this.#grid.parentElement;
-    frame.scrollLeft = (this.#grid.scrollWidth - frame.clientWidth) / 2;
+    frame.scrollLeft = (frame.scrollWidth - frame.clientWidth) / 2;
   }
 
-  #seatOf(event) {
-    const { row, number } = event.target.closest("button")?.dataset ?? {};
-    return row && this.#seats[row - 1][number - 1];
+  #toggle(seat) {
+    if (this.isFixed || (seat.sign === TAKEN && seat.mark !== "yours")) return;
+    draw(seat, seat.mark === "yours" ? "" : "yours");
+    this.#pointed(nameOf(seat));
+    this.#changed();
   }
 
-  #click(seat) {
-    if (!seat || this.isFixed) return;
-    if (seat.mark === "yours") mark(seat, "");
-    else if (seat.sign !== TAKEN) mark(seat, "yours");
-    else return;
-    this.#handlers.changed();
-    this.#handlers.pointed(nameOf(seat));
-  }
-
-  #move(event, seat) {
-    if (!seat) return;
+  #move({ row, number }, event) {
     const [lastRow, lastNumber] = [this.#seats.length, this.#seats[0].length];
-    let { row, number } = seat;
-    if (STEPS[event.key]) {
-      row += STEPS[event.key][0];
-      number += STEPS[event.key][1];
-    } else if (event.key === "PageUp") {
-      row -= PAGE_ROWS;
-    } else if (event.key === "PageDown") {
-      row += PAGE_ROWS;
-    } else if (event.key === "Home") {
-      [row, number] = [event.ctrlKey ? 1 : row, 1];
-    } else if (event.key === "End") {
-      [row, number] = [event.ctrlKey ? lastRow : row, lastNumber];
-    } else {
-      return;
-    }
+    const place = {
+      ArrowUp: [row - 1, number],
+      ArrowDown: [row + 1, number],
+      ArrowLeft: [row, number - 1],
+      ArrowRight: [row, number + 1],
+      PageUp: [Math.max(row - PAGE_ROWS, 1), number],
+      PageDown: [Math.min(row + PAGE_ROWS, lastRow), number],
+      Home: [event.ctrlKey ? 1 : row, 1],
+      End: [event.ctrlKey ? lastRow : row, lastNumber],
+    }[event.key];
+    if (!place) return;
     event.preventDefault();
-    row = Math.min(Math.max(row, 1), lastRow);
-    number = Math.min(Math.max(number, 1), lastNumber);
-    this.#seats[row - 1][number - 1].button.focus();
+    this.#at({ row: place[0], number: place[1] })?.button.focus();
   }
 
   #takeFocus(seat) {
-    if (!seat) return;
     for (const button of this.#grid.querySelectorAll('[tabindex="0"]')) button.tabIndex = -1;
     seat.button.tabIndex = 0;
-    this.#handlers.pointed(nameOf(seat));
+    this.#pointed(nameOf(seat));
   }
 }
 
-function mark(seat, text) {
-  seat.mark = text;
-  draw(seat);
-}
-
-function draw(seat) {
+/** Draw a seat, with a new mark or the one that it has. */
+function draw(seat, mark = seat.mark) {
+  seat.mark = mark;
   const { row, number, button } = seat;
-  const state = stateOf(seat);
+  const state = mark || (seat.sign === TAKEN ? "taken" : "free");
   if (button.dataset.state === state) return;
   button.dataset.state = state;
   button.className = `seat ${state}`;
-  button.textContent = { free: number, taken: "×", yours: "✓", lost: "!" }[state];
+  button.textContent = SIGNS[state] ?? number;
   button.setAttribute("aria-label", `Row ${row}, seat ${number}, ${state}`);
   button.setAttribute("aria-selected", String(state === "yours"));
   button.setAttribute("aria-disabled", String(state === "taken" || state === "lost"));
 }
 
-function stateOf({ sign, mark }) {
-  return mark || (sign === TAKEN ? "taken" : "free");
-}
-
-function nameOf(seat) {
-  return seat ? seat.button.getAttribute("aria-label") : "";
+function nameOf({ button }) {
+  return button.getAttribute("aria-label");
 }

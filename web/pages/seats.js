@@ -1,16 +1,13 @@
 // Seats as lists of {row, number}: which are adjacent, which are the best, and how to name them.
 
-const FREE = "0";
-
 /**
  * Return the best free seats for a party, as `ticket_client.py --best` chooses them: as near to the middle of the hall
  * as possible, and adjacent if any row has that many adjacent free seats. Otherwise the party is split into groups: each
  * is as large as possible, and all but the first are as near to the first as possible.
  */
 export function bestSeats(rows, count) {
-  let free = rows.flatMap((signs, index) =>
-    signs.map((sign, column) => ({ row: index + 1, number: column + 1, sign })).filter(({ sign }) => sign === FREE),
-  );
+  const seats = rows.flatMap((signs, i) => signs.map((sign, j) => ({ row: i + 1, number: j + 1, sign })));
+  let free = seats.filter(({ sign }) => sign === "0");
   let target = { row: (rows.length + 1) / 2, number: (rows[0].length + 1) / 2 };
   const best = [];
   while (best.length < count && free.length) {
@@ -33,22 +30,15 @@ export function namesOf(seats) {
 /** Return the largest group of at most `most` adjacent seats; of several, the one nearest to the target. */
 function nearestGroup(runs, most, target) {
   const size = Math.min(most, Math.max(...runs.map((run) => run.length)));
-  const groups = runs
-    .filter((run) => run.length >= size)
-    .map((run) => {
-      const first = Math.ceil(target.number - size / 2) - run[0].number; // puts the group's centre at the target
-      const start = Math.min(Math.max(first, 0), run.length - size);
-      return run.slice(start, start + size);
-    });
-  const [nearest] = groups.sort((one, other) => compareDistances(centreOf(one), centreOf(other), target));
-  return nearest;
-}
-
-/** At the same distance from the target, a group in a nearer row comes first. */
-function compareDistances(one, other, target) {
-  const distance = ({ row, number }) => (row - target.row) ** 2 + (number - target.number) ** 2;
-  const rows = ({ row }) => Math.abs(row - target.row);
-  return distance(one) - distance(other) || rows(one) - rows(other);
+  const groups = runs.filter((run) => run.length >= size).map((run) => {
+    const first = Math.ceil(target.number - size / 2) - run[0].number; // puts the group's centre at the target
+    const start = Math.min(Math.max(first, 0), run.length - size);
+    return run.slice(start, start + size);
+  });
+  const rowsAway = (group) => Math.abs(group[0].row - target.row);
+  const distance = (group) => rowsAway(group) ** 2 + (centreOf(group).number - target.number) ** 2;
+  groups.sort((one, other) => distance(one) - distance(other) || rowsAway(one) - rowsAway(other));
+  return groups[0];
 }
 
 /** Divide sorted seats into runs of adjacent ones. */

@@ -18,20 +18,18 @@ export class Order {
   isOver = false;
   #connection;
   #ended;
-  #takeFirstQuestion = () => {};
+  #opened = () => {};
 
   /** ended(sentence) is called when the order ends without being booked, unless the user cancels it. */
   constructor(seats, ended) {
     this.seats = seats;
     this.#ended = ended;
-    this.#connection = new Connection(
-      PATH,
-      {
-        line: (text) => (text === FIRST_QUESTION ? this.#takeFirstQuestion() : this.#end(text)),
-        closed: (sentence) => this.#end(this.mayBeBooked ? sentence : `${sentence} Nothing was booked.`),
-      },
-      "order",
-    );
+    const handlers = {
+      opened: () => this.#opened(),
+      line: (text) => this.#end(text), // while the user reviews the order
+      closed: (sentence) => this.#end(this.mayBeBooked ? sentence : `${sentence} Nothing was booked.`),
+    };
+    this.#connection = new Connection(PATH, handlers, "order");
   }
 
   /** Return whether the server holds a seat for this order. */
@@ -41,11 +39,12 @@ export class Order {
 
   /** Hold all seats but the last; return whether that succeeded. */
   async hold() {
-    const asked = new Promise((resolve) => (this.#takeFirstQuestion = resolve));
+    const opened = new Promise((resolve) => (this.#opened = resolve));
     this.#connection.open();
-    await asked;
+    await opened;
+    let lines = await this.#answer(null, FIRST_QUESTION);
     this.startedAt = performance.now();
-    let lines = await this.#answer(this.seats.length, "Row for ");
+    lines &&= await this.#answer(this.seats.length, "Row for ");
     for (const seat of this.seats.slice(0, -1)) {
       lines &&= await this.#answer(seat.row, "Seat for ");
       lines &&= await this.#answer(seat.number, "Row for ");
@@ -64,16 +63,16 @@ export class Order {
     return lines.at(-1);
   }
 
-  /** Leave; the server then releases what it holds. */
+  /** Leave; the server then releases the seats. */
   cancel() {
     this.isOver = true;
     this.#connection.close();
-    this.#takeFirstQuestion();
+    this.#opened();
   }
 
-  /** Send an answer; return what the server said, or null if that is not what was expected, and the order has ended. */
+  /** Answer a question; return what the server said, or null if that was not as expected, and the order has ended. */
   async #answer(number, expected) {
-    const lines = this.isOver ? null : await this.#connection.ask(String(number), { isComplete });
+    const lines = await this.#connection.ask(number && String(number), { isComplete });
     if (!lines || lines.at(-1).startsWith(expected)) return lines;
     this.#end(lines.find((line) => !GOES_ON.test(line) || line.endsWith(EXPECTED)));
     return null;
@@ -90,57 +89,54 @@ export class Order {
 /** Looks at the hall as a customer who asks for one ticket, and leaves when the server has shown the seats. */
 export class Lookout {
   #connection;
-  #handlers;
+  #shown;
+  #failed;
   #startedAt = 0;
-  #isLooking = false;
-  #isOut = false; // the last look failed, and the connection tries again by itself
+  #isBusy = false; // until the server has answered; after a failure, until the connection has tried again
 
   /**
-   * handlers.hall(rows, startedAt) gets the seats as they were after a time, [] if none was free; handlers.failed(
-   * sentence, connection, detail) arranges for the next try.
+   * shown(rows, startedAt) is called with the seats as they were after a time, [] if none was free;
+   * failed(sentence, connection, detail) arranges for the next try.
    */
-  constructor(handlers) {
-    this.#handlers = handlers;
-    this.#connection = new Connection(
-      PATH,
-      {
-        line: (text) => (text === FIRST_QUESTION ? this.#ask() : this.#fail(text)),
-        closed: (sentence, detail) => this.#fail(sentence, detail),
-      },
-      "look",
-      true,
-    );
+  constructor(shown, failed) {
+    this.#shown = shown;
+    this.#failed = failed;
+    const handlers = {
+      opened: () => this.#ask(),
+      closed: (sentence, detail) => this.#fail(sentence, detail),
+    };
+    this.#connection = new Connection(PATH, handlers, "look", true);
   }
 
   look() {
-    if (this.#isLooking || this.#isOut) return;
-    this.#isLooking = true;
+    if (this.#isBusy) return;
+    this.#isBusy = true;
     this.#connection.open();
   }
 
   stop() {
-    this.#isLooking = this.#isOut = false;
+    this.#isBusy = false;
     this.#connection.close();
   }
 
   async #ask() {
     this.#startedAt = performance.now();
-    const lines = await this.#connection.ask("1", { isComplete, isPoll: true });
+    let lines = await this.#connection.ask(null, { isComplete });
+    if (lines?.at(-1) === FIRST_QUESTION) lines = await this.#connection.ask("1", { isComplete });
     if (!lines) return;
-    const last = lines.at(-1);
     const rows = lines.map((line) => ROW.exec(line)).filter(Boolean).map(([, signs]) => signs.trim().split(/ +/));
-    if (!rows.length && !last.startsWith("Only 0 ")) {
-      this.#fail(last.replace(CANCELLED, ""));
-      return;
+    if (rows.length || lines[0].startsWith("Only 0 ")) {
+      this.stop();
+      this.#shown(rows, this.#startedAt);
+    } else {
+      this.#fail(lines[0].replace(CANCELLED, ""));
     }
-    this.stop();
-    this.#handlers.hall(rows, this.#startedAt);
   }
 
   #fail(sentence, detail) {
     this.stop();
-    this.#isOut = true;
-    this.#handlers.failed(sentence, this.#connection, detail);
+    this.#isBusy = true;
+    this.#failed(sentence, this.#connection, detail);
   }
 }
 
@@ -150,22 +146,15 @@ export class Lookout {
  */
 export function measureLimit(measured) {
   let startedAt = 0;
-  const connection = new Connection(
-    PATH,
-    {
-      line: (text) => {
-        if (text === FIRST_QUESTION) {
-          startedAt = performance.now();
-          connection.send("1", { isPoll: true });
-        } else if (text.startsWith("Time is up.")) {
-          connection.close();
-          measured(Math.floor((performance.now() - startedAt) / 1000));
-        }
-      },
-      closed: () => measured(0),
-    },
-    "clock",
-    true,
-  );
+  const takeLine = (text) => {
+    if (text === FIRST_QUESTION) {
+      startedAt = performance.now();
+      connection.send("1");
+    } else if (text.startsWith("Time is up.")) {
+      connection.close();
+      measured(Math.floor((performance.now() - startedAt) / 1000));
+    }
+  };
+  const connection = new Connection(PATH, { line: takeLine, closed: () => measured(0) }, "clock", true);
   connection.open();
 }
