@@ -79,7 +79,7 @@ function chooseBest() {
 // The order
 
 async function review() {
-  if (!hall.chosen.length) return;
+  if (stage !== "choosing" || !hall.chosen.length) return;
   const present = new Order(hall.chosen, orderEnded);
   order = present;
   setStage("holding");
@@ -228,7 +228,7 @@ function orderMore() {
 }
 
 onSubmit(byId("best-form"), chooseBest);
-onSingleClick(byId("review"), review);
+byId("review").addEventListener("click", review);
 onSingleClick(byId("book"), book);
 byId("give-up").addEventListener("click", giveUp);
 byId("change").addEventListener("click", () => {
