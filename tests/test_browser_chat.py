@@ -9,7 +9,10 @@ from conftest import Program, Start, looking_after
 from webdriver import ENTER, TAB, UP, Window
 
 INJECTIONS = ["<script>window.injected = 1</script>", "<img src=x onerror='window.injected = 2'>", "&lt;b&gt;"]
-LEFT_BELOW = "const log = document.querySelector('.messages'); return log.scrollHeight - log.scrollTop - log.clientHeight"
+LEFT_BELOW = """
+const log = document.querySelector(".messages");
+return log.scrollHeight - log.scrollTop - log.clientHeight;
+"""
 
 
 class ChatSite:
@@ -226,7 +229,7 @@ def test_flood_is_drawn_in_few_steps_and_the_log_follows_its_end(site: ChatSite,
     alice.wait(lambda: alice.run("return document.querySelector('.messages').scrollTop") == 0, "the log's beginning")
     carol.send("BCST one", "BCST two")
     alice.find("↓ 2 new")
-    assert alice.run("return document.title") == "(2) Chat – Socket systems"
+    assert alice.run("return document.title").startswith("(2) Chat ")
     alice.press("↓ 2 new")
     alice.wait(lambda: alice.run(LEFT_BELOW) < 1 and not alice.has("↓ 2 new"), "the end of the log")
 

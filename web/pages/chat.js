@@ -3,17 +3,7 @@
 import { Connection } from "./connection.js";
 import { MessageLog, onMessage } from "./messages.js";
 import {
-  askBeforeLeaving,
-  byId,
-  element,
-  hideOutage,
-  onSubmit,
-  pollWith,
-  say,
-  sayAt,
-  showItems,
-  showOutage,
-  showView,
+  askBeforeLeaving, byId, element, hideOutage, onSubmit, pollWith, say, sayAt, showItems, showOutage, showView,
   whilePending,
 } from "./page.js";
 

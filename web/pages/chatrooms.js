@@ -3,22 +3,8 @@
 import { Connection, REFUSED } from "./connection.js";
 import { MessageLog, onMessage } from "./messages.js";
 import {
-  askBeforeLeaving,
-  byId,
-  element,
-  hideOutage,
-  onSingleClick,
-  onSubmit,
-  pollWith,
-  recall,
-  remember,
-  say,
-  sayAt,
-  setText,
-  showItems,
-  showOutage,
-  showView,
-  whilePending,
+  askBeforeLeaving, byId, element, hideOutage, onSingleClick, onSubmit, pollWith, recall, remember, say, sayAt,
+  setText, showItems, showOutage, showView, whilePending,
 } from "./page.js";
 
 const [CREATE, JOIN, LIST, DELETE] = ["\u0001", "\u0002", "\u0003", "\u0004"];

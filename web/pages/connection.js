@@ -16,6 +16,7 @@ const SYSTEMS = { dormitory: "dormitory", tickets: "cinema", chat: "chat", chatr
 export class Connection {
   #path;
   #label;
+  #isPoll;
   #name; // of the system, in words
   #handlers;
   #socket = null;
@@ -30,13 +31,15 @@ export class Connection {
    *
    * handlers.opened() is called when lines can be sent, handlers.line(text) for each line that is not part of a reply
    * to ask(), and handlers.closed(sentence, detail, code) when the other side has ended the connection or does not
-   * answer: a sentence for people, what the front end said, and its close code. handlers.isReply(text) tells whether a line may be part of a
-   * reply; without it, each line is, while a reply is awaited.
+   * answer: a sentence for people, what the front end said, and its close code. handlers.isReply(text) tells whether a
+   * line may be part of a reply; without it, each line is, while a reply is awaited. With isPoll, the wire panel shows
+   * all of it as a poll.
    */
-  constructor(path, handlers, label = "") {
+  constructor(path, handlers, label = "", isPoll = false) {
     this.#path = path;
     this.#handlers = handlers;
     this.#label = label;
+    this.#isPoll = isPoll;
     this.#name = SYSTEMS[path.split("/")[2]];
   }
 
@@ -76,12 +79,13 @@ export class Connection {
 
   /**
    * Send a request; return its reply, or null if the connection ends before the reply is complete. A reply that takes
-   * longer than `seconds` is an outage.
+   * longer than `seconds` is an outage. With null, nothing is sent: the system is about to speak by itself.
    *
    * The reply is one line; with isComplete(lines), it is an array of all lines until isComplete() returns true.
    */
   ask(line, { shown, isPoll = false, isComplete = null, seconds = ANSWER_SECONDS } = {}) {
-    if (!this.send(line, { shown, isPoll })) return Promise.resolve(null);
+    if (!this.isOpen) return Promise.resolve(null);
+    if (line !== null) this.send(line, { shown, isPoll });
     const timer = this.#giveUpAfter(seconds, `The ${this.#name} did not answer within ${seconds} seconds.`);
     return new Promise((resolve) => this.#asked.push({ isPoll, isComplete, lines: [], resolve, timer }));
   }
@@ -149,7 +153,7 @@ export class Connection {
   }
 
   #record(kind, text, isPoll = false) {
-    record({ kind, text, isPoll, label: this.#label });
+    record({ kind, text, isPoll: isPoll || this.#isPoll, label: this.#label });
   }
 }
 

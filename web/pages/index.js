@@ -1,9 +1,9 @@
 // The start page: a card for each system, with a fact that the system itself tells every few seconds.
 
 import { Connection } from "./connection.js";
-import { byId, element, fetchSystems, setText } from "./page.js";
+import { byId, element, fetchSystems, pollWith, setText } from "./page.js";
 
-const LOOK_MILLISECONDS = 10_000;
+const LOOK_SECONDS = 10;
 
 // For each system, requests that change nothing, and what the reply to the last of them tells; "" if it is a refusal.
 const SYSTEMS = {
@@ -56,14 +56,12 @@ function watch(card) {
       closed: (sentence, detail) => show("down", sentence, detail),
     },
     system,
+    true,
   );
-  const look = () => document.hidden || connection.open();
   state.replaceChildren(text, detail);
   show("", "Asking …");
   card.hidden = false;
-  look();
-  setInterval(look, LOOK_MILLISECONDS);
-  document.addEventListener("visibilitychange", look);
+  pollWith(() => connection.open(), LOOK_SECONDS)();
 }
 
 /** Send requests one after the other; return the reply to the last, or null if the connection ends before. */
@@ -71,7 +69,7 @@ async function ask(connection, requests) {
   let lines = null;
   for (const request of requests) {
     // The ticket server speaks first: it asks a question.
-    lines = await connection.ask(request, { isPoll: true, isComplete: (all) => !all.at(-1).endsWith("?") });
+    lines = await connection.ask(request, { isComplete: (received) => !received.at(-1).endsWith("?") });
   }
   return lines?.at(-1) ?? null;
 }

@@ -1,7 +1,6 @@
 // What all pages share. Text from other users becomes text nodes only: no page builds HTML from it.
 
 const CLICK_PAUSE_MILLISECONDS = 600; // clicks on one button that follow each other faster count as one
-const POLL_MILLISECONDS = 1000;
 const PENDING_MILLISECONDS = 400; // a request that takes longer is shown as pending
 const SUCCESS_MILLISECONDS = 5000; // how long a success is shown
 const HIDDEN_TAB_MILLISECONDS = 100; // a hidden tab draws no frames
@@ -76,11 +75,11 @@ export function onSingleClick(button, action) {
   });
 }
 
-/** Call an action once a second while the page is visible. Return a function that calls the action now. */
-export function pollWith(action) {
+/** Call an action every second, or every few, while the page is visible. Return a function that calls it now. */
+export function pollWith(action, seconds = 1) {
   const poll = oneAtATime(action);
   const pollIfVisible = () => document.hidden || poll();
-  setInterval(pollIfVisible, POLL_MILLISECONDS);
+  setInterval(pollIfVisible, 1000 * seconds);
   document.addEventListener("visibilitychange", pollIfVisible);
   return poll;
 }
