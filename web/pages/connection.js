@@ -9,12 +9,14 @@ const SETTLED_MILLISECONDS = 2000; // a connection that has lasted this long is 
 const NORMAL_CLOSE = 1000;
 const NO_CLOSE_FRAME = 1006; // the browser's own code: the front end is not answering, or refused the request
 const NOT_REACHED = 1014;
+export const REFUSED = 1008; // trying again does not help
 const MESSAGE_BYTES = 4096;
 const SYSTEMS = { dormitory: "dormitory", tickets: "cinema", chat: "chat", chatrooms: "chat room server" };
 
 export class Connection {
   #path;
   #label;
+  #isPoll;
   #name; // of the system, in words
   #handlers;
   #socket = null;
@@ -28,14 +30,16 @@ export class Connection {
    * Prepare a connection; open() opens it.
    *
    * handlers.opened() is called when lines can be sent, handlers.line(text) for each line that is not part of a reply
-   * to ask(), and handlers.closed(sentence, detail) when the other side has ended the connection or does not answer:
-   * a sentence for people, and what the front end said. handlers.isReply(text) tells whether a line may be part of a
-   * reply; without it, each line is, while a reply is awaited.
+   * to ask(), and handlers.closed(sentence, detail, code) when the other side has ended the connection or does not
+   * answer: a sentence for people, what the front end said, and its close code. handlers.isReply(text) tells whether a
+   * line may be part of a reply; without it, each line is, while a reply is awaited. With isPoll, the wire panel shows
+   * all of it as a poll.
    */
-  constructor(path, handlers, label = "") {
+  constructor(path, handlers, label = "", isPoll = false) {
     this.#path = path;
     this.#handlers = handlers;
     this.#label = label;
+    this.#isPoll = isPoll;
     this.#name = SYSTEMS[path.split("/")[2]];
   }
 
@@ -75,12 +79,13 @@ export class Connection {
 
   /**
    * Send a request; return its reply, or null if the connection ends before the reply is complete. A reply that takes
-   * longer than `seconds` is an outage.
+   * longer than `seconds` is an outage. With null, nothing is sent: the system is about to speak by itself.
    *
    * The reply is one line; with isComplete(lines), it is an array of all lines until isComplete() returns true.
    */
   ask(line, { shown, isPoll = false, isComplete = null, seconds = ANSWER_SECONDS } = {}) {
-    if (!this.send(line, { shown, isPoll })) return Promise.resolve(null);
+    if (!this.isOpen) return Promise.resolve(null);
+    if (line !== null) this.send(line, { shown, isPoll });
     const timer = this.#giveUpAfter(seconds, `The ${this.#name} did not answer within ${seconds} seconds.`);
     return new Promise((resolve) => this.#asked.push({ isPoll, isComplete, lines: [], resolve, timer }));
   }
@@ -120,7 +125,7 @@ export class Connection {
     if (code === NO_CLOSE_FRAME) this.#end("The front end is not answering.");
     else if (code === NORMAL_CLOSE) this.#end(`The ${this.#name} ended the connection.`);
     else if (isNotRunning) this.#end(`The ${this.#name} is not running.`, reason);
-    else this.#end(/[.!?]$/.test(reason) ? reason : `${reason || "The connection has ended"}.`);
+    else this.#end(/[.!?]$/.test(reason) ? reason : `${reason || "The connection has ended"}.`, "", code);
   }
 
   #giveUpAfter(seconds, sentence) {
@@ -130,9 +135,9 @@ export class Connection {
     }, 1000 * seconds);
   }
 
-  #end(sentence, detail = "") {
+  #end(sentence, detail = "", code = NORMAL_CLOSE) {
     this.#drop();
-    this.#handlers.closed(sentence, detail);
+    this.#handlers.closed(sentence, detail, code);
   }
 
   /** Forget the present connection, and give up the replies that are awaited. */
@@ -148,7 +153,7 @@ export class Connection {
   }
 
   #record(kind, text, isPoll = false) {
-    record({ kind, text, isPoll, label: this.#label });
+    record({ kind, text, isPoll: isPoll || this.#isPoll, label: this.#label });
   }
 }
 

@@ -9,28 +9,28 @@ import {
   onSubmit,
   pollWith,
   say,
+  sayAt,
+  setText,
   showItems,
   showOutage,
   showView,
+  whilePending,
 } from "./page.js";
-import {
-  clearRooms,
-  isReservable,
-  markAllSilent,
-  noteCounts,
-  placesLeft,
-  setBusy,
-  setPlacesLeft,
-  showRooms,
-} from "./rooms.js";
 
 const GUEST_NAME = "guest";
+const DEMO_PASSWORDS = { alice: "correct horse, battery", bob: "tr0ub4dor" }; // as README.md tells everybody
 const DOTS = "••••••••";
+const LOGIN_SECONDS = 10; // the check of a password may have to wait for others
+const KINDS = { S: "Single rooms", D: "Double rooms", U: "Suites" };
+const POLLS_BETWEEN_RESERVATIONS = 10; // they are asked for at least so often, and whenever a count has changed
 
 let login = null; // {user, password}: who is, or wants to be, logged in; kept to log in again after an outage
 let isMember = false;
 let lastList = "";
+let polls = 0;
 let reservations = new Map(); // room codes by reservation id
+const kinds = Object.keys(KINDS).map(createKind);
+const rooms = new Map(); // by code: {code, kind, item, button, count, fill, left}
 
 const connection = new Connection("/ws/dormitory", {
   opened: sendLogin,
@@ -41,12 +41,11 @@ const connection = new Connection("/ws/dormitory", {
 // Logging in and out
 
 function startLogin(user, password) {
-  if (login && connection.isOpen) return; // the reply to the first click has not arrived
   if (/\s/.test(user) || !fitsLine(`LOGIN ${user} ${password}`)) {
-    say("A user name is one word.", true);
-    byId("user").focus();
+    sayAt(byId("user"), "A user name is one word.");
     return;
   }
+  if (login && connection.isOpen) return; // the reply to the first click has not arrived
   login = { user, password };
   say("");
   if (connection.isOpen) sendLogin();
@@ -57,8 +56,13 @@ async function sendLogin() {
   if (!login) return;
   const { user, password } = login;
   const secret = password && ` ${password}`;
-  const reply = await connection.ask(`LOGIN ${user}${secret}`, { shown: `LOGIN ${user}${secret && ` ${DOTS}`}` });
+  const shown = `LOGIN ${user}${secret && ` ${DOTS}`}`;
+  const reply = await connection.ask(`LOGIN ${user}${secret}`, { shown, seconds: LOGIN_SECONDS });
   if (reply === null) return;
+  if (reply.startsWith("TRY_LATER")) {
+    showOutage(readable(reply), connection);
+    return;
+  }
   hideOutage();
   if (reply.startsWith("MEMBER ") || reply.startsWith("GUEST ")) enter(reply.startsWith("MEMBER "));
   else refuseLogin(reply);
@@ -73,28 +77,27 @@ function enter(asMember) {
   byId("log-out").textContent = isMember ? "Log out" : "Log in as a member";
   byId("password").value = "";
   showView("inside");
-  if (isFirst) {
-    byId("main").focus();
-    say(isMember ? `Welcome, ${login.user}.` : "Welcome.");
-  } else {
-    say("The dormitory is back.");
-  }
+  if (isFirst) byId("title").focus();
+  if (isFirst) say(isMember ? `Welcome, ${login.user}.` : "Welcome.");
+  else say("The dormitory is back.");
   lastList = "";
   poll();
 }
 
 function refuseLogin(reply) {
-  login = null;
+  const { user, password } = login;
   leave();
-  say(reply.startsWith("REFUSED") ? "Wrong user name or password." : readable(reply), true);
-  byId("password").focus();
+  if (password === DEMO_PASSWORDS[user]) {
+    localStorage.setItem("no-demo-members", "true");
+    showDemoMembers();
+  }
+  sayAt(byId("password"), reply.startsWith("REFUSED") ? "Wrong user name or password." : readable(reply));
   byId("password").select();
 }
 
 function logOut() {
   connection.send("QUIT");
   connection.close();
-  login = null;
   leave();
   hideOutage();
   say("");
@@ -102,71 +105,191 @@ function logOut() {
 }
 
 function leave() {
-  clearRooms();
+  login = null;
+  for (const kind of kinds) showKind(kind, []);
   showReservations(new Map());
   showView("login");
 }
 
-function closed(sentence) {
-  if (login) {
-    say("");
-    showOutage(sentence, connection);
-    markAllSilent();
-  }
+function closed(sentence, detail) {
+  if (!login) return;
+  showOutage(sentence, connection, detail);
+  if (rooms.size) kinds.forEach((kind) => markSilent(kind, "The dormitory"));
 }
+
+function showDemoMembers() {
+  byId("demo").hidden = localStorage.getItem("no-demo-members") !== null;
+}
+
+// The rooms
 
 const poll = pollWith(async () => {
   if (byId("inside").hidden) return;
   const reply = await connection.ask("LIST", { isPoll: true });
   if (!reply?.startsWith("ROOMS")) return;
-  noteCounts(reply);
-  if (reply !== lastList) {
-    lastList = reply;
-    showRooms(reply, reserve);
-    if (isMember) await askForReservations();
-  }
+  showList(reply);
+  polls += 1;
+  const isDue = reply !== lastList || polls % POLLS_BETWEEN_RESERVATIONS === 0;
+  lastList = reply;
+  if (isMember && isDue) await askForReservations();
 });
+
+/** Show a reply to LIST; in "ROOMS S233=6 D=?", Server D does not answer. */
+function showList(reply) {
+  const counts = reply.split(" ").slice(1).map((field) => field.split("="));
+  for (const kind of kinds) {
+    const isSilent = counts.some(([name]) => name === kind.letter);
+    if (!isSilent) {
+      kind.answeredAt = new Date();
+      showKind(kind, counts.filter(([code]) => code.startsWith(kind.letter)));
+    }
+    markSilent(kind, isSilent ? `Server ${kind.letter}` : "");
+  }
+}
+
+function createKind(letter) {
+  const id = `kind-${letter}`;
+  const summary = element("p", { class: "summary" });
+  const notice = element("p", { class: "notice", role: "status" });
+  const list = element("ul", { class: "rooms" });
+  const head = element("header", { class: "section-head" }, element("h2", { id }, KINDS[letter]), summary);
+  const section = element("section", { class: "kind", "aria-labelledby": id }, head, notice, list);
+  byId("kinds").append(section);
+  return { letter, section, summary, notice, list, codes: [], most: 1, answeredAt: null, isSilent: false };
+}
+
+function showKind(kind, counts) {
+  const codes = counts.map(([code]) => code);
+  const isChanged = codes.join() !== kind.codes.join();
+  for (const code of kind.codes) if (!codes.includes(code)) rooms.delete(code);
+  kind.codes = codes;
+  for (const [code, left] of counts) {
+    if (!rooms.has(code)) rooms.set(code, createRoom(code, kind));
+    setLeft(rooms.get(code), Number(left));
+  }
+  if (isChanged) arrange(kind);
+  summarize(kind);
+}
+
+function createRoom(code, kind) {
+  const fill = element("span");
+  const count = element("span", { class: "left" });
+  const button = element("button", { type: "button" }, "Reserve");
+  const bar = element("span", { class: "bar" }, fill);
+  const item = element("li", { class: "room" }, element("span", { class: "code" }, code), bar, count, button);
+  const room = { code, kind, item, button, count, fill, left: null };
+  onSingleClick(button, () => reserve(room));
+  return room;
+}
+
+function setLeft(room, left) {
+  if (room.left === left) return;
+  const isChange = room.left !== null;
+  room.left = left;
+  room.count.textContent = left ? `${left} left` : "Full";
+  room.button.setAttribute("aria-label", `Reserve ${room.code}, ${left ? `${left} left` : "full"}`);
+  room.item.classList.toggle("full", left === 0);
+  showWhetherReservable(room);
+  if (isChange) flash(room.item);
+}
+
+function isReservable({ left, kind }) {
+  return left > 0 && !kind.isSilent;
+}
+
+function showWhetherReservable(room) {
+  room.button.setAttribute("aria-disabled", String(!isReservable(room)));
+}
+
+function flash(item) {
+  item.classList.remove("changed");
+  void item.offsetWidth; // restarts the animation
+  item.classList.add("changed");
+}
+
+/** Show how many places a kind of room has left in all, draw its bars, and hide the rooms that are not wanted. */
+function summarize(kind) {
+  const all = roomsOf(kind);
+  const open = all.filter(({ left }) => left > 0);
+  const places = open.reduce((sum, { left }) => sum + left, 0);
+  kind.most = Math.max(kind.most, ...open.map(({ left }) => left));
+  for (const { fill, left } of all) fill.style.width = `${(100 * left) / kind.most}%`;
+  const some = places ? `${places} left in ${open.length} of ${all.length} rooms` : "No places left";
+  setText(kind.summary, all.length ? some : "No rooms");
+  for (const room of all) room.item.hidden = !isWanted(room) && !room.item.contains(document.activeElement);
+}
+
+function isWanted({ code, left }) {
+  const isFound = code.toLowerCase().includes(byId("search").value.trim().toLowerCase());
+  return isFound && (left > 0 || !byId("only-free").checked);
+}
+
+/** Put the rooms in the chosen order. They keep it while their counts change, so that none moves under a pointer. */
+function arrange(kind) {
+  const all = roomsOf(kind);
+  if (byId("sort").value) all.sort((one, other) => other.left - one.left);
+  showItems(kind.list, all.map(({ code }) => code), (code) => rooms.get(code).item);
+}
+
+/** Show who does not answer for a kind of room, and the time of the last answer; "" means that it answers. */
+function markSilent(kind, who) {
+  const time = kind.answeredAt ? ` This was the count at ${kind.answeredAt.toTimeString().slice(0, 8)}.` : "";
+  setText(kind.notice, who && `${who} is not answering.${time}`);
+  kind.isSilent = Boolean(who);
+  kind.section.classList.toggle("silent", kind.isSilent);
+  for (const room of roomsOf(kind)) showWhetherReservable(room);
+}
+
+function roomsOf(kind) {
+  return kind.codes.map((code) => rooms.get(code));
+}
 
 // Reserving and cancelling
 
-async function reserve(code) {
-  if (!isReservable(code)) {
-    say(placesLeft(code) === 0 ? `Room ${code} is full.` : `Room ${code} cannot be reserved now.`, true);
+async function reserve(room) {
+  const { code, button } = room;
+  if (!isReservable(room)) {
+    say(room.left ? `Room ${code} cannot be reserved now.` : `Room ${code} is full.`, true);
     return;
   }
-  setBusy(code, true);
-  const reply = await connection.ask(`RESERVE ${code}`);
-  setBusy(code, false);
+  const reply = await whilePending(button, connection.ask(`RESERVE ${code}`));
   const [word, id, left] = (reply ?? "").split(" ");
   if (word === "RESERVED") {
-    setPlacesLeft(code, Number(left));
+    changeLeft(code, Number(left));
     showReservations(new Map(reservations).set(id, code));
     say(`Room ${code} is yours: reservation ${id}. ${left} left.`);
   } else if (word === "FULL") {
-    setPlacesLeft(code, 0);
+    changeLeft(code, 0);
     say(`Room ${code} is full: somebody else was faster.`, true);
   } else {
     sayUncertain(reply, `room ${code} was reserved`);
   }
 }
 
-async function cancel(id) {
-  const reply = await connection.ask(`CANCEL ${id}`);
+async function cancel(id, button) {
+  const reply = await whilePending(button, connection.ask(`CANCEL ${id}`));
   const [word, code] = (reply ?? "").split(" ");
-  if (word === "CANCELLED" || word === "UNKNOWN_RESERVATION") {
-    const left = new Map(reservations);
-    left.delete(id);
-    showReservations(left);
-    byId("mine").focus();
-    if (word === "CANCELLED") {
-      setPlacesLeft(code, placesLeft(code) + 1);
-      say(`Reservation ${id} is cancelled: room ${code} has one more place.`);
-    } else {
-      say(`There was no reservation ${id} any more.`, true);
-    }
-  } else {
+  if (word !== "CANCELLED" && word !== "UNKNOWN_RESERVATION") {
     sayUncertain(reply, `reservation ${id} was cancelled`);
+    return;
   }
+  const kept = new Map(reservations);
+  kept.delete(id);
+  showReservations(kept);
+  byId("mine-title").focus();
+  if (word === "CANCELLED") {
+    changeLeft(code, (rooms.get(code)?.left ?? 0) + 1);
+    say(`Reservation ${id} is cancelled: room ${code} has one more place.`);
+  } else {
+    say(`There was no reservation ${id} any more.`, true);
+  }
+}
+
+/** Show a count that has changed by what this page did; the next poll shows it as the server knows it. */
+function changeLeft(code, left) {
+  if (!rooms.has(code)) return;
+  setLeft(rooms.get(code), left);
+  summarize(rooms.get(code).kind);
 }
 
 function sayUncertain(reply, change) {
@@ -180,27 +303,28 @@ function sayUncertain(reply, change) {
 }
 
 async function askForReservations() {
-  const reply = await connection.ask("MINE");
+  const reply = await connection.ask("MINE", { isPoll: true });
   if (!reply?.startsWith("RESERVATIONS")) return;
   const fields = reply.split(" ").slice(1).map((field) => field.split("="));
   const silent = fields.filter(([, code]) => code === "?").map(([letter]) => letter);
   const kept = [...reservations].filter(([id]) => silent.includes(id[0]));
   showReservations(new Map([...fields.filter(([, code]) => code !== "?"), ...kept]));
   const sentences = silent.map((letter) => `Server ${letter} is not answering. `);
-  byId("mine-notice").textContent = silent.length ? `${sentences.join("")}Some reservations may be missing here.` : "";
+  setText(byId("mine-notice"), silent.length ? `${sentences.join("")}Some reservations may be missing here.` : "");
 }
 
 function showReservations(shown) {
   reservations = shown;
-  byId("mine-count").textContent = String(reservations.size);
+  setText(byId("mine-count"), String(reservations.size));
   byId("mine-empty").hidden = reservations.size > 0;
   showItems(byId("mine-list"), [...reservations.keys()], createReservation);
 }
 
 function createReservation(id) {
-  const button = element("button", { type: "button", class: "quiet", "aria-label": `Cancel ${id}` }, "Cancel");
-  onSingleClick(button, () => cancel(id));
-  const room = element("span", { class: "code" }, reservations.get(id));
+  const code = reservations.get(id);
+  const button = element("button", { type: "button", class: "quiet", "aria-label": `Cancel ${id}, room ${code}` }, "Cancel");
+  onSingleClick(button, () => cancel(id, button));
+  const room = element("span", { class: "code" }, code);
   return element("li", {}, element("span", {}, room, element("span", { class: "muted" }, id)), button);
 }
 
@@ -210,19 +334,23 @@ function readable(reply) {
   return /[.!?]$/.test(sentence) ? sentence : `${sentence}.`;
 }
 
+function arrangeAll() {
+  kinds.forEach(arrange);
+  kinds.forEach(summarize);
+}
+
 onSubmit(byId("login-form"), () => {
   const user = byId("user").value.trim();
   const password = byId("password").value;
-  if (user && password) {
-    startLogin(user, password);
-  } else {
-    say(`Enter your ${user ? "password" : "user name"}, or look around as a guest.`, true);
-    byId(user ? "password" : "user").focus();
-  }
+  if (!user) sayAt(byId("user"), "Enter your user name, or look around as a guest.");
+  else if (!password) sayAt(byId("password"), "Enter your password, or look around as a guest.");
+  else startLogin(user, password);
 });
 byId("guest").addEventListener("click", () => startLogin(byId("user").value.trim() || GUEST_NAME, ""));
+for (const button of document.querySelectorAll("#demo button")) {
+  button.addEventListener("click", () => startLogin(button.dataset.user, DEMO_PASSWORDS[button.dataset.user]));
+}
 byId("log-out").addEventListener("click", logOut);
-byId("only-free").addEventListener("change", (event) => {
-  byId("kinds").classList.toggle("only-free", event.target.checked);
-});
-document.addEventListener("visibilitychange", poll);
+byId("sort").addEventListener("change", arrangeAll);
+for (const id of ["search", "only-free"]) byId(id).addEventListener("input", () => kinds.forEach(summarize));
+showDemoMembers();
