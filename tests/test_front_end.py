@@ -89,20 +89,26 @@ def systems(common_systems: Systems) -> Iterator[Systems]:
 
 
 class FakeSystem:
-    """A system whose bytes a test chooses: what the front end connects to as --tickets."""
+    """A system whose bytes a test chooses; path is where the front end offers it."""
 
-    def __init__(self, start: Start, *arguments: str, script: str = "front_end.py") -> None:
+    def __init__(self, start: Start, *arguments: str, path: str = TICKETS, script: str = "front_end.py") -> None:
+        self.path = path
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.settimeout(WAIT_SECONDS)
-        self.front_end = start(script, "0", "--tickets", name_of(self.listener), *arguments)
+        option = "--" + path.split("/")[2]
+        self.front_end = start(script, "0", option, name_of(self.listener), *arguments)
         self.sock: socket.socket
 
     def open(self, receive_buffer: int = 0) -> WebSocket:
         """Return a new tab's WebSocket; self.sock is then the other end of its connection."""
-        websocket = WebSocket(self.front_end, TICKETS, receive_buffer=receive_buffer)
+        websocket = WebSocket(self.front_end, self.path, receive_buffer=receive_buffer)
+        self.accept()
+        return websocket
+
+    def accept(self) -> None:
+        """Accept a connection of a tab."""
         self.sock, _ = self.listener.accept()
         self.sock.settimeout(WAIT_SECONDS)
-        return websocket
 
     def expect(self, data: bytes) -> None:
         """Fail unless these bytes come from the tab."""
@@ -687,24 +693,23 @@ def test_room_that_does_not_exist_closes_with_1008_and_the_lobbys_sentence(syste
     ],
 )
 def test_lobby_that_names_no_port_closes_a_rooms_tab(start: Start, reply: bytes, code: int, sentence: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        front_end = start("front_end.py", "0", "--chatrooms", name_of(listener))
-        tab = WebSocket(front_end, f"{ROOMS}/tea")
-        lobby, _ = listener.accept()
-        with lobby:
-            assert lobby.recv(100) == b"\x02tea\n"
-            lobby.sendall(reply)
+    lobby = FakeSystem(start, path=f"{ROOMS}/tea")
+    with lobby.listener:
+        tab = lobby.open()
+        lobby.expect(b"\x02tea\n")
+        lobby.sock.sendall(reply)
+        lobby.sock.close()
         tab.expect_close(code, sentence)
 
 
 def test_lobby_that_sends_byte_after_byte_without_end_is_given_up(start: Start, tmp_path: Path) -> None:
     script = changed_program(tmp_path, "front_end.py", "import web.tab", "web.tab.CONNECT_SECONDS = 0.5")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        tab = WebSocket(start(script, "0", "--chatrooms", name_of(listener)), f"{ROOMS}/tea")
-        lobby, _ = listener.accept()
-        with lobby, ThreadPoolExecutor(1) as pool:
-            pool.submit(send_until_cut_off, lobby, b"x", 0.02)
-            tab.expect_close(1014, "The lobby of the chat rooms did not answer with a line")
+    lobby = FakeSystem(start, path=f"{ROOMS}/tea", script=script)
+    with lobby.listener, ThreadPoolExecutor(1) as pool:
+        tab = lobby.open()
+        pool.submit(send_until_cut_off, lobby.sock, b"x", 0.02)
+        tab.expect_close(1014, "The lobby of the chat rooms did not answer with a line")
+    lobby.sock.close()
 
 
 def test_stopping_front_end_tells_its_tabs(start: Start, systems: Systems) -> None:
@@ -908,41 +913,46 @@ def end_tls(sock: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("is_encrypted", [False, True])
-def test_systems_and_rooms_are_told_on_whose_behalf_a_connection_is_made(
+def test_lobby_and_room_are_told_on_whose_behalf_a_connection_is_made(
     start: Start, certificates: Certificates, is_encrypted: bool
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        tls = ("--tls-ca", str(certificates.authority)) if is_encrypted else ()
-        server = start("front_end.py", "0", "--chatrooms", name_of(listener), "--send-proxy", *tls)
-        tab = WebSocket(server, f"{ROOMS}/tea", rest=text("hello"))
+    tls = ("--tls-ca", str(certificates.authority)) if is_encrypted else ()
+    fake = FakeSystem(start, "--send-proxy", *tls, path=f"{ROOMS}/tea")
+
+    def expect_connection() -> None:
+        fake.expect(f"PROXY TCP4 127.0.0.1 127.0.0.1 {browser_port} {fake.front_end.port}\r\n".encode())
+        if is_encrypted:
+            fake.sock = server_context(certificates).wrap_socket(fake.sock, server_side=True)
+
+    with fake.listener:
+        tab = fake.open()
         browser_port = tab.peer.sock.getsockname()[1]
-        expected = f"PROXY TCP4 127.0.0.1 127.0.0.1 {browser_port} {server.port}\r\n".encode()
-
-        def accept() -> socket.socket:
-            sock, _ = listener.accept()
-            assert sock.recv(len(expected), socket.MSG_WAITALL) == expected
-            return server_context(certificates).wrap_socket(sock, server_side=True) if is_encrypted else sock
-
-        with accept() as lobby:
-            assert lobby.recv(100) == b"\x02tea\n"
-            lobby.sendall(b"\x00%d 0\n" % listener.getsockname()[1])
-        with accept() as room:
-            assert room.recv(100) == b"hello\n"
-            tab.close()
+        expect_connection()
+        fake.expect(b"\x02tea\n")
+        fake.sock.sendall(b"\x00%d 0\n" % fake.listener.getsockname()[1])
+        fake.sock.close()
+        fake.accept()
+        expect_connection()
+        tab.send("hello")
+        fake.expect(b"hello\n")
+        tab.close()
+        fake.expect_end()
 
 
 def test_system_is_told_an_ipv6_address(start: Start) -> None:
-    with socket.socket(socket.AF_INET6) as browser, socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.socket(socket.AF_INET6) as browser:
         try:
             browser.bind(("::1", 0))
         except OSError:
             pytest.skip("no IPv6 here")
-        server = start("front_end.py", "0", "--host", "::1", "--tickets", name_of(listener), "--send-proxy")
-        browser.connect(("::1", server.port))
-        browser.sendall(upgrade(server.port, TICKETS))
-        system, _ = listener.accept()
-        with system:
-            assert system.recv(200) == f"PROXY TCP6 ::1 ::1 {browser.getsockname()[1]} {server.port}\r\n".encode()
+        fake = FakeSystem(start, "--host", "::1", "--send-proxy")
+        port = fake.front_end.port
+        browser.connect(("::1", port))
+        browser.sendall(upgrade(port, TICKETS))
+        with fake.listener:
+            fake.accept()
+            fake.expect(f"PROXY TCP6 ::1 ::1 {browser.getsockname()[1]} {port}\r\n".encode())
+            fake.sock.close()
 
 
 def test_system_without_tls_closes_with_1014_if_tls_is_asked_for(start: Start, systems: Systems) -> None:
