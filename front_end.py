@@ -38,6 +38,8 @@ from net.command_line import host_and_port, port_number, shown_address
 from net.connect import CannotConnect, add_tls_options, client_context
 from net.connection import Connection, TimeLimitPassed
 from net.conversation import Conversation
+from net.options import add_server_options, places
+from net.server import NoPlace
 from protocol import harmless, is_room_name
 from web.http import HttpError, Request, accept_websocket, normal_origin, response, split_authority, split_head
 from web.tab import System, Tab
@@ -70,7 +72,7 @@ class FrontEnd:
         listed = {name: name in self._systems for name in SYSTEMS}
         self._files = read_files()
         self._files["/systems.json"] = (TYPES[".json"], json.dumps(listed).encode())
-        self._places = process.places(options)
+        self._places = places(options)
 
     def converse(self, client: Conversation) -> None:
         """Serve a browser's connection; the connection's own thread runs this."""
@@ -85,9 +87,10 @@ class FrontEnd:
 
     def _answer(self, client: Conversation, request: Request, rest: bytes) -> None:
         """Send a file, or serve a WebSocket until it ends."""
-        no_place = self._places.take(client.connection.address)
-        if no_place:
-            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, no_place)
+        try:
+            self._places.take(client.connection.address)
+        except NoPlace as error:
+            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
         try:
             self._check_host(request)
             if not request.path.startswith("/ws/"):
@@ -192,7 +195,8 @@ def main() -> NoReturn:
             client_context(options.tls_ca)
     except CannotConnect as error:
         sys.exit(str(error))
-    process.prepare(2 * (options.max_connections + REFUSED_CONNECTIONS), os.getpid())  # a tab has two sockets
+    process.prepare(os.getpid())
+    process.limit_connections(options, 2, 2 * REFUSED_CONNECTIONS)  # a tab has two sockets
     front_end = FrontEnd(options)
     server = process.open_server(options, options.port, front_end.converse, REFUSED_CONNECTIONS)
     front_end.port = server.port
@@ -244,7 +248,7 @@ def command_line() -> argparse.ArgumentParser:
         "the systems need --proxy-from with the address of the front end"
     )
     parser.add_argument("--send-proxy", action="store_true", help=meaning)
-    process.add_server_options(parser, "127.0.0.1")
+    add_server_options(parser, "127.0.0.1")
     parser.set_defaults(login_seconds=HEAD_SECONDS)
     add_tls_options(parser)
     return parser

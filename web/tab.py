@@ -175,7 +175,7 @@ class Tab:
         if data is None:
             return
         self._take(data)
-        if not data or self._browser.end_has_arrived():
+        if not data or self._browser.has_received_end:
             raise Closing(CloseCode.ABNORMAL, "the browser ended the connection without a close frame")
         if len(data) >= FROM_BROWSER_BYTES:
             time.sleep(PAUSE_SECONDS)
