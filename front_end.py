@@ -20,15 +20,10 @@ When one side ends, the front end ends the other, and the close code says why:
     1014                  the system cannot be reached, accepts nothing or was lost; trying again later may help
 """
 
-import os
-import sys
-
-if sys.version_info < (3, 10):
-    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
-
 import argparse
 import json
+import os
+import sys
 from http import HTTPStatus
 from pathlib import Path
 from typing import NoReturn

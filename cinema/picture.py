@@ -22,18 +22,16 @@ Point = tuple[float, float]  # a row and a number in it, perhaps between two sea
 
 
 class SeatPicture:
-    """The hall as the server showed it, with the customer's own seats.
-
-    Args:
-        in_colour: whether the terminal shows colours.
-        lost: a seat that another customer has just taken; the picture marks it as LOST if it is taken.
+    """The hall as the server showed it, with the customer's own seats, and one that another customer has just taken.
 
     Attributes:
         signs: FREE, TAKEN, YOURS or LOST for each seat.
+        is_shown: whether the screen shows the picture as it is now.
     """
 
     def __init__(self, in_colour: bool, lost: Seat | None = None) -> None:
         self.signs: dict[Seat, str] = {}
+        self.is_shown = True
         self._in_colour = in_colour
         self._lost = lost
         self._lines: list[re.Match[str]] = []
@@ -45,6 +43,7 @@ class SeatPicture:
         if not match:
             return False
         self._lines.append(match)
+        self.is_shown = False
         if match["row"]:
             for number, sign in enumerate(match["cells"].split(), 1):
                 seat = Seat(int(match["row"]), number)
@@ -55,6 +54,7 @@ class SeatPicture:
         """Mark a seat as the customer's own."""
         self._latest = seat
         self.signs[seat] = YOURS
+        self.is_shown = False
 
     def neighbour(self, seat: Seat, rows: int, numbers: int) -> Seat:
         """Return the seat at a distance in rows and numbers, or the seat itself if there is none."""
@@ -81,10 +81,8 @@ class SeatPicture:
         """Return free seats for a party, as near to the middle of the hall as possible.
 
         They are adjacent if any row has that many adjacent free seats. Otherwise the party is split into groups: each
-        is as large as possible, and all but the first are as near to the first as possible.
-
-        Returns:
-            The groups; together they are smaller than the party if too few seats are free.
+        is as large as possible, and all but the first are as near to the first as possible. Together they are smaller
+        than the party if too few seats are free.
         """
         groups: list[list[Seat]] = []
         free, target = self._free(), self._middle()
@@ -108,7 +106,7 @@ class SeatPicture:
         return match[0][: match.start("cells")] + re.sub("[01]", lambda _: next(cells), match["cells"])
 
     def _painted(self, sign: str, reverse: bool = False) -> str:
-        codes = REVERSE * reverse + COLOURS[sign] * self._in_colour
+        codes = (REVERSE if reverse else "") + (COLOURS[sign] if self._in_colour else "")
         return f"{codes}{sign}{NORMAL}" if codes else sign
 
 

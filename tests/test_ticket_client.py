@@ -114,7 +114,7 @@ def test_more_seats_than_are_free_are_refused(cinema: OpenCinema) -> None:
     assert run.stdout.endswith(f"Only 1 seat is free. {END}\n")
 
 
-@pytest.mark.parametrize("text", ["", "2", "2-", "2-3,", "a-b", "2-3-4", "-2-3", "2-3,02-03", "٢-٣"])
+@pytest.mark.parametrize("text", ["", "2", "2-", "2-3,", "a-b", "2-3-4", "-2-3", "2-3,02-03", "٢-٣,2-3", "2\u20133"])
 def test_wrong_seat_is_named_in_the_usage_error(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=r"is not a seat: a row|occurs twice"):
         seat_list(text)
@@ -145,8 +145,7 @@ def test_server_killed_before_it_says_booked_is_a_lost_connection(fresh_cinema: 
         the.server.wait_for_line(".*: ticket 1 reserved: 2-3")
         the.server.kill()
         assert client.wait() == 3
-    assert client.errors.startswith("The connection was lost: ")
-    assert client.errors.count("\n") == 1
+    assert client.errors == "The server closed the connection.\n"
 
 
 def test_ctrl_c_after_the_last_answer_says_that_the_order_may_be_booked(fresh_cinema: OpenCinema, run: Start) -> None:
@@ -259,23 +258,24 @@ def test_empty_no_color_counts_as_unset(cinema: OpenCinema, terminal: OpenClient
     assert alice.wait() == 0
 
 
-@pytest.mark.parametrize("answers", [[], ["2\n", "1\n"], ["2\n", "1-1\n"]], ids=str)
-def test_ctrl_c_and_ctrl_d_cancel_the_order(cinema: OpenCinema, terminal: OpenClient, answers: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("answers", "question"), [("", HOW_MANY), ("2\n1\n", "Seat for ticket 1?"), ("2\n1-1\n", "Row for ticket 2?")]
+)
+def test_ctrl_c_and_ctrl_d_cancel_the_order(
+    cinema: OpenCinema, terminal: OpenClient, answers: str, question: str
+) -> None:
     the = cinema(hall="0 0 0\n")
     alice, bob = terminal(the), terminal(the)
+    alice.type(answers)
+    bob.type(answers.replace("1-1", "1-2"))
     for each in (alice, bob):
-        each.expect_text("? ")
-        for answer in answers:
-            each.type(answer.replace("1-1", "1-1" if each is alice else "1-2"))
-            each.expect_text("? ")
-            if "-" in answer:
-                each.expect_text("? ")
+        each.expect_text(f"{question} ")
     alice.type("\x04")
     assert alice.wait() == 1
-    assert alice.rest().strip() == f"No answer came. {END}"
+    assert alice.plain_rows()[-2:] == [f"No answer came. {END}", ""]
     bob.process.send_signal(signal.SIGINT)
     assert bob.wait() == 1
-    assert bob.rest().strip() == ""
+    assert bob.plain_rows()[-2:] == [f"{question} ", ""]
     the.wait_for_matrix("000")
 
 
@@ -283,7 +283,7 @@ def test_order_whose_time_is_up_ends_while_the_client_waits_for_an_answer(
     fresh_cinema: OpenCinema, terminal: OpenClient
 ) -> None:
     the = fresh_cinema("--hold-seconds", "1")
-    typing, choosing = terminal(the), terminal(the, window=WINDOW)
+    typing, choosing = terminal(the, TERM="dumb"), terminal(the, window=WINDOW)
     for alice in (typing, choosing):
         order(alice, 1)
         alice.expect_text("Row for ticket 1? ")
@@ -367,7 +367,7 @@ def test_full_disk_as_output_is_reported_with_status_4(cinema: OpenCinema) -> No
 UP, DOWN, RIGHT, LEFT = "\033[A", "\033[B", "\033OC", "\033OD"  # terminals send both kinds
 WINDOW = (24, 80)
 SIGNS = "(0 free, 1 taken, * yours)"
-HINT = "Arrow keys and Enter choose a seat. It may be typed too, as in 2-3."
+HINT = "Arrow keys and Enter, or type it: 2-3"
 
 
 def order(alice: Terminal, tickets: int) -> None:
@@ -445,8 +445,8 @@ def test_enter_on_a_taken_or_own_seat_says_so_and_keeps_the_order(cinema: OpenCi
     ("leave", "last"),
     [
         (lambda alice: alice.type("\x04"), f"No answer came. {END}"),
-        (lambda alice: alice.process.send_signal(signal.SIGINT), ""),
-        (lambda alice: alice.process.send_signal(signal.SIGTERM), ""),
+        (lambda alice: alice.process.send_signal(signal.SIGINT), "Row for ticket 2? "),
+        (lambda alice: alice.process.send_signal(signal.SIGTERM), "Row for ticket 2? "),
     ],
     ids=["Ctrl-D", "Ctrl-C", "SIGTERM"],
 )
@@ -462,23 +462,86 @@ def test_leaving_the_picture_cancels_the_order_and_restores_the_terminal(
     leave(alice)
     assert alice.wait() == 1
     assert alice.shows_keys()
-    assert "".join(alice.plain_rows()[-2:]) == last
+    assert alice.plain_rows()[-2:] == [last, ""]
     the.wait_for_matrix(*["00000"] * 5)
 
 
 @pytest.mark.parametrize(
-    "how", [{"window": (8, 80)}, {"window": (24, 60)}, {"window": (24, 80), "TERM": "dumb"}], ids=str
+    ("how", "why"),
+    [
+        ({"window": (8, 80)}, "Arrow keys need 9 rows and 16 columns."),
+        (
+            {"window": (24, 80), "TERM": "dumb"},
+            "The arrow keys need a terminal with escape sequences. Type a row, or a ",
+        ),
+    ],
+    ids=str,
 )
-def test_in_a_small_window_or_a_dumb_terminal_answers_are_typed(
-    cinema: OpenCinema, terminal: OpenClient, how: dict[str, Any]
+def test_in_a_small_window_or_a_dumb_terminal_one_line_says_why_a_seat_must_be_typed(
+    cinema: OpenCinema, terminal: OpenClient, how: dict[str, Any], why: str
 ) -> None:
     alice = terminal(cinema(), **how)
     order(alice, 1)
-    alice.expect_text("Row for ticket 1? ")
-    assert alice.shows_keys()
+    alice.expect_text(why)
     alice.type("2-3\n")
     assert alice.wait() == 0
     assert HINT not in alice.output
+    assert any("Row 2 0 0 0" in row for row in alice.plain_rows())
+
+
+@pytest.mark.parametrize("window", [(24, 40), (9, 38)], ids=str)
+def test_arrow_keys_work_wherever_the_hall_fits(
+    cinema: OpenCinema, terminal: OpenClient, window: tuple[int, int]
+) -> None:
+    the = cinema()
+    alice = terminal(the, window=window)
+    order(alice, 1)
+    alice.expect_text(" Seat 1 2 3 4 5\n")
+    alice.expect_text("3-3")
+    alice.type(UP, "\n")
+    assert alice.wait() == 0
+    assert the.taken() == {(2, 3)}
+
+
+@pytest.mark.parametrize(
+    ("typed", "booked"),
+    [
+        ("\uff12\uff0d\uff14", (2, 4)),  # wide
+        ("٢-٣", (2, 3)),
+        ("日本", None),
+        ("2\u20133", None),  # an en dash
+        (" ", None),
+        ("\x1b[[A\x1bx\x1b]11;rgb:0000/0000/0000\x1b\\", (3, 3)),  # keys that type nothing
+    ],
+)
+def test_only_digits_of_any_script_are_typed_seats_and_anything_else_is_refused_visibly(
+    cinema: OpenCinema, terminal: OpenClient, typed: str, booked: tuple[int, int] | None
+) -> None:
+    the = cinema()
+    alice = terminal(the, window=WINDOW)
+    order(alice, 1)
+    alice.expect_text("Row for ticket 1? 3-3")
+    alice.type(typed, "\n")
+    if booked is None:
+        alice.expect_last_rows(HINT, f"Row for ticket 1? {typed} is not a seat, such as 2-3")
+        alice.type("\n", "\x15", "5-5", "\n")
+    assert alice.wait() == 0
+    assert the.taken() == {booked or (5, 5)}
+
+
+def test_hall_survives_narrowing_the_window(cinema: OpenCinema, terminal: OpenClient) -> None:
+    alice = terminal(cinema(hall="0 0 1 0 0 0 0 0 0 0\n"), window=(24, 80))
+    order(alice, 1)
+    hall = [" Seat  1  2  3  4  5  6  7  8  9 10", "Row 1  0  0  1  0  [0]  0  0  0  0  0"]
+    why = "Arrow keys need 5 rows and 36 columns."
+    for columns in (60, 45, 38, 30, 20, 39, 80):
+        alice.resize(24, columns)
+        if columns > 35:
+            alice.expect_last_rows(HOW_TO, *hall, SIGNS[:columns], HINT, "Row for ticket 1? 1-5")
+        else:
+            alice.expect_last_rows(HOW_TO, why[: columns - 1] + ".", "Row for ticket 1? ")
+    alice.type("\n")
+    assert alice.wait() == 0
 
 
 def test_no_color_leaves_the_arrow_keys(cinema: OpenCinema, terminal: OpenClient) -> None:
@@ -507,10 +570,11 @@ def test_window_that_is_made_smaller_and_larger_again_hides_and_shows_the_pictur
     order(alice, 1)
     alice.expect_last_rows(HINT, "Row for ticket 1? 1-2")
     alice.resize(4, 80)
-    alice.expect_last_rows(HOW_TO, "Row for ticket 1? ")
+    why = "Arrow keys need 5 rows and 12 columns."
+    alice.expect_last_rows(HOW_TO, why, "Row for ticket 1? ")
     alice.type("\n", "\n")  # what the user cannot see is not chosen
     alice.type("1")
-    alice.expect_last_rows(HOW_TO, "Row for ticket 1? 1")
+    alice.expect_last_rows(HOW_TO, why, "Row for ticket 1? 1")
     alice.type("\x7f")
     alice.resize(*WINDOW)
     alice.expect_last_rows(HOW_TO, " Seat 1 2 3", "Row 1 0 [0] 1", SIGNS, HINT, "Row for ticket 1? 1-2")

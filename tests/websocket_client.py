@@ -119,6 +119,12 @@ class WebSocket:
             size = int.from_bytes(self._read(2 if size == 126 else 8), "big")
         return first, self._read(size)
 
+    def read_frame_after_pings(self) -> tuple[int, bytes]:
+        """Return the next frame that is not a ping."""
+        while (frame := self.read_frame())[0] == PING:
+            pass
+        return frame
+
     def read(self) -> str:
         """Return the next message; answer pings that come before it."""
         while True:
@@ -135,7 +141,7 @@ class WebSocket:
 
     def expect_close(self, code: int, pattern: str = ".*") -> None:
         """Fail unless a close frame with a code and a reason comes next, and then the end; close the connection."""
-        first, payload = self.read_frame()
+        first, payload = self.read_frame_after_pings()
         assert first == CLOSE, f"expected a close frame, got {first:#x} {payload!r}"
         assert int.from_bytes(payload[:2], "big") == code, payload
         assert re.fullmatch(pattern, payload[2:].decode()), payload

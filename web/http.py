@@ -75,9 +75,7 @@ def split_head(data: bytes) -> tuple[Request, bytes] | None:
     if len(head.partition(b"\n")[0]) > MAX_REQUEST_LINE_BYTES:
         raise HttpError(HTTPStatus.REQUEST_URI_TOO_LONG, f"The request line is over {MAX_REQUEST_LINE_BYTES} bytes")
     if len(head) > MAX_HEAD_BYTES:
-        raise HttpError(
-            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The head of the request is over {MAX_HEAD_BYTES} bytes"
-        )
+        raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The head is over {MAX_HEAD_BYTES} bytes")
     return (parse_head(head), data[len(head) :]) if end else None
 
 

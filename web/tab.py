@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from net.command_line import reason
-from net.connect import CannotConnect, connect
+from net.connect import WOULD_BLOCK, CannotConnect, connect
 from net.connection import Connection
 from net.conversation import Conversation
 from protocol import MAX_LINE_BYTES, RoomAction, RoomStatus, harmless, room_request
@@ -31,7 +31,6 @@ FROM_BROWSER_BYTES = 1 << 12  # per turn; small frames are slow to parse: this m
 FROM_SYSTEM_BYTES = 1 << 16  # per turn; more than a TLS record, the rest of which poll() would not report
 PAUSE_SECONDS = 50e-6  # after a full turn, so that other threads run while a browser floods
 MAX_REPLY_BYTES = 1 << 20
-WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 LOBBY_PATH = "/ws/chatrooms"
 EOT = b"\x04"  # at the start of a line it ends the input, except in the lobby, where it is the action DELETE
@@ -168,8 +167,6 @@ class Tab:
             events.register(self._system, to_read | (select.POLLOUT if self._to_system else 0))
         return dict(events.poll((deadline - now) * 1000))
 
-    # From the browser to the system
-
     def _receive_from_browser(self) -> None:
         data = self._browser.try_receive(FROM_BROWSER_BYTES)
         if data is None:
@@ -231,8 +228,6 @@ class Tab:
             self._system.shutdown(socket.SHUT_WR)
             while wait_for(self._system, select.POLLIN, end) and self._system.recv(FROM_SYSTEM_BYTES):
                 pass  # discard it, encrypted or not
-
-    # From the system to the browser
 
     def _receive_from_system(self) -> None:
         """Receive lines, which become messages."""
