@@ -6,7 +6,7 @@ const MAX_LINES = 1000; // older ones are forgotten
 const MAX_POLLED_LINES = 200;
 const CONTROL_CHARACTER = /([\u0000-\u001f\u007f-\u009f])/g;
 const ARROWS = { sent: "→", received: "←", event: "·" };
-const LEGEND = "→ sent, ← received, · the connection itself. <1> is the byte 1, which has no printable sign.";
+const LEGEND = "→ sent ← received · connection. <1> is the byte 1, which has no printable sign.";
 
 const showButton = byId("show-wire");
 const pauseButton = createButton("Pause", pause);
