@@ -184,13 +184,11 @@ function createRoom(code, kind) {
 
 function setLeft(room, left) {
   if (room.left === left) return;
-  const isChange = room.left !== null;
   room.left = left;
   room.count.textContent = left ? `${left} left` : "Full";
   room.button.setAttribute("aria-label", `Reserve ${room.code}, ${left ? `${left} left` : "full"}`);
   room.item.classList.toggle("full", left === 0);
   showWhetherReservable(room);
-  if (isChange) flash(room.item);
 }
 
 function isReservable({ left, kind }) {
@@ -199,12 +197,6 @@ function isReservable({ left, kind }) {
 
 function showWhetherReservable(room) {
   room.button.setAttribute("aria-disabled", String(!isReservable(room)));
-}
-
-function flash(item) {
-  item.classList.remove("changed");
-  void item.offsetWidth; // restarts the animation
-  item.classList.add("changed");
 }
 
 /** Show how many places a kind of room has left in all, draw its bars, and hide the rooms that are not wanted. */
