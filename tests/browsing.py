@@ -15,7 +15,7 @@ const least = innerWidth < 1024 ? 43.9 : 35.9;
 const shown = (node) => node.checkVisibility({ visibilityProperty: true }) && node.getClientRects().length > 0;
 const tell = (node) => `${node.tagName} ${node.id || node.className} "${node.textContent.trim().slice(0, 30)}"`;
 
-for (const node of document.querySelectorAll("button, a, input, select")) {
+for (const node of document.querySelectorAll("button, a:not(.words a), input, select, textarea")) {
   if (!shown(node)) continue;
   const target = node.type === "checkbox" ? node.closest("label") : node;
   const { width, height } = target.getBoundingClientRect();
@@ -50,6 +50,12 @@ while (texts.nextNode()) {
 const { scrollWidth } = document.documentElement;
 if (scrollWidth > innerWidth) faults.push(`the page is ${scrollWidth} pixels wide in a window of ${innerWidth}`);
 return faults;
+"""
+
+# Lets time limits of 5 seconds, of the present page, pass after one.
+SHORT_TIME_LIMITS = """
+const { setTimeout } = window;
+window.setTimeout = (action, limit, ...rest) => setTimeout(action, limit === 5000 ? 1000 : limit, ...rest);
 """
 
 

@@ -9,6 +9,7 @@ const SETTLED_MILLISECONDS = 2000; // a connection that has lasted this long is 
 const NORMAL_CLOSE = 1000;
 const NO_CLOSE_FRAME = 1006; // the browser's own code: the front end is not answering, or refused the request
 const NOT_REACHED = 1014;
+export const REFUSED = 1008; // trying again does not help
 const MESSAGE_BYTES = 4096;
 const SYSTEMS = { dormitory: "dormitory", tickets: "cinema", chat: "chat", chatrooms: "chat room server" };
 
@@ -29,9 +30,10 @@ export class Connection {
    * Prepare a connection; open() opens it.
    *
    * handlers.opened() is called when lines can be sent, handlers.line(text) for each line that is not part of a reply
-   * to ask(), and handlers.closed(sentence, detail) when the other side has ended the connection or does not answer:
-   * a sentence for people, and what the front end said. handlers.isReply(text) tells whether a line may be part of a
-   * reply; without it, each line is, while a reply is awaited. With isPoll, the wire panel shows all of it as a poll.
+   * to ask(), and handlers.closed(sentence, detail, code) when the other side has ended the connection or does not
+   * answer: a sentence for people, what the front end said, and its close code. handlers.isReply(text) tells whether a
+   * line may be part of a reply; without it, each line is, while a reply is awaited. With isPoll, the wire panel shows
+   * all of it as a poll.
    */
   constructor(path, handlers, label = "", isPoll = false) {
     this.#path = path;
@@ -123,7 +125,7 @@ export class Connection {
     if (code === NO_CLOSE_FRAME) this.#end("The front end is not answering.");
     else if (code === NORMAL_CLOSE) this.#end(`The ${this.#name} ended the connection.`);
     else if (isNotRunning) this.#end(`The ${this.#name} is not running.`, reason);
-    else this.#end(/[.!?]$/.test(reason) ? reason : `${reason || "The connection has ended"}.`);
+    else this.#end(/[.!?]$/.test(reason) ? reason : `${reason || "The connection has ended"}.`, "", code);
   }
 
   #giveUpAfter(seconds, sentence) {
@@ -133,9 +135,9 @@ export class Connection {
     }, 1000 * seconds);
   }
 
-  #end(sentence, detail = "") {
+  #end(sentence, detail = "", code = NORMAL_CLOSE) {
     this.#drop();
-    this.#handlers.closed(sentence, detail);
+    this.#handlers.closed(sentence, detail, code);
   }
 
   /** Forget the present connection, and give up the replies that are awaited. */

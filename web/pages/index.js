@@ -1,38 +1,77 @@
-// The start page: a card for each system, and whether that system answers.
+// The start page: a card for each system, with a fact that the system itself tells every few seconds.
 
 import { Connection } from "./connection.js";
-import { byId, fetchSystems } from "./page.js";
+import { byId, element, fetchSystems, pollWith, setText } from "./page.js";
 
-// For each system, a request that changes nothing; the ticket server needs none, because it speaks first.
-const QUESTIONS = { dormitory: "LIST", tickets: null, chat: "LIST", chatrooms: "\u0003" };
+const LOOK_SECONDS = 10;
+
+// For each system, requests that change nothing, and what the reply to the last of them tells; "" if it is a refusal.
+const SYSTEMS = {
+  dormitory: { requests: ["LOGIN guest", "LIST"], factIn: placesLeft },
+  tickets: { requests: ["99999"], factIn: seatsLeft },
+  chat: { requests: ["LIST"], factIn: (reply) => (reply.startsWith("Unregistered User") ? "Running" : "") },
+  chatrooms: { requests: ["\u0003"], factIn: roomsOpen },
+};
+
+function placesLeft(reply) {
+  if (!reply.startsWith("ROOMS")) return "";
+  const places = [...reply.matchAll(/=(\d+)/g)].map(([, count]) => Number(count));
+  const sum = places.reduce((total, count) => total + count, 0);
+  return sum ? `${sum} places left in ${places.filter(Boolean).length} rooms` : "No places left";
+}
+
+function seatsLeft(reply) {
+  const [, seats] = /^Only (\d+) seats? (?:is|are) free/.exec(reply) ?? [];
+  if (seats) return { 0: "Sold out", 1: "1 seat left" }[seats] ?? `${seats} seats left`;
+  return reply.startsWith("A number from") ? "Running" : ""; // the server limits the tickets of an order
+}
+
+function roomsOpen(reply) {
+  if (!reply.startsWith("\u0000")) return "";
+  const count = reply.length > 1 ? reply.split(",").length : 0;
+  return { 0: "No rooms yet", 1: "1 room open" }[count] ?? `${count} rooms open`;
+}
 
 function watch(card) {
   const system = card.dataset.system;
+  const text = element("span");
+  const detail = element("small");
   const state = card.querySelector(".state");
-  const show = (text, isUp) => {
-    state.textContent = text;
-    state.classList.toggle("up", isUp);
-    state.classList.toggle("down", !isUp);
+  const show = (sign, sentence, small = "") => {
+    state.className = `state ${sign}`;
+    setText(text, sentence);
+    setText(detail, small);
   };
-  let hasAnswered = false; // on the present connection
   const connection = new Connection(
     `/ws/${system}`,
     {
-      opened: () => QUESTIONS[system] && connection.send(QUESTIONS[system]),
-      line: () => {
-        hasAnswered = true;
-        show("Answers", true);
+      opened: async () => {
+        const reply = await ask(connection, SYSTEMS[system].requests);
+        if (reply === null) return;
+        connection.close();
+        const fact = SYSTEMS[system].factIn(reply);
+        if (fact) show("up", fact);
+        else show("down", "Does not serve now.", reply);
       },
-      closed: (sentence) => {
-        if (!hasAnswered) show(`Does not answer. ${sentence}`, false); // a server ends an idle connection
-        hasAnswered = false;
-        connection.retry();
-      },
+      closed: (sentence, detail) => show("down", sentence, detail),
     },
     system,
+    true,
   );
+  state.replaceChildren(text, detail);
+  show("", "Asking …");
   card.hidden = false;
-  connection.open();
+  pollWith(() => connection.open(), LOOK_SECONDS)();
+}
+
+/** Send requests one after the other; return the reply to the last, or null if the connection ends before. */
+async function ask(connection, requests) {
+  let lines = null;
+  for (const request of requests) {
+    // The ticket server speaks first: it asks a question.
+    lines = await connection.ask(request, { isComplete: (received) => !received.at(-1).endsWith("?") });
+  }
+  return lines?.at(-1) ?? null;
 }
 
 async function start() {

@@ -27,16 +27,22 @@ export function element(tag, attributes = {}, ...children) {
   return node;
 }
 
-/** Show an item for each key, in this order. An item that is shown already is kept, so that the focus stays on it. */
+/**
+ * Show an item for each key, in this order. An item that is shown already is kept, so that a selection and the focus stay
+ * in it. If the item that has the focus goes, the next one gets it, or the whole content of the page.
+ */
 export function showItems(list, keys, createItem) {
   const known = new Map([...list.children].map((item) => [item.dataset.key, item]));
   const items = keys.map((key) => known.get(key) ?? createItem(key));
   const kept = new Set(items);
+  const focused = [...list.children].findIndex((item) => item.contains(document.activeElement));
+  const losesFocus = focused >= 0 && !kept.has(list.children[focused]);
   for (const item of known.values()) if (!kept.has(item)) item.remove();
   items.forEach((item, i) => {
     item.dataset.key = keys[i];
     if (list.children[i] !== item) list.insertBefore(item, list.children[i] ?? null);
   });
+  if (losesFocus) ((items[focused] ?? items.at(-1))?.querySelector("button") ?? byId("main")).focus();
 }
 
 /** Set the text of an element. A text that is there already is left alone, so that a selection in it stays. */
@@ -107,9 +113,9 @@ export function followEnd(scroller, content, changed = () => {}) {
     isAtEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_END_PIXELS;
     changed(isAtEnd);
   });
-  const observer = new ResizeObserver(() => isAtEnd && goToEnd());
-  observer.observe(scroller);
-  observer.observe(content);
+  const follow = () => isAtEnd && goToEnd();
+  new ResizeObserver(follow).observe(scroller);
+  new MutationObserver(follow).observe(content, { childList: true }); // at once: a scroll event must find the end
   return goToEnd;
 }
 
@@ -124,11 +130,12 @@ export async function whilePending(button, promise) {
   }
 }
 
-/** Call an action when a form is submitted, instead of letting the browser load a page. */
+/** Call an action when a form is submitted and the action is not still being done; the browser loads no page. */
 export function onSubmit(form, action) {
+  const act = oneAtATime(action);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    action();
+    act();
   });
 }
 
@@ -178,6 +185,33 @@ export function hideOutage() {
   clearInterval(outageTimer);
   outage.classList.remove("shown");
   outageSentence.textContent = outageDetail.textContent = "";
+}
+
+/** Let the browser ask before the page is left or loaded again, while isNeeded() returns true. */
+export function askBeforeLeaving(isNeeded) {
+  addEventListener("beforeunload", (event) => {
+    const mayAsk = navigator.userActivation?.hasBeenActive ?? true; // else browsers only complain
+    if (mayAsk && isNeeded()) event.preventDefault();
+  });
+}
+
+/** Remember a text under a key, beyond this page; sessionStorage forgets it with the tab. */
+export function remember(key, text, storage = "localStorage") {
+  try {
+    if (text) window[storage].setItem(key, text);
+    else window[storage].removeItem(key);
+  } catch {
+    // The browser does not let pages remember anything.
+  }
+}
+
+/** Return the text that is remembered under a key, or "". */
+export function recall(key, storage = "localStorage") {
+  try {
+    return window[storage].getItem(key) ?? "";
+  } catch {
+    return "";
+  }
 }
 
 /** Return the names of the systems that the front end was given. */

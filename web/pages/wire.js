@@ -1,6 +1,6 @@
 // The wire panel: each line that this page sent and received, and when its connections were opened and closed.
 
-import { byId, element, followEnd, oncePerFrame } from "./page.js";
+import { byId, element, followEnd, oncePerFrame, recall, remember } from "./page.js";
 
 const MAX_LINES = 1000; // older ones are forgotten
 const MAX_POLLED_LINES = 200;
@@ -18,13 +18,10 @@ const scroller = element("div", { class: "wire-lines", tabindex: 0, role: "regio
 const panel = element(
   "aside",
   { class: "wire", "aria-label": "The wire", hidden: "" },
+  element("header", {}, element("h2", {}, "The wire"), result, filter),
   element(
-    "header",
-    {},
-    element("h2", {}, "The wire"),
-    result,
-    createButton("Hide the wire", () => showPanel(false)),
-    filter,
+    "div",
+    { class: "wire-tools" },
     element("label", { class: "check" }, withPolls, "Polls"),
     pauseButton,
     createButton("Copy", copy),
@@ -155,25 +152,25 @@ function pause() {
   showSoon();
 }
 
-function showPanel(isVisible, movesFocus = true) {
+function showPanel(isVisible) {
   const scrolled = [byId("page"), document.documentElement]; // while the panel is open, the page scrolls in its part
   const top = Math.max(...scrolled.map((node) => node.scrollTop));
   panel.hidden = !isVisible;
-  showButton.hidden = isVisible;
+  showButton.textContent = isVisible ? "Hide the wire" : "Show the wire";
   document.documentElement.classList.toggle("with-wire", isVisible);
   for (const node of scrolled) node.scrollTop = top;
-  if (isVisible) sessionStorage.setItem("wire", "open");
-  else sessionStorage.removeItem("wire");
+  remember("wire", isVisible ? "open" : "", "sessionStorage");
   showSoon();
   goToEnd();
-  if (movesFocus) (isVisible ? scroller : showButton).focus();
 }
 
-showButton.addEventListener("click", () => showPanel(true));
+showButton.addEventListener("click", () => showPanel(panel.hidden));
 filter.addEventListener("input", showWanted);
 withPolls.addEventListener("change", showWanted);
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !panel.hidden && !event.defaultPrevented) showPanel(false);
+  if (event.key !== "Escape" || panel.hidden) return;
+  if (panel.contains(document.activeElement)) showButton.focus();
+  showPanel(false);
 });
 document.body.append(panel);
-if (sessionStorage.getItem("wire")) showPanel(true, false);
+if (recall("wire", "sessionStorage")) showPanel(true);
