@@ -278,7 +278,7 @@ def test_page_learns_the_time_limit_and_warns_before_it_ends(
     alice.press("Review")
     alice.wait_for_text("0:01 left")
     alice.wait_for_text(f"Time is up. {NOTHING}")
-    assert alice.run("return window.said[1]") == "1 seconds left to book your seats."
+    assert alice.run("return window.said[1]") == "Only 0:01 left to book your seats."
     alice.find("Row 1, seat 1, yours")
     assert the.taken() == set()
     alice.open("about:blank")

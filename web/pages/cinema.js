@@ -2,18 +2,8 @@
 
 import { Hall } from "./hall.js";
 import {
-  byId,
-  element,
-  hideOutage,
-  onSingleClick,
-  onSubmit,
-  pollWith,
-  say,
-  sayAt,
-  setText,
-  showOutage,
-  showView,
-  whilePending,
+  askBeforeLeaving, byId, element, hideOutage, onSingleClick, onSubmit, pollWith, recall, remember, say, sayAt, setText,
+  showOutage, showView, whilePending,
 } from "./page.js";
 import { namesOf } from "./seats.js";
 import { Lookout, measureLimit, Order } from "./tickets.js";
@@ -30,6 +20,7 @@ let settledAt = 0; // looks at the hall that began earlier may be out of date
 let isMeasuring = false;
 let limitSeconds = 0; // how long an order may take; 0 while that is not known
 let isWarned = false; // that time is short
+let receipt = JSON.parse(recall("receipt", "sessionStorage") || "null"); // {line, time}, which a reload does not lose
 
 const hall = new Hall(byId("hall"), showBar, (name) => setText(byId("pointed"), name));
 const lookout = new Lookout(showHall, showFailure);
@@ -97,7 +88,8 @@ async function book() {
   hall.sell();
   order = null;
   setStage("choosing");
-  sessionStorage.setItem("receipt", JSON.stringify({ line, time: Date.now() }));
+  receipt = { line, time: Date.now() };
+  remember("receipt", JSON.stringify(receipt), "sessionStorage");
   showReceipt();
   say(line.includes(",") ? "Your seats are booked." : "Your seat is booked.");
 }
@@ -154,7 +146,7 @@ function showBar() {
   const seats = order?.seats ?? hall.chosen;
   const isReviewed = stage === "reviewing" || stage === "booking";
   setText(byId("bar-title"), namesOf(seats).join("; ") || "No seats chosen");
-  setText(byId("bar-note"), noteOn(seats.length));
+  setText(byId("bar-note"), noteOn(seats.length, isReviewed));
   setText(byId("book"), seats.length > 1 ? `Book ${seats.length} seats` : "Book 1 seat");
   byId("review").setAttribute("aria-disabled", String(!seats.length));
   byId("review").hidden = isReviewed;
@@ -165,10 +157,9 @@ function showBar() {
   showTime();
 }
 
-function noteOn(tickets) {
+function noteOn(tickets, isReviewed) {
   if (!tickets) return "Choose them in the hall, or take the best ones.";
-  if (stage === "choosing") return "Not held yet. You can review the order before it is booked.";
-  if (stage !== "reviewing") return "The cinema is asked …";
+  if (!isReviewed) return "Not held yet. You can review the order before it is booked.";
   if (tickets === 1) return "Nothing is booked yet, and the seat is not held.";
   return "Nothing is booked yet. The seats are held for you, except the last one.";
 }
@@ -181,7 +172,7 @@ function measureOnce() {
   measureLimit((seconds) => {
     isMeasuring = false;
     limitSeconds = seconds;
-    if (seconds) localStorage.setItem("hold-seconds", seconds);
+    if (seconds) remember("hold-seconds", String(seconds));
   });
 }
 
@@ -190,13 +181,13 @@ function showTime() {
   if (!order?.startedAt) return;
   const spent = Math.floor((performance.now() - order.startedAt) / 1000);
   const left = Math.max(0, limitSeconds - spent);
-  const usual = Number(localStorage.getItem("hold-seconds")) || USUAL_SECONDS;
+  const usual = Number(recall("hold-seconds")) || USUAL_SECONDS;
   setText(byId("time-left"), limitSeconds ? `${clock(left)} left` : `${clock(spent)} of usually ${clock(usual)}`);
   const isShort = limitSeconds > 0 && left <= WARNING_SECONDS;
   byId("time-left").classList.toggle("soon", isShort);
   if (isShort && !isWarned) {
     isWarned = true;
-    say(`${left} seconds left to book your seats.`, true);
+    say(`Only ${clock(left)} left to book your seats.`, true);
   }
 }
 
@@ -204,10 +195,10 @@ function clock(seconds) {
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 }
 
-// The receipt, which a reload does not lose
+// The receipt
 
 function showReceipt() {
-  const { line, time } = JSON.parse(sessionStorage.getItem("receipt"));
+  const { line, time } = receipt;
   const seats = line.match(/\d+-\d+/g).map((text) => text.split("-").map(Number));
   const sorted = seats.map(([row, number]) => ({ row, number }));
   byId("receipt-seats").replaceChildren(...namesOf(sorted).map((name) => element("li", {}, name)));
@@ -220,7 +211,8 @@ function showReceipt() {
 }
 
 function orderMore() {
-  sessionStorage.removeItem("receipt");
+  receipt = null;
+  remember("receipt", "", "sessionStorage");
   say("");
   showView("order");
   look();
@@ -237,7 +229,7 @@ byId("change").addEventListener("click", () => {
 });
 byId("print").addEventListener("click", () => print());
 byId("order-more").addEventListener("click", orderMore);
-addEventListener("beforeunload", (event) => order && event.preventDefault());
+askBeforeLeaving(() => order !== null);
 setInterval(showTime, 250);
-if (sessionStorage.getItem("receipt")) showReceipt();
+if (receipt) showReceipt();
 else look();

@@ -2,19 +2,8 @@
 
 import { Connection, fitsLine } from "./connection.js";
 import {
-  byId,
-  element,
-  hideOutage,
-  onSingleClick,
-  onSubmit,
-  pollWith,
-  say,
-  sayAt,
-  setText,
-  showItems,
-  showOutage,
-  showView,
-  whilePending,
+  byId, element, hideOutage, onSingleClick, onSubmit, pollWith, recall, remember, say, sayAt, setText, showItems,
+  showOutage, showView, whilePending,
 } from "./page.js";
 
 const GUEST_NAME = "guest";
@@ -88,7 +77,7 @@ function refuseLogin(reply) {
   const { user, password } = login;
   leave();
   if (password === DEMO_PASSWORDS[user]) {
-    localStorage.setItem("no-demo-members", "true");
+    remember("no-demo-members", "true");
     showDemoMembers();
   }
   sayAt(byId("password"), reply.startsWith("REFUSED") ? "Wrong user name or password." : readable(reply));
@@ -106,7 +95,7 @@ function logOut() {
 
 function leave() {
   login = null;
-  for (const kind of kinds) showKind(kind, []);
+  for (const kind of kinds) setCounts(kind, []);
   showReservations(new Map());
   showView("login");
 }
@@ -114,11 +103,12 @@ function leave() {
 function closed(sentence, detail) {
   if (!login) return;
   showOutage(sentence, connection, detail);
-  if (rooms.size) kinds.forEach((kind) => markSilent(kind, "The dormitory"));
+  for (const kind of kinds) kind.silent = "The dormitory";
+  kinds.forEach(draw);
 }
 
 function showDemoMembers() {
-  byId("demo").hidden = localStorage.getItem("no-demo-members") !== null;
+  byId("demo").hidden = Boolean(recall("no-demo-members"));
 }
 
 // The rooms
@@ -138,12 +128,9 @@ const poll = pollWith(async () => {
 function showList(reply) {
   const counts = reply.split(" ").slice(1).map((field) => field.split("="));
   for (const kind of kinds) {
-    const isSilent = counts.some(([name]) => name === kind.letter);
-    if (!isSilent) {
-      kind.answeredAt = new Date();
-      showKind(kind, counts.filter(([code]) => code.startsWith(kind.letter)));
-    }
-    markSilent(kind, isSilent ? `Server ${kind.letter}` : "");
+    kind.silent = counts.some(([name]) => name === kind.letter) ? `Server ${kind.letter}` : "";
+    if (!kind.silent) setCounts(kind, counts.filter(([code]) => code.startsWith(kind.letter)));
+    draw(kind);
   }
 }
 
@@ -155,20 +142,21 @@ function createKind(letter) {
   const head = element("header", { class: "section-head" }, element("h2", { id }, KINDS[letter]), summary);
   const section = element("section", { class: "kind", "aria-labelledby": id }, head, notice, list);
   byId("kinds").append(section);
-  return { letter, section, summary, notice, list, codes: [], most: 1, answeredAt: null, isSilent: false };
+  // silent says who does not answer, or is "". The largest count that a room has had is a full bar.
+  return { letter, section, summary, notice, list, codes: [], silent: "", answeredAt: null, largest: 1 };
 }
 
-function showKind(kind, counts) {
+function setCounts(kind, counts) {
   const codes = counts.map(([code]) => code);
   const isChanged = codes.join() !== kind.codes.join();
   for (const code of kind.codes) if (!codes.includes(code)) rooms.delete(code);
-  kind.codes = codes;
   for (const [code, left] of counts) {
     if (!rooms.has(code)) rooms.set(code, createRoom(code, kind));
-    setLeft(rooms.get(code), Number(left));
+    rooms.get(code).left = Number(left);
   }
+  kind.codes = codes;
+  kind.answeredAt = new Date();
   if (isChanged) arrange(kind);
-  summarize(kind);
 }
 
 function createRoom(code, kind) {
@@ -177,51 +165,9 @@ function createRoom(code, kind) {
   const button = element("button", { type: "button" }, "Reserve");
   const bar = element("span", { class: "bar" }, fill);
   const item = element("li", { class: "room" }, element("span", { class: "code" }, code), bar, count, button);
-  const room = { code, kind, item, button, count, fill, left: null };
+  const room = { code, kind, item, button, count, fill, left: 0 };
   onSingleClick(button, () => reserve(room));
   return room;
-}
-
-function setLeft(room, left) {
-  if (room.left === left) return;
-  const isChange = room.left !== null;
-  room.left = left;
-  room.count.textContent = left ? `${left} left` : "Full";
-  room.button.setAttribute("aria-label", `Reserve ${room.code}, ${left ? `${left} left` : "full"}`);
-  room.item.classList.toggle("full", left === 0);
-  showWhetherReservable(room);
-  if (isChange) flash(room.item);
-}
-
-function isReservable({ left, kind }) {
-  return left > 0 && !kind.isSilent;
-}
-
-function showWhetherReservable(room) {
-  room.button.setAttribute("aria-disabled", String(!isReservable(room)));
-}
-
-function flash(item) {
-  item.classList.remove("changed");
-  void item.offsetWidth; // restarts the animation
-  item.classList.add("changed");
-}
-
-/** Show how many places a kind of room has left in all, draw its bars, and hide the rooms that are not wanted. */
-function summarize(kind) {
-  const all = roomsOf(kind);
-  const open = all.filter(({ left }) => left > 0);
-  const places = open.reduce((sum, { left }) => sum + left, 0);
-  kind.most = Math.max(kind.most, ...open.map(({ left }) => left));
-  for (const { fill, left } of all) fill.style.width = `${(100 * left) / kind.most}%`;
-  const some = places ? `${places} left in ${open.length} of ${all.length} rooms` : "No places left";
-  setText(kind.summary, all.length ? some : "No rooms");
-  for (const room of all) room.item.hidden = !isWanted(room) && !room.item.contains(document.activeElement);
-}
-
-function isWanted({ code, left }) {
-  const isFound = code.toLowerCase().includes(byId("search").value.trim().toLowerCase());
-  return isFound && (left > 0 || !byId("only-free").checked);
 }
 
 /** Put the rooms in the chosen order. They keep it while their counts change, so that none moves under a pointer. */
@@ -231,13 +177,34 @@ function arrange(kind) {
   showItems(kind.list, all.map(({ code }) => code), (code) => rooms.get(code).item);
 }
 
-/** Show who does not answer for a kind of room, and the time of the last answer; "" means that it answers. */
-function markSilent(kind, who) {
+function draw(kind) {
+  const all = roomsOf(kind);
+  const open = all.filter(({ left }) => left > 0);
+  const places = open.reduce((sum, { left }) => sum + left, 0);
+  kind.largest = Math.max(kind.largest, ...open.map(({ left }) => left));
+  all.forEach(drawRoom);
+  const some = places ? `${places} left in ${open.length} of ${all.length} rooms` : "No places left";
+  setText(kind.summary, all.length ? some : "No rooms");
   const time = kind.answeredAt ? ` This was the count at ${kind.answeredAt.toTimeString().slice(0, 8)}.` : "";
-  setText(kind.notice, who && `${who} is not answering.${time}`);
-  kind.isSilent = Boolean(who);
-  kind.section.classList.toggle("silent", kind.isSilent);
-  for (const room of roomsOf(kind)) showWhetherReservable(room);
+  setText(kind.notice, kind.silent && `${kind.silent} is not answering.${time}`);
+  kind.section.classList.toggle("silent", Boolean(kind.silent));
+}
+
+function drawRoom(room) {
+  const { code, kind, left, item, button, count, fill } = room;
+  const state = left ? `${left} left` : "Full";
+  setText(count, state);
+  fill.style.width = `${(100 * left) / kind.largest}%`;
+  item.classList.toggle("full", !left);
+  button.setAttribute("aria-label", `Reserve ${code}, ${state.toLowerCase()}`);
+  button.setAttribute("aria-disabled", String(!isReservable(room)));
+  const isFound = code.toLowerCase().includes(byId("search").value.trim().toLowerCase());
+  const isWanted = isFound && (left > 0 || !byId("only-free").checked);
+  item.hidden = !isWanted && !item.contains(document.activeElement);
+}
+
+function isReservable({ left, kind }) {
+  return left > 0 && !kind.silent;
 }
 
 function roomsOf(kind) {
@@ -255,11 +222,11 @@ async function reserve(room) {
   const reply = await whilePending(button, connection.ask(`RESERVE ${code}`));
   const [word, id, left] = (reply ?? "").split(" ");
   if (word === "RESERVED") {
-    changeLeft(code, Number(left));
+    setLeft(code, Number(left));
     showReservations(new Map(reservations).set(id, code));
     say(`Room ${code} is yours: reservation ${id}. ${left} left.`);
   } else if (word === "FULL") {
-    changeLeft(code, 0);
+    setLeft(code, 0);
     say(`Room ${code} is full: somebody else was faster.`, true);
   } else {
     sayUncertain(reply, `room ${code} was reserved`);
@@ -278,18 +245,18 @@ async function cancel(id, button) {
   showReservations(kept);
   byId("mine-title").focus();
   if (word === "CANCELLED") {
-    changeLeft(code, (rooms.get(code)?.left ?? 0) + 1);
+    setLeft(code, (rooms.get(code)?.left ?? 0) + 1);
     say(`Reservation ${id} is cancelled: room ${code} has one more place.`);
   } else {
     say(`There was no reservation ${id} any more.`, true);
   }
 }
 
-/** Show a count that has changed by what this page did; the next poll shows it as the server knows it. */
-function changeLeft(code, left) {
+/** Show a count that this page has changed; the next poll shows what the server says. */
+function setLeft(code, left) {
   if (!rooms.has(code)) return;
-  setLeft(rooms.get(code), left);
-  summarize(rooms.get(code).kind);
+  rooms.get(code).left = left;
+  draw(rooms.get(code).kind);
 }
 
 function sayUncertain(reply, change) {
@@ -334,11 +301,6 @@ function readable(reply) {
   return /[.!?]$/.test(sentence) ? sentence : `${sentence}.`;
 }
 
-function arrangeAll() {
-  kinds.forEach(arrange);
-  kinds.forEach(summarize);
-}
-
 onSubmit(byId("login-form"), () => {
   const user = byId("user").value.trim();
   const password = byId("password").value;
@@ -351,6 +313,6 @@ for (const button of document.querySelectorAll("#demo button")) {
   button.addEventListener("click", () => startLogin(button.dataset.user, DEMO_PASSWORDS[button.dataset.user]));
 }
 byId("log-out").addEventListener("click", logOut);
-byId("sort").addEventListener("change", arrangeAll);
-for (const id of ["search", "only-free"]) byId(id).addEventListener("input", () => kinds.forEach(summarize));
+byId("sort").addEventListener("change", () => kinds.forEach(arrange));
+for (const id of ["search", "only-free"]) byId(id).addEventListener("input", () => kinds.forEach(draw));
 showDemoMembers();
