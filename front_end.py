@@ -34,7 +34,7 @@ from net.connect import CannotConnect, add_tls_options, client_context
 from net.connection import Connection, TimeLimitPassed
 from net.conversation import Conversation
 from net.options import add_server_options, places
-from net.server import NoPlace
+from net.places import NoPlace
 from protocol import harmless, is_room_name
 from web.http import HttpError, Request, accept_websocket, normal_origin, response, split_authority, split_head
 from web.tab import System, Tab
