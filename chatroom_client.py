@@ -22,6 +22,7 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPAT
 import argparse
 import re
 import signal
+import socket
 from contextlib import suppress
 
 from net.command_line import MAX_PORT, fail, fail_to_write, host_name, port_number, prepare_streams
@@ -46,46 +47,21 @@ class CommandRefused(Exception):
     """The client or the server refused a command; the text is a sentence that says why."""
 
 
-class Lobby:
-    """The connection to the lobby; between requests, the server sends nothing unless it ends the connection."""
-
-    def __init__(self, lines: ServerLines) -> None:
-        self.lines = lines
-
-    def request(self, action: RoomAction, name: str = "") -> str:
-        """Send a request; return the information in the reply.
-
-        Raises:
-            CommandRefused: the server refused the request.
-            ConnectionLost: the server did not send a reply.
-            CannotConnect: the server is not a chat room server.
-        """
-        self.lines.send(room_request(action, name))
-        line = self.lines.read_line()
-        if not line or line[0] not in list(RoomStatus):
-            self.lines.reject(line)
-        information = harmless(line[1:])
-        if line[0] != RoomStatus.SUCCESS:
-            raise CommandRefused(f"{information}.")
-        return information
-
-
 class Prompt:
-    """The prompt, and the commands that a user types there; the options hold the host of the rooms."""
+    """The prompt, the commands that a user types there, and the lobby, which answers them.
 
-    def __init__(self, console: Console, lobby: Lobby, options: argparse.Namespace) -> None:
+    Between requests, the lobby sends nothing unless it ends the connection. The options hold the host of the rooms.
+    """
+
+    def __init__(self, console: Console, sock: socket.socket, options: argparse.Namespace) -> None:
         self._console = console
-        self._lobby = lobby
+        self._lobby = ServerLines(sock, "a chat room server", ANSWER_SECONDS)
         self._options = options
 
     def run(self) -> None:
         """Carry out commands until the user quits or the input ends.
 
         The LIST at the start is the client's first request; after it, the server sets no time limit.
-
-        Raises:
-            ConnectionLost: the connection to the lobby has ended.
-            CannotConnect: the server is not a chat room server.
         """
         self._carry_out("LIST", "", above=f"{HELP}\n")
         with suppress(EOFError):
@@ -97,10 +73,21 @@ class Prompt:
                     self._carry_out(command.upper(), name.strip())
 
     def _read_line(self) -> str:
-        line = self._console.read_line(PROMPT, self._lobby.lines)
+        line = self._console.read_line(PROMPT, self._lobby)
         if line is None:
-            self._lobby.lines.reject(self._lobby.lines.read_line())
+            self._lobby.reject(self._lobby.read_line())
         return line
+
+    def _request(self, action: RoomAction, name: str = "") -> str:
+        """Send a request; return the information in the reply, or raise CommandRefused with it."""
+        self._lobby.send(room_request(action, name))
+        line = self._lobby.read_line()
+        if not line or line[0] not in list(RoomStatus):
+            self._lobby.reject(line)
+        information = harmless(line[1:])
+        if line[0] != RoomStatus.SUCCESS:
+            raise CommandRefused(f"{information}.")
+        return information
 
     def _carry_out(self, command: str, name: str, above: str = "") -> None:
         try:
@@ -120,15 +107,15 @@ class Prompt:
             raise CommandRefused(f"{command} needs a name: {ROOM_NAME_RULE}.")
         if command == "JOIN":
             return self._join(name)
-        self._lobby.request(RoomAction[command], name)
+        self._request(RoomAction[command], name)
         return f"Room {name} is {command.lower()}d."
 
     def _list(self) -> str:
-        names = self._lobby.request(RoomAction.LIST)
+        names = self._request(RoomAction.LIST)
         return f"Rooms: {names.replace(',', ', ')}" if names else "There are no rooms."
 
     def _join(self, name: str) -> str:
-        port, members = parse_join(self._lobby.request(RoomAction.JOIN, name))
+        port, members = parse_join(self._request(RoomAction.JOIN, name))
         try:
             room = connect(self._options.host, port, self._options)
         except CannotConnect as error:
@@ -162,18 +149,14 @@ def user_name(text: str) -> str:
 
 
 def main() -> int:
-    """Connect, and carry out what the user types; return the exit status.
-
-    The status is 1 if a command of a script was refused. It is 0 at a terminal, where the user has seen the refusal.
-    """
+    """Connect, and carry out what the user types; return the exit status."""
     options = parse_command_line()
     prepare_streams("backslashreplace")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Console restores the terminal
     try:
         with connect(options.host, options.port, options) as sock, Console() as console:
-            lobby = Lobby(ServerLines(sock, "a chat room server", ANSWER_SECONDS))
-            Prompt(console, lobby, options).run()
-            return 1 if console.refusals and not console.interactive else 0
+            Prompt(console, sock, options).run()
+            return 1 if console.refusals and not console.interactive else 0  # at a terminal, the user has seen them
     except (CannotConnect, ConnectionLost) as error:
         return fail(str(error))
     except KeyboardInterrupt:
@@ -188,9 +171,7 @@ def parse_command_line() -> argparse.Namespace:
         description="Talk in the chat rooms of chatroom_server.py. HELP at the prompt lists the commands.",
         epilog="Example: python3 chatroom_client.py localhost 5050 --name alice",
     )
-    parser.add_argument(
-        "host", type=host_name, metavar="HOST", help="name or address of the machine where the server runs"
-    )
+    parser.add_argument("host", type=host_name, metavar="HOST", help="name or address of the server")
     parser.add_argument("port", type=port_number, metavar="PORT", help="port of the server's lobby")
     parser.add_argument("--name", type=user_name, metavar="NAME", help="put NAME: before each line you send to a room")
     add_tls_options(parser)

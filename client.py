@@ -34,7 +34,7 @@ from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_opti
 from protocol import harmless
 from terminal.console import Console
 
-PORT = 25000
+HOST, PORT = "127.0.0.1", 25000
 REPLY_SECONDS = 10.0  # the server replies within about five seconds
 MAX_SHOWN_CHARACTERS = 200  # of a line, with --verbose
 LOGIN_RETRIES = 2
@@ -85,9 +85,7 @@ class Client:
     def log_in(self, user: str | None, password: str | None) -> None:
         """Log in; ask for a name or a password that is None, and ask again until the server accepts the login.
 
-        Raises:
-            SystemExit: the server refused the given password, or is too busy.
-            EOFError: the answers have ended.
+        End the program if the server refuses the given password, or is too busy.
         """
         while True:
             name = user or self._ask_for_login(NAME_QUESTION, fault_in_name).strip()
@@ -159,12 +157,7 @@ class Client:
         return self._request(request, shown)
 
     def _request(self, request: str, shown: str = "") -> tuple[str, str]:
-        """Send a request; return the first word of the reply, and the rest. With --verbose, show both lines as bytes.
-
-        Raises:
-            ConnectionLost: the server did not send a reply.
-            CannotConnect: another kind of server has replied.
-        """
+        """Send a request; return the first word of the reply, and the rest. --verbose shows both lines as bytes."""
         logging.info(f"-> {escaped(shown or request)}")
         self._server.send(request.encode(errors="replace") + b"\n")
         line = self._server.read_line()
@@ -207,16 +200,18 @@ def fault_in_name(name: str) -> str:
         return "A user name is one word."
     if "," in name:
         return "A user name contains no comma."
-    is_long = len(name.strip()) > MAX_NAME_CHARACTERS
-    return f"A user name has at most {MAX_NAME_CHARACTERS} characters." if is_long else ""
+    if len(name.strip()) > MAX_NAME_CHARACTERS:
+        return f"A user name has at most {MAX_NAME_CHARACTERS} characters."
+    return ""
 
 
 def fault_in_password(password: str) -> str:
     """Return a sentence that says which rule for passwords a text breaks; "" if none."""
     if "\N{REPLACEMENT CHARACTER}" in password:
         return "A password in UTF-8 is expected."
-    is_long = len(password.encode()) > MAX_PASSWORD_BYTES
-    return f"A password has at most {MAX_PASSWORD_BYTES} bytes." if is_long else ""
+    if len(password.encode()) > MAX_PASSWORD_BYTES:
+        return f"A password has at most {MAX_PASSWORD_BYTES} bytes."
+    return ""
 
 
 def parse_room_request(words: list[str]) -> tuple[str, str]:
@@ -263,11 +258,7 @@ def table(title: str, pairs: str) -> str:
 
 
 def read_password(file: Path) -> str:
-    """Return the password in the first line of a file.
-
-    Raises:
-        SystemExit: the file cannot be read, or its first line cannot be a password.
-    """
+    """Return the password in the first line of a file; end the program if there is none."""
     try:
         with file.open(encoding="utf-8-sig", errors="replace") as lines:
             password = lines.readline(MAX_PASSWORD_BYTES + 1).rstrip("\n")
@@ -279,8 +270,12 @@ def read_password(file: Path) -> str:
     return password
 
 
-def run(options: argparse.Namespace) -> int:
+def main() -> int:
     """Log in and carry out requests until the answers end; return the exit status of the program."""
+    options = parse_options()
+    prepare_streams()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Console restores the terminal
+    logging.basicConfig(format="%(message)s", level=logging.INFO if options.verbose else logging.WARNING)
     password = read_password(options.password_file) if options.password_file else None
     try:
         with connect(options.host, options.port, options) as sock, Console() as console:
@@ -293,6 +288,8 @@ def run(options: argparse.Namespace) -> int:
         return fail(str(error))
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OSError as error:
+        return fail_to_write(error)
 
 
 def parse_options() -> argparse.Namespace:
@@ -302,19 +299,12 @@ def parse_options() -> argparse.Namespace:
         "connection was lost or, in a script, a request was refused.",
         epilog="Example: python3 client.py --host 192.0.2.1 --user alice",
     )
-    parser.add_argument(
-        "--host",
-        type=host_name,
-        default="127.0.0.1",
-        metavar="H",
-        help="the main server's name or address (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--port", type=port_number, default=PORT, metavar="P", help="the main server's TCP port (default: %(default)s)"
-    )
+    server = "the main server's %s (default: %%(default)s)"
+    parser.add_argument("--host", type=host_name, default=HOST, metavar="H", help=server % "name or address")
+    parser.add_argument("--port", type=port_number, default=PORT, metavar="P", help=server % "TCP port")
     parser.add_argument("--user", metavar="U", help="the user name to log in with (default: asks)")
     parser.add_argument(
-        "--password-file", type=Path, metavar="F", help="a file whose first line is the password (default: asks)"
+        "--password-file", type=Path, metavar="F", help="its first line is the password (default: asks)"
     )
     parser.add_argument("--verbose", action="store_true", help="report what is sent and received on standard error")
     add_tls_options(parser)
@@ -323,18 +313,6 @@ def parse_options() -> argparse.Namespace:
     if fault:
         parser.error(f"argument --user: {options.user!r} is not valid. {fault}")
     return options
-
-
-def main() -> int:
-    """Run the client; return its exit status."""
-    options = parse_options()
-    prepare_streams()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Console restores the terminal
-    logging.basicConfig(format="%(message)s", level=logging.INFO if options.verbose else logging.WARNING)
-    try:
-        return run(options)
-    except OSError as error:
-        return fail_to_write(error)
 
 
 if __name__ == "__main__":

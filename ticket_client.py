@@ -54,8 +54,8 @@ UNCERTAIN = "Sorry, it is not certain whether the order is booked."
 class LostOrder(NamedTuple):
     """How many tickets an order was for, and which seat of it another customer has."""
 
-    tickets: str = ""
-    seat: Seat | None = None
+    tickets: str
+    seat: Seat | None
 
 
 class GivenAnswers:
@@ -86,75 +86,74 @@ class GivenAnswers:
 class TypedAnswers:
     """The answers of a user who types them, or chooses seats with the arrow keys."""
 
-    def __init__(self, console: Console, picture: SeatPicture, server: ServerLines, tickets: str) -> None:
+    def __init__(self, console: Console, picture: SeatPicture, server: ServerLines, previous: LostOrder | None) -> None:
         self._console = console
         self._picture = picture
         self._server = server
-        self._answers = {HOW_MANY: tickets} if tickets else {}  # known ones, by question
+        self._repeats = previous is not None
+        self._answers = {HOW_MANY: previous.tickets} if previous else {}  # known ones, by question
 
     def answer(self, question: str) -> str | None:
-        """Return the answer to a question; None if the server ends the order before the user has answered.
-
-        Raises:
-            EOFError: the user leaves, or the input has ended.
-        """
+        """Return the answer to a question; None if the server ends the order before; EOFError means that none comes."""
         if question in self._answers:
             self._console.show(f"{question} {self._answers[question]}")
             return self._answers.pop(question)
-        return self._ask_for_seat(question) if question.startswith("Row ") else self._ask(question)
-
-    def _ask_for_seat(self, question: str) -> str | None:
-        """Ask the user for a row, or for a row and a seat; return the row, and keep the seat for the next question."""
-        if self._console.draws:
-            chooser = SeatChooser(self._picture, question, self._console, self._server)
-            if chooser.obstacle():
-                show_picture(self._console, self._picture)
-            answer = chooser.choose()
-        else:
-            if self._console.interactive and question == FIRST_ROW:
-                self._console.show(NO_ARROW_KEYS)
-            answer = self._ask(question)
+        if not question.startswith("Row "):
+            return self._ask(question)
+        if self._repeats and (self._ask(START_AGAIN) or "").lower() not in ("y", "yes"):
+            raise EOFError
+        self._repeats = False
+        answer = self._choose(question)
         seat = seat_in(answer or "")
         self._answers = {question.replace("Row", "Seat", 1): str(seat.number)} if seat else {}
         return str(seat.row) if seat else answer
 
+    def _choose(self, question: str) -> str | None:
+        """Return a row, or a row and a seat; None if the server sends something first."""
+        if not self._console.draws:
+            if self._console.interactive and question == FIRST_ROW:
+                self._console.show(NO_ARROW_KEYS)
+            return self._ask(question)
+        chooser = SeatChooser(self._picture, question, self._console, self._server)
+        if chooser.obstacle():
+            show_picture(self._console, self._picture)
+        return chooser.choose()
+
     def _ask(self, question: str) -> str | None:
-        answer = ask(self._console, self._picture, self._server, question)
-        if answer is not None and not self._console.interactive:
+        show_picture(self._console, self._picture)
+        try:
+            line = self._console.read_line(f"{question} ", self._server)
+        finally:
+            self._console.leave_line()
+        if line is None:
+            return None
+        answer = with_ascii_digits(harmless(line.encode())).strip()
+        if not self._console.interactive:
             self._console.show(answer)
         return answer
 
 
 class Purchase:
-    """One order: the dialogue over one connection.
+    """One order: the dialogue over one connection."""
 
-    Attributes:
-        given: the last answers to the questions "How many", "Row" and "Seat".
-        lost: the seat that ended the order, because another customer has it.
-        may_be_booked: whether the server has an answer that may complete the order, and has not refused it.
-    """
-
-    def __init__(self, options: argparse.Namespace, console: Console, sock: socket.socket, previous: LostOrder) -> None:
-        self.given: dict[str, str] = {}
-        self.lost: Seat | None = None
-        self.may_be_booked = False
+    def __init__(
+        self, options: argparse.Namespace, console: Console, sock: socket.socket, previous: LostOrder | None
+    ) -> None:
+        self._given: dict[str, str] = {}  # the last answers to the questions "How many", "Row" and "Seat"
+        self.lost: LostOrder | None = None
+        self.may_be_booked = False  # the server has an answer that may complete the order, and has not refused it
         self._console = console
         self._server = ServerLines(sock, "a ticket server")
-        self._picture = SeatPicture(console.shows_escapes and not os.getenv("NO_COLOR"), previous.seat)
-        self._repeats = previous.seat is not None
+        in_colour = console.shows_escapes and not os.getenv("NO_COLOR")
+        self._picture = SeatPicture(in_colour, previous.seat if previous else None)
         self._answers: GivenAnswers | TypedAnswers
         if options.seats or options.best:
             self._answers = GivenAnswers(console, self._picture, options.seats, options.best)
         else:
-            self._answers = TypedAnswers(console, self._picture, self._server, previous.tickets)
+            self._answers = TypedAnswers(console, self._picture, self._server, previous)
 
     def run(self) -> int:
-        """Hold the dialogue to its end; return the exit status.
-
-        Raises:
-            ConnectionLost: the connection ended before the order did.
-            OSError: standard output cannot be written.
-        """
+        """Hold the dialogue to its end; return the exit status. ConnectionLost: it ended before the order did."""
         line = ""
         try:
             while True:
@@ -176,22 +175,14 @@ class Purchase:
         """Answer a question; without an answer, leave: the server then says that nothing is booked."""
         self.may_be_booked = False
         try:
-            if question == FIRST_ROW and self._repeats:
-                self._confirm()
             answer = self._answers.answer(question)
         except EOFError:
             self._server.send(LEAVE)
             return
         if answer is not None:
-            self.given[what] = answer
+            self._given[what] = answer
             self.may_be_booked = what == "Seat"
             self._server.send(f"{answer}\n".encode())
-
-    def _confirm(self) -> None:
-        """Ask whether to repeat an order that has lost a seat; EOFError means no."""
-        self._repeats = False
-        if (ask(self._console, self._picture, self._server, START_AGAIN) or "").lower() not in ("y", "yes"):
-            raise EOFError
 
     def _learn(self, line: str) -> None:
         """Note what a line says about the order."""
@@ -200,26 +191,12 @@ class Purchase:
             self._picture.is_shown = False
             show_picture(self._console, self._picture)
         elif RESERVED.fullmatch(line):
-            seat = seat_in(f"{self.given.get('Row')}-{self.given.get('Seat')}")
+            seat = seat_in(f"{self._given.get('Row')}-{self._given.get('Seat')}")
             if seat:
                 self._picture.add_mine(seat)
         elif lost:
-            self.lost = seat_in(lost[1])
+            self.lost = LostOrder(self._given.get("How many", ""), seat_in(lost[1]))
             self.may_be_booked = False
-
-
-def ask(console: Console, picture: SeatPicture, server: ServerLines, question: str) -> str | None:
-    """Return what the user types, with ASCII digits; None if the server sends something first.
-
-    Raises:
-        EOFError: the user leaves, or the input has ended.
-    """
-    show_picture(console, picture)
-    try:
-        line = console.read_line(f"{question} ", server)
-    finally:
-        console.leave_line()
-    return None if line is None else with_ascii_digits(harmless(line.encode())).strip()
 
 
 def show_picture(console: Console, picture: SeatPicture) -> None:
@@ -283,20 +260,10 @@ def parse_command_line() -> argparse.Namespace:
     parser.add_argument("host", type=host_name, metavar="HOST", help="name or address of the server")
     parser.add_argument("port", type=port_number, metavar="PORT", help="port of the server")
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument(
-        "--seats",
-        type=seat_list,
-        default=[],
-        metavar="SEATS",
-        help="book these rows and seats without asking, such as 2-3,2-4 (default: ask)",
-    )
-    choice.add_argument(
-        "--best",
-        type=positive_number,
-        default=0,
-        metavar="N",
-        help="book N adjacent seats near the middle of the hall, or else groups near each other, without asking",
-    )
+    seats_help = "book these rows and seats without asking, such as 2-3,2-4 (default: ask)"
+    choice.add_argument("--seats", type=seat_list, default=[], metavar="SEATS", help=seats_help)
+    best_help = "book N adjacent seats near the middle of the hall, or else groups near each other, without asking"
+    choice.add_argument("--best", type=positive_number, default=0, metavar="N", help=best_help)
     add_tls_options(parser)
     return parser.parse_args()
 
@@ -304,15 +271,13 @@ def parse_command_line() -> argparse.Namespace:
 def buy(options: argparse.Namespace, console: Console) -> int:
     """Place an order, and place it again each time it loses a seat and the user agrees; return the exit status."""
     purchase = None
-    previous = LostOrder()
     try:
         while True:
             with connect(options.host, options.port, options) as sock:
-                purchase = Purchase(options, console, sock, previous)
+                purchase = Purchase(options, console, sock, previous=purchase.lost if purchase else None)
                 status = purchase.run()
-            if not purchase.lost or options.seats or not console.draws:
+            if not purchase.lost or options.seats or options.best or not console.draws:
                 return status
-            previous = LostOrder(purchase.given["How many"], purchase.lost)
     except (CannotConnect, ConnectionLost) as error:
         console.leave_line()
         return fail(str(error), CONNECTION_LOST)

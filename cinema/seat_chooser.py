@@ -54,11 +54,7 @@ class SeatChooser:
         return f"Arrow keys need {needed_rows} rows and {needed_columns} columns."
 
     def choose(self) -> str | None:
-        """Return the answer: a seat, or the number of a row; None if the server sends something first.
-
-        Raises:
-            EOFError: the user pressed Ctrl-D, or the terminal cannot be read.
-        """
+        """Return the answer: a seat, or the number of a row; None if the server sends something first."""
         self._picture.is_shown = True
         answer: str | None = ""
         try:

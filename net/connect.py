@@ -24,13 +24,14 @@ SHOWN_CHARACTERS = 200  # of a line that the server was not expected to send
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 # Within two minutes, detect that the server's host has vanished: by probes while the connection is idle, and by
-# TCP_USER_TIMEOUT (Linux, RFC 5482) while data waits for an acknowledgement. macOS calls TCP_KEEPIDLE TCP_KEEPALIVE.
+# TCP_USER_TIMEOUT (RFC 5482; milliseconds) while data waits for an acknowledgement. macOS calls TCP_KEEPIDLE
+# TCP_KEEPALIVE.
 _KEEP_ALIVE = {
     "TCP_KEEPIDLE": 60,
     "TCP_KEEPALIVE": 60,
     "TCP_KEEPINTVL": 20,
     "TCP_KEEPCNT": 3,
-    "TCP_USER_TIMEOUT": 120_000,  # milliseconds; all others are seconds or a number of probes
+    "TCP_USER_TIMEOUT": 120_000,
 }
 
 # Why a certificate cannot be trusted, by OpenSSL's result of the verification (X509_V_ERR_...).
@@ -57,11 +58,8 @@ class ConnectionLost(Exception):
 def add_tls_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that every client takes for servers that speak TLS."""
     parser.add_argument("--tls", action="store_true", help="encrypt the connection; the server must speak TLS too")
-    parser.add_argument(
-        "--tls-ca",
-        metavar="FILE",
-        help="use TLS, and trust the certificates in this PEM file instead of those that the system trusts",
-    )
+    trust = "use TLS, and trust the certificates in this PEM file instead of those that the system trusts"
+    parser.add_argument("--tls-ca", metavar="FILE", help=trust)
 
 
 def connect(
@@ -70,10 +68,8 @@ def connect(
     """Connect to a server; with --tls or --tls-ca, encrypt the connection and verify the server's certificate.
 
     If a name has several addresses, each is tried. The connection and the handshake may take `seconds` each. A preface
-    is sent before the handshake. The socket that is returned has no timeout.
-
-    Raises:
-        CannotConnect: the server cannot be reached, or its certificate cannot be trusted.
+    is sent before the handshake. The socket that is returned has no timeout. CannotConnect: the server cannot be
+    reached, or its certificate is not trusted.
     """
     where = shown_address(host, port)
     context = client_context(options.tls_ca) if options.tls or options.tls_ca is not None else None
@@ -112,12 +108,8 @@ class ServerLines:
     """The lines that a server sends; select.select() can wait for them.
 
     A TLS server sends nothing to a client without TLS, or closes the connection. So until the first line has arrived,
-    a silence and the end of the connection are reported with a hint at --tls.
-
-    Args:
-        sock: the connection.
-        kind: the server that is expected, for messages: "a chat room server".
-        seconds: how long the server may be silent when a line is expected; None means no limit.
+    a silence and the end of the connection are reported with a hint at --tls. `kind` names the expected server in
+    messages; after `seconds` without an expected line, the connection is lost.
     """
 
     def __init__(self, sock: socket.socket, kind: str, seconds: float | None = None) -> None:
@@ -134,11 +126,7 @@ class ServerLines:
         return self._sock.fileno()
 
     def read_line(self) -> bytes:
-        """Wait for the next line; return it without its end.
-
-        Raises:
-            ConnectionLost: the connection has ended, or the server was silent for too long or sent too long a line.
-        """
+        """Wait for the next line; return it without its end. ConnectionLost: none comes, or it is too long."""
         while b"\n" not in self._received:
             if self._end:
                 raise ConnectionLost(self._end)
@@ -182,11 +170,9 @@ class ServerLines:
         self._sock.setblocking(False)
 
     def reject(self, line: bytes) -> NoReturn:
-        """Raise the error for a line that is not a reply: the server's reason to close, or another kind of server's.
+        """Raise ConnectionLost for a line that says why the server closes, or CannotConnect for a wrong server's line.
 
-        Raises:
-            ConnectionLost: the server has closed the connection.
-            CannotConnect: the server is a web server, or it has not closed the connection.
+        The server is a wrong one if it is a web server, or if it does not close the connection.
         """
         text = harmless(line).lstrip("\N{REPLACEMENT CHARACTER}")[:SHOWN_CHARACTERS]
         if text.startswith(("HTTP/", "<")) or not self._closes():
@@ -206,11 +192,7 @@ class ServerLines:
 def client_context(tls_ca: str | None) -> ssl.SSLContext:
     """Return a context that verifies the certificate chain and the host name, and requires TLS 1.2 or later.
 
-    Args:
-        tls_ca: the file given with --tls-ca, or None for the certificates that the system trusts.
-
-    Raises:
-        CannotConnect: the file cannot be used.
+    CannotConnect: the file given with --tls-ca cannot be used; without one, the system's certificates are trusted.
     """
     try:
         context = ssl.create_default_context(cafile=tls_ca)

@@ -39,20 +39,13 @@ Server = socket.socket | ServerLines
 
 
 class Console:
-    """Standard input and output, for a thread that waits both for the user and for a server.
-
-    Attributes:
-        interactive: whether the input comes from a terminal and not from a script.
-        shows_escapes: whether the output goes to a terminal that understands escape sequences.
-        draws: both of these: the Console reads single keys, and draws the line being typed.
-        refusals: how often refuse() was called.
-    """
+    """Standard input and output, for a thread that waits both for the user and for a server."""
 
     def __init__(self) -> None:
-        self.interactive = sys.stdin.isatty()
+        self.interactive = sys.stdin.isatty()  # not a script
         self.shows_escapes = sys.stdout.isatty() and os.getenv("TERM", "dumb") != "dumb"
-        self.draws = self.interactive and self.shows_escapes
-        self.refusals = 0
+        self.draws = self.interactive and self.shows_escapes  # the line being typed
+        self.refusals = 0  # how often refuse() was called
         self._mode = termios.tcgetattr(sys.stdin) if self.interactive else []
         self._takes_keys = False  # single ones, without an echo
         self._signals: list[int] = []  # a descriptor that becomes readable when a signal arrives
@@ -115,10 +108,8 @@ class Console:
         """Wait until the server is ready, the user has typed something, a signal arrives, or the time has passed.
 
         After it, the caller calls next_line() or draw(), because a signal may require it. `sends`: the caller also
-        wants to send to the server. `keys`: read what the user types.
-
-        Returns:
-            Whether anything has happened in that time, whether the connection is readable, and whether it is writable.
+        wants to send to the server. `keys`: read what the user types. Return whether anything has happened in that
+        time, whether the connection is readable, and whether it is writable.
         """
         keyboard = [sys.stdin] if keys else []
         inputs = [server, *self._signals, *keyboard]
@@ -134,11 +125,7 @@ class Console:
         return bool(readable or writable), server in readable, bool(writable)
 
     def read_line(self, prompt: str, server: ServerLines, secret: bool = False) -> str | None:
-        """Return the line that the user types after a prompt; None if the server sends something first.
-
-        Raises:
-            EOFError: the input has ended, or Ctrl-D was pressed at the start of the line.
-        """
+        """Return the line that the user types after a prompt; None if the server sends something first."""
         self.begin_line(prompt, secret)
         if secret and self.interactive:
             self._take_keys()
@@ -159,7 +146,7 @@ class Console:
         self._prompt = prompt
         self._secret = secret
         self._editor = LineEditor([] if secret else self._histories.setdefault(prompt, []))
-        if not self.draws:
+        if prompt and not self.draws:
             write(prompt)
 
     def leave_line(self) -> None:
@@ -183,11 +170,7 @@ class Console:
         return line
 
     def next_key(self) -> str | None:
-        """Return the next key that was pressed, a match of KEY; None if there is none yet.
-
-        Raises:
-            EOFError: the input has ended.
-        """
+        """Return the next key that was pressed, a match of KEY; None if there is none yet; EOFError: none will come."""
         if key := KEY.match(self._input):
             self._input = self._input[key.end() :]
             return key[0]

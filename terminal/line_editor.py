@@ -6,8 +6,6 @@ meanwhile. This editor receives keys one by one and never waits.
 
 import re
 import unicodedata
-from collections.abc import Iterable
-from itertools import accumulate, takewhile
 
 # ECMA-48: a control sequence is ESC [, parameters and a final character; F1 to F5 of the Linux console have one more [.
 # ESC ] and some others begin a string that BEL or ESC \ ends, such as a late answer of the terminal to another program.
@@ -91,10 +89,13 @@ class LineEditor:
 
     def view(self, prompt: str, columns: int) -> tuple[str, str]:
         """Return the part of the prompt and the line that fits into the columns, split at the cursor."""
-        before = (prompt + self.before).replace("\t", " ")
-        before = before[len(before) - _characters_that_fit(reversed(before), columns) :]
-        after = self.after.replace("\t", " ")
-        return before, after[: _characters_that_fit(after, columns - width(before))]
+        before = (prompt + self.before).replace("\t", " ")[-columns:]
+        after = self.after.replace("\t", " ")[:columns]
+        while width(before) > columns:
+            before = before[1:]
+        while width(before + after) > columns:
+            after = after[:-1]
+        return before, after
 
     def _recall(self, position: int) -> None:
         if 0 <= position < len(self._lines):
@@ -125,9 +126,3 @@ def _character_width(character: str) -> int:
     if any(first <= character <= last for first, last in _FOLLOWERS):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
-def _characters_that_fit(characters: Iterable[str], columns: int) -> int:
-    """Return how many of the first characters fit into the columns."""
-    ends = accumulate(map(_character_width, characters))
-    return len(list(takewhile(lambda end: end <= columns, ends)))

@@ -26,19 +26,13 @@ class RoomSession:
         self._leaving = False
 
     def run(self) -> bool:
-        """Talk until the user leaves or the room ends; return whether the user left.
-
-        Raises:
-            ConnectionLost: the connection has failed, which is not how the server closes a room.
-        """
+        """Talk until the user leaves or the room ends; return whether the user left. ConnectionLost: neither."""
         self._room.setblocking(False)
         while True:
             self._take_lines()
+            sends, seconds = bool(self._outgoing), LEAVE_SECONDS if self._leaving else None
             happened, readable, writable = self._console.wait(
-                self._room,
-                sends=bool(self._outgoing),
-                seconds=LEAVE_SECONDS if self._leaving else None,
-                keys=not self._leaving and not self._outgoing,
+                self._room, sends, seconds, keys=not (sends or self._leaving)
             )
             if not happened:
                 return True

@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import shlex
 import socket
 import ssl
 import subprocess
@@ -12,7 +13,20 @@ from pathlib import Path
 
 import pytest
 from certificates import Certificates
-from conftest import RESET, ROOT, Program, Start, changed_program, fake_server, in_thread, run_command, run_program
+from conftest import (
+    RESET,
+    ROOT,
+    Program,
+    Start,
+    changed_program,
+    fake_server,
+    free_port,
+    in_thread,
+    python,
+    run_command,
+    run_program,
+    run_shell,
+)
 from dorm import Dormitory
 from hosts import Network
 from pseudo_terminal import OpenTerminal
@@ -35,9 +49,48 @@ def command(client: str, port: int, host: str = "localhost") -> list[str]:
 
 
 @clients
-def test_an_ipv6_address_may_stand_in_brackets(client: str) -> None:
-    done = run_program(*command(client, 1, "[::1]"))
-    assert done.stderr.startswith("Cannot connect to [::1]:1: ")
+def test_a_server_that_cannot_be_reached_is_named_in_one_line(client: str) -> None:
+    port = free_port()
+    for host, address, why in (
+        ("127.0.0.1", "127.0.0.1", "Connection refused\n"),
+        ("[::1]", "[::1]", ""),  # as servers print it
+        ("a..b", "a..b", "'a..b' is not a valid host name\n"),
+    ):
+        done = run_program(*command(client, port, host))
+        assert (done.returncode, done.stdout) == (3 if client == "ticket_client.py" else 1, "")
+        assert done.stderr.startswith(f"Cannot connect to {address}:{port}: {why}")
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("client.py --port x", "chatroom_client.py localhost", "chatroom_client.py localhost 1 --name ''"),
+        *("ticket_client.py localhost 1 --seats 2-", "ticket_client.py localhost 1 --best 2 --seats 1-1"),
+    ],
+)
+def test_wrong_arguments_end_a_client_with_its_usage(line: str) -> None:
+    done = run_program(*shlex.split(line))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"usage: {line.split()[0]} ")
+
+
+@clients
+@pytest.mark.parametrize("streams", ["<&-", ">&-", "<&- >&-", "0>/dev/null >&-", ">/dev/full", "| true"])
+def test_standard_streams_that_cannot_be_used_cause_no_traceback(client: str, streams: str) -> None:
+    def talk(sock: socket.socket) -> None:
+        sock.sendall({"client.py": b"GUEST eve\n", "chatroom_client.py": b"\0\n"}.get(client, b"Booked: 1-1\n"))
+        sock.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionError):
+            while sock.recv(100):
+                pass
+
+    with fake_server(talk) as port:
+        done = run_shell(f"{shlex.join(python(*command(client, port)))} {streams}", "eve\n\n")
+    full = "The output cannot be written: No space left on device\n" if streams == ">/dev/full" else ""
+    assert done.stderr in (full, "The server closed the connection.\n")
+    if full:
+        assert done.returncode == (4 if client == "ticket_client.py" else 1)
 
 
 def test_each_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:

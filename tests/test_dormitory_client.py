@@ -1,7 +1,6 @@
 """The dormitory's client: with answers from a script, and at a terminal."""
 
 import shlex
-import signal
 import socket
 import subprocess
 import time
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import RESET, Start, fake_server, free_port, python, run_program, run_shell, wait_until
+from conftest import RESET, Start, fake_server, python, run_program, run_shell, wait_until
 from dorm import PASSWORDS, Dormitory
 from pseudo_terminal import OpenTerminal, Terminal
 
@@ -327,37 +326,12 @@ def test_the_last_sentence_before_a_reset_is_shown(run: Start) -> None:
     assert client.errors == "The server closed the connection: Idle for 900 seconds\n"
 
 
-def test_a_server_that_is_down_or_closes_the_connection_is_reported_in_one_line(dormitory: Dormitory) -> None:
-    with main_server("GUEST eve\n", "") as (port, _):
-        result = run_program("client.py", "--port", str(port), input="eve\n\nlist\n")
-    assert (result.returncode, result.stderr) == (1, "The server closed the connection.\n")
-    port = free_port()
-    result = run_program("client.py", "--port", str(port))
-    assert (result.returncode, result.stderr) == (1, f"Cannot connect to 127.0.0.1:{port}: Connection refused\n")
-
-
 def test_a_reply_of_half_a_megabyte_is_shown_as_a_whole() -> None:
     rooms = [f"S{number}=1" for number in range(50_000)]
     with main_server("GUEST eve\n", f"ROOMS {' '.join(rooms)}\n") as (port, _):
         result = run_program("client.py", "--port", str(port), input="eve\n\nlist\nquit\n")
     assert (result.returncode, result.stderr) == (0, "")
     assert len(result.stdout.splitlines()) == 2 + len(rooms)
-
-
-def test_an_empty_password_file_is_reported(common_dormitory: Dormitory, tmp_path: Path) -> None:
-    status, _, errors = play(common_dormitory, options=password_file(tmp_path, ""))
-    assert (status, errors) == (1, f"{tmp_path / 'password'}:1: A password is expected.\n")
-
-
-def test_output_to_a_full_disk_is_reported_in_one_line(common_dormitory: Dormitory) -> None:
-    for environment in ("env -u PYTHONUNBUFFERED", "env PYTHONUNBUFFERED=1"):
-        done = run_shell(f"{environment} {command(common_dormitory)} >/dev/full", "eve\n\n")
-        assert (done.returncode, done.stderr) == (1, "The output cannot be written: No space left on device\n")
-
-
-@pytest.mark.parametrize("closed", ["<&-", ">&-"])
-def test_closed_input_or_output_causes_no_traceback(common_dormitory: Dormitory, closed: str) -> None:
-    assert run_shell(f"{command(common_dormitory)} {closed}", "eve\n").stderr == ""
 
 
 def command(dormitory: Dormitory) -> str:
@@ -400,26 +374,6 @@ def test_a_terminal_shows_the_questions_and_no_password(terminal: Terminal) -> N
     terminal.type("\x04")
     assert terminal.wait() == 0
     assert PASSWORDS["alice"] not in terminal.output
-
-
-def test_ctrl_c_at_the_password_ends_the_client_and_the_terminal_echoes_again(terminal: Terminal) -> None:
-    answer(terminal, USER_NAME, "alice")
-    terminal.expect_typing(PASSWORD)
-    assert not terminal.shows_keys()
-    terminal.process.send_signal(signal.SIGINT)
-    assert terminal.wait() == 130
-    assert terminal.shows_keys()
-    assert "Traceback" not in terminal.output
-
-
-def test_quit_and_help_are_understood_at_the_password_question_of_a_terminal(terminal: Terminal) -> None:
-    answer(terminal, USER_NAME, "alice")
-    answer(terminal, PASSWORD, "help")
-    terminal.expect_match("Log in with your user name")
-    terminal.expect_match("guests may ask")
-    terminal.expect_typing(PASSWORD)
-    terminal.type("quit\n")
-    assert terminal.wait() == 0
 
 
 def expect_no_echo(terminal: Terminal) -> None:
