@@ -248,6 +248,14 @@ WEBSOCKET = [
     "Sec-WebSocket-Version: 13",
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
 ]
+FOREIGN_HOSTS = (
+    *("evil.example", "evil.example:{port}", "127.0.0.1.evil.example:{port}", "evil@localhost:{port}"),
+    *("localhost", "localhost:{port}:{port}", "localhost..:{port}"),
+)
+FOREIGN_ORIGINS = (
+    *("http://evil.example", "http://evil127.0.0.1:{port}", "http://127.0.0.1:{port}.evil.example"),
+    *("http://127.0.0.1:1", "127.0.0.1:{port}", "null"),
+)
 
 
 @pytest.mark.parametrize(
@@ -265,36 +273,15 @@ WEBSOCKET = [
         (400, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET, "Origin: http://evil.example\n\tClient (7): forged"]),
         (400, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET[:4], "Sec-WebSocket-Key: c2hvcnQ="]),
         (400, f"GET {CHAT} HTTP/1.1", WEBSOCKET[:4]),
-        (403, "GET / HTTP/1.1", ["Host: evil.example"]),
-        (403, "GET / HTTP/1.1", ["Host: evil.example:{port}"]),
-        (403, "GET / HTTP/1.1", ["Host: 127.0.0.1.evil.example:{port}"]),
-        (403, "GET / HTTP/1.1", ["Host: localhost"]),
+        *[(403, "GET / HTTP/1.1", [f"Host: {host}"]) for host in FOREIGN_HOSTS],
         (403, f"GET {CHAT} HTTP/1.1", ["Host: evil.example:{port}", *WEBSOCKET[1:]]),
-        (403, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET, "Origin: http://evil.example"]),
-        (403, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET, "Origin: http://127.0.0.1:1"]),
-        (403, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET, "Origin: http://127.0.0.1:{port}.evil.example"]),
-        (403, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET, "Origin: http://evil127.0.0.1:{port}"]),
-        (
-            403,
-            f"GET {CHAT} HTTP/1.1",
-            ["Host: localhost:{port}", *WEBSOCKET[1:], "Origin: http://evillocalhost:{port}"],
-        ),
-        (403, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET, "Origin: 127.0.0.1:{port}"]),
-        (403, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET, "Origin: null"]),
-        (403, "GET / HTTP/1.1", ["Host: localhost:{port}:{port}"]),
-        (403, "GET / HTTP/1.1", ["Host: localhost..:{port}"]),
-        (403, "GET / HTTP/1.1", ["Host: evil@localhost:{port}"]),
+        *[(403, f"GET {CHAT} HTTP/1.1", [*WEBSOCKET, f"Origin: {origin}"]) for origin in FOREIGN_ORIGINS],
         (403, "GET http://127.0.0.1:22/ HTTP/1.1", [HOST]),
         (403, "GET http://evil.example/ HTTP/1.1", [HOST]),
         (404, "GET /nothing HTTP/1.1", [HOST]),
         (404, "CONNECT 127.0.0.1:22 HTTP/1.1", [HOST]),
-        (404, "GET /ws/dormitory HTTP/1.1", WEBSOCKET),
-        (404, "GET /ws/ HTTP/1.1", WEBSOCKET),
-        (404, f"GET {CHAT}/tea HTTP/1.1", WEBSOCKET),
-        (404, f"GET {ROOMS}/ HTTP/1.1", WEBSOCKET),
-        (404, f"GET {ROOMS}/no%20room HTTP/1.1", WEBSOCKET),
-        (404, f"GET {ROOMS}/tea/tea HTTP/1.1", WEBSOCKET),
-        (404, f"GET {ROOMS}/{'x' * 33} HTTP/1.1", WEBSOCKET),
+        *[(404, f"GET /ws/{name} HTTP/1.1", WEBSOCKET) for name in ("dormitory", "", "chat/tea", "chatrooms/")],
+        *[(404, f"GET {ROOMS}/{room} HTTP/1.1", WEBSOCKET) for room in ("no%20room", "tea/tea", "x" * 33)],
         (405, "POST /systems.json HTTP/1.1", [HOST]),
         (405, f"POST {CHAT} HTTP/1.1", WEBSOCKET),
         (405, f"HEAD {CHAT} HTTP/1.1", WEBSOCKET),
@@ -378,6 +365,7 @@ def test_origin_and_host_behind_a_proxy_are_compared_as_the_standard_does(start:
         (101, f"localhost:{port}", "https://proxy.example:443"),
         (403, "chat.example.com:443", "http://chat.example.com"),
         (403, "chat.example.com:8443", "https://chat.example.com"),
+        (403, f"localhost:{port}", f"http://evillocalhost:{port}"),
         (403, f"localhost:{port}", "http://proxy.example"),
         (403, f"localhost:{port}", "https://evilproxy.example"),
         (403, "proxy.example", "https://proxy.example"),  # --allow-origin says nothing about Host

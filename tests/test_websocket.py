@@ -157,14 +157,10 @@ def test_close_codes_that_may_be_sent_are_read(number: int) -> None:
     assert (opcode, close_code(payload)) == (Opcode.CLOSE, number)
 
 
-def test_close_without_a_code_is_read() -> None:
-    assert read(masked(0x88)) == [(Opcode.CLOSE, b"")]
+def test_close_without_a_code_is_read_and_nothing_after_it() -> None:
+    assert read(masked(0x88) + HELLO + b"\xff\xff") == [(Opcode.CLOSE, b"")]
     assert close_code(b"") == 1005
     assert close_frame(1005) == b"\x88\x00"
-
-
-def test_nothing_is_read_after_a_close_frame() -> None:
-    assert read(masked(0x88) + HELLO + b"\xff\xff") == [(Opcode.CLOSE, b"")]
 
 
 def test_close_reason_is_cut_between_characters() -> None:

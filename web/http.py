@@ -121,7 +121,7 @@ def split_authority(text: str) -> tuple[str, int | None] | None:
 
 
 def normal_origin(text: str) -> str:
-    """Return an origin with its port, such as https://chat.example.com:443; return "" if the text is no web origin."""
+    """Return an origin with its port, such as https://chat.example.com:443; return "" if it is not a web origin."""
     scheme, _, authority = text.lower().partition("://")
     host = split_authority(authority)
     if scheme not in DEFAULT_PORTS or not host:
