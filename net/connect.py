@@ -9,29 +9,20 @@ import time
 from contextlib import suppress
 from typing import NoReturn
 
+from net.addresses import keep_alive
 from net.command_line import reason, shown_address
 from protocol import harmless
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 1.5  # after this, the client says that the server may be of another kind
 CLOSE_SECONDS = 0.5  # how soon a server that refuses a client closes the connection after it has said why
+UNACKNOWLEDGED_MILLISECONDS = 120_000  # when data is not acknowledged for so long, the server has vanished
 RECEIVE_BYTES = 1 << 16
 MAX_RECEIVED_LINE_BYTES = 1 << 24  # the longest reply is three inventories of 10,000 codes: half a megabyte
 SHOWN_CHARACTERS = 200  # of a line that the server was not expected to send
 
 # What recv() and send() raise on a non-blocking socket, plain or encrypted, that is not ready.
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-
-# Within two minutes, detect that the server's host has vanished: by probes while the connection is idle, and by
-# TCP_USER_TIMEOUT (RFC 5482; milliseconds) while data waits for an acknowledgement. macOS calls TCP_KEEPIDLE
-# TCP_KEEPALIVE.
-_KEEP_ALIVE = {
-    "TCP_KEEPIDLE": 60,
-    "TCP_KEEPALIVE": 60,
-    "TCP_KEEPINTVL": 20,
-    "TCP_KEEPCNT": 3,
-    "TCP_USER_TIMEOUT": 120_000,
-}
 
 # Why a certificate cannot be trusted, by OpenSSL's result of the verification (X509_V_ERR_...).
 _SELF_SIGNED = "its certificate is self-signed; --tls-ca FILE names a certificate to trust"
@@ -75,7 +66,10 @@ def connect(host: str, port: int, options: argparse.Namespace, seconds: float = 
         raise CannotConnect(f"Cannot connect to {where}: {host!r} is not a valid host name") from error
     except OSError as error:
         raise CannotConnect(f"Cannot connect to {where}: {reason(error)}") from error
-    _keep_alive(sock)
+    with suppress(OSError):  # on macOS, the server has reset the connection already
+        keep_alive(sock)
+        if sys.platform == "linux":  # while data waits for an acknowledgement, there are no probes (RFC 5482)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MILLISECONDS)
     try:
         if context:
             sock = context.wrap_socket(sock, server_hostname=host)
@@ -86,14 +80,6 @@ def connect(host: str, port: int, options: argparse.Namespace, seconds: float = 
         raise CannotConnect(f"Cannot connect to {where} over TLS: {_tls_reason(error)}") from error
     sock.settimeout(None)
     return sock
-
-
-def _keep_alive(sock: socket.socket) -> None:
-    with suppress(OSError):  # on macOS, the server has reset the connection already
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEP_ALIVE.items():
-            if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class ServerLines:
