@@ -20,6 +20,7 @@ import random
 import re
 import struct
 import time
+from datetime import datetime
 from typing import NamedTuple
 
 MAX_DATAGRAM_BYTES = 1400  # fits an Ethernet frame
@@ -56,8 +57,7 @@ class Action(enum.IntEnum):
 class BadDatagram(Exception):
     """A datagram cannot be accepted; the text completes "dropped a datagram ...".
 
-    Attributes:
-        problem: the text without details, which is the same for all datagrams with this problem.
+    The attribute `problem` is the text without details, the same for all datagrams with this problem.
     """
 
     def __init__(self, problem: str, details: str = "") -> None:
@@ -75,10 +75,23 @@ class Datagram(NamedTuple):
     page: int
     text: str
 
+    def __str__(self) -> str:
+        action = Action(self.action).name if self.action in list(Action) else f"action {self.action}"
+        page = f" page {self.page}" if self.page else ""
+        return f"{action} {self.request_id.hex()} {clock_time(self.time_ms)}{page} {self.text!r}"
+
 
 def now_ms() -> int:
     """Return the time in milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+def clock_time(time_ms: int) -> str:
+    """Return a time for display, such as 14:05:06.789; one that no clock shows remains a number."""
+    try:
+        return datetime.fromtimestamp(time_ms / 1000).isoformat(timespec="milliseconds").partition("T")[2]
+    except (ValueError, OverflowError, OSError):
+        return str(time_ms)
 
 
 def new_request(action: Action, text: str, database: bytes = ANY_DATABASE, page: int = 0) -> Datagram:
@@ -95,11 +108,7 @@ def pack(key: bytes, datagram: Datagram) -> bytes:
 
 
 def unpack(key: bytes, data: bytes) -> Datagram:
-    """Return the datagram that these bytes hold.
-
-    Raises:
-        BadDatagram: the tag is wrong, or the datagram is malformed.
-    """
+    """Return the datagram that these bytes hold; raise BadDatagram if the tag is wrong or the datagram malformed."""
     body = data[TAG_BYTES:]
     if not hmac.compare_digest(_tag(key, body), data[:TAG_BYTES]):
         raise BadDatagram("whose tag is wrong: is dorm.key the same on both hosts?")

@@ -77,9 +77,11 @@ class Dormitory:
         self._tcp_port = self.main.port
 
     def settle_main(self) -> None:
-        """Wait until the main server has started its threads and has no clients; its search may use one UDP socket."""
-        wait_until(lambda: self.main.threads_and_sockets()[1] <= 2, "no sockets but the listener and one of the search")
-        self.main.wait_for_start(threads=5)  # with those that search for back ends and check passwords
+        """Wait until the main server has started its threads and has no clients; each health probe may use a socket."""
+        sockets = 1 + len(KINDS)
+        wait_until(lambda: self.main.threads_and_sockets()[1] <= sockets, "no sockets but the listener and the probes'")
+        self.main.wait_for_start(threads=7)  # with those that probe back ends and check passwords
+        self.main._at_rest = 7, sockets  # the probes open and close theirs while a back end is down
 
     def start_back_end(self, letter: str) -> None:
         """Start a back end, on the same port as before, and wait until it listens."""

@@ -185,7 +185,7 @@ def test_changes_that_arrive_together_are_flushed_to_disk_once_before_their_repl
 ) -> None:
     trace = tmp_path / "trace"
     dormitory.launch_back_end(
-        "S", prefix=("strace", "-D", "-f", "-o", str(trace), "-e", "trace=fdatasync,fsync,sendto")
+        "S", prefix=("strace", "-D", "-f", "-o", str(trace), "-e", "trace=fdatasync,fsync,sendmsg")
     )
     back_end = dormitory.back_ends["S"]
     back_end.wait_for_start()
@@ -203,7 +203,7 @@ def test_changes_that_arrive_together_are_flushed_to_disk_once_before_their_repl
     assert replies == [f"RESERVED S{number} {10 - number - 1}" for number in range(2, 7)]
     back_end.wait_for_line("Server S has 3 of room S1 left")
     calls = trace.read_text().removeprefix(before)
-    assert re.findall(r"(sync|sendto)\(", calls) == ["sync"] + ["sendto"] * 5
+    assert re.findall(r"(sync|sendmsg)\(", calls) == ["sync"] + ["sendmsg"] * 5
 
 
 def test_a_request_that_names_another_database_is_not_carried_out(
