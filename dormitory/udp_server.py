@@ -8,7 +8,6 @@ that a restart would open.
 
 import errno
 import logging
-import os
 import select
 import socket
 import sqlite3
@@ -22,7 +21,18 @@ from typing import Any, NamedTuple
 from dormitory.request_handler import CHANGES, RequestHandler
 from dormitory.reservations import MAX_CLOCK_DIFFERENCE_MS, Damaged, Reservations
 from dormitory.textfiles import WatchedFile
-from dormitory.wire import MAX_DATAGRAM_BYTES, BadDatagram, Datagram, clock_time, now_ms, pack, shortened, unpack
+from dormitory.wire import (
+    MAX_DATAGRAM_BYTES,
+    RECEIVE_TICK,
+    RECEIVE_TICK_SECONDS,
+    BadDatagram,
+    Datagram,
+    clock_time,
+    now_ms,
+    pack,
+    shortened,
+    unpack,
+)
 from net.addresses import resolve_all
 from net.command_line import reason, shown_address
 from net.log import LOG
@@ -75,7 +85,7 @@ class UdpServer:
     ) -> None:
         self._letter = letter
         self._name = f"Server {letter}"
-        self._sockets = {sock.fileno(): sock for sock in sockets}
+        self._sockets = sockets
         self._key = key
         self._inventory = inventory
         self._reservations = reservations
@@ -84,10 +94,6 @@ class UdpServer:
         self._file_check_due = 0.0
         self._content_check_due = time.monotonic() + CONTENT_CHECK_SECONDS
         self._problem_due: dict[str, float] = {}  # when the next status line about a problem may be written
-        self._stop_fd, self._stop_writer = os.pipe()  # closing the writer wakes the thread
-        self._poll = select.poll()
-        for fd in (*self._sockets, self._stop_fd):
-            self._poll.register(fd, select.POLLIN)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve_for_ever, name=self._name, daemon=True)
 
@@ -98,7 +104,6 @@ class UdpServer:
     def stop(self) -> None:
         """Finish the transaction that is under way, and stop."""
         self._stopping.set()
-        os.close(self._stop_writer)
         self._thread.join(STOP_SECONDS)
 
     def _serve_for_ever(self) -> None:
@@ -131,20 +136,31 @@ class UdpServer:
             self._content_check_due = now + CONTENT_CHECK_SECONDS
 
     def _receive(self) -> list[Request]:
-        """Wait until a datagram arrives or the files must be checked; return all requests that have arrived."""
+        """Wait briefly for a request; return it and, if it is a change, all others that have arrived."""
         requests: list[Request] = []
-        for fd, _ in self._poll.poll(FILE_CHECK_SECONDS * 1000):
-            sock = self._sockets.get(fd)
-            while sock and len(requests) < MAX_BATCH:
-                try:
-                    data, ancillary, _, sender = sock.recvmsg(MAX_DATAGRAM_BYTES + 1, ANCILLARY_BYTES)
-                except OSError:  # no more have arrived, or the kernel reports a reply that could not be delivered
+        for sock in self._readable():
+            flags = 0
+            while request := self._receive_one(sock, flags):
+                requests.append(request)
+                if request.datagram.action not in CHANGES or len(requests) >= MAX_BATCH:
                     break
-                datagram = self._decode(data, sender)
-                if datagram:
-                    asked = _source(*ancillary[0]) if ancillary else ()
-                    requests.append(Request(datagram, sock, sender, asked))
+                flags = socket.MSG_DONTWAIT
         return requests
+
+    def _readable(self) -> Sequence[socket.socket]:
+        """Return the sockets at which datagrams have arrived; a single socket can be waited for by receiving."""
+        if len(self._sockets) == 1:
+            return self._sockets
+        return select.select(self._sockets, [], [], RECEIVE_TICK_SECONDS)[0]
+
+    def _receive_one(self, sock: socket.socket, flags: int) -> Request | None:
+        """Return the next request, or None if no datagram has arrived or the datagram is not accepted."""
+        try:
+            data, ancillary, _, sender = sock.recvmsg(MAX_DATAGRAM_BYTES + 1, ANCILLARY_BYTES, flags)
+        except OSError:  # no datagram has arrived, or the kernel reports a reply that could not be delivered
+            return None
+        datagram = self._decode(data, sender)
+        return Request(datagram, sock, sender, _source(*ancillary[0]) if ancillary else ()) if datagram else None
 
     def _decode(self, data: bytes, sender: Any) -> Datagram | None:
         """Return the request in a datagram, or None if it is forged, stale, malformed, or meant for another server."""
@@ -255,7 +271,7 @@ def bind_all(host: str, port: int) -> list[socket.socket]:
 def _bind(family: int, address: Any) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
-        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, RECEIVE_TICK)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         sock.setsockopt(*PACKET_INFORMATION[family], 1)
         sock.bind(address)
