@@ -82,7 +82,7 @@ def ask_and_add_member(path: Path, name: str) -> int:
             if getpass.getpass("The same password again: ") != password:
                 return fail("The passwords differ; nothing was written")
         else:
-            password, *again = sys.stdin.read().removeprefix("\ufeff").removesuffix("\n").split("\n")
+            password, *again = sys.stdin.read().removeprefix("\ufeff").splitlines() or [""]
             if any(line != password for line in again):
                 return fail("The passwords differ; nothing was written")
         is_new = add_member(path, name, password)

@@ -45,9 +45,11 @@ MAX_BATCH = 256  # requests that share a transaction
 RECEIVE_BUFFER_BYTES = 1 << 20
 ANCILLARY_BYTES = 128
 
-# A reply must leave from the address that the request was sent to: the main server accepts it from nowhere else. The
-# kernel reports that address with each datagram (ip(7); RFC 3542, 6.2), and sends from the one that it is given.
-IP_PKTINFO = getattr(socket, "IP_PKTINFO", 26 if sys.platform == "darwin" else 8)  # Python has the name since 3.14
+# A reply must leave from the address that was asked: the main server accepts it from nowhere else. At a socket with all
+# addresses of a host, the kernel reports the address with each datagram, and takes it back with the reply (ip(7); RFC
+# 3542, 6.2).
+WILDCARDS = ("0.0.0.0", "::")
+IP_PKTINFO = getattr(socket, "IP_PKTINFO", 26 if sys.platform == "darwin" else 8)  # Python has had it since 3.12
 PACKET_INFORMATION: dict[int, tuple[int, int]] = {
     socket.AF_INET: (socket.IPPROTO_IP, IP_PKTINFO),
     socket.AF_INET6: (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO),
@@ -164,16 +166,15 @@ class UdpServer:
 
     def _decode(self, data: bytes, sender: Any) -> Datagram | None:
         """Return the request in a datagram, or None if it is forged, stale, malformed, or meant for another server."""
-        shown = repr(data)
+        received: Datagram | bytes = data
         try:
-            request = unpack(self._key, data)
-            shown = str(request)
+            received = request = unpack(self._key, data)
             self._check(request)
         except BadDatagram as bad:
             self._report_dropped(bad, sender)
             return None
         finally:
-            self._trace(sender, "<-", shown)
+            self._trace(sender, "<-", received)
         return request
 
     def _check(self, request: Datagram) -> None:
@@ -217,7 +218,7 @@ class UdpServer:
         except OSError as error:  # as if the reply were lost: the main server asks again
             self._report("send", f"cannot reply to {shown_address(*request.sender[:2])}: {reason(error)}")
             return
-        self._trace(request.sender, "->", str(reply))
+        self._trace(request.sender, "->", reply)
         text = shortened(reply.text) or "nothing"
         self._handler.status_lines.append(f"{self._name} sent {text} to the main server")
 
@@ -231,9 +232,9 @@ class UdpServer:
             self._problem_due[problem] = now + PROBLEM_SECONDS
             LOG.write(f"{self._name} {sentence}")
 
-    def _trace(self, other: Any, direction: str, shown: str) -> None:
+    def _trace(self, other: Any, direction: str, datagram: Datagram | bytes) -> None:
         if self._is_traced:
-            LOG.write(f"{clock_time(now_ms())} {self._name} {shown_address(*other[:2])} {direction} {shown}")
+            LOG.write(f"{clock_time(now_ms())} {self._name} {shown_address(*other[:2])} {direction} {datagram!s}")
 
 
 def _source(level: int, kind: int, information: bytes) -> Ancillary:
@@ -273,7 +274,8 @@ def _bind(family: int, address: Any) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, RECEIVE_TICK)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        sock.setsockopt(*PACKET_INFORMATION[family], 1)
+        if address[0] in WILDCARDS:
+            sock.setsockopt(*PACKET_INFORMATION[family], 1)
         sock.bind(address)
     except OSError:
         sock.close()

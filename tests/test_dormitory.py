@@ -361,6 +361,24 @@ def test_each_connection_has_the_descriptors_it_needs(dormitory: Dormitory) -> N
     dormitory.main.connect().expect("Too many connections")
 
 
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
+def test_a_main_server_out_of_descriptors_does_not_blame_the_back_end(dormitory: Dormitory) -> None:
+    dormitory.start()
+    guest = dormitory.log_in("eve")
+    assert ask(guest, "AVAILABILITY S1") == "AVAILABLE 9"
+    pid = dormitory.main.pid
+    usual = resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    for request in ("AVAILABILITY D1", "LIST"):
+        assert ask(guest, request) == "TRY_LATER Too many people are connected"
+    dormitory.main.wait_for_line(r"Client \(\d+\): no request sent: Too many open files")
+    assert ask(guest, "LIST S") == "ROOMS S1=9 S12=6 S123=0"
+    dormitory.back_ends["S"].kill()
+    assert ask(guest, "AVAILABILITY S1") == "TRY_LATER Server S is not answering"
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+    assert ask(guest, "LIST") == "ROOMS S=? D1=2 U1=3"
+    assert dormitory.main.count_lines("Server [DU] at .* is not answering") == 0
+
+
 def test_a_server_stops_at_once_even_while_a_client_waits_for_a_back_end(dormitory: Dormitory) -> None:
     dormitory.start("SD")
     dormitory.back_ends["S"].kill()
