@@ -106,20 +106,12 @@ def main() -> int:
         epilog="Example: python3 serverM.py --server-s 192.0.2.2:21000",
     )
     process.add_server_options(parser, host="127.0.0.1")
-    parser.add_argument(
-        "--tcp-port",
-        type=port_number,
-        default=TCP_PORT,
-        metavar="P",
-        help="TCP port for clients; 0 means any free port (default: %(default)s)",
-    )
+    where = "TCP port for clients; 0 means any (default: %(default)s)"
+    parser.add_argument("--tcp-port", type=port_number, default=TCP_PORT, metavar="P", help=where)
     for letter, port in BACK_END_PORTS.items():
+        option, place, where = f"--server-{letter.lower()}", f"127.0.0.1:{port}", f"where Server {letter} is"
         parser.add_argument(
-            f"--server-{letter.lower()}",
-            type=host_and_port,
-            default=f"127.0.0.1:{port}",
-            metavar="HOST:PORT",
-            help=f"where Server {letter} is (default: %(default)s)",
+            option, type=host_and_port, default=place, metavar="HOST:PORT", help=f"{where} (default: %(default)s)"
         )
     add_number(parser, "--idle-seconds", IDLE_SECONDS, "how long a user who has logged in may go without a request")
     parser.add_argument(

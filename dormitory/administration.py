@@ -30,13 +30,7 @@ def add_administration_options(parser: argparse.ArgumentParser, letter: str) -> 
 
 
 def administer(letter: str, database: Path, options: argparse.Namespace) -> int:
-    """Print the report, or cancel a reservation; return the exit status of the program.
-
-    Raises:
-        Malformed: there is no such reservation.
-        sqlite3.Error: the database cannot be used.
-        OSError: the database does not exist, or cannot be read.
-    """
+    """Print the report, or cancel a reservation; return the exit status of the program."""
     database.stat()
     prepare_streams("backslashreplace")
     if not options.report:

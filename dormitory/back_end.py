@@ -60,22 +60,11 @@ def _parse_options(letter: str, port: int) -> argparse.Namespace:
         description=f"The dormitory's Server {letter}: answers the main server's questions about the {kind} rooms.",
         epilog=f"Example: python3 server{letter}.py --report --csv > {kind}.csv",
     )
-    parser.add_argument(
-        "--host", default="127.0.0.1", metavar="H", help="name or address to listen on (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--port",
-        type=port_number,
-        default=port,
-        metavar="P",
-        help="UDP port; 0 means any free port (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-per-member",
-        type=positive_number,
-        metavar="N",
-        help=f"how many {kind} rooms a member may reserve (default: no limit)",
-    )
+    default = "(default: %(default)s)"
+    parser.add_argument("--host", default="127.0.0.1", metavar="H", help=f"name or address to listen on {default}")
+    parser.add_argument("--port", type=port_number, default=port, metavar="P", help=f"UDP port; 0 means any {default}")
+    limit = "how many rooms a member may reserve (default: no limit)"
+    parser.add_argument("--max-per-member", type=positive_number, metavar="N", help=limit)
     parser.add_argument("--trace", action="store_true", help="show each datagram that is received or sent")
     add_data_dir(parser)
     add_administration_options(parser, letter)

@@ -147,7 +147,10 @@ def add_member(path: Path, name: str, password: str) -> bool:
     name = normalized(name)
     if not is_name(name) or not _arrives_unchanged(name):
         raise Malformed(f"Expected a name of 1 to 32 characters without space and comma, got {name!r}")
-    check_password(password)
+    if not _arrives_unchanged(password) or len(password) < MIN_PASSWORD_CHARACTERS:
+        raise Malformed(f"Expected a password of at least {MIN_PASSWORD_CHARACTERS} printable characters")
+    if len(password.encode()) > MAX_PASSWORD_BYTES:
+        raise Malformed(f"Expected a password of at most {MAX_PASSWORD_BYTES} bytes")
     line = f"{name}, {PasswordHash.of(password)}"
     path = Path(os.path.realpath(path))  # replace the target of a symbolic link, not the link
     with locked(path, private=True):
@@ -161,14 +164,6 @@ def add_member(path: Path, name: str, password: str) -> bool:
             lines.append(line)
         replace_file(path, ("\n".join(lines) + "\n").encode(), private=True)
     return name not in members
-
-
-def check_password(password: str) -> None:
-    """Raise Malformed if a password cannot be used."""
-    if not _arrives_unchanged(password) or len(normalized(password)) < MIN_PASSWORD_CHARACTERS:
-        raise Malformed(f"Expected a password of at least {MIN_PASSWORD_CHARACTERS} printable characters")
-    if len(password.encode()) > MAX_PASSWORD_BYTES:
-        raise Malformed(f"Expected a password of at most {MAX_PASSWORD_BYTES} bytes")
 
 
 def _arrives_unchanged(text: str) -> bool:

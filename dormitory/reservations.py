@@ -60,10 +60,6 @@ class Reservations:
 
     The attribute `taken` tells how many reservations there are of each room, and `forgotten_ms` up to when replies may
     have been deleted, both as of the last transaction() or refresh(). `database` is the file's random id.
-
-    Raises:
-        sqlite3.Error: the file cannot be used; explain_database_error() tells why.
-        OSError: the file cannot be made.
     """
 
     def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
@@ -98,11 +94,7 @@ class Reservations:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Carry out all changes of the with block or none; when the block has ended, they are on disk.
-
-        Raises:
-            sqlite3.Error: nothing was changed.
-        """
+        """Carry out all changes of the with block or, if it raises, none; when it has ended, they are on disk."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self.refresh()
@@ -201,8 +193,7 @@ class Reservations:
     def count_of_member(self, member: str) -> int:
         """Return how many reservations a member has."""
         query = "SELECT count(*) FROM reservations WHERE member = ?"
-        count: int = self._db.execute(query, (member,)).fetchone()[0]
-        return count
+        return int(self._db.execute(query, (member,)).fetchone()[0])
 
     def recorded_reply(self, time_ms: int, request_id: bytes) -> str | None:
         """Return the recorded reply to a request, or None if the request has not come before."""
@@ -216,12 +207,7 @@ class Reservations:
 
 
 def read_rows(path: Path, busy_seconds: float) -> list[tuple[object, ...]]:
-    """Return number, room, member and time of all reservations, also from a file that cannot be written.
-
-    Raises:
-        sqlite3.Error: the file cannot be used.
-        OSError: the file cannot be copied.
-    """
+    """Return number, room, member and time of all reservations, even if nothing can be written beside the file."""
     if os.access(path.parent, os.W_OK) or Path(f"{path}-shm").exists():
         return _read_rows(path, busy_seconds)
     with TemporaryDirectory() as directory:  # SQLite must create the other two files

@@ -30,12 +30,7 @@ class Session:
     """
 
     def __init__(
-        self,
-        client: Conversation,
-        members: Members,
-        upstreams: Mapping[str, Upstream],
-        key: bytes,
-        idle_seconds: int,
+        self, client: Conversation, members: Members, upstreams: Mapping[str, Upstream], key: bytes, idle_seconds: int
     ) -> None:
         self._client = client
         self._members = members
@@ -68,11 +63,7 @@ class Session:
         self._client.log(f"result sent: {shortened(reply)}")
 
     def _answer(self, line: str) -> str:
-        """Carry out a request; return the reply.
-
-        Raises:
-            TooManyLogins: a password cannot be checked in time.
-        """
+        """Carry out a request and return the reply; raise TooManyLogins if a password cannot be checked in time."""
         word, _, rest = line.partition(" ")
         self._log_request(word, rest)
         try:

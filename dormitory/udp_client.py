@@ -42,11 +42,7 @@ class UdpClient:
             sock.close()
 
     def ask(
-        self,
-        address: FamilyAndAddress,
-        request: Datagram,
-        pauses: Sequence[float],
-        accepts: Callable[[Datagram], bool],
+        self, address: FamilyAndAddress, request: Datagram, pauses: Sequence[float], accepts: Callable[[Datagram], bool]
     ) -> Datagram:
         """Send a request, once before each pause in seconds, until an acceptable reply comes; return the reply.
 

@@ -29,6 +29,7 @@ MAX_SHOWN_CHARACTERS = 500  # of a text in a status line
 TAG_BYTES = 16
 REQUEST_ID_BYTES = 16
 DATABASE_ID_BYTES = 8
+LAST_TIME_MS = 1 << 47  # later ones than this, in the year 6429, are not displayed as they are
 ANY_DATABASE = bytes(DATABASE_ID_BYTES)
 MALFORMED = "that has a valid tag but is malformed"  # the problem of a BadDatagram
 
@@ -87,11 +88,8 @@ def now_ms() -> int:
 
 
 def clock_time(time_ms: int) -> str:
-    """Return a time for display, such as 14:05:06.789; one that no clock shows remains a number."""
-    try:
-        return datetime.fromtimestamp(time_ms / 1000).isoformat(timespec="milliseconds").partition("T")[2]
-    except (ValueError, OverflowError, OSError):
-        return str(time_ms)
+    """Return a time for display, such as 14:05:06.789."""
+    return datetime.fromtimestamp(min(time_ms, LAST_TIME_MS) / 1000).strftime("%H:%M:%S.%f")[:-3]
 
 
 def new_request(action: Action, text: str, database: bytes = ANY_DATABASE, page: int = 0) -> Datagram:
