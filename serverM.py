@@ -18,6 +18,7 @@ ends, and members.py checks passwords.
 
 import argparse
 import getpass
+import re
 import socket
 import sys
 from pathlib import Path
@@ -33,17 +34,23 @@ from net.addresses import resolve_all
 from net.command_line import add_number, fail, fail_to_write, host_and_port, port_number, prepare_streams, reason
 from net.conversation import Conversation
 from net.log import LOG
+from net.options import add_server_options
 
 TCP_PORT = 25000
 BACK_END_PORTS = {"S": 21000, "D": 22000, "U": 23000}
 MEMBER_FILE = "member.txt"
 IDLE_SECONDS = 900
+# For --trace: what follows the name, or everything if that is not plainly a name.
+PASSWORD = re.compile(
+    rb"^ *LOGIN +(?:[!-+\--~]{1,32}(?: +([^\r\n]+)|[ \r]*$)|([^\r\n]+))", re.MULTILINE | re.IGNORECASE
+)
 DESCRIPTORS_PER_CLIENT = 1 + len(BACK_END_PORTS)  # its TCP connection, and a UDP socket for each back end
 
 
 def serve(options: argparse.Namespace) -> NoReturn:
     """Serve until SIGINT or SIGTERM."""
-    process.prepare(DESCRIPTORS_PER_CLIENT * options.max_connections, processor=0)
+    process.prepare(processor=0)
+    process.limit_connections(options, DESCRIPTORS_PER_CLIENT)
     try:
         members = Members(options.data_dir / MEMBER_FILE)
         key = load_key(options.data_dir)
@@ -53,10 +60,10 @@ def serve(options: argparse.Namespace) -> NoReturn:
 
     def converse(client: Conversation) -> None:
         """Answer the requests of one client, which must log in before --login-seconds have passed."""
-        client.allow(options.login_seconds, f"No LOGIN within {options.login_seconds} seconds", restarts=False)
+        client.set_time_limit(options.login_seconds, f"No LOGIN within {options.login_seconds} seconds", restarts=False)
         Session(client, members, upstreams, key, options.idle_seconds).run()
 
-    server = process.open_server(options, options.tcp_port, converse)
+    server = process.open_server(options, options.tcp_port, converse, secret=PASSWORD)
     for warning in members.warnings():
         LOG.write(warning)
     for upstream in upstreams.values():
@@ -105,7 +112,7 @@ def main() -> int:
         description="The dormitory's main server: answers clients, and asks the three back ends.",
         epilog="Example: python3 serverM.py --server-s 192.0.2.2:21000",
     )
-    process.add_server_options(parser, host="127.0.0.1")
+    add_server_options(parser, host="127.0.0.1")
     where = "TCP port for clients; 0 means any (default: %(default)s)"
     parser.add_argument("--tcp-port", type=port_number, default=TCP_PORT, metavar="P", help=where)
     for letter, port in BACK_END_PORTS.items():

@@ -47,7 +47,8 @@ class FrontProtocol(asyncio.DatagramProtocol):
         request_id = next(self._ids).to_bytes(ID_BYTES, "big")
         answer = self._answers[request_id] = asyncio.get_running_loop().create_future()
         self._transport.sendto(request_id + request)
-        return await answer
+        result: bytes = await answer
+        return result
 
 
 async def back() -> None:

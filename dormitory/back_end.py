@@ -33,7 +33,7 @@ def main(letter: str, port: int) -> int:
 
 def _serve(letter: str, database: Path, options: argparse.Namespace) -> int:
     processors = max(1, len(process.PROCESSORS) - 1)  # the last one is for the main server
-    process.prepare(0, processor=1 + list(KINDS).index(letter) % processors)
+    process.prepare(processor=1 + list(KINDS).index(letter) % processors)
     inventory = WatchedFile(database.with_suffix(".txt"), lambda path: read_inventory(path, letter))
     key = load_key(options.data_dir)
     try:

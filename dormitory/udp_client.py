@@ -8,11 +8,10 @@ from contextlib import suppress
 from typing import Any
 
 from dormitory.wire import MAX_DATAGRAM_BYTES, RECEIVE_TICK, Action, BadDatagram, Datagram, pack, unpack
+from net.addresses import FamilyAndAddress
 from net.command_line import reason
 
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN)  # or of other resources
-
-FamilyAndAddress = tuple[int, Any]
 
 
 class NoAnswer(Exception):

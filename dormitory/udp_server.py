@@ -6,7 +6,6 @@ One thread does all of this. It sends a reply only after the change that the rep
 that a restart would open.
 """
 
-import errno
 import logging
 import select
 import socket
@@ -36,6 +35,7 @@ from dormitory.wire import (
 from net.addresses import resolve_all
 from net.command_line import reason, shown_address
 from net.log import LOG
+from net.server import NOT_HERE
 
 FILE_CHECK_SECONDS = 0.5
 CONTENT_CHECK_SECONDS = 20.0
@@ -54,7 +54,6 @@ PACKET_INFORMATION: dict[int, tuple[int, int]] = {
     socket.AF_INET: (socket.IPPROTO_IP, IP_PKTINFO),
     socket.AF_INET6: (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO),
 }
-NOT_ON_THIS_HOST = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 Ancillary = Sequence[tuple[int, int, bytes]]
 
@@ -261,7 +260,7 @@ def bind_all(host: str, port: int) -> list[socket.socket]:
                 port = sockets[0].getsockname()[1]
             except OSError as error:
                 unused = error
-                if error.errno not in NOT_ON_THIS_HOST:
+                if error.errno not in NOT_HERE:
                     raise
         if not sockets:
             raise unused

@@ -9,8 +9,9 @@ import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
 
-from dormitory.udp_client import FamilyAndAddress, NoAnswer, OutOfDescriptors, UdpClient
+from dormitory.udp_client import NoAnswer, OutOfDescriptors, UdpClient
 from dormitory.wire import ANY_DATABASE, Action, Datagram, new_request, shortened
+from net.addresses import FamilyAndAddress
 from net.command_line import shown_address
 from net.log import LOG
 
