@@ -415,7 +415,7 @@ def test_an_overwritten_database_stops_answering_and_says_why(dormitory: Dormito
 
 
 def test_two_back_ends_on_one_database_never_reserve_more_rooms_than_there_are(dormitory: Dormitory) -> None:
-    dormitory.write("single.txt", "S1, 100\n")
+    dormitory.write("single.txt", "S1, 40\n")
     dormitory.start_back_end("S")
     first = dormitory.back_ends["S"]
     dormitory.start_main()
@@ -427,11 +427,11 @@ def test_two_back_ends_on_one_database_never_reserve_more_rooms_than_there_are(d
     dormitory.start_main("--tcp-port", "0")
     clients += [dormitory.log_in("alice") for _ in range(4)]
     for client in clients:
-        client.send(*["RESERVE S1"] * 25)
-    replies = [client.read_line() for client in clients for _ in range(25)]
+        client.send(*["RESERVE S1"] * 10)
+    replies = [client.read_line() for client in clients for _ in range(10)]
     reserved = [reply.split()[1] for reply in replies if reply.startswith("RESERVED")]
     rows = dormitory.rows("S")
-    assert len(rows) == 100
+    assert len(rows) == 40
     assert len(set(reserved)) == len(reserved)
     assert {row[0] for row in rows} >= set(reserved)
     assert all(reply == "FULL" for reply in replies if not reply.startswith(("RESERVED", "TRY_LATER")))
