@@ -5,39 +5,27 @@ from itertools import islice
 
 from dormitory.reservations import Reservations
 from dormitory.textfiles import WatchedFile
-from dormitory.wire import (
-    ANY_DATABASE,
-    MALFORMED,
-    MAX_TEXT_BYTES,
-    RESERVATION_ID,
-    Action,
-    BadDatagram,
-    Datagram,
-)
+from dormitory.wire import ANY_DATABASE, MALFORMED, MAX_TEXT_BYTES, RESERVATION_ID, Action, BadDatagram, Datagram
 
 CHANGES = (Action.RESERVE, Action.CANCEL)
 MAX_PAGE_ITEMS = MAX_TEXT_BYTES // len("S1=6")
 
 
 class RequestHandler:
-    """The rooms of one kind; one thread at a time may use it.
-
-    The attribute `status_lines` gathers what to log, for its owner to write and clear. Without `max_per_member`, a
-    member may reserve as many rooms as there are.
-    """
+    """The rooms of one kind; one thread at a time may use it."""
 
     def __init__(
         self,
         letter: str,
         inventory: WatchedFile[dict[str, int]],
         reservations: Reservations,
-        max_per_member: int | None = None,
+        max_per_member: int | None,
     ) -> None:
-        self.status_lines: list[str] = []
         self._letter = letter
         self._inventory = inventory
         self._reservations = reservations
-        self._max_per_member = max_per_member
+        self._max_per_member = max_per_member  # None means no limit
+        self.status_lines: list[str] = []  # gathered for the owner, who writes and clears them
 
     def reply_to(self, request: Datagram) -> Datagram:
         """Carry out a request, a change only within a transaction; return the reply.

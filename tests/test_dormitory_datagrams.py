@@ -75,20 +75,6 @@ def main_server(dormitory: Dormitory) -> Iterator[ImitatedMainServer]:
         yield main_server
 
 
-def test_unpack_returns_the_datagram_that_was_packed() -> None:
-    assert unpack(KEY, pack(KEY, REQUEST)) == REQUEST
-
-
-def test_a_datagram_that_was_changed_anywhere_has_a_wrong_tag() -> None:
-    data = pack(KEY, REQUEST)
-    changed = [data[:n] + bytes([data[n] ^ 1]) + data[n + 1 :] for n in range(len(data))]
-    for bad in (*changed, *(data[:n] for n in range(len(data))), data + b"x", b"", bytes(2000)):
-        with pytest.raises(BadDatagram, match=r"whose tag is wrong: is dorm.key the same"):
-            unpack(KEY, bad)
-    with pytest.raises(BadDatagram, match="whose tag is wrong"):
-        unpack(KEY[::-1], data)
-
-
 def test_junk_forged_and_malformed_datagrams_are_not_answered_and_change_nothing(
     dormitory: Dormitory, main_server: ImitatedMainServer
 ) -> None:
@@ -166,7 +152,7 @@ def test_a_request_that_comes_again_after_the_clock_was_set_back_is_not_carried_
 
     def change(request: Datagram) -> str:
         with closing(Reservations(tmp_path / "single.db")) as reservations, reservations.transaction():
-            return RequestHandler("S", inventory, reservations).reply_to(request).text
+            return RequestHandler("S", inventory, reservations, None).reply_to(request).text
 
     inventory: WatchedFile[dict[str, int]] = WatchedFile(tmp_path / "single.txt", lambda _: {"S1": 9})
     request = new_request(Action.RESERVE, "S1 alice")

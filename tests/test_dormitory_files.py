@@ -188,19 +188,6 @@ def test_taken_ports_and_unknown_hosts_are_named(dormitory: Dormitory) -> None:
         expect_failure(result, text)
 
 
-def test_the_default_ports_are_those_of_the_original() -> None:
-    defaults = {
-        "M": r"127\.0\.0\.1:21000.*127\.0\.0\.1:22000.*127\.0\.0\.1:23000",
-        "S": "21000",
-        "D": "22000",
-        "U": "23000",
-    }
-    helps = run_programs(*((f"server{letter}.py", "--help") for letter in defaults))
-    for result, ports in zip(helps, defaults.values(), strict=True):
-        assert re.search(rf"\(default:\s+{ports}", result.stdout, re.DOTALL), result.stdout
-    assert re.search(r"--tcp-port P .*?\(default:\s+25000\)", helps[0].stdout, re.DOTALL)
-
-
 # Inventories that change.
 
 
@@ -332,10 +319,18 @@ def test_a_back_end_whose_database_is_deleted_or_replaced_stops_answering_and_sa
     assert ask(dormitory.log_in("alice"), "LIST S") == "ROOMS S1=9 S12=6 S123=0"
 
 
-def overwrite(path: Path, data: bytes) -> None:
-    """Write over the beginning of a file without replacing it."""
+def overwrite(path: Path, data: bytes, offset: int = 0) -> None:
+    """Write over a part of a file without replacing it."""
     with path.open("r+b") as file:
+        file.seek(offset)
         file.write(data)
+
+
+def overwrite_a_page(database: Path) -> None:
+    """Write over the page that begins the index, without which all queries but those for a member still work."""
+    with closing(sqlite3.connect(database)) as db:
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'by_member'").fetchone()
+    overwrite(database, bytes(4096), 4096 * (page - 1))
 
 
 def overwrite_with_another(database: Path) -> None:
@@ -363,10 +358,10 @@ def wal(database: Path) -> Path:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("is_checked_before", [False, True])
+@pytest.mark.parametrize("checked_after", [10, None])
 @pytest.mark.parametrize("commits_after", [0, 1])
 def test_an_overwritten_database_is_found_unless_a_restart_would_find_all_that_was_committed(
-    tmp_path: Path, damage: str, is_checked_before: bool, commits_after: int
+    tmp_path: Path, damage: str, checked_after: int | None, commits_after: int
 ) -> None:
     path = tmp_path / "single.db"
     with closing(Reservations(path)) as reservations:
@@ -375,7 +370,7 @@ def test_an_overwritten_database_is_found_unless_a_restart_would_find_all_that_w
                 DAMAGES[damage](path)
             with reservations.transaction():
                 reservations.reserve("S1", "alice")
-            if number == 10 and is_checked_before:
+            if number + 1 == checked_after:
                 reservations.check_contents()
         if not commits_after:
             DAMAGES[damage](path)
@@ -391,6 +386,20 @@ def test_an_overwritten_database_is_found_unless_a_restart_would_find_all_that_w
         with closing(sqlite3.connect(tmp_path / "restart" / "single.db")) as db:
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             assert db.execute("SELECT count(*) FROM reservations").fetchone() == (20 + commits_after,)
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"), [(overwrite_with_another, "was overwritten while"), (overwrite_a_page, "cannot be read back")]
+)
+def test_an_idle_database_that_is_overwritten_is_found(
+    tmp_path: Path, damage: Callable[[Path], None], text: str
+) -> None:
+    path = tmp_path / "single.db"
+    Reservations(path).close()
+    with closing(Reservations(path)) as reservations:
+        damage(path)
+        with pytest.raises(Damaged, match=text):
+            reservations.check_contents()
 
 
 def test_an_overwritten_database_stops_answering_and_says_why(dormitory: Dormitory, tmp_path: Path) -> None:
