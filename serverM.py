@@ -63,7 +63,7 @@ def serve(options: argparse.Namespace) -> NoReturn:
         client.set_time_limit(options.login_seconds, f"No LOGIN within {options.login_seconds} seconds", restarts=False)
         Session(client, members, upstreams, key, options.idle_seconds).run()
 
-    server = process.open_server(options, options.tcp_port, converse, secret=PASSWORD)
+    server = process.open_server(options, options.tcp_port, converse)
     for warning in members.warnings():
         LOG.write(warning)
     for upstream in upstreams.values():
@@ -113,6 +113,7 @@ def main() -> int:
         epilog="Example: python3 serverM.py --server-s 192.0.2.2:21000",
     )
     add_server_options(parser, host="127.0.0.1")
+    parser.set_defaults(secret=PASSWORD)
     where = "TCP port for clients; 0 means any (default: %(default)s)"
     parser.add_argument("--tcp-port", type=port_number, default=TCP_PORT, metavar="P", help=where)
     for letter, port in BACK_END_PORTS.items():
