@@ -788,7 +788,7 @@ def test_each_client_program_asks_for_tls_when_the_server_is_silent_and_goes_on_
             client.stdin.write(typed)
             client.stdin.flush()
             assert select.select([client.stderr], [], [], WAIT_SECONDS)[0], "the client says nothing"
-            assert client.stderr.readline() == b"The server has sent nothing yet. If it speaks TLS, use --tls.\n"
+            assert client.stderr.readline().endswith(b", or it speaks TLS (--tls).\n")
             sock.sendall(line)
             assert client.stdout.readline() == shown
 
@@ -800,7 +800,7 @@ def test_a_client_program_without_tls_whose_connection_a_tls_server_closes_asks_
     server = start_tls("chat_server.py", "0")
     done = run_program(*client_command(program, server.port), input="a secret\n")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert "the server closed it before it sent a line; perhaps it speaks TLS (--tls)" in done.stderr
+    assert "connection before it sent a line; perhaps it speaks TLS (--tls)" in done.stderr
 
 
 def test_tickets_are_sold_over_tls(start_tls: Start, certificates: Certificates, tmp_path: Path) -> None:
@@ -826,3 +826,16 @@ def test_rooms_are_reserved_over_tls(dormitory: Dormitory, certificates: Certifi
     lines = f"LOGIN alice {PASSWORDS['alice']}\nAVAILABILITY S12\nQUIT\n"
     replies = s_client(dormitory.main, lines, "-CAfile", str(certificates.authority), "-verify_return_error")
     assert replies.stdout == "MEMBER alice\nAVAILABLE 5\n"
+
+
+def test_a_certificate_that_has_expired_or_expires_soon_is_reported_at_the_start_and_at_sighup(
+    start_tls: Start, certificates: Certificates, tmp_path: Path
+) -> None:
+    pair = Pair(tmp_path / "certificate.pem", certificates.expired.key)
+    pair.certificate.write_bytes(certificates.expired.certificate.read_bytes())
+    server = start_tls("chat_server.py", "0", pair=pair)
+    server.wait_for_line(f"Warning: {pair.certificate}: certificate has expired")
+    soon = start_tls("chat_server.py", "0")
+    soon.wait_for_line(f"Warning: {certificates.good.certificate} expires on .* GMT")
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: server.count_lines(f"Warning: {pair.certificate}: certificate has expired") == 2, "a warning")
