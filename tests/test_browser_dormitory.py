@@ -88,9 +88,11 @@ def fake_dormitory(*replies: str) -> Iterator[int]:
     with ThreadingTCPServer(("127.0.0.1", 0), Talk) as server:
         server.daemon_threads = True
         thread = in_thread(server.serve_forever, 0.01)
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_last_room_goes_to_one_of_two_browsers(site: DormitorySite, alice: Window, bob: Window) -> None:
@@ -148,6 +150,7 @@ def test_wrong_password_is_reported_and_hidden_on_the_wire(site: DormitorySite, 
         alice.type("Password", f"hunter{attempt}")
         alice.press("Log in")
         alice.wait_for_text("Wrong user name or password." if attempt < 5 else "Too many wrong logins.")
+        assert alice.run("return document.getElementById('password').ariaInvalid") == "true"
         alice.press("Clear")
         assert "REFUSED" not in alice.text()
     assert "hunter" not in alice.text()

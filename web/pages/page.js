@@ -10,7 +10,7 @@ const outageSentence = element("p", { role: "status" });
 const outageDetail = element("small");
 const outageCountdown = element("span", { "aria-hidden": "true" });
 const tryNow = element("button", { type: "button" }, "Try now");
-const outage = element("div", { class: "outage" }, outageSentence, outageDetail, outageCountdown, tryNow);
+const outage = element("aside", { class: "outage", "aria-label": "Outage" }, outageSentence, outageDetail, outageCountdown, tryNow);
 let outageTimer = 0;
 let statusTimer = 0;
 
