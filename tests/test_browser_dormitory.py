@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from browsing import expect_good_design, front_end, hurried
 from conftest import Start, in_thread, looking_after, wait_until
-from dorm import PASSWORDS, Dormitory, ask, caring_for
+from dorm import PASSWORDS, ask, caring_for
 from webdriver import ENTER, SPACE, TAB, Window
 
 LIVE_SECONDS = 1.5

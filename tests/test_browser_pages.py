@@ -103,7 +103,6 @@ def test_page_is_well_designed_small_and_loads_nothing_from_elsewhere(
 
 def test_page_reports_an_absent_system_and_when_it_tries_again(site: PagesSite, alice: Window) -> None:
     alice.open(f"{site.address}cinema.html")
-    alice.press("Choose seats")
     alice.wait_for_text("The cinema is not running. This page tries again by itself.")
     for pause in (1, 2):
         alice.wait_for_text(f"Next try in {pause} s")

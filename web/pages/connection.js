@@ -7,7 +7,7 @@ const LONGEST_PAUSE_SECONDS = 30;
 const ANSWER_SECONDS = 5; // a request without an answer for this long is an outage
 const SETTLED_MILLISECONDS = 2000; // a connection that has lasted this long is no refusal
 const NORMAL_CLOSE = 1000;
-const NO_CLOSE_FRAME = 1006; // the browser's own code: the front end is not answering, or refused the request
+const NO_CLOSE_FRAME = 1006; // the browser's own code
 const NOT_REACHED = 1014;
 export const REFUSED = 1008; // trying again does not help
 const MESSAGE_BYTES = 4096;
@@ -32,8 +32,7 @@ export class Connection {
    * handlers.opened() is called when lines can be sent, handlers.line(text) for each line that is not part of a reply
    * to ask(), and handlers.closed(sentence, detail, code) when the other side has ended the connection or does not
    * answer: a sentence for people, what the front end said, and its close code. handlers.isReply(text) tells whether a
-   * line may be part of a reply; without it, each line is, while a reply is awaited. With isPoll, the wire panel shows
-   * all of it as a poll.
+   * line may be part of a reply; without it, every line may. With isPoll, the wire panel takes all of it for a poll.
    */
   constructor(path, handlers, label = "", isPoll = false) {
     this.#path = path;
@@ -69,7 +68,7 @@ export class Connection {
     return seconds;
   }
 
-  /** Send a line; the wire panel shows `shown` in its place. Return whether there was a connection to send it on. */
+  /** Send a line, if there is a connection, and return whether there is; the wire panel shows `shown` in its place. */
   send(line, { shown = line, isPoll = false } = {}) {
     if (!this.isOpen) return false;
     this.#socket.send(line);
@@ -78,10 +77,9 @@ export class Connection {
   }
 
   /**
-   * Send a request; return its reply, or null if the connection ends before the reply is complete. A reply that takes
-   * longer than `seconds` is an outage. With null, nothing is sent: the system is about to speak by itself.
-   *
-   * The reply is one line; with isComplete(lines), it is an array of all lines until isComplete() returns true.
+   * Send a request; return its reply, or null if the connection ends before. A reply that takes longer than `seconds`
+   * is an outage. With null, nothing is sent: the system speaks first. The reply is one line; with isComplete(lines),
+   * it is an array of all lines until isComplete() returns true.
    */
   ask(line, { shown, isPoll = false, isComplete = null, seconds = ANSWER_SECONDS } = {}) {
     if (!this.isOpen) return Promise.resolve(null);

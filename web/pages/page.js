@@ -1,8 +1,8 @@
 // What all pages share. Text from other users becomes text nodes only: no page builds HTML from it.
 
 const CLICK_PAUSE_MILLISECONDS = 600; // clicks on one button that follow each other faster count as one
-const PENDING_MILLISECONDS = 400; // a request that takes longer is shown as pending
-const SUCCESS_MILLISECONDS = 5000; // how long a success is shown
+const PENDING_MILLISECONDS = 400;
+const SUCCESS_MILLISECONDS = 5000;
 const HIDDEN_TAB_MILLISECONDS = 100; // a hidden tab draws no frames
 const NEAR_END_PIXELS = 40;
 
@@ -10,11 +10,11 @@ const outageSentence = element("p", { role: "status" });
 const outageDetail = element("small");
 const outageCountdown = element("span", { "aria-hidden": "true" });
 const tryNow = element("button", { type: "button" }, "Try now");
-const outage = element("aside", { class: "outage", "aria-label": "Outage" }, outageSentence, outageDetail, outageCountdown, tryNow);
+const outageParts = [outageSentence, outageDetail, outageCountdown, tryNow];
+const outage = element("section", { class: "outage", "aria-label": "Outage" }, ...outageParts);
 let outageTimer = 0;
 let statusTimer = 0;
 
-/** Return the element of this page with an id. */
 export function byId(id) {
   return document.getElementById(id);
 }
@@ -27,10 +27,7 @@ export function element(tag, attributes = {}, ...children) {
   return node;
 }
 
-/**
- * Show an item for each key, in this order. An item that is shown already is kept, so that a selection and the focus stay
- * in it. If the item that has the focus goes, the next one gets it, or the whole content of the page.
- */
+/** Show an item for each key, in this order. Items that are shown already stay; the focus of one that goes moves on. */
 export function showItems(list, keys, createItem) {
   const known = new Map([...list.children].map((item) => [item.dataset.key, item]));
   const items = keys.map((key) => known.get(key) ?? createItem(key));
@@ -45,7 +42,7 @@ export function showItems(list, keys, createItem) {
   if (losesFocus) ((items[focused] ?? items.at(-1))?.querySelector("button") ?? byId("main")).focus();
 }
 
-/** Set the text of an element. A text that is there already is left alone, so that a selection in it stays. */
+/** Set the text of an element, unless it is there already: a selection in it stays. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -101,8 +98,8 @@ export function oncePerFrame(action) {
 }
 
 /**
- * Keep a scrolling element at its end, when its content grows and when it is resized, unless the reader has scrolled up.
- * Call changed(isAtEnd) when the reader scrolls. Return a function that goes to the end.
+ * Keep a scrolling element at its end when its content grows or it is resized, unless the reader has scrolled up. Call
+ * changed(isAtEnd) when it scrolls. Return a function that goes to the end.
  */
 export function followEnd(scroller, content, changed = () => {}) {
   let isAtEnd = true;
@@ -166,10 +163,10 @@ export function sayAt(field, text) {
 
 /** Show that a connection has ended, with a detail in small print. Connect again after a pause, or on a click. */
 export function showOutage(sentence, connection, detail = "") {
-  const end = Date.now() + 1000 * connection.retry();
+  let left = connection.retry();
   const count = () => {
-    const left = Math.ceil((end - Date.now()) / 1000);
     outageCountdown.textContent = left > 0 ? `Next try in ${left} s` : "Trying …";
+    left -= 1;
   };
   clearInterval(outageTimer);
   outageTimer = setInterval(count, 1000);
@@ -180,7 +177,6 @@ export function showOutage(sentence, connection, detail = "") {
   tryNow.onclick = () => connection.open();
 }
 
-/** Hide what showOutage() showed. */
 export function hideOutage() {
   clearInterval(outageTimer);
   outage.classList.remove("shown");
@@ -195,7 +191,7 @@ export function askBeforeLeaving(isNeeded) {
   });
 }
 
-/** Remember a text under a key, beyond this page; sessionStorage forgets it with the tab. */
+/** Remember a text beyond this page; sessionStorage forgets it with the tab. */
 export function remember(key, text, storage = "localStorage") {
   try {
     if (text) window[storage].setItem(key, text);
@@ -205,7 +201,7 @@ export function remember(key, text, storage = "localStorage") {
   }
 }
 
-/** Return the text that is remembered under a key, or "". */
+/** Return a text that is remembered, or "". */
 export function recall(key, storage = "localStorage") {
   try {
     return window[storage].getItem(key) ?? "";
@@ -239,7 +235,7 @@ async function hideLinksToAbsentSystems() {
       link.parentElement.hidden = !systems.includes(link.dataset.system);
     }
   } catch {
-    // The front end is not answering: the page's own connection reports that.
+    // The page's own connection reports it.
   }
 }
 

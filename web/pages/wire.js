@@ -1,4 +1,4 @@
-// The wire panel: each line that this page sent and received, and when its connections were opened and closed.
+// The wire panel: the lines that this page sent and received, and what happened to its connections.
 
 import { byId, element, followEnd, oncePerFrame, recall, remember } from "./page.js";
 
@@ -6,7 +6,7 @@ const MAX_LINES = 1000; // older ones are forgotten
 const MAX_POLLED_LINES = 200;
 const CONTROL_CHARACTER = /([\u0000-\u001f\u007f-\u009f])/g;
 const ARROWS = { sent: "→", received: "←", event: "·" };
-const LEGEND = "→ sent, ← received, · the connection itself. <1> is the byte 1, which has no printable sign.";
+const LEGEND = "→ sent ← received · connection. <1> is the byte 1, which has no printable sign.";
 
 const showButton = byId("show-wire");
 const pauseButton = createButton("Pause", pause);
@@ -35,10 +35,7 @@ let waiting = []; // entries that are not shown yet, oldest first: {kind, text, 
 let shown = []; // those that are, each with its item
 let isPaused = false;
 
-/**
- * Record a line that was sent or received, or an event of a connection: {kind, text, label, isPoll}, where kind is
- * "sent", "received" or "event".
- */
+/** Record {kind, text, label, isPoll}, where kind is "sent" or "received", or "event" of a connection. */
 export function record(entry) {
   waiting.push({ ...entry, time: timeNow() });
   if (waiting.length > 2 * MAX_LINES) waiting = newest(waiting);
@@ -63,11 +60,9 @@ const goToEnd = followEnd(scroller, list);
 
 /** Return the newest entries, so that polls do not displace other lines. */
 function newest(entries) {
-  if (entries.length <= MAX_POLLED_LINES) return entries;
-  const kept = new Set([
-    ...entries.filter(({ isPoll }) => !isPoll).slice(-MAX_LINES),
-    ...entries.filter(({ isPoll }) => isPoll).slice(-MAX_POLLED_LINES),
-  ]);
+  const lines = entries.filter(({ isPoll }) => !isPoll).slice(-MAX_LINES);
+  const polls = entries.filter(({ isPoll }) => isPoll).slice(-MAX_POLLED_LINES);
+  const kept = new Set([...lines, ...polls]);
   return entries.filter((entry) => kept.has(entry));
 }
 
@@ -105,8 +100,7 @@ function asText({ time, kind, label, text }) {
 
 function timeNow() {
   const now = new Date();
-  const parts = [now.getHours(), now.getMinutes(), now.getSeconds()].map((part) => String(part).padStart(2, "0"));
-  return `${parts.join(":")}.${String(now.getMilliseconds()).padStart(3, "0")}`;
+  return new Date(now - now.getTimezoneOffset() * 60_000).toISOString().slice(11, 23);
 }
 
 function createButton(text, action) {
@@ -125,9 +119,8 @@ async function copy() {
     await navigator.clipboard.writeText(visibleText());
     result.textContent = "Copied.";
   } catch {
-    // Without TLS, a browser lets only pages of its own machine use the clipboard.
-    getSelection().selectAllChildren(list);
-    result.textContent = "The lines are selected: copy them with the keyboard.";
+    getSelection().selectAllChildren(list); // without TLS, only pages of this machine may use the clipboard
+    result.textContent = "Selected: copy the lines with the keyboard.";
   }
 }
 
