@@ -44,7 +44,7 @@ def draw_dormitory(address: str, alice: Window) -> None:
     alice.type("User name", "alice")
     alice.type("Password", PASSWORDS["alice"])
     alice.press("Log in")
-    for room, left in (("S233", 6), ("S444", 7)):
+    for room, left in (("S233", 6), ("S444", 10)):
         alice.press(f"Reserve {room}, {left} left")
         alice.wait_for_text(f"Room {room} is yours")
     draw(alice, "dormitory")
