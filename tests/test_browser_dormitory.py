@@ -67,7 +67,7 @@ def room(window: Window, code: str) -> str:
 
 @contextmanager
 def fake_dormitory(*replies: str) -> Iterator[int]:
-    """Run a main server that answers each login with the next reply, and never RESERVE; yield its port.
+    """Run a main server that answers each login with the next reply, and nothing after RESERVE; yield its port.
 
     It ends a connection after MINE, unless all replies were used.
     """
@@ -85,6 +85,8 @@ def fake_dormitory(*replies: str) -> Iterator[int]:
                     self.wfile.write(b"RESERVATIONS\n")
                     if logins:
                         return
+                elif word == "RESERVE":
+                    self.rfile.read()
 
     with ThreadingTCPServer(("127.0.0.1", 0), Talk) as server:
         server.daemon_threads = True
