@@ -136,11 +136,12 @@ class Window:
         actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
         self.command("POST", "/actions", actions=[{"type": "key", "id": "keyboard", "actions": actions}])
 
-    def click_fast(self, name: str, times: int) -> None:
-        """Click several times without a pause."""
+    def click_fast(self, name: str, times: int, pause_milliseconds: int = 0) -> None:
+        """Click several times at one place, with a short pause at most."""
         move = {"type": "pointerMove", "origin": self.find(name), "x": 0, "y": 0, "duration": 0}
         click = [{"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}]
-        mouse = {"type": "pointer", "id": "mouse", "actions": [move, *(click * times)]}
+        pause = {"type": "pause", "duration": pause_milliseconds}
+        mouse = {"type": "pointer", "id": "mouse", "actions": [move, *([*click, pause] * times)]}
         self.command("POST", "/actions", actions=[mouse])
 
     def text(self) -> str:
