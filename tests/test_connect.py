@@ -101,7 +101,7 @@ def test_each_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> Non
             assert sock.recv(10) == b"hello"
 
 
-def test_the_certificate_that_tls_ca_names_is_trusted_by_itself_even_if_python_is_strict(
+def test_a_certificate_that_tls_ca_names_is_trusted_by_itself_even_if_python_is_strict(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def strict_context(cafile: str) -> ssl.SSLContext:  # as since Python 3.13, but without VERIFY_X509_PARTIAL_CHAIN
@@ -121,10 +121,10 @@ def test_the_certificate_that_tls_ca_names_is_trusted_by_itself_even_if_python_i
     issue = ["openssl", "x509", "-req", "-in", good.with_suffix(".request"), "-extfile", tmp_path / "extensions"]
     issue += ["-CA", authority, "-CAkey", authority.with_suffix(".key"), "-set_serial", "7", "-out", plain]
     subprocess.run(issue, check=True, capture_output=True)
-    for certificate in (plain, good):
+    for certificate, trusted in ((good, good), (plain, plain), (plain, authority)):
         server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         server_context.load_cert_chain(certificate, certificates.good.key)
-        options = argparse.Namespace(tls=True, tls_ca=str(certificate))
+        options = argparse.Namespace(tls=True, tls_ca=str(trusted))
         with fake_server(serve) as port, connect("localhost", port, options) as sock:
             assert sock.recv(10) == b"hello"
 
