@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from certificates import Certificates
+from certificates import NAMES, Certificates
 from conftest import (
     RESET,
     ROOT,
@@ -101,9 +101,8 @@ def test_each_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> Non
             assert sock.recv(10) == b"hello"
 
 
-@pytest.mark.parametrize("pair", ["good", "self_signed"])
-def test_the_certificate_that_tls_ca_names_is_trusted_by_itself_even_if_python_is_strict(
-    certificates: Certificates, monkeypatch: pytest.MonkeyPatch, pair: str
+def test_a_certificate_that_tls_ca_names_is_trusted_by_itself_even_if_python_is_strict(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def strict_context(cafile: str) -> ssl.SSLContext:  # as since Python 3.13, but without VERIFY_X509_PARTIAL_CHAIN
         context = create_context(cafile=cafile)
@@ -116,12 +115,18 @@ def test_the_certificate_that_tls_ca_names_is_trusted_by_itself_even_if_python_i
 
     create_context = ssl.create_default_context
     monkeypatch.setattr(ssl, "create_default_context", strict_context)
-    certificate, key = getattr(certificates, pair).certificate, getattr(certificates, pair).key
-    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_context.load_cert_chain(certificate, key)
-    options = argparse.Namespace(tls=True, tls_ca=str(certificate))
-    with fake_server(serve) as port, connect("localhost", port, options) as sock:
-        assert sock.recv(10) == b"hello"
+    good, authority = certificates.good.certificate, certificates.authority
+    plain = tmp_path / "plain.pem"  # without an authority key identifier
+    (tmp_path / "extensions").write_text(f"{NAMES}\nsubjectKeyIdentifier=none\nauthorityKeyIdentifier=none\n")
+    issue = ["openssl", "x509", "-req", "-in", good.with_suffix(".request"), "-extfile", tmp_path / "extensions"]
+    issue += ["-CA", authority, "-CAkey", authority.with_suffix(".key"), "-set_serial", "7", "-out", plain]
+    subprocess.run(issue, check=True, capture_output=True)
+    for certificate, trusted in ((good, good), (plain, plain), (plain, authority)):
+        server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server_context.load_cert_chain(certificate, certificates.good.key)
+        options = argparse.Namespace(tls=True, tls_ca=str(trusted))
+        with fake_server(serve) as port, connect("localhost", port, options) as sock:
+            assert sock.recv(10) == b"hello"
 
 
 # A lost server

@@ -193,15 +193,15 @@ def test_a_name_or_a_password_that_cannot_be_right_is_refused_with_the_rule(
     assert shown == [rule, f"Welcome, guest {'alice' if password else 'eve'}."]
 
 
-def test_a_byte_order_mark_in_the_password_file_and_before_the_answers_is_ignored(
-    common_dormitory: Dormitory, tmp_path: Path
-) -> None:
-    options = password_file(tmp_path, f"\ufeff{PASSWORDS['alice']}")
-    assert play(common_dormitory, "\ufeffS1 a", options=options) == (
-        0,
-        ["Welcome, member alice.", "Room S1 is available: 9 left."],
-        "",
-    )
+def test_a_byte_order_mark_in_the_password_file_and_before_the_answers_is_ignored(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("\ufeffsecret\n", encoding="utf-8")
+    for options, typed in (
+        (["--user", "eve", "--password-file", str(tmp_path / "password")], ""),
+        ([], "eve\nsecret\n"),
+    ):
+        with main_server("MEMBER eve\n", "ROOMS\n") as (port, lines):
+            run_program("client.py", "--port", str(port), *options, input=f"\ufeff{typed}list\nquit\n")
+        assert lines == ["LOGIN eve secret", "LIST"]
 
 
 def test_quit_and_help_are_understood_at_every_question(common_dormitory: Dormitory) -> None:
