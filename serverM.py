@@ -64,7 +64,6 @@ def serve(options: argparse.Namespace) -> NoReturn:
         options,
         options.tcp_port,
         lambda client: converse(client, members, back_ends, options),
-        secret=PASSWORD,
     )
     for warning in members.warnings():
         LOG.write(warning)
@@ -125,6 +124,7 @@ def main() -> int:
         epilog="Example: python3 serverM.py --server-s 192.0.2.2:21000",
     )
     add_server_options(parser, host="127.0.0.1")
+    parser.set_defaults(secret=PASSWORD)
     parser.add_argument(
         "--tcp-port",
         type=port_number,

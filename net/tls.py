@@ -47,8 +47,7 @@ class TlsLayer:
         """Take received bytes; return the plain text that they complete. Call take_output() afterwards.
 
         Raises:
-            HandshakeFailed: the peer does not speak TLS, or does not trust the certificate.
-            OSError: the peer violates TLS.
+            OSError: the peer violates TLS; HandshakeFailed: it does not speak TLS, or does not trust the certificate.
         """
         if not self._has_begun:
             _check_first_bytes(data)
