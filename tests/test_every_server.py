@@ -1,5 +1,6 @@
 """What every program and every TCP server guarantees: starting, admission, surviving failures, stopping."""
 
+import argparse
 import ast
 import os
 import re
@@ -32,7 +33,10 @@ from conftest import (
     wait_until,
 )
 
-from net.server import listen
+from net.conversation import Conversation
+from net.options import add_server_options
+from net.places import Places
+from net.server import Server, listen
 
 CLIENT = r"Client \(\d+\): "
 PROGRAMS = sorted(path.name for path in ROOT.glob("*.py") if "\nif __name__ ==" in path.read_text())
@@ -410,6 +414,19 @@ def test_sighup_does_not_stop_a_server_that_nohup_started(start: Start) -> None:
         peer.expect_match("Unregistered.*")
     assert server.process.poll() is None
     assert server.stop() == 0
+
+
+def test_a_client_that_is_not_yet_accepted_when_a_server_stops_gets_its_farewell() -> None:
+    def listen_to(client: Conversation) -> None:
+        assert list(client.lines()) == []
+
+    parser = argparse.ArgumentParser()
+    add_server_options(parser, "127.0.0.1")
+    server = Server(parser.parse_args([]), 0, listen_to, Places(1, 1))  # its accepting thread is not started
+    peer = Peer(server.port)
+    server.begin_stop(b"Goodbye\n")
+    assert peer.read_all() == "Goodbye\n"
+    server.finish_stop(WAIT_SECONDS)
 
 
 @servers
