@@ -134,12 +134,6 @@ def race(clients: list[Peer], request: str) -> Counter[str]:
     return Counter(client.read_line()[0] for client in clients)
 
 
-def expect_free(port: int) -> None:
-    """Fail if a server listens on a port. Binding the port would fail if another test's client uses it meanwhile."""
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port)).close()
-
-
 def test_chatroom_server_has_the_functions_of_the_original_design() -> None:
     for name in ("main", "server", "connection_handler", "room_creation_handler"):
         assert callable(getattr(chatroom_server, name))
@@ -395,7 +389,6 @@ def test_delete_warns_the_members_closes_them_and_then_answers(server: Program) 
     lobby.expect(SUCCESS)
     with pytest.raises(ConnectionRefusedError):
         Peer(port)
-    expect_free(port)
 
 
 def test_one_of_ten_clients_that_delete_a_room_at_once_succeeds(server: Program) -> None:
@@ -504,7 +497,7 @@ def test_a_client_that_connects_while_a_room_is_deleted_is_warned_or_refused(ser
 
         def come(port: int = port, members: list[Peer] = members) -> None:
             with suppress(ConnectionError):
-                while True:
+                while len(members) < 300:  # a process may have no more than 1,024 descriptors
                     members.append(Peer(port))
 
         with meanwhile(come):
@@ -515,7 +508,7 @@ def test_a_client_that_connects_while_a_room_is_deleted_is_warned_or_refused(ser
             with suppress(ConnectionError):  # Linux resets a client that was never accepted only when the client sends
                 member.send("Am I in?")
             end = member.read_all()
-            assert end in ("", WARNING + "\n", "Too many connections from your address\n")
+            assert end in ("", WARNING + "\n")
             told += end == WARNING + "\n"
             member.close()
     assert told >= 24  # the members that had connected before the deletion
@@ -543,25 +536,23 @@ def test_a_client_that_connects_while_the_members_are_being_warned_does_not_ente
     assert server.count_lines(CLIENT + "entered room tea") == told
 
 
-def test_ten_clients_that_create_join_and_delete_the_same_rooms_leave_no_thread_socket_or_port_behind(
+def test_ten_clients_that_create_join_and_delete_the_same_rooms_leave_no_thread_or_socket_behind(
     fresh_server: Program,
 ) -> None:
     clients = [fresh_server.connect() for _ in range(10)]
     ports: set[int] = set()
-    end = time.monotonic() + 0.7
 
     def storm(index: int) -> None:
         lobby = clients[index]
-        while time.monotonic() < end:
-            for name in ("tea", "soup"):
-                lobby.send(CREATE + name, JOIN + name)
-                assert lobby.read_line()[0] in SUCCESS + ALREADY_EXISTS
-                if (reply := lobby.read_line())[0] == SUCCESS:
-                    ports.add(port := int(reply[1:].split()[0]))
-                    with suppress(ConnectionError):
-                        visit(port)
-                lobby.send(DELETE + name)
-                assert lobby.read_line()[0] in SUCCESS + DOES_NOT_EXIST
+        for name in ("tea", "soup") * 15:
+            lobby.send(CREATE + name, JOIN + name)
+            assert lobby.read_line()[0] in SUCCESS + ALREADY_EXISTS
+            if (reply := lobby.read_line())[0] == SUCCESS:
+                ports.add(port := int(reply[1:].split()[0]))
+                with suppress(ConnectionError):
+                    visit(port)
+            lobby.send(DELETE + name)
+            assert lobby.read_line()[0] in SUCCESS + DOES_NOT_EXIST
 
     def visit(port: int) -> None:
         member = Peer(port)
@@ -576,8 +567,6 @@ def test_ten_clients_that_create_join_and_delete_the_same_rooms_leave_no_thread_
     clients[0].expect(SUCCESS)
     assert len(ports) > 10
     fresh_server.expect_rest()
-    for port in ports:
-        expect_free(port)
 
 
 def test_a_member_that_has_left_is_not_counted_and_half_a_line_before_a_reset_is_not_sent(
@@ -677,20 +666,14 @@ def test_lobby_and_rooms_share_the_places_for_connections(start_rooms: Start) ->
     alice.expect("hello")
 
 
-def test_a_signal_stops_lobby_and_rooms_within_two_seconds_and_their_ports_are_free(start_rooms: Start) -> None:
+def test_a_signal_stops_lobby_and_rooms_within_two_seconds(start_rooms: Start) -> None:
     server = start_rooms()
-    lobby = server.connect()
-    ports = [server.port]
-    for number in range(50):
-        create(lobby, f"room-{number}")
-        ports.append(join(lobby, f"room-{number}"))
-    members = [enter(server, port) for port in ports[1:] for _ in range(2)]
-    enter(server, ports[1], receive_buffer=4096)
+    ports = [new_room(server, f"room-{number}")[1] for number in range(50)]
+    members = [enter(server, port) for port in ports for _ in range(2)]
+    enter(server, ports[0], receive_buffer=4096)
     with flooding(FLOOD * 200, *members[:6]):
         wait_until(lambda: server.count_lines(CLIENT + r"line to room .*") > 500, "a flood")
         assert server.stop() == 0
-    for port in ports:
-        expect_free(port)
     for member in members[6:]:
         member.expect_end()
 
