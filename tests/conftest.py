@@ -6,6 +6,7 @@ start, stop on SIGTERM with exit status 0 within two seconds, and have written n
 """
 
 import os
+import random
 import re
 import signal
 import socket
@@ -32,6 +33,8 @@ RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: closing the socket resets the 
 
 # A process started with nohup or & may ignore SIGINT, and the programs that it starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# The python3 of documents and of lines that programs print is the one that runs the tests.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def wait_until(
@@ -96,10 +99,11 @@ def fake_server(talk: Callable[[socket.socket], object]) -> Iterator[int]:
 
 
 def free_port() -> int:
-    """Return a TCP port on which no program listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """Return a TCP port that no program uses, and that no system gives to a client or to a server that asks for any."""
+    for port in random.sample(range(20_000, 30_000), 1000):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    pytest.fail("no port from 20000 to 29999 is free")
 
 
 def new_threads(before: list[threading.Thread]) -> list[threading.Thread]:
