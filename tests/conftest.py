@@ -8,6 +8,7 @@ start, stop on SIGTERM with exit status 0 within two seconds, and have written n
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -121,6 +122,8 @@ class Peer:
         self.sock.settimeout(WAIT_SECONDS)
         self.received = b""
         try:
+            if source and sys.platform != "linux":
+                pytest.skip("elsewhere 127.0.0.1 is the only loopback address")
             if source:
                 self.sock.bind((source, 0))
             self.sock.connect(("127.0.0.1", port))
@@ -272,13 +275,15 @@ class Program:
 
     Args:
         arguments: the script, then its arguments.
-        prefix: a command to run it with, such as prlimit.
+        prefix: a command to run it with, such as prlimit; if that is not installed, the test is skipped.
         stdin: as for subprocess.Popen.
     """
 
     def __init__(
         self, *arguments: str, prefix: tuple[str, ...] = (), cwd: Path = ROOT, stdin: int | None = None
     ) -> None:
+        if prefix and not shutil.which(prefix[0]):
+            pytest.skip(f"{prefix[0]} is not installed")
         self.process = subprocess.Popen(
             [*prefix, *python(*arguments)],
             stdin=stdin,
@@ -527,7 +532,7 @@ def run_program(script: str, *arguments: str, input: str = "", **options: Any) -
     return run_command(python(script, *arguments), input, **options)
 
 
-def run_programs(*commands: tuple[str, ...]) -> list[subprocess.CompletedProcess[str]]:
+def run_programs(*commands: tuple[str, ...], **options: Any) -> list[subprocess.CompletedProcess[str]]:
     """Run programs to their ends, two at a time; return their results in order."""
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda command: run_program(*command), commands))
+        return list(pool.map(lambda command: run_program(*command, **options), commands))
