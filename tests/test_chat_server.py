@@ -12,7 +12,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -345,6 +345,44 @@ def test_a_client_that_stops_reading_is_dropped_and_delays_others_once(start: St
     with pytest.raises(ConnectionResetError):  # after an orderly end, half a message would look whole
         while sleeper.sock.recv(1 << 16):
             pass
+
+
+def test_a_name_is_free_again_though_its_former_owners_thread_waits_for_a_slow_reader(
+    start: Start, tmp_path: Path
+) -> None:
+    server = start(changed_program(tmp_path, "chat_server.py", "program.LEAVING_SECONDS = 0.5"), "0")
+    alice, slow = join(server, "alice"), join(server, "slow", receive_buffer=4096)
+    alice.send_bytes(LONG_BROADCAST * 1250)  # more than a backlog holds; the kernel keeps the rest, and the end
+    wait_until(lambda: server_is_blocked(server), "alice's thread waits for slow")
+    alice.close()
+    with reading_slowly(slow, 100_000):
+        newcomer = server.connect()
+        newcomer.send("JOIN alice")
+        newcomer.expect("JOIN alice accepted")
+
+
+def server_is_blocked(server: Program) -> bool:
+    """Return whether the server has handled no message for a while."""
+    count = server.count_lines(CLIENT + "BCST.*")
+    time.sleep(0.5)
+    return count > 0 and server.count_lines(CLIENT + "BCST.*") == count
+
+
+@contextmanager
+def reading_slowly(peer: Peer, bytes_per_second: int) -> Iterator[None]:
+    """Let a client read at a steady pace until the block or its connection ends."""
+    ended = threading.Event()
+
+    def read() -> None:
+        received, began = 0, time.monotonic()
+        with suppress(OSError):
+            while not ended.wait(0.01):
+                due = int(bytes_per_second * (time.monotonic() - began)) - received
+                received += len(peer.sock.recv(due)) if due > 0 else 0
+
+    with meanwhile(read):
+        yield
+        ended.set()
 
 
 def test_a_flood_reaches_a_healthy_slower_reader_whole_and_in_order(fresh_server: Program) -> None:

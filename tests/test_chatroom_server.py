@@ -593,6 +593,30 @@ def test_a_line_that_is_too_long_ends_only_its_senders_connection(server: Progra
     bob.expect_nothing(0.05)
 
 
+def test_a_member_that_has_left_does_not_count_though_it_keeps_the_socket_open(server: Program) -> None:
+    lobby, port = new_room(server)
+    alice, bob = enter(server, port), enter(server, port)
+    bob.send("/leave")
+    server.wait_for_line(CLIENT + "left room tea")
+    assert bob.sock.recv(1) == b""  # and the server waits for bob's end
+    join(lobby, "tea", 1)
+    alice.send("gone?")
+    server.wait_for_line(CLIENT + "line to room tea, sent to 0 clients")
+
+
+def test_a_deletion_waits_for_a_member_who_reads_slowly_so_that_the_warning_arrives(server: Program) -> None:
+    lobby, port = new_room(server)
+    alice, slow = enter(server, port), enter(server, port, receive_buffer=4096)
+    alice.send(*["x" * 4000] * 100)
+    lines = rf"{CLIENT}line to room tea, sent to 1 client"
+    wait_until(lambda: server.count_lines(lines) >= 100, "all lines are sent on or kept")
+    lobby.send(DELETE + "tea")
+    server.wait_for_line(CLIENT + "DELETE tea")
+    time.sleep(1.2)  # longer than a stopping server waits
+    assert slow.read_all().splitlines()[-1] == WARNING
+    lobby.expect(SUCCESS)
+
+
 @pytest.mark.parametrize("keys", [b"/leave\r\n", b" /leave \n", b"\4", b"/leev\b\bave\r\0"])
 def test_a_member_leaves_with_a_line_or_with_ctrl_d(server: Program, keys: bytes) -> None:
     lobby, port = new_room(server)

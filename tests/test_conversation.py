@@ -14,7 +14,7 @@ import pytest
 from conftest import WAIT_SECONDS, in_thread
 
 from net.connection import Connection, TimeLimitPassed
-from net.conversation import GATHERED_CHARACTERS, TURN_LINES, Conversation, InputEnded
+from net.conversation import GATHERED_CHARACTERS, TURN_BYTES, TURN_LINES, Conversation, InputEnded
 from net.output import Patience
 from protocol import MAX_LINE_BYTES, LineTooLong
 
@@ -220,6 +220,25 @@ def test_each_recipient_gets_its_messages_in_the_order_in_which_they_were_sent(s
     carol.expect(b"1\n4\n5\n6\n7\n")
     for client in (alice, bob, carol):
         client.expect_nothing()
+
+
+def test_a_reply_says_that_the_messages_before_it_were_sent(alice: PairedClient, bob: PairedClient) -> None:
+    alice.conversation.reply("earlier")  # so that alice is the first recipient of the batch
+    alice.conversation.queue((bob.connection,), "hello")
+    alice.conversation.reply("later")
+    alice.conversation.flush()
+    alice.expect(b"earlier\nlater\n")
+    bob.sock.setblocking(False)
+    bob.expect(b"hello\n")
+
+
+def test_a_turn_ends_after_so_many_bytes_though_no_line_has_ended(alice: PairedClient, bob: PairedClient) -> None:
+    alice.send(b"first\n" + b"\xff\xf1" * (TURN_BYTES // 2) + b"second\n")
+    lines = alice.conversation.lines()
+    next(lines)
+    alice.conversation.queue((bob.connection,), "hello")
+    assert next(lines) == "second"
+    bob.expect(b"hello\n")
 
 
 def test_gathered_output_is_sent_before_it_fills_much_memory(alice: PairedClient, bob: PairedClient) -> None:
