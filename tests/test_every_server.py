@@ -55,9 +55,6 @@ WRONG_ARGUMENTS = {
     "ticket_server.py": ["0 --hold-seconds 0"],
     "serverM.py": ["--server-s 21000", "extra"],
     "serverD.py": ["--port x", "--csv", "--report --cancel D1"],
-    "chatroom_client.py": ["localhost tea"],
-    "ticket_client.py": ["127.0.0.1 1 --best 2 --seats 1-1"],
-    "client.py": ["extra"],
     "front_end.py": ["--chat localhost"],
     "demo.py": ["nonsense"],
 }
