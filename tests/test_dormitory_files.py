@@ -149,6 +149,20 @@ def test_taken_ports_and_unknown_hosts_are_named(dormitory: Dormitory) -> None:
         expect_failure(result, text)
 
 
+def test_wrong_arguments_are_answered_with_the_usage() -> None:
+    for result in run_programs(
+        ("serverM.py", "--tcp-port", "65536"),
+        ("serverM.py", "extra"),
+        ("serverM.py", "--max-connections", "0"),
+        ("serverM.py", "--server-s", "21000"),
+        ("serverD.py", "--port", "x"),
+        ("serverD.py", "--csv"),
+        ("serverD.py", "--report", "--cancel", "D1"),
+    ):
+        assert result.returncode == 2
+        assert result.stderr.startswith("usage: ")
+
+
 def test_the_default_ports_are_those_of_the_original() -> None:
     defaults = {
         "M": r"127\.0\.0\.1:21000.*127\.0\.0\.1:22000.*127\.0\.0\.1:23000",

@@ -34,6 +34,7 @@ from conftest import (
     at_once,
     meanwhile,
     run_command,
+    run_program,
     run_programs,
     wait_until,
 )
@@ -509,6 +510,20 @@ def test_file_with_a_byte_order_mark_is_sold_from_and_keeps_it(cinema: OpenCinem
     assert the.matrix() == ["00", "01"]
     assert the.buy((1, 2)) == "Booked: 1-2"
     assert the.file.read_bytes() == b"\xef\xbb\xbf0 1\r\n0 1\r\n"
+
+
+def test_wrong_arguments_are_a_usage_error() -> None:
+    wrong = ["65536", "0 --hold-seconds 0"]
+    for run in run_programs(*(("ticket_server.py", *arguments.split()) for arguments in wrong)):
+        assert run.returncode == 2
+        assert run.stderr.startswith("usage: ticket_server.py")
+
+
+def test_port_that_is_taken_is_named(cinema: OpenCinema) -> None:
+    the = cinema()
+    port = the.server.port
+    run = run_program("ticket_server.py", str(port), "--seats-file", str(the.file))
+    assert (run.returncode, run.stderr) == (1, f"Cannot listen on 0.0.0.0:{port}: Address already in use\n")
 
 
 def test_default_hall_is_next_to_the_program_in_any_working_directory(start: Start, tmp_path: Path) -> None:
