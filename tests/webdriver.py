@@ -28,7 +28,7 @@ BROWSER = {
         "prefs": {"net.network_prediction_options": 2},  # a server would wait 10 seconds for a request on a spare one
     },
 }
-TAB, ENTER, SPACE = "\ue004", "\ue007", " "
+TAB, ENTER, ESCAPE, SPACE = "\ue004", "\ue007", "\ue00c", " "
 UP, RIGHT, DOWN = "\ue013", "\ue014", "\ue015"
 
 # Finds the visible control, section or log that has an accessible name.
@@ -39,7 +39,7 @@ const nameOf = (node) => {
   if (by) return document.getElementById(by)?.textContent;
   return node.getAttribute("aria-label") ?? node.labels?.[0]?.textContent ?? node.textContent;
 };
-const named = [...document.querySelectorAll("button, a, input, select, section, [role=log]")];
+const named = [...document.querySelectorAll("button, a, input, select, textarea, section, [role=log]")];
 return named.find((node) => node.checkVisibility() && nameOf(node)?.trim() === name) ?? null;
 """
 
@@ -93,7 +93,9 @@ class Window:
         """Click the element with an accessible name."""
 
         def is_clicked() -> bool:
-            self.command("POST", f"/element/{self._find_now(name)[ELEMENT]}/click")
+            element = self._find_now(name)
+            self.run("arguments[0].scrollIntoView({ block: 'nearest' })", element)  # the foot covers what is below it
+            self.command("POST", f"/element/{element[ELEMENT]}/click")
             return True
 
         self.wait(is_clicked, f"an element named {name!r}")
@@ -107,6 +109,11 @@ class Window:
     def has(self, name: str) -> bool:
         """Return whether an element with this accessible name is visible now."""
         return self.run(FIND, name) is not None
+
+    def press_and_confirm(self, name: str) -> None:
+        """Click the element with an accessible name, and accept what the browser then asks."""
+        self.press(name)
+        self.command("POST", "/alert/accept")
 
     def type(self, name: str, text: str) -> None:
         """Replace the text of a field."""
