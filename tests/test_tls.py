@@ -771,18 +771,6 @@ def test_a_client_program_without_tls_whose_connection_a_tls_server_closes_asks_
     assert "the server closed it before it sent a line; perhaps it speaks TLS (--tls)" in done.stderr
 
 
-def test_tickets_are_sold_over_tls(start_tls: Start, certificates: Certificates, tmp_path: Path) -> None:
-    hall = tmp_path / "seats.txt"
-    hall.write_text("0 0\n0 0\n")
-    server = start_tls("ticket_server.py", "0", "--seats-file", str(hall))
-    done = run_client("ticket_client.py", server.port, certificates.authority)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Booked: 1-1" in done.stdout
-    assert hall.read_text() == "1 0\n0 0\n"
-    answers = s_client(server, "1\n2\n2\n", "-CAfile", str(certificates.authority), "-verify_return_error")
-    assert answers.stdout.endswith("Ticket 1 reserved\nBooked: 2-2\n")
-
-
 def test_rooms_are_reserved_over_tls(dormitory: Dormitory, certificates: Certificates) -> None:
     dormitory.start_back_ends("S")
     dormitory.start_main(*certificates.good.options)
