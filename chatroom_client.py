@@ -12,20 +12,15 @@ newline. A room is a connection to a port of its own. One thread waits for the u
 the same time: the client shows lines while the user types, and returns to the prompt as soon as a room is deleted.
 """
 
-import os
-import sys
-
-if sys.version_info < (3, 10):
-    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
-
 import argparse
 import re
 import signal
 import socket
+import sys
 from contextlib import suppress
 
-from net.command_line import MAX_PORT, fail, fail_to_write, host_name, port_number, prepare_streams
+from net.addresses import without_brackets
+from net.command_line import MAX_PORT, fail, fail_to_write, port_number, prepare_streams
 from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import ROOM_NAME_RULE, RoomAction, RoomStatus, harmless, is_room_name, room_request
 from terminal.console import Console
@@ -171,7 +166,7 @@ def parse_command_line() -> argparse.Namespace:
         description="Talk in the chat rooms of chatroom_server.py. HELP at the prompt lists the commands.",
         epilog="Example: python3 chatroom_client.py localhost 5050 --name alice",
     )
-    parser.add_argument("host", type=host_name, metavar="HOST", help="name or address of the server")
+    parser.add_argument("host", type=without_brackets, metavar="HOST", help="name or address of the server")
     parser.add_argument("port", type=port_number, metavar="PORT", help="port of the server's lobby")
     parser.add_argument("--name", type=user_name, metavar="NAME", help="put NAME: before each line you send to a room")
     add_tls_options(parser)

@@ -11,25 +11,20 @@ of it. The exit status is 0 after quit or at the end of the answers, 1 if the lo
 and also 1 if a request of a script was refused: a user at a terminal has read the refusal.
 """
 
-import os
-import sys
-
-if sys.version_info < (3, 10):
-    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
-
 import argparse
 import logging
 import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from net.command_line import fail, fail_to_write, host_name, port_number, prepare_streams, reason
+from net.addresses import without_brackets
+from net.command_line import fail, fail_to_write, port_number, prepare_streams, reason
 from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import harmless
 from terminal.console import Console
@@ -300,7 +295,7 @@ def parse_options() -> argparse.Namespace:
         epilog="Example: python3 client.py --host 192.0.2.1 --user alice",
     )
     server = "the main server's %s (default: %%(default)s)"
-    parser.add_argument("--host", type=host_name, default=HOST, metavar="H", help=server % "name or address")
+    parser.add_argument("--host", type=without_brackets, default=HOST, metavar="H", help=server % "name or address")
     parser.add_argument("--port", type=port_number, default=PORT, metavar="P", help=server % "TCP port")
     parser.add_argument("--user", metavar="U", help="the user name to log in with (default: asks)")
     parser.add_argument(

@@ -11,23 +11,19 @@ The server sends plain text. The client recognizes these lines, and shows all ot
     Booked: 2-3, 2-4                    the order is on disk
 """
 
-import os
-import sys
-
-if sys.version_info < (3, 10):
-    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
-
 import argparse
+import os
 import re
 import signal
 import socket
+import sys
 from typing import NamedTuple
 
 from cinema.picture import SeatPicture
 from cinema.seat_chooser import SeatChooser, seat_in, with_ascii_digits
 from cinema.seatmap import Seat
-from net.command_line import fail, fail_to_write, host_name, port_number, positive_number, prepare_streams
+from net.addresses import without_brackets
+from net.command_line import fail, fail_to_write, port_number, positive_number, prepare_streams
 from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import harmless
 from terminal.console import Console
@@ -257,7 +253,7 @@ def parse_command_line() -> argparse.Namespace:
         "cannot be written.",
         epilog="Example: python3 ticket_client.py localhost 5050 --best 2",
     )
-    parser.add_argument("host", type=host_name, metavar="HOST", help="name or address of the server")
+    parser.add_argument("host", type=without_brackets, metavar="HOST", help="name or address of the server")
     parser.add_argument("port", type=port_number, metavar="PORT", help="port of the server")
     choice = parser.add_mutually_exclusive_group()
     seats_help = "book these rows and seats without asking, such as 2-3,2-4 (default: ask)"

@@ -47,11 +47,6 @@ def host_and_port(text: str) -> tuple[str, int]:
     return host, port_number(port)
 
 
-def host_name(text: str) -> str:
-    """Convert an argument to a host; an IPv6 address may stand in brackets, as servers print it."""
-    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
-
-
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= len(str(MAX_NUMBER))
 

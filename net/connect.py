@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import cache
 from typing import NoReturn
 
+from net.addresses import keep_alive
 from net.command_line import reason, shown_address
 from protocol import harmless
 
@@ -22,17 +23,6 @@ SHOWN_CHARACTERS = 200  # of a line that the server was not expected to send
 
 # What recv() and send() raise on a non-blocking socket, plain or encrypted, that is not ready.
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-
-# Within two minutes, detect that the server's host has vanished: by probes while the connection is idle, and by
-# TCP_USER_TIMEOUT (RFC 5482; milliseconds) while data waits for an acknowledgement. macOS calls TCP_KEEPIDLE
-# TCP_KEEPALIVE.
-_KEEP_ALIVE = {
-    "TCP_KEEPIDLE": 60,
-    "TCP_KEEPALIVE": 60,
-    "TCP_KEEPINTVL": 20,
-    "TCP_KEEPCNT": 3,
-    "TCP_USER_TIMEOUT": 120_000,
-}
 
 # Why a certificate cannot be trusted, by OpenSSL's result of the verification (X509_V_ERR_...).
 _SELF_SIGNED = "its certificate is self-signed; --tls-ca FILE names a certificate to trust"
@@ -80,7 +70,7 @@ def connect(
     except OSError as error:
         raise CannotConnect(f"Cannot connect to {where}: {reason(error)}") from error
     with suppress(OSError):  # the server has closed the connection already; what it has sent can be read
-        _keep_alive(sock)
+        keep_alive(sock)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if preface:
             sock.sendall(preface)
@@ -94,14 +84,6 @@ def connect(
         raise CannotConnect(f"Cannot connect to {where} over TLS: {_tls_reason(error)}") from error
     sock.settimeout(None)
     return sock
-
-
-def _keep_alive(sock: socket.socket) -> None:
-    with suppress(OSError):  # on macOS, the server has reset the connection already
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEP_ALIVE.items():
-            if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class ServerLines:

@@ -366,7 +366,7 @@ class Program:
         server has one more, which closes rooms that nobody uses.
         """
         assert self.port
-        threads += any("chatroom_server.py" in argument for argument in self.process.args)
+        threads += "chatroom_server.py" in str(self.process.args)
         wait_until(lambda: self.threads_and_sockets()[0] in (0, threads), f"{threads} threads")
         self._at_rest = self.threads_and_sockets()
 

@@ -175,6 +175,8 @@ def test_a_mistyped_command_in_a_room_is_answered_and_not_sent(server: Program, 
     bob.type("/quit", "/help", "/", "/Leave", " /etc/hosts", "/leave now", "hello")
     alice.wait_for_line("bob: hello")
     assert alice.lines[-2:] == ["bob:  /etc/hosts", "bob: hello"]
+    alice.type(" /leave")  # as the advice says
+    bob.wait_for_line(" /leave")
     bob.end_input()
     assert bob.wait() == 1
     assert bob.count_lines(re.escape(NOT_SENT)) == 5

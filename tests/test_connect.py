@@ -154,10 +154,9 @@ def host() -> Iterator[tuple[str, ...]]:
 def test_a_network_that_is_gone_is_told_apart_from_a_deleted_room(
     host: tuple[str, ...], open_terminal: OpenTerminal, tmp_path: Path, typed: str
 ) -> None:
-    impatient = (
-        "program.connect.__globals__['_KEEP_ALIVE'].update(TCP_KEEPIDLE=1, TCP_KEEPINTVL=1, TCP_USER_TIMEOUT=1000)"
-    )
-    script = changed_program(tmp_path, "chatroom_client.py", impatient)
+    impatient = "import net.addresses; net.addresses.KEEP_ALIVE.update(TCP_KEEPIDLE=1, TCP_KEEPINTVL=1)"
+    timeout = "net.connect.UNACKNOWLEDGED_MILLISECONDS = 1000"
+    script = changed_program(tmp_path, "chatroom_client.py", impatient, timeout)
     with closing(Program("chatroom_server.py", "0", prefix=host)) as server:
         alice = open_terminal(*host, sys.executable, script, "127.0.0.1", str(server.port))
         alice.type("create tea\njoin tea\n")
