@@ -782,3 +782,16 @@ def test_rooms_are_reserved_over_tls(dormitory: Dormitory, certificates: Certifi
     lines = f"LOGIN alice {PASSWORDS['alice']}\nAVAILABILITY S12\nQUIT\n"
     replies = s_client(dormitory.main, lines, "-CAfile", str(certificates.authority), "-verify_return_error")
     assert replies.stdout == "MEMBER alice\nAVAILABLE 5\n"
+
+
+def test_a_certificate_that_has_expired_or_expires_soon_is_reported_at_the_start_and_at_sighup(
+    start_tls: Start, certificates: Certificates, tmp_path: Path
+) -> None:
+    pair = Pair(tmp_path / "certificate.pem", certificates.expired.key)
+    pair.certificate.write_bytes(certificates.expired.certificate.read_bytes())
+    server = start_tls("chat_server.py", "0", pair=pair)
+    server.wait_for_line(f"Warning: {pair.certificate}: certificate has expired")
+    soon = start_tls("chat_server.py", "0")
+    soon.wait_for_line(f"Warning: {certificates.good.certificate} expires on .* GMT")
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: server.count_lines(f"Warning: {pair.certificate}: certificate has expired") == 2, "a warning")
