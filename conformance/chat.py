@@ -16,6 +16,7 @@ JOIN_SECONDS = 0.6  # a server that has not answered JOIN after this long is tak
 LIST_SECONDS = 1.0
 LIST_PAUSE_SECONDS = 0.1
 FENCE_SECONDS = 1.0
+DEATH_SECONDS = 0.2  # between the end of a server's connections and that of its process
 
 _numbers = itertools.count(1001)
 
@@ -91,6 +92,10 @@ class Chat:
         """Let all clients leave."""
         for client in self._clients:
             client.close()
+
+    def death(self) -> str:
+        """Return how the server has ended, or an empty string."""
+        return self.target.death(DEATH_SECONDS if any(client.ended for client in self._clients) else 0.0)
 
     # Replies
 

@@ -15,7 +15,6 @@ from .target import StartedTarget, Target
 OWN_SERVER = Path(__file__).resolve().parent.parent / "chat_server.py"
 SILENT_CHECKS = 3  # after this many checks in a row in which the server said nothing, waits become short
 SHORT_ANSWER_SECONDS, SHORT_READY_SECONDS = 0.5, 1.0
-DEATH_SECONDS = 0.2  # how long a check that has failed waits for the end of a server that crashes
 
 UNMET = pytest.StashKey[set[str]]()  # the ids of rules that do not hold or were not checked
 SILENT = pytest.StashKey[int]()  # how many checks in a row have received nothing
@@ -42,8 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
     Raises:
         pytest.UsageError: the text says which option, and what is expected.
     """
-    config.addinivalue_line("markers", "rule(rule): the rule that a test checks")
-    config.addinivalue_line("markers", "needs(id, ...): the rules without which it says nothing")
+    config.addinivalue_line("markers", "rule(rule): the rule of the chat that a test checks")
+    config.addinivalue_line("markers", "needs(id, ...): the rules without which a test says nothing about its own")
     config.stash[UNMET] = set()
     config.stash[SILENT] = 0
     config.stash[POINTS] = parsed_points(config.getoption("--points"))
@@ -139,7 +138,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         not_checked(f"{', '.join(sorted(unmet))} should hold first")
     try:
         result = yield
-        if death := chat.target.death():
+        if death := chat.death():
             fail(f"the server {death}")
     except pytest.fail.Exception as failure:
         stash[UNMET].add(rule.id)
@@ -151,8 +150,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 
 def explained(sentence: str, chat: Chat) -> str:
     """Return the sentence that says how a check failed, with what led to it."""
-    death = chat.target.death(DEATH_SECONDS)
-    if death and death not in sentence:
+    if (death := chat.death()) and death not in sentence:
         sentence = f"{sentence}; the server {death}"
     parts = [sentence, "", "The dialogue:", str(chat.dialogue)]
     if output := chat.target.output().strip():

@@ -150,7 +150,7 @@ class StartedTarget(Target):
 
 def start_watchdog(group: int) -> subprocess.Popen[bytes]:
     """Start a process that kills a process group when this program ends, even by SIGKILL, without stopping it first."""
-    script = f"read -r line || kill -KILL -- -{group}"  # read fails at the end of input
+    script = f"read -r line || kill -s KILL -- -{group} 2>/dev/null"  # read fails at the end of input
     return subprocess.Popen(["/bin/sh", "-c", script], stdin=subprocess.PIPE, start_new_session=True)
 
 

@@ -15,6 +15,7 @@ STUCK_SECONDS = 10.0  # how long a client that does not read may delay others, o
 FLOOD_BYTES = 2 << 20  # more than the kernel and most servers keep for a client that does not read
 FLOOD_SECONDS = 15.0
 FREEZE_SECONDS = 1.0
+LONG_CHARACTERS, SHORT_CHARACTERS = 900, 180
 
 # Basic: what the original assignment asks for
 
@@ -429,17 +430,17 @@ def flood_sleeper(chat: Chat) -> int:
     """Send messages to all until a user that does not read stops them, or enough are sent; return their length."""
     chat.join("sleeper", reads=False)
     flooder, reader = chat.join_all("flooder", "reader")
-    sent, length, end = 0, 900, time.monotonic() + FLOOD_SECONDS
+    sent, length, end = 0, LONG_CHARACTERS, time.monotonic() + FLOOD_SECONDS
     while sent < FLOOD_BYTES and time.monotonic() < end:
         mark = unique_text()
         flooder.send(f"BCST {'x' * length}{mark}\r\n".encode())
+        flooder.discard()  # it may receive its own messages
         if mark in reader.read_until(mark, FREEZE_SECONDS):
             sent += length
-        elif sent:
+        elif sent or length == SHORT_CHARACTERS:
             break
         else:
-            length = 180  # the server does not relay long lines
-        flooder.discard()  # it may receive its own messages
+            length = SHORT_CHARACTERS  # the server does not relay long lines
     return length
 
 

@@ -17,8 +17,8 @@ RACE_SECONDS = 0.05
 
 FAULTS = {
     "welcomes-instead": "JOIN-ACCEPTED",
-    "renames": "JOIN-AGAIN",
     "lists-only-others": "LIST-NAMES",
+    "renames": "JOIN-AGAIN",
     "loses-messages": "MESG-DELIVERED",
     "hides-senders": "MESG-SENDER",
     "shows-messages-to-all": "MESG-PRIVATE",
