@@ -7,7 +7,7 @@ import string
 import time
 from typing import Any
 
-from .dialogue import ChatClient, Dialogue, Limits
+from .dialogue import ChatClient, Dialogue, Limits, quoted
 from .rules import fail, not_checked
 from .target import Target
 
@@ -85,7 +85,7 @@ class Chat:
             return ""
         text = client.read_until(r"(?i:accepted|too many users)[^\n]*\n?", JOIN_SECONDS)
         if client.ended or re.search("(?i)too many users", text):
-            return f"{client.who} cannot join: '{text.strip()}' {client.ended}".rstrip()
+            return f"{client.who} cannot join: {quoted(text)} {client.ended}".rstrip()
         return ""
 
     def leave(self) -> None:
@@ -142,7 +142,7 @@ class Chat:
         speaker.say(f"MESG {client.name} {fence}")
         received = client.read_until(rf"{fence}[^\n]*\n?", FENCE_SECONDS)
         if text in received:
-            fail(f"{client.who} should not receive '{text}', but received '{received.strip()}'")
+            fail(f"{client.who} should not receive '{text}', but received {quoted(received)}")
 
     def expect_service(self) -> None:
         """Fail unless two new users can talk."""
@@ -169,9 +169,9 @@ class Chat:
         text = self.list_text(client, names)
         for name in names:
             if not contains(text, name):
-                return f"LIST should show {name}, but shows '{text.strip()}'"
+                return f"LIST should show {name}, but shows {quoted(text)}"
         if absent and contains(text, absent):
-            return f"LIST should not show {absent}, but shows '{text.strip()}'"
+            return f"LIST should not show {absent}, but shows {quoted(text)}"
         return ""
 
     def list_text(self, client: ChatClient, names: list[str]) -> str:

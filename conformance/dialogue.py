@@ -190,8 +190,7 @@ class ChatClient:
         return text
 
     def _described(self, text: str) -> str:
-        shown = f"'{shortened(text.strip())}'" if text.strip() else "nothing"
-        return shown + (f", and then the end of the connection ({self.ended})" if self.ended else "")
+        return quoted(text) + (f", and then the end of the connection ({self.ended})" if self.ended else "")
 
     def _receive(self, seconds: float) -> bool:
         """Wait for data; return whether any has come."""
@@ -216,7 +215,7 @@ class ChatClient:
             self._dialogue.received(self.who, line)
         self._unread += text
         if len(self._unread) > ENDLESS_CHARACTERS:
-            fail(f"the server sends text to {self.who} without end: '{shortened(text)}'")
+            fail(f"the server sends text to {self.who} without end: {quoted(text)}")
         return True
 
     def _acknowledge(self) -> None:
@@ -258,6 +257,12 @@ def new_socket(reads: bool) -> socket.socket:
         with suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SMALL_SEGMENT_BYTES)
     return sock
+
+
+def quoted(text: str) -> str:
+    """Return what a client has received, on one line, for a sentence."""
+    lines = text.strip().splitlines()
+    return f"'{shortened(' / '.join(lines))}'" if lines else "nothing"
 
 
 def shortened(text: str) -> str:

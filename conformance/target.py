@@ -1,8 +1,8 @@
 """The server under test: a program that is started for each check, or one that is running already."""
 
+import itertools
 import os
 import pty
-import random
 import shlex
 import signal
 import socket
@@ -16,7 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 
 HOST = "127.0.0.1"
-PORTS = 15_000, 32_000  # below those that the system gives to clients, one of which might take the server's port
+FIRST_PORT, PORTS = 15_000, 17_000  # below those that the system gives to clients, which might take the server's port
+PORTS_PER_PROCESS = 300  # so that two runs at the same time do not choose the same port before a server has taken it
 CONNECT_PAUSE_SECONDS = 0.01
 STOP_SECONDS = 0.3  # between SIGINT and SIGKILL
 READ_BYTES = 1 << 16
@@ -155,8 +156,11 @@ def start_watchdog(group: int) -> subprocess.Popen[bytes]:
 
 
 def free_port() -> int:
-    """Return a port on which no program listens, and which the system does not give to clients."""
+    """Return a port on which no program listens, and which this function does not return again soon."""
     while True:
-        port = random.randrange(*PORTS)
+        port = FIRST_PORT + (PORTS_PER_PROCESS * os.getpid() + next(_counter)) % PORTS
         with suppress(OSError), socket.create_server((HOST, port)):
             return port
+
+
+_counter = itertools.count()
