@@ -46,7 +46,7 @@ def converse(client: socket.socket) -> None:
         elif command == "JOIN" and len(users) >= MAX_USERS:
             tell(client, "Too Many Users")
             break
-        elif command == "JOIN":
+        elif command == "JOIN" and rest:
             print(f"{rest} joins", flush=True)
             users[rest] = client
             name = rest

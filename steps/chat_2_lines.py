@@ -45,7 +45,6 @@ def lines(client: socket.socket) -> Iterator[str]:
         for line in whole:
             yield line.removesuffix(b"\r").decode(errors="replace")
         if len(rest) > MAX_LINE_BYTES:
-            tell(client, f"Line too long: at most {MAX_LINE_BYTES} bytes are expected")
             return
     if rest:
         yield rest.decode(errors="replace")
@@ -65,7 +64,7 @@ def converse(client: socket.socket) -> None:
         elif command == "JOIN" and len(users) >= MAX_USERS:
             tell(client, "Too Many Users")
             break
-        elif command == "JOIN":
+        elif command == "JOIN" and rest:
             print(f"{rest} joins", flush=True)
             users[rest] = client
             name = rest

@@ -3,12 +3,13 @@ r"""Step 4: the chat server of step 3, with a queue for each client and a thread
 
 Start it with `python3 steps/chat_4_slow_readers.py 5050`; clients are `telnet localhost 5050`.
 
-To tell a user something is now to put it into the user's queue, which never blocks. Only the user's own second thread
-waits until the client reads. The queue is bounded, or a client that does not read would use up the memory: one whose
-queue is full is dropped. At the end of a conversation, what is still queued is sent before the connection closes.
+To tell a client something is now to put it into its queue, which never blocks. Only the second thread of the client
+waits until the client reads; and as only this thread sends, lines cannot mix. The queue is bounded, since a client that
+does not read would otherwise use up the memory: one whose queue is full is dropped. At the end of a conversation, what
+is queued is sent before the connection closes.
 
-What still breaks is small: names may be anything, blanks matter, and texts are relayed with everything in them. This
-broadcast clears the screens of all others:
+What still breaks: names may be anything, blanks matter, and texts are relayed whatever is in them. This broadcast
+clears the screens of all others:
 
     printf 'JOIN mallory\nBCST \033[2J\n' | nc -N localhost 5050
 
@@ -31,44 +32,39 @@ MAX_QUEUED_LINES = 1000
 FULL = "Too Many Users"
 
 
-class User:
-    """A client; its name is empty until it has joined."""
+class Outbox:
+    """What is to be sent to a client, and the thread that sends it."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.name = ""
-        self._queue: queue.Queue[str | None] = queue.Queue(MAX_QUEUED_LINES)  # None ends it
-        self._sender = threading.Thread(target=self._send, daemon=True)
-        self._sender.start()
+        self._sock = sock
+        self._queue: queue.Queue[str] = queue.Queue(MAX_QUEUED_LINES)
+        self._thread = threading.Thread(target=self._send, daemon=True)
+        self._thread.start()
 
     def tell(self, line: str) -> None:
-        """Queue a line for the client; drop a client that has not read the last thousand."""
-        self._put(line)
-
-    def finish(self) -> None:
-        """Send what is queued, and close the connection."""
-        self._put(None)
-        self._sender.join()
-        self.sock.close()
-
-    def _put(self, line: str | None) -> None:
+        """Queue a line; drop the client if it has not read the last thousand."""
         try:
             self._queue.put_nowait(line)
         except queue.Full:
-            self._drop("it does not read")
+            self._drop()
 
-    def _drop(self, reason: object) -> None:
-        """End the connection; both threads of the client notice."""
-        print(f"{self.name} is dropped: {reason}", flush=True)
+    def finish(self) -> None:
+        """Send what is queued, and close the connection."""
+        self.tell("")  # this is no line, but ends the thread
+        self._thread.join()
+        self._sock.close()
+
+    def _drop(self) -> None:
+        """End the connection, which both threads of the client notice."""
         with suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RDWR)
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def _send(self) -> None:
         try:
-            while (line := self._queue.get()) is not None:
-                self.sock.sendall(f"{line}\n".encode())
-        except OSError as error:
-            self._drop(error)
+            while line := self._queue.get():
+                self._sock.sendall(f"{line}\n".encode())
+        except OSError:
+            self._drop()
 
 
 class Registry:
@@ -76,36 +72,27 @@ class Registry:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._users: dict[str, User] = {}  # by name; guarded by the lock
+        self._users: dict[str, Outbox] = {}  # by name; guarded by the lock
 
-    def join(self, name: str, user: User) -> str:
-        """Register a user if the name and a place are free; return the reply."""
+    def join(self, name: str, client: Outbox) -> str:
+        """Register a user if the name and a place are free; return why not, or an empty string."""
         with self._lock:
-            if user.name:
-                return f"Already registered as {user.name}"
             if name in self._users:
                 return f"Username {name} is taken"
             if len(self._users) >= MAX_USERS:
                 return FULL
-            print(f"{name} joins", flush=True)
-            self._users[name] = user
-            user.name = name
-        return f"JOIN {name} accepted"
+            self._users[name] = client
+            return ""
 
-    def leave(self, user: User) -> None:
-        """Remove a user, if it has joined."""
+    def leave(self, name: str) -> None:
+        """Free a name."""
         with self._lock:
-            self._users.pop(user.name, None)
+            self._users.pop(name, None)
 
-    def find(self, name: str) -> User | None:
-        """Return a user, or None if nobody has the name."""
+    def snapshot(self) -> dict[str, Outbox]:
+        """Return the outboxes of all users by name, in order of joining."""
         with self._lock:
-            return self._users.get(name)
-
-    def snapshot(self) -> list[User]:
-        """Return all users, in order of joining."""
-        with self._lock:
-            return list(self._users.values())
+            return dict(self._users)
 
 
 registry = Registry()
@@ -115,70 +102,67 @@ def main() -> None:
     """Accept clients for ever."""
     with socket.create_server(("", int(sys.argv[1]))) as listener:
         while True:
-            client, _ = listener.accept()
-            threading.Thread(target=serve, args=(client,), daemon=True).start()
+            sock, _ = listener.accept()
+            threading.Thread(target=converse, args=(sock,), daemon=True).start()
 
 
-def serve(sock: socket.socket) -> None:
-    """Serve one client until its connection ends, in whatever way."""
-    user = User(sock)
-    try:
-        converse(user)
-    except OSError as error:
-        print(f"{user.name} was lost: {error}", flush=True)
-    finally:
-        registry.leave(user)
-        user.finish()
-
-
-def lines(user: User) -> Iterator[str]:
+def lines(sock: socket.socket) -> Iterator[str]:
     """Yield the lines that a client sends, without their ends; the end of the input ends the last line."""
     rest = b""
-    while data := user.sock.recv(4096):
+    while data := sock.recv(4096):
         *whole, rest = (rest + data).split(b"\n")
         for line in whole:
             yield line.removesuffix(b"\r").decode(errors="replace")
         if len(rest) > MAX_LINE_BYTES:
-            user.tell(f"Line too long: at most {MAX_LINE_BYTES} bytes are expected")
             return
     if rest:
         yield rest.decode(errors="replace")
 
 
-def converse(user: User) -> None:
-    """Answer the requests of one client until it quits or its input ends."""
-    for line in lines(user):
-        command, _, rest = line.partition(" ")
-        if command == "QUIT":
-            return
-        if command == "JOIN":
-            reply = registry.join(rest, user)
-            user.tell(reply)
-            if reply == FULL:
-                return
-        elif not user.name:
-            user.tell("Unregistered User. Use JOIN <username> to register.")
-        else:
-            handle(user, command, rest)
+def converse(sock: socket.socket) -> None:
+    """Answer the requests of one client until its connection ends, however it ends."""
+    name, client = "", Outbox(sock)
+    try:
+        for line in lines(sock):
+            command, _, rest = line.partition(" ")
+            if command == "QUIT":
+                break
+            if command == "JOIN" and name:
+                client.tell(f"Already registered as {name}")
+            elif command == "JOIN" and rest:
+                refusal = registry.join(rest, client)
+                name = "" if refusal else rest
+                client.tell(refusal or f"JOIN {name} accepted")
+                if refusal == FULL:
+                    break
+            elif not name:
+                client.tell("Unregistered User. Use JOIN <username> to register.")
+            else:
+                handle(client, name, command, rest)
+    except OSError as error:
+        print(f"{name or 'a client'} is lost: {error}", flush=True)
+    finally:
+        registry.leave(name)
+        client.finish()
 
 
-def handle(user: User, command: str, rest: str) -> None:
+def handle(client: Outbox, name: str, command: str, rest: str) -> None:
     """Carry out a request of a registered user."""
+    users = registry.snapshot()
     if command == "LIST":
-        names = [other.name for other in registry.snapshot()]
-        user.tell("\n".join([f"Registered users ({len(names)}):", *names]))
+        client.tell("\n".join([f"Registered users ({len(users)}):", *users]))
     elif command == "MESG":
-        name, _, text = rest.partition(" ")
-        if recipient := registry.find(name):
-            recipient.tell(f"FROM {user.name}: {text}")
+        recipient, _, text = rest.partition(" ")
+        if recipient in users:
+            users[recipient].tell(f"FROM {name}: {text}")
         else:
-            user.tell(f"Unknown Recipient {name}")
+            client.tell(f"Unknown Recipient {recipient}")
     elif command == "BCST":
-        for other in registry.snapshot():
-            if other is not user:
-                other.tell(f"FROM {user.name} (all): {rest}")
+        for other in users.values():
+            if other is not client:
+                other.tell(f"FROM {name} (all): {rest}")
     else:
-        user.tell("Unknown Message. Use JOIN, LIST, MESG, BCST or QUIT.")
+        client.tell("Unknown Message. Use JOIN, LIST, MESG, BCST or QUIT.")
 
 
 if __name__ == "__main__":
