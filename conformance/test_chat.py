@@ -306,11 +306,7 @@ def test_incomplete(chat: Chat) -> None:
     for number, line in enumerate(("BCST", "MESG", f"MESG {bob.name}")):
         user = chat.join(f"user{number}")
         user.say(line)
-        if chat.exact:
-            arguments = "<username> <text>" if number else "<text>"
-            user.expect_line(f"Unknown Message. Use {line[:4]} {arguments}.")
-        else:
-            user.read_rest(MOMENT_SECONDS)  # the server may answer, or close the connection
+        user.read_rest(MOMENT_SECONDS)  # the server may answer, or close the connection
     chat.expect_delivery(chat.expect_join("alice"), bob)
 
 
@@ -448,8 +444,8 @@ def flood_sleeper(chat: Chat) -> int:
 @rule("RACE-PLACES", ROBUST, "of 20 clients that join at the same moment, exactly ten are accepted")
 @needs("LIST-NAMES", "QUIT-CLOSES", "FULL-REFUSED", "FULL-PLACE-FREE", "FULL-CONNECTED")
 def test_race_places(chat: Chat) -> None:
-    for _ in range(PLACE_RACES):
-        clients = [chat.connect(f"racer{number:02}") for number in range(2 * MAX_USERS)]
+    for attempt in range(PLACE_RACES):
+        clients = [chat.connect(f"racer{attempt}{number:02}") for number in range(2 * MAX_USERS)]
         join_at_once(clients)
         end = time.monotonic() + FREEZE_SECONDS
         replies = [client.read_until("(?i)accepted|too many", end - time.monotonic()) for client in clients]

@@ -1,7 +1,9 @@
-"""A chat server that keeps the rules in conformance/, or breaks one of them: `other_chat.py PORT [FAULT]`.
+"""A chat server that keeps the rules in conformance/, except the one that it is told to break.
 
-It is unlike chat_server.py: asyncio, other words, a greeting, and lines that end with CR LF. The tests of the checks
-run it with each fault of FAULTS, and expect that exactly the rule beside it does not hold.
+    python3 tests/other_chat.py PORT [RULE]
+
+It is unlike chat_server.py: asyncio, other words, a greeting, and lines that end with CR LF. For each rule it has a
+fault, and the tests of the checks expect that this fault breaks no other rule.
 """
 
 import asyncio
@@ -15,63 +17,8 @@ MAX_LINE_BYTES = 4096
 MAX_BACKLOG_BYTES = 1 << 20
 RACE_SECONDS = 0.05
 
-FAULTS = {
-    "welcomes-instead": "JOIN-ACCEPTED",
-    "lists-only-others": "LIST-NAMES",
-    "renames": "JOIN-AGAIN",
-    "loses-messages": "MESG-DELIVERED",
-    "hides-senders": "MESG-SENDER",
-    "shows-messages-to-all": "MESG-PRIVATE",
-    "ignores-unknown-recipients": "MESG-UNKNOWN",
-    "broadcasts-to-one": "BCST-DELIVERED",
-    "hides-broadcasters": "BCST-SENDER",
-    "echoes": "BCST-NOT-ECHOED",
-    "hangs-on-to-users": "QUIT-CLOSES",
-    "hangs-on-to-strangers": "QUIT-UNREGISTERED",
-    "reserves-names": "QUIT-NAME-FREE",
-    "lists-for-strangers": "UNREG-LIST",
-    "delivers-for-strangers": "UNREG-MESG",
-    "broadcasts-for-strangers": "UNREG-BCST",
-    "knows-strangers": "UNREG-OTHER",
-    "broadcasts-to-strangers": "UNREG-DEAF",
-    "rejects-vaguely": "UNKNOWN-REQUEST",
-    "ignores-case-of-commands": "COMMAND-CASE",
-    "has-no-limit": "FULL-REFUSED",
-    "frees-no-place": "FULL-PLACE-FREE",
-    "counts-strangers": "FULL-CONNECTED",
-    "shares-names": "NAME-TAKEN",
-    "completes-names": "NAME-WHOLE",
-    "ignores-case-of-names": "NAME-CASE",
-    "completes-commands": "COMMAND-WHOLE",
-    "crashes-without-arguments": "INCOMPLETE",
-    "wants-CR": "LINE-LF",
-    "takes-packets-for-lines": "LINE-HALF",
-    "merges-messages": "LINE-TWO",
-    "has-a-small-buffer": "LINE-MANY",
-    "truncates": "LINE-LONG",
-    "crashes-on-long-lines": "LINE-ENDLESS",
-    "waits-for-whole-lines": "HALF-LINE-SILENT",
-    "keeps-the-closed": "DROP-CLOSE",
-    "keeps-the-reset": "DROP-RESET",
-    "sends-under-a-lock": "STUCK-READER",
-    "waits-for-readers": "STUCK-SENDER",
-    "counts-then-adds": "RACE-PLACES",
-    "looks-then-adds": "RACE-NAME",
-    "sends-in-pieces": "CONCURRENT",
-    "refuses-monologues": "MESG-SELF",
-    "tidies-blanks": "TEXT-AS-TYPED",
-    "answers-nothing": "EMPTY-LINE",
-    "minds-blanks": "BLANKS",
-    "sorts": "LIST-ORDER",
-    "accepts-any-name": "NAME-RULE",
-    "goes-on-after-QUIT": "QUIT-REST",
-    "drops-the-last-line": "END-OF-INPUT",
-    "relays-control-characters": "CONTROL",
-}
-
-
 COMMANDS = ("JOIN", "LIST", "MESG", "BCST", "QUIT")
-FOR_STRANGERS = {"lists-for-strangers": "LIST", "delivers-for-strangers": "MESG", "broadcasts-for-strangers": "BCST"}
+FOR_STRANGERS = {"UNREG-LIST": "LIST", "UNREG-MESG": "MESG", "UNREG-BCST": "BCST"}
 
 
 class Visitor:
@@ -96,10 +43,10 @@ class Visitor:
 
 
 class OtherChat:
-    """The server, with a fault of FAULTS or none."""
+    """The server; broken_rule is the id of a rule, or empty."""
 
-    def __init__(self, fault: str = "") -> None:
-        self._fault = fault
+    def __init__(self, broken_rule: str = "") -> None:
+        self._broken_rule = broken_rule
         self._visitors: list[Visitor] = []
         self._reserved: set[str] = set()
         self._joins = 0
@@ -123,8 +70,8 @@ class OtherChat:
             visitor.writer.transport.abort()
         self._closed.set()
 
-    def _has(self, fault: str) -> bool:
-        return self._fault == fault
+    def _breaks(self, rule_id: str) -> bool:
+        return self._broken_rule == rule_id
 
     def _users(self) -> list[Visitor]:
         return [visitor for visitor in self._visitors if visitor.name]
@@ -139,48 +86,48 @@ class OtherChat:
                 if not await self._obey(visitor, line):
                     break
             else:
-                stays = self._has("keeps-the-closed")
+                stays = self._breaks("DROP-CLOSE")
         except ConnectionError:
-            stays = self._has("keeps-the-reset")
+            stays = self._breaks("DROP-RESET")
         finally:
             if not stays:
                 self._visitors.remove(visitor)
             writer.close()
 
     async def _lines(self, reader: asyncio.StreamReader) -> AsyncIterator[str]:
-        buffer, newline = b"", b"\r\n" if self._has("wants-CR") else b"\n"
+        buffer, newline = b"", b"\r\n" if self._breaks("LINE-LF") else b"\n"
         while data := await reader.read(1 << 16):
-            if self._has("waits-for-whole-lines"):
+            if self._breaks("HALF-LINE-SILENT"):
                 async with self._lock:
                     with suppress(asyncio.LimitOverrunError, asyncio.IncompleteReadError):
                         data += b"" if newline in data else await reader.readuntil(newline)
-            buffer += data[:MAX_LINE_BYTES] if self._has("has-a-small-buffer") else data
-            if self._has("takes-packets-for-lines") and not buffer.endswith(newline):
+            buffer += data[:MAX_LINE_BYTES] if self._breaks("LINE-MANY") else data
+            if self._breaks("LINE-HALF") and not buffer.endswith(newline):
                 buffer += newline
             *lines, buffer = buffer.split(newline)
-            if self._has("merges-messages") and all(line.startswith(b"MESG") for line in lines):
+            if self._breaks("LINE-TWO") and all(line.startswith(b"MESG") for line in lines):
                 lines = lines[:1]
             for line in lines:
                 yield self._cleaned(line)
             if len(buffer) > MAX_LINE_BYTES:
-                if self._has("crashes-on-long-lines"):
+                if self._breaks("LINE-ENDLESS"):
                     self.close()
                 return
-        if buffer and not self._has("drops-the-last-line"):
+        if buffer and not self._breaks("END-OF-INPUT"):
             yield self._cleaned(buffer)
 
     def _cleaned(self, line: bytes) -> str:
         line = line.removesuffix(b"\r")
-        if self._has("relays-control-characters"):
+        if self._breaks("CONTROL"):
             return line.decode("utf-8", "surrogateescape")
-        text = re.sub(rb"\xff[\xfb-\xfe].", b"", line[:255] if self._has("truncates") else line)
+        text = re.sub(rb"\xff[\xfb-\xfe].", b"", line[:255] if self._breaks("LINE-LONG") else line)
         return re.sub(r"[\0-\x08\x0a-\x1f\x7f]", "", text.decode("utf-8", "replace"))
 
     def _parsed(self, line: str) -> tuple[str, str]:
-        command, _, rest = (line if self._has("minds-blanks") else line.lstrip(" ")).partition(" ")
-        if self._has("ignores-case-of-commands"):
+        command, _, rest = (line if self._breaks("BLANKS") else line.lstrip(" ")).partition(" ")
+        if self._breaks("COMMAND-CASE"):
             command = command.upper()
-        if self._has("completes-commands") and command[:4] in COMMANDS:
+        if self._breaks("COMMAND-WHOLE") and command[:4] in COMMANDS:
             command = command[:4]
         return command, rest
 
@@ -192,9 +139,9 @@ class OtherChat:
         if command == "JOIN":
             return await self._join(visitor, rest.strip())
         if not visitor.name and command:
-            is_known = command in COMMANDS or not self._has("knows-strangers")
+            is_known = command in COMMANDS or not self._breaks("UNREG-OTHER")
             visitor.tell("Sorry, unregistered user!" if is_known else "Unknown message")
-        if not visitor.name and FOR_STRANGERS.get(self._fault) != command:
+        if not visitor.name and FOR_STRANGERS.get(self._broken_rule) != command:
             return True
         if command == "LIST":
             self._list(visitor)
@@ -202,30 +149,30 @@ class OtherChat:
             await self._message(visitor, rest.lstrip(" "))
         elif command == "BCST":
             await self._broadcast(visitor, rest)
-        elif command or self._has("answers-nothing"):
-            visitor.tell("What?" if self._has("rejects-vaguely") else f"Unknown message: {command}")
+        elif command or self._breaks("EMPTY-LINE"):
+            visitor.tell("What?" if self._breaks("UNKNOWN-REQUEST") else f"Unknown message: {command}")
         return True
 
     def _quit(self, visitor: Visitor) -> bool:
-        if self._has("reserves-names"):
+        if self._breaks("QUIT-NAME-FREE"):
             self._reserved.add(visitor.name)
-        if self._has("goes-on-after-QUIT"):
+        if self._breaks("QUIT-REST"):
             asyncio.get_running_loop().call_later(RACE_SECONDS, visitor.writer.close)
             return True
-        hangs_on = self._has("hangs-on-to-users" if visitor.name else "hangs-on-to-strangers")
+        hangs_on = self._breaks("QUIT-CLOSES" if visitor.name else "QUIT-UNREGISTERED")
         visitor.name = ""
         return hangs_on
 
     async def _join(self, visitor: Visitor, name: str) -> bool:
-        is_valid = re.fullmatch("[A-Za-z0-9]{1,32}", name) or (name and self._has("accepts-any-name"))
+        is_valid = re.fullmatch("[A-Za-z0-9]{1,32}", name) or (name and self._breaks("NAME-RULE"))
         is_full, is_taken = self._is_full(), self._is_taken(name)
-        if self._has("counts-then-adds"):
+        if self._breaks("RACE-PLACES"):
             await asyncio.sleep(RACE_SECONDS)
             is_taken = self._is_taken(name)
-        if self._has("looks-then-adds"):
+        if self._breaks("RACE-NAME"):
             await asyncio.sleep(RACE_SECONDS)
             is_full = self._is_full()
-        if visitor.name and not self._has("renames"):
+        if visitor.name and not self._breaks("JOIN-AGAIN"):
             visitor.tell("You have a name.")
         elif not is_valid:
             visitor.tell("What a name!")
@@ -237,20 +184,20 @@ class OtherChat:
         else:
             visitor.name = name
             self._joins += 1
-            visitor.tell(f"Welcome, {name}, you are " + ("in" if self._has("welcomes-instead") else "accepted"))
+            visitor.tell(f"Welcome, {name}, you are " + ("in" if self._breaks("JOIN-ACCEPTED") else "accepted"))
         return True
 
     def _is_full(self) -> bool:
         count = len(self._users())
-        if self._has("counts-strangers"):
+        if self._breaks("FULL-CONNECTED"):
             count = len(self._visitors) - 1
-        if self._has("frees-no-place"):
+        if self._breaks("FULL-PLACE-FREE"):
             count = self._joins
-        return count >= MAX_USERS and not self._has("has-no-limit")
+        return count >= MAX_USERS and not self._breaks("FULL-REFUSED")
 
     def _is_taken(self, name: str) -> bool:
-        is_taken = name in self._reserved or self._find(name, self._has("ignores-case-of-names")) is not None
-        return is_taken and not self._has("shares-names")
+        is_taken = name in self._reserved or self._find(name, self._breaks("NAME-CASE")) is not None
+        return is_taken and not self._breaks("NAME-TAKEN")
 
     def _find(self, name: str, ignores_case: bool = False, completes: bool = False) -> Visitor | None:
         for user in self._users():
@@ -261,43 +208,43 @@ class OtherChat:
         return None
 
     def _list(self, visitor: Visitor) -> None:
-        names = [user.name for user in self._users() if user is not visitor or not self._has("lists-only-others")]
+        names = [user.name for user in self._users() if user is not visitor or not self._breaks("LIST-NAMES")]
         visitor.tell("These are here:")
-        for name in sorted(names) if self._has("sorts") else names:
+        for name in sorted(names) if self._breaks("LIST-ORDER") else names:
             visitor.tell(f"- {name}")
 
     async def _message(self, visitor: Visitor, rest: str) -> None:
         name, _, text = rest.partition(" ")
-        recipient = self._find(name, completes=self._has("completes-names"))
-        if not text and self._has("crashes-without-arguments"):
+        recipient = self._find(name, completes=self._breaks("NAME-WHOLE"))
+        if not text and self._breaks("INCOMPLETE"):
             self.close()
         elif not text:
             visitor.tell("Unknown message: MESG wants a name and a text")
         elif recipient is None:
-            visitor.tell("" if self._has("ignores-unknown-recipients") else f"Unknown recipient: {name}")
-        elif not self._has("loses-messages") and not (recipient is visitor and self._has("refuses-monologues")):
-            sender = "somebody" if self._has("hides-senders") else visitor.name
-            recipients = self._users() if self._has("shows-messages-to-all") else [recipient]
+            visitor.tell("" if self._breaks("MESG-UNKNOWN") else f"Unknown recipient: {name}")
+        elif not self._breaks("MESG-DELIVERED") and not (recipient is visitor and self._breaks("MESG-SELF")):
+            sender = "somebody" if self._breaks("MESG-SENDER") else visitor.name
+            recipients = self._users() if self._breaks("MESG-PRIVATE") else [recipient]
             await self._deliver(f"{sender} whispers: ", text, recipients)
 
     async def _broadcast(self, visitor: Visitor, text: str) -> None:
-        sender = "somebody" if self._has("hides-broadcasters") else visitor.name
-        audience = self._visitors if self._has("broadcasts-to-strangers") else self._users()
-        recipients = [other for other in audience if other is not visitor or self._has("echoes")]
-        await self._deliver(f"{sender} says: ", text, recipients[:1] if self._has("broadcasts-to-one") else recipients)
+        sender = "somebody" if self._breaks("BCST-SENDER") else visitor.name
+        audience = self._visitors if self._breaks("UNREG-DEAF") else self._users()
+        recipients = [other for other in audience if other is not visitor or self._breaks("BCST-NOT-ECHOED")]
+        await self._deliver(f"{sender} says: ", text, recipients[:1] if self._breaks("BCST-DELIVERED") else recipients)
 
     async def _deliver(self, start: str, text: str, recipients: list[Visitor]) -> None:
-        line = start + (" ".join(text.split()) if self._has("tidies-blanks") else text)
-        if self._has("sends-under-a-lock"):
+        line = start + (" ".join(text.split()) if self._breaks("TEXT-AS-TYPED") else text)
+        if self._breaks("STUCK-READER"):
             async with self._lock:
                 for recipient in recipients:
                     await recipient.tell_and_wait(line)
-        elif self._has("waits-for-readers"):
+        elif self._breaks("STUCK-SENDER"):
             for recipient in recipients:
                 await recipient.tell_and_wait(line)
         else:
             for recipient in recipients:
-                if self._has("sends-in-pieces"):
+                if self._breaks("CONCURRENT"):
                     recipient.writer.write(line[: len(line) // 2].encode())
                     await asyncio.sleep(0.001)
                     recipient.tell(line[len(line) // 2 :])
@@ -305,9 +252,9 @@ class OtherChat:
                     recipient.tell(line)
 
 
-async def main(port: str, fault: str = "") -> None:
+async def main(port: str, broken_rule: str = "") -> None:
     """Serve until Ctrl-C, or until a fault ends the server."""
-    chat = OtherChat(fault)
+    chat = OtherChat(broken_rule)
     await chat.listen(int(port))
     await chat.wait()
 
