@@ -10,28 +10,22 @@
 Ten users may be registered at once; clients that have not joined do not count.
 """
 
-import os
-import sys
-
-if sys.version_info < (3, 10):
-    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
-
 import argparse
 import re
 import threading
 from typing import NoReturn
 
-from net import process
+from net.addresses import network_of
 from net.command_line import add_number, port_number
 from net.connection import Connection
 from net.conversation import Conversation, counted_clients
+from net.options import add_limit, add_server_options
+from net.process import serve
 
 MAX_USERS = 10
 LEAVING_SECONDS = 5.0  # how long JOIN waits until a user whose connection has ended is removed
 
 NAME = re.compile(r"[A-Za-z0-9]{1,32}")
-UNKNOWN_MESSAGE = "Unknown Message. Use JOIN, LIST, MESG, BCST or QUIT."
 
 
 class Refused(Exception):
@@ -43,14 +37,11 @@ class TooManyUsers(Refused):
 
 
 class Users:
-    """The registered users, in order of joining.
+    """The registered users, in order of joining."""
 
-    Args:
-        max_users: how many may be registered at once.
-    """
-
-    def __init__(self, max_users: int) -> None:
+    def __init__(self, max_users: int, max_per_address: int | None = None) -> None:
         self._max_users = max_users
+        self._max_per_address = max_per_address or max_users
         self._lock = threading.Lock()  # guards all below
         self._left = threading.Condition(self._lock)  # a user has left
         self._connections: dict[str, Connection] = {}  # by name
@@ -61,7 +52,7 @@ class Users:
 
         Raises:
             TooManyUsers: max_users are registered.
-            Refused: another user has the name.
+            Refused: another user has the name, or the address has too many users.
         """
         with self._lock:
             self._left.wait_for(lambda: not self._is_about_to_be_free(name), LEAVING_SECONDS)
@@ -69,16 +60,19 @@ class Users:
                 raise TooManyUsers("Too Many Users")
             if name in self._connections:
                 raise Refused(f"Username {name} is taken")
-            connection.post(f"JOIN {name} accepted\n".encode())  # post() never blocks, so the lock may be held
+            network = network_of(connection.address)
+            if [network_of(other.address) for other in self._everybody].count(network) >= self._max_per_address:
+                raise Refused(f"Too many users from your address: at most {self._max_per_address} are allowed")
+            connection.send_at_once(f"JOIN {name} accepted\n".encode())  # never blocks, so the lock may be held
             self._connections[name] = connection
             self._everybody = tuple(self._connections.values())
 
     def _is_about_to_be_free(self, name: str) -> bool:
         """Return whether the name, or the last place, is still taken by a user whose connection has ended."""
         if name in self._connections:
-            return self._connections[name].has_left()
+            return self._connections[name].has_ended_input()
         is_full = len(self._connections) >= self._max_users
-        return is_full and any(connection.has_left() for connection in self._everybody)
+        return is_full and any(connection.has_ended_input() for connection in self._everybody)
 
     def leave(self, name: str) -> None:
         """Remove a user, so that the name is free."""
@@ -104,12 +98,7 @@ class Users:
 
 
 class ChatSession:
-    """Carries out the requests of one client.
-
-    Args:
-        client: the client.
-        users: the registered users.
-    """
+    """Carries out the requests of one client."""
 
     def __init__(self, client: Conversation, users: Users) -> None:
         self._client = client
@@ -127,7 +116,8 @@ class ChatSession:
                 try:
                     self._handle(command.strip(), rest)
                 except Refused as refusal:
-                    self._client.log(f"{line}, refused: {refusal}")
+                    shown = " ".join(line.split()[:2])  # the text of a message may be private
+                    self._client.log(f"{shown}, refused: {refusal}")
                     self._client.reply(str(refusal))
                     if isinstance(refusal, TooManyUsers):
                         return
@@ -136,27 +126,21 @@ class ChatSession:
                 self._users.leave(self._name)
 
     def _handle(self, command: str, rest: str) -> None:
-        """Carry out a request.
-
-        Args:
-            command: the first word of the request; empty for an empty line.
-            rest: the text after the blank that follows the command.
-
-        Raises:
-            Refused: the request cannot be carried out.
-        """
-        if not command:
-            return
-        if not self._name and command != "JOIN":
+        """Carry out a request: its first word, which is empty for an empty line, and the text after the blank."""
+        if command == "JOIN":
+            self._join(rest.strip())
+        elif command and not self._name:
             raise Refused("Unregistered User. Use JOIN <username> to register.")
-        handler = COMMANDS.get(command)
-        if handler is None:
-            raise Refused(UNKNOWN_MESSAGE)
-        handler(self, rest)
+        elif command == "LIST" and not rest.strip():
+            self._list()
+        elif command == "MESG":
+            self._message(*rest.lstrip(" ").partition(" ")[::2])
+        elif command == "BCST":
+            self._broadcast(rest)
+        elif command:
+            raise Refused("Unknown Message. Use JOIN, LIST, MESG, BCST or QUIT.")
 
-    def join(self, name: str) -> None:
-        """JOIN name: register."""
-        name = name.strip()
+    def _join(self, name: str) -> None:
         if self._name:
             raise Refused(f"Already registered as {self._name}")
         if not NAME.fullmatch(name):
@@ -164,43 +148,29 @@ class ChatSession:
         self._client.flush()  # earlier replies must go out before the reply that Users.join() sends
         self._users.join(name, self._client.connection)
         self._name = name
-        self._client.allow(None)
+        self._client.set_time_limit(None)
         self._client.log(f"JOIN {name}")
 
-    def list(self, rest: str) -> None:
-        """LIST: send the names of all users."""
-        if rest.strip():
-            raise Refused(UNKNOWN_MESSAGE)
+    def _list(self) -> None:
         names = self._users.names()
         self._client.log("LIST")
         self._client.reply("\n".join([f"Registered users ({len(names)}):", *names]))
 
-    def message(self, rest: str) -> None:
-        """MESG name text: send a text to one user."""
-        name, _, text = rest.lstrip(" ").partition(" ")
+    def _message(self, name: str, text: str) -> None:
         if not text:
             raise Refused("Unknown Message. Use MESG <username> <text>.")
         recipient = self._users.find(name)
         if recipient is None:
             raise Refused(f"Unknown Recipient {name}")
         self._client.log(f"MESG {name}, sent to client ({recipient.fd})")
-        self._client.send((recipient,), f"FROM {self._name}: {text}")
+        self._client.queue((recipient,), f"FROM {self._name}: {text}")
 
-    def broadcast(self, text: str) -> None:
-        """BCST text: send a text to all other users."""
+    def _broadcast(self, text: str) -> None:
         if not text:
             raise Refused("Unknown Message. Use BCST <text>.")
         everybody = self._users.everybody()
         self._client.log(f"BCST, sent to {counted_clients(len(everybody) - 1)}")
-        self._client.broadcast(everybody, f"FROM {self._name} (all): {text}")
-
-
-COMMANDS = {
-    "JOIN": ChatSession.join,
-    "LIST": ChatSession.list,
-    "MESG": ChatSession.message,
-    "BCST": ChatSession.broadcast,
-}  # QUIT is handled by ChatSession.run()
+        self._client.queue(everybody, f"FROM {self._name} (all): {text}", except_me=True)
 
 
 def main() -> NoReturn:
@@ -211,15 +181,16 @@ def main() -> NoReturn:
     )
     parser.add_argument("port", type=port_number, metavar="PORT", help="TCP port to listen on; 0 means any free port")
     add_number(parser, "--max-users", MAX_USERS, "how many users may be registered at once")
-    process.add_server_options(parser)
+    add_limit(parser, "--max-users-per-address", "how many of them from one address (default: all)")
+    add_server_options(parser)
     options = parser.parse_args()
-    users = Users(options.max_users)
+    users = Users(options.max_users, options.max_users_per_address)
 
     def converse(client: Conversation) -> None:
-        client.allow(options.login_seconds, f"No JOIN within {options.login_seconds} seconds")
+        client.set_time_limit(options.login_seconds, f"No JOIN within {options.login_seconds} seconds")
         ChatSession(client, users).run()
 
-    process.serve(options, converse)
+    serve(options, converse)
 
 
 if __name__ == "__main__":

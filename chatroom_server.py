@@ -12,28 +12,24 @@ An action may be written as a digit, as telnet sends it; the reply then begins w
 
 A room has a listening socket of its own, a thread that accepts, and a thread for each member. A client that connects to
 the room's port is a member until it closes the connection or sends the line /leave. The room relays every other line to
-all other members.
+all other members. An empty room whose creator has left the lobby is closed after --empty-room-seconds.
 """
-
-import os
-import sys
-
-if sys.version_info < (3, 10):
-    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 import argparse
 import errno
+import os
 import threading
-from collections.abc import Callable, Iterable
+import time
 from typing import NoReturn
 
 from net import process
+from net.addresses import network_of
 from net.command_line import MAX_PORT, add_number, port_number, reason
-from net.connection import TimeLimitPassed
+from net.connection import Connection, TimeLimitPassed
 from net.conversation import Conversation, counted_clients
 from net.log import LOG
-from net.server import SERVER_DESCRIPTORS, Handler, Server
+from net.options import add_limit, add_server_options
+from net.server import SERVER_DESCRIPTORS, Server
 from protocol import (
     ROOM_NAME_RULE,
     LineTooLong,
@@ -45,17 +41,15 @@ from protocol import (
 )
 
 MAX_ROOMS = 100
+EMPTY_ROOM_SECONDS = 3600
+CHECK_SECONDS = 1.0  # between two looks for rooms that have been empty for too long
+DELETION_SECONDS = 2.0  # for members to read the warning, and what precedes it
 LEAVE = "/leave"
 ANY_FREE_PORT = range(1)  # port 0: the system chooses
 
 
 class RequestFailed(Exception):
-    """The server cannot carry out a request.
-
-    Args:
-        status: the status of the reply.
-        sentence: the information of the reply.
-    """
+    """The server cannot carry out a request; the text is the information of the reply."""
 
     def __init__(self, status: RoomStatus, sentence: str) -> None:
         super().__init__(sentence)
@@ -65,35 +59,50 @@ class RequestFailed(Exception):
 class Room:
     """A chat room: a TCP server whose connections are the members.
 
-    Args:
-        name: the room's name.
-        open_server: returns a server that calls the given handler.
-
     Attributes:
-        name: as given.
-        server: the TCP server.
-
-    Raises:
-        OSError: no descriptor or port is free.
-        RuntimeError: no thread can be started.
+        server: the TCP server, or None while the room is being created.
+        creator: the connection in the lobby that asked for the room.
+        last_used: when the room was last seen with a member, or with its creator in the lobby.
     """
 
-    def __init__(self, name: str, open_server: Callable[[Handler], Server]) -> None:
+    def __init__(self, name: str, creator: Connection) -> None:
         self.name = name
-        self.server = open_server(self._relay)
-        self.server.start()
+        self.creator = creator
+        self.server: Server | None = None
+        self.last_used = time.monotonic()
 
-    def _relay(self, member: Conversation) -> None:
+    def open(self, lobby: Server, ports: range) -> int:
+        """Open the room's server on the first free port; return the port.
+
+        Raises:
+            OSError: no descriptor or port is free.
+            RuntimeError: no thread can be started.
+        """
+        for port in ports:
+            try:
+                return self._open_on(lobby, port)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+        raise OSError(errno.EADDRINUSE, f"all ports from {ports[0]} to {ports[-1]} are in use")
+
+    def _open_on(self, lobby: Server, port: int) -> int:
+        room_server: Server = lobby.open_another(port, lambda member: self._relay(member, room_server))
+        room_server.start()
+        self.server = room_server
+        return room_server.port
+
+    def _relay(self, member: Conversation, server: Server) -> None:
         """Relay a member's lines to all other members, until the member leaves."""
-        member.allow(None)
+        member.set_time_limit(None)
         member.log(f"entered room {self.name}")
         member.flush()
         try:
-            for line in member.lines(before_turn=self.server.accept_pending):
+            for line in member.lines(before_turn=server.accept_pending):
                 if line.strip() == LEAVE:
                     break
-                members = self.server.connections()
-                member.broadcast(members, line)
+                members = server.connections()
+                member.queue(members, line, except_me=True)
                 member.log(f"line to room {self.name}, sent to {counted_clients(len(members) - 1)}")
         finally:
             member.log(f"left room {self.name}")
@@ -104,94 +113,86 @@ class Rooms:
 
     Args:
         lobby: the server whose host, limits and certificate the rooms share.
-        ports: the ports that rooms may use; with ANY_FREE_PORT, the system chooses.
-        max_rooms: how many rooms may exist at once.
+        options: the command line: which ports rooms may use, and how many rooms may exist at once, and for how long.
     """
 
-    def __init__(self, lobby: Server, ports: range, max_rooms: int) -> None:
+    def __init__(self, lobby: Server, options: argparse.Namespace) -> None:
         self._lobby = lobby
-        self._ports = ports
-        self._max_rooms = max_rooms
-        self._lock = threading.Lock()  # guards all below
-        self._by_name: dict[str, Room] = {}
-        self._reserved: set[str] = set()  # names of rooms that are being created
+        self._options = options
+        self._lock = threading.Lock()  # guards _by_name
+        self._by_name: dict[str, Room] = {}  # also those that are being created, so that their names are taken
 
-    def open_server(self, handler: Handler) -> Server:
-        """Return a server for a room, which listens on the first free port.
+    def create(self, name: str, creator: Connection) -> int:
+        """Create a room; return its port."""
+        room = Room(name, creator)
+        self._add(room)
+        try:
+            return room.open(self._lobby, self._options.room_ports)
+        except (OSError, RuntimeError) as error:
+            with self._lock:
+                del self._by_name[name]
+            raise RequestFailed(RoomStatus.UNKNOWN_FAILURE, f"Room {name} cannot be opened: {reason(error)}") from None
 
-        Raises:
-            OSError: no port or no descriptor is free.
-        """
-        for port in self._ports:
-            try:
-                return self._lobby.open_another(port, handler)
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-        first, last = self._ports[0], self._ports[-1]
-        raise OSError(errno.EADDRINUSE, f"all ports from {first} to {last} are in use")
-
-    def reserve(self, name: str) -> None:
-        """Reserve a name for a room that the caller creates; add() or release() must follow.
-
-        Raises:
-            RequestFailed: a room of that name exists or is being created, or max_rooms rooms exist.
-        """
+    def _add(self, room: Room) -> None:
+        most, most_per_address = self._options.max_rooms, self._options.max_rooms_per_address
         with self._lock:
-            if name in self._by_name or name in self._reserved:
-                raise RequestFailed(RoomStatus.ALREADY_EXISTS, f"Room {name} already exists")
-            if len(self._by_name) + len(self._reserved) >= self._max_rooms:
-                raise RequestFailed(
-                    RoomStatus.UNKNOWN_FAILURE, f"Too many rooms: at most {self._max_rooms} are allowed"
-                )
-            self._reserved.add(name)
-
-    def release(self, name: str) -> None:
-        """Release a reserved name."""
-        with self._lock:
-            self._reserved.remove(name)
-
-    def add(self, room: Room) -> None:
-        """Add a room whose name was reserved."""
-        with self._lock:
-            self._reserved.remove(room.name)
+            if room.name in self._by_name:
+                raise RequestFailed(RoomStatus.ALREADY_EXISTS, f"Room {room.name} already exists")
+            if len(self._by_name) >= most:
+                raise RequestFailed(RoomStatus.UNKNOWN_FAILURE, f"Too many rooms: at most {most} are allowed")
+            networks = [network_of(each.creator.address) for each in self._by_name.values()]
+            if most_per_address and networks.count(network_of(room.creator.address)) >= most_per_address:
+                sentence = f"Too many rooms from your address: at most {most_per_address} are allowed"
+                raise RequestFailed(RoomStatus.UNKNOWN_FAILURE, sentence)
             self._by_name[room.name] = room
 
-    def find(self, name: str) -> Room:
-        """Return the room that has this name.
-
-        Raises:
-            RequestFailed: no room has this name.
-        """
+    def find(self, name: str) -> Server:
+        """Return the server of a room."""
         with self._lock:
             return self._find(name)
 
-    def remove(self, name: str) -> Room:
-        """Remove a room, so that its name is free; return the room, which the caller must stop.
-
-        Raises:
-            RequestFailed: no room has this name.
-        """
+    def remove(self, name: str) -> Server:
+        """Remove a room, so that its name is free; return its server, which the caller must stop."""
         with self._lock:
-            room = self._find(name)
+            server = self._find(name)
             del self._by_name[name]
-            return room
+            return server
 
-    def names(self) -> Iterable[str]:
+    def names(self) -> list[str]:
         """Return the names of all rooms, in order of creation."""
         with self._lock:
-            return list(self._by_name)
+            return [name for name, room in self._by_name.items() if room.server]
 
     def remove_all(self) -> list[Server]:
         """Remove all rooms, so that no other thread stops them; return their servers, which the caller must stop."""
         with self._lock:
             rooms, self._by_name = self._by_name, {}
-            return [room.server for room in rooms.values()]
+            return [room.server for room in rooms.values() if room.server]
 
-    def _find(self, name: str) -> Room:
-        if name not in self._by_name:
+    def close_unused_for_ever(self) -> None:
+        """Close each room that has been empty, with its creator gone, for --empty-room-seconds; run by a thread."""
+        while True:
+            time.sleep(CHECK_SECONDS)
+            for room in self._remove_unused():
+                close_room(room.name, room.server, "closed, for it was empty and its creator has left")
+
+    def _remove_unused(self) -> list[Room]:
+        now = time.monotonic()
+        in_lobby = set(self._lobby.connections())
+        unused = []
+        with self._lock:
+            for room in list(self._by_name.values()):
+                if room.creator in in_lobby or not room.server or room.server.connections():
+                    room.last_used = now
+                elif now - room.last_used >= self._options.empty_room_seconds:
+                    unused.append(self._by_name.pop(room.name))
+        return unused
+
+    def _find(self, name: str) -> Server:
+        room = self._by_name.get(name)
+        if not room or not room.server:
             raise RequestFailed(RoomStatus.DOES_NOT_EXIST, f"Room {name} does not exist")
-        return self._by_name[name]
+        return room.server
 
 
 def main() -> NoReturn:
@@ -209,7 +210,14 @@ def main() -> NoReturn:
         metavar="FIRST-LAST",
         help="the ports that rooms may use, for instance those that a firewall allows (default: any free port)",
     )
-    process.add_server_options(parser)
+    add_limit(parser, "--max-rooms-per-address", "how many of them clients from one address may create (default: all)")
+    add_number(
+        parser,
+        "--empty-room-seconds",
+        EMPTY_ROOM_SECONDS,
+        "after how long an empty room is closed whose creator has left the lobby",
+    )
+    add_server_options(parser)
     server(parser.parse_args())
 
 
@@ -229,14 +237,16 @@ def port_range(text: str) -> range:
 
 def server(options: argparse.Namespace) -> NoReturn:
     """Open the lobby and serve until SIGINT or SIGTERM; then stop the lobby and all rooms together."""
-    process.prepare(options.max_connections + options.max_rooms * SERVER_DESCRIPTORS, os.getpid())
+    process.prepare(os.getpid())
+    process.limit_connections(options, other_descriptors=options.max_rooms * SERVER_DESCRIPTORS)
 
     def converse(client: Conversation) -> None:
-        client.allow(options.login_seconds, f"No request within {options.login_seconds} seconds")
+        client.set_time_limit(options.login_seconds, f"No request within {options.login_seconds} seconds")
         connection_handler(client, rooms)
 
     lobby = process.open_server(options, options.port, converse)
-    rooms = Rooms(lobby, options.room_ports, options.max_rooms)
+    rooms = Rooms(lobby, options)
+    threading.Thread(target=rooms.close_unused_for_ever, name="empty rooms", daemon=True).start()
     process.run(lobby, others=rooms.remove_all)
 
 
@@ -245,9 +255,13 @@ def connection_handler(client: Conversation, rooms: Rooms) -> None:
     in_digits = False
     try:
         for request in client.raw_lines():
-            client.allow(None)
+            client.set_time_limit(None)
             in_digits = request[:1].isdigit()
-            status, information = answer(client, rooms, request)
+            try:
+                status, information = RoomStatus.SUCCESS, answer(client, rooms, request)
+            except RequestFailed as failure:
+                client.log(f"refused: {failure}")
+                status, information = failure.status, str(failure)
             client.reply(room_reply(status, information, in_digits))
     except (LineTooLong, TimeLimitPassed) as error:
         client.log(str(error))
@@ -255,28 +269,25 @@ def connection_handler(client: Conversation, rooms: Rooms) -> None:
         client.reply(room_reply(status, str(error), in_digits))
 
 
-def answer(client: Conversation, rooms: Rooms, request: bytes) -> tuple[RoomStatus, str]:
-    """Carry out a request; return the status and the information of the reply."""
-    try:
-        action = requested_action(request)
-        name = harmless(request[1:]).strip()
-        client.log(f"{action.name} {name}".rstrip())
-        if action is not RoomAction.LIST and not is_room_name(name):
-            raise RequestFailed(RoomStatus.INVALID, f"Invalid name: {ROOM_NAME_RULE}")
-        if action in (RoomAction.CREATE, RoomAction.DELETE):
-            client.flush()  # their handlers write status lines themselves, and a deletion may take seconds
-        return RoomStatus.SUCCESS, HANDLERS[action](rooms, name)
-    except RequestFailed as failure:
-        client.log(f"refused: {failure}")
-        return failure.status, str(failure)
+def answer(client: Conversation, rooms: Rooms, request: bytes) -> str:
+    """Carry out a request; return the information of the reply, or raise RequestFailed."""
+    action = requested_action(request)
+    name = harmless(request[1:]).strip()
+    client.log(f"{action.name} {name}".rstrip())
+    if action is RoomAction.LIST:
+        return ",".join(rooms.names())
+    if not is_room_name(name):
+        raise RequestFailed(RoomStatus.INVALID, f"Invalid name: {ROOM_NAME_RULE}")
+    if action is RoomAction.JOIN:
+        return room_join_handler(rooms, name)
+    client.flush()  # the other two write status lines themselves, and a deletion may take seconds
+    if action is RoomAction.CREATE:
+        return room_creation_handler(rooms, name, client.connection)
+    return room_deletion_handler(rooms, name)
 
 
 def requested_action(request: bytes) -> RoomAction:
-    """Return the action of a request, whose first byte is the action's number or a digit.
-
-    Raises:
-        RequestFailed: the request is empty, or its first byte is not an action.
-    """
+    """Return the action of a request, whose first byte is the action's number or a digit."""
     if not request:
         raise RequestFailed(RoomStatus.INVALID, "Empty request: an action byte, 1 to 4, is expected")
     code = int(request[:1]) if request[:1].isdigit() else request[0]
@@ -286,57 +297,32 @@ def requested_action(request: bytes) -> RoomAction:
         raise RequestFailed(RoomStatus.INVALID, f"Unknown action {code}: 1 to 4 are expected") from None
 
 
-def room_creation_handler(rooms: Rooms, name: str) -> str:
-    """Create a room with its own listening socket and thread.
-
-    Raises:
-        RequestFailed: the name is taken, there are too many rooms, or no port, descriptor or thread is free.
-    """
-    rooms.reserve(name)
-    try:
-        room = Room(name, rooms.open_server)
-    except (OSError, RuntimeError) as error:
-        rooms.release(name)
-        raise RequestFailed(RoomStatus.UNKNOWN_FAILURE, f"Room {name} cannot be opened: {reason(error)}") from None
-    rooms.add(room)
-    LOG.write(f"Room {name}: listening on port {room.server.port}")
+def room_creation_handler(rooms: Rooms, name: str, creator: Connection) -> str:
+    """Create a room with its own listening socket and thread."""
+    port = rooms.create(name, creator)
+    LOG.write(f"Room {name}: listening on port {port}")
     return ""
 
 
 def room_join_handler(rooms: Rooms, name: str) -> str:
-    """Return the port of a room, and how many members it has before the client joins.
-
-    Raises:
-        RequestFailed: no room has this name.
-    """
+    """Return the port of a room, and how many members it has before the client joins."""
     room = rooms.find(name)
-    room.server.accept_pending()
-    return f"{room.server.port} {len(room.server.connections())}"
-
-
-def room_list_handler(rooms: Rooms, _: str) -> str:
-    """Return the names of all rooms."""
-    return ",".join(rooms.names())
+    room.accept_pending()
+    return f"{room.port} {len(room.connections())}"
 
 
 def room_deletion_handler(rooms: Rooms, name: str) -> str:
-    """Remove a room, warn its members and close their connections.
-
-    Raises:
-        RequestFailed: no room has this name.
-    """
-    room = rooms.remove(name)
-    room.server.stop(f"Warning: room {name} is deleted\n".encode())
-    LOG.write(f"Room {name}: deleted")
+    """Remove a room, warn its members and close their connections."""
+    close_room(name, rooms.remove(name), "deleted")
     return ""
 
 
-HANDLERS: dict[RoomAction, Callable[[Rooms, str], str]] = {
-    RoomAction.CREATE: room_creation_handler,
-    RoomAction.JOIN: room_join_handler,
-    RoomAction.LIST: room_list_handler,
-    RoomAction.DELETE: room_deletion_handler,
-}
+def close_room(name: str, room: Server | None, why: str) -> None:
+    """Warn the members of a room that was removed, close their connections, and write a status line."""
+    if room:
+        room.begin_stop(f"Warning: room {name} is deleted\n".encode())
+        room.finish_stop(DELETION_SECONDS)
+        LOG.write(f"Room {name}: {why}")
 
 
 if __name__ == "__main__":

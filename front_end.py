@@ -35,6 +35,7 @@ from net.command_line import host_and_port, port_number, shown_address
 from net.connect import add_tls_options
 from net.connection import Connection, TimeLimitPassed
 from net.conversation import Conversation
+from net.options import add_server_options, places
 from protocol import harmless, is_room_name
 from web.http import HttpError, Request, check_upgrade, response, split_head, switching_protocols
 from web.tab import System, Tab
@@ -81,7 +82,7 @@ class FrontEnd:
         listed = {name: name in self._systems for name in SYSTEMS}
         self._files = read_files()
         self._files["/systems.json"] = (TYPES[".json"], json.dumps(listed).encode())
-        self._places = process.places(options)
+        self._places = places(options)
 
     def converse(self, client: Conversation) -> None:
         """Serve a browser's connection; the connection's own thread runs this."""
@@ -207,7 +208,8 @@ def read_files() -> dict[str, tuple[str, bytes]]:
 def main() -> NoReturn:
     """Parse the command line and serve until SIGINT or SIGTERM."""
     options = command_line().parse_args()
-    process.prepare(2 * (options.max_connections + REFUSED_CONNECTIONS), os.getpid())  # a tab has two sockets
+    process.prepare(os.getpid())
+    process.limit_connections(options, 2, 2 * REFUSED_CONNECTIONS)  # a tab has two sockets
     front_end = FrontEnd(options)
     server = process.open_server(options, options.port, front_end.converse, REFUSED_CONNECTIONS)
     front_end.port = server.port
@@ -240,7 +242,7 @@ def command_line() -> argparse.ArgumentParser:
         help="another name or address, such as 192.0.2.1, under which browsers reach the front end, on any port; "
         "without it, only requests for --host, localhost, 127.0.0.1 and [::1] are served",
     )
-    process.add_server_options(parser, "127.0.0.1")
+    add_server_options(parser, "127.0.0.1")
     parser.set_defaults(login_seconds=HEAD_SECONDS)
     add_tls_options(parser)
     return parser

@@ -1,7 +1,7 @@
 r"""Convert between bytes and values, without a socket: the framing that all four systems share, and their codes.
 
-Every message on every TCP connection is one line: bytes up to \n, at most MAX_LINE_BYTES of them; a \r before the \n is
-dropped. LineBuffer turns received bytes into whole lines; harmless() turns lines into text that is safe to display.
+Every message on every TCP connection is one line of at most MAX_LINE_BYTES bytes. LF ends it, and so do CR LF, CR NUL
+and CR, which terminals send for the Enter key. LineBuffer finds the lines; harmless() makes them safe to display.
 """
 
 import re
@@ -13,33 +13,35 @@ MAX_LINE_BYTES = 4096
 # - SB ... IAC SE, a subnegotiation, in which IAC IAC stands for a byte 255,
 # - WILL, WONT, DO or DONT, and an option,
 # - one byte from 236 to 249, which includes EOF, SUSP and ABORT of RFC 1184.
-# IAC IAC stands for a byte 255 of data. An IAC before any other byte is left as it is. The group "unfinished" matches a
-# command whose end has not arrived.
+# IAC IAC is a byte 255 of data; IAC before any other byte stays. "unfinished" is a command whose end has not arrived.
 _IAC = 0xFF
 _TELNET = re.compile(
     rb"\xff(?:\xff|[\xec-\xf9]|[\xfb-\xfe].|\xfa(?:[^\xff]|\xff[^\xf0])*\xff\xf0"
     rb"|(?P<unfinished>\xfa(?:[^\xff]|\xff[^\xf0])*\xff?\Z|[\xfb-\xfe]?\Z))",
     re.DOTALL,
 )
+_ANSWERS = {
+    b"\xff\xf6": b"[Yes]\n",  # RFC 854: AYT, "are you there?", asks for a sign that can be seen
+    b"\xff\xfd\x06": b"\xff\xfb\x06",  # RFC 860: after Ctrl-C, telnet discards output until DO TIMING-MARK is answered
+}
 
-# RFC 860: after Ctrl-C, telnet discards output until the server has answered this request.
-_DO_TIMING_MARK = b"\xff\xfd\x06"
-_WILL_TIMING_MARK = b"\xff\xfb\x06"
-
-# Numbers, not bytes objects: `number in data` is several times as fast as `bytes in data`.
+# Numbers, because `number in data` is several times as fast as `bytes in data`.
 _CR = 0x0D
 _EOT = 0x04  # Ctrl-D
 _BACKSPACE, _DELETE = 0x08, 0x7F  # the two bytes that a Backspace key may send
 
-# Characters that could forge or hide text on a terminal: control characters except tab and newline, and invisible
-# characters such as bidirectional overrides (Unicode Technical Report 36, 3.1). The joiners U+200C and U+200D are not
-# among them, because Persian and emoji need them.
-_HARMFUL = [
-    *(*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), 0xAD, 0x061C, 0x180E, 0x200B, 0x200E, 0x200F),
-    *(*range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080)),
+# Control characters except tab and newline, separators, and overrides of direction could forge a line on a terminal
+# (Unicode Technical Report 36, 3.1). Of the characters that show nothing, those that writing needs stay: Khmer's zero
+# width space, joiners, the marks of Hebrew and Arabic, soft hyphens, variation selectors, the tags of flags.
+_FORGING = [*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
+_BLANK = [0x2800, 0x3164, 0xFFA0]  # wide and empty: a Braille pattern and two Hangul fillers
+_EMPTY = [
+    *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180E, *range(0x2060, 0x2066), *range(0x206A, 0x2070), 0xFEFF),
+    *(*range(0xFFF9, 0xFFFC), *range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B), *range(0xE0000, 0xE0020)),
 ]
-# str.translate() looks up each character; ASCII is in the table because a look-up that fails takes longer.
-_SHOWN = {code: chr(code) for code in range(0x80)} | dict.fromkeys(_HARMFUL, "\N{REPLACEMENT CHARACTER}")
+_SHOWN: dict[int, str | None] = {code: chr(code) for code in range(0x80)}  # because a look-up that fails is slow
+_SHOWN |= dict.fromkeys(_FORGING, "\N{REPLACEMENT CHARACTER}") | dict.fromkeys(_BLANK, " ") | dict.fromkeys(_EMPTY)
+_VARIATION_SELECTOR = re.compile("[\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
 class LineTooLong(Exception):
@@ -56,7 +58,7 @@ class LineBuffer:
         eot_ends_input: whether Ctrl-D (byte 4) at the start of a line ends the input; otherwise it is data.
         ended: whether Ctrl-D has ended the input; the buffer returns no line after it.
         too_long: whether a line of more than MAX_LINE_BYTES has arrived; the buffer returns no line after it.
-        answer: the telnet command to send to the client in answer to the bytes of the last feed(); usually empty.
+        answer: what to send to the client at once in answer to telnet's commands in the last feed(); usually empty.
     """
 
     def __init__(self) -> None:
@@ -66,36 +68,46 @@ class LineBuffer:
         self.answer = b""
         self._line = b""  # a line whose end has not arrived
         self._telnet = b""  # a telnet command whose end has not arrived
+        self._after_cr = False  # whether a CR has ended the last line, so that an LF or NUL that follows belongs to it
 
     def feed(self, data: bytes) -> bytes:
         """Add received bytes; return the lines that they complete, each with its newline."""
         self.answer = b""
         if self._telnet or _IAC in data:
             data = self._remove_telnet(self._telnet + data)
+        if self._after_cr or _CR in data:
+            data = self._with_newlines(data)
         data = self._line + data
-        if _CR in data:  # RFC 854: a line ends with CR LF, and CR NUL stands for CR alone, here the Enter key
-            data = data.replace(b"\r\n", b"\n").replace(b"\r\0", b"\n")
         if _EOT in data and self.eot_ends_input:
             data = self._up_to_eot(data)
         end = 0
         while (newline := data.rfind(b"\n", end, end + MAX_LINE_BYTES + 1)) >= 0:
             end = newline + 1
         self._line = data[end:]
-        if self._line or self._telnet:
-            self.too_long = max(len(self._line.removesuffix(b"\r")), len(self._telnet)) > MAX_LINE_BYTES
+        self.too_long = max(len(self._line), len(self._telnet)) > MAX_LINE_BYTES
         return _erased(data[:end])
 
     def end(self) -> bytes:
         """End the input; return an unfinished last line with a newline, or b"" if there is none."""
-        self.answer = b""
-        last, self._line = self._line.removesuffix(b"\r"), b""
+        last, self._line = self._line, b""
         return _erased(last + b"\n") if last and not self.too_long else b""
+
+    def _with_newlines(self, data: bytes) -> bytes:
+        """Return the data with a newline for each CR LF, CR NUL and CR; a CR does not wait for what may follow."""
+        if self._after_cr and data.startswith((b"\n", b"\0")):
+            data = data[1:]
+            self._after_cr = False
+        if data:
+            self._after_cr = data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r\0", b"\n").replace(b"\r", b"\n")
 
     def _up_to_eot(self, data: bytes) -> bytes:
         """Return the data before a Ctrl-D at the start of a line, if there is one."""
         before, eot, _ = (b"\n" + data).partition(b"\n\x04")
-        self.ended = bool(eot)
-        return before[1:] + b"\n" * (self.ended and len(before) > 0)
+        if not eot:
+            return data
+        self.ended = True
+        return (before + b"\n")[1:]
 
     def _remove_telnet(self, data: bytes) -> bytes:
         """Return the data without telnet commands; keep an unfinished command for the next feed."""
@@ -104,8 +116,9 @@ class LineBuffer:
         def replacement(command: re.Match[bytes]) -> bytes:
             if command["unfinished"] is not None:
                 self._telnet = command[0]
-            if command[0] == _DO_TIMING_MARK:
-                self.answer = _WILL_TIMING_MARK
+            answer = _ANSWERS.get(command[0], b"")
+            if answer not in self.answer:  # each once, however often a client asks in one piece
+                self.answer += answer
             return b"\xff" if command[0] == b"\xff\xff" else b""
 
         return _TELNET.sub(replacement, data)
@@ -113,24 +126,25 @@ class LineBuffer:
 
 def _erased(lines: bytes) -> bytes:
     """Apply the backspaces of a client that sends each key as the user presses it."""
-    if _BACKSPACE in lines or _DELETE in lines:
-        return b"".join(map(_line_erased, lines.splitlines(keepends=True)))
-    return lines
-
-
-def _line_erased(line: bytes) -> bytes:
+    if _BACKSPACE not in lines and _DELETE not in lines:
+        return lines
     kept: list[str] = []
-    for character in line.decode(errors="surrogateescape"):
-        if character in "\b\x7f":
-            del kept[-1:]
-        else:
+    for character in lines.decode(errors="surrogateescape"):
+        if character not in "\b\x7f":
             kept.append(character)
+        elif kept and kept[-1] != "\n":
+            kept.pop()
     return "".join(kept).encode(errors="surrogateescape")
 
 
 def harmless(data: bytes) -> str:
-    """Decode UTF-8; replace invalid bytes, and characters that could forge a line on a terminal, with U+FFFD."""
+    """Decode UTF-8; invalid bytes and characters that could forge a line on a terminal become U+FFFD."""
     return data.decode("utf-8", "replace").translate(_SHOWN)
+
+
+def is_visible(text: str) -> bool:
+    """Return whether every character of a text can be seen, as that of a name must."""
+    return text.isprintable() and text.translate(_SHOWN) == text and not _VARIATION_SELECTOR.search(text)
 
 
 class RoomAction(IntEnum):
@@ -167,11 +181,5 @@ def room_request(action: RoomAction, name: str) -> bytes:
 
 
 def room_reply(status: RoomStatus, information: str, in_digits: bool) -> str:
-    """Return a reply of the chat room server as it is sent, without its newline.
-
-    Args:
-        status: the outcome of the request.
-        information: the text after the status.
-        in_digits: whether the request began with a digit; the reply then begins with a digit too.
-    """
+    """Return a reply of the chat room server as it is sent, without its newline."""
     return f"{int(status) if in_digits else chr(status)}{information}"

@@ -25,6 +25,7 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPAT
 
 import argparse
 import getpass
+import re
 import socket
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,28 +36,34 @@ from dormitory.session import Session
 from dormitory.shared_key import load_key
 from dormitory.textfiles import Malformed, add_data_dir, explain
 from net import process
+from net.addresses import resolve_all
 from net.command_line import add_number, fail, fail_to_write, host_and_port, port_number, prepare_streams, reason
 from net.conversation import Conversation
 from net.log import LOG
-from net.server import resolve
+from net.options import add_server_options
 
 TCP_PORT = 25000
 BACK_END_PORTS = {"S": 21000, "D": 22000, "U": 23000}
 MEMBER_FILE = "member.txt"
 IDLE_SECONDS = 900
+# For --trace: what follows the name, or everything if that is not plainly a name.
+PASSWORD = re.compile(rb"^ *LOGIN +(?:[!-+\--~]{1,32}(?: +([^\r\n]+)|[ \r]*$)|([^\r\n]+))", re.MULTILINE | re.IGNORECASE)
 DESCRIPTORS_PER_CLIENT = 1 + len(BACK_END_PORTS)  # its TCP connection, and a UDP socket for each back end
 
 
 def serve(options: argparse.Namespace) -> NoReturn:
     """Serve until SIGINT or SIGTERM."""
-    process.prepare(DESCRIPTORS_PER_CLIENT * options.max_connections, processor=0)
+    process.prepare(processor=0)
+    process.limit_connections(options, DESCRIPTORS_PER_CLIENT)
     try:
         members = Members(options.data_dir / MEMBER_FILE)
         back_ends = BackEnds(back_end_addresses(options), load_key(options.data_dir))
     except (Malformed, OSError) as error:
         sys.exit(explain(error))
     server = process.open_server(
-        options, options.tcp_port, lambda client: converse(client, members, back_ends, options)
+        options,
+        options.tcp_port,
+        lambda client: converse(client, members, back_ends, options),
     )
     for warning in members.warnings():
         LOG.write(warning)
@@ -66,7 +73,7 @@ def serve(options: argparse.Namespace) -> NoReturn:
 
 def converse(client: Conversation, members: Members, back_ends: BackEnds, options: argparse.Namespace) -> None:
     """Answer the requests of one client, which must log in before --login-seconds have passed."""
-    client.allow(options.login_seconds, f"No LOGIN within {options.login_seconds} seconds", restarts=False)
+    client.set_time_limit(options.login_seconds, f"No LOGIN within {options.login_seconds} seconds", restarts=False)
     Session(client, members, back_ends, options.idle_seconds).run()
 
 
@@ -80,7 +87,7 @@ def back_end_addresses(options: argparse.Namespace) -> dict[str, tuple[int, Any]
     for letter in BACK_END_PORTS:
         host, port = getattr(options, f"server_{letter.lower()}")
         try:
-            addresses[letter] = resolve(host, port, socket.SOCK_DGRAM)
+            addresses[letter] = resolve_all(host, port, socket.SOCK_DGRAM)[0]
         except OSError as error:
             sys.exit(f"Cannot find the host of Server {letter}, {host}: {reason(error)}")
     return addresses
@@ -116,7 +123,8 @@ def main() -> int:
         description="The dormitory's main server: answers clients, and asks the three back ends.",
         epilog="Example: python3 serverM.py --server-s 192.0.2.2:21000",
     )
-    process.add_server_options(parser, host="127.0.0.1")
+    add_server_options(parser, host="127.0.0.1")
+    parser.set_defaults(secret=PASSWORD)
     parser.add_argument(
         "--tcp-port",
         type=port_number,

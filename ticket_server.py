@@ -35,7 +35,8 @@ from cinema.booking import Order, OrderCancelled, OrderUncertain, Theatre
 from cinema.seatmap import Seat, SeatFileError, SeatMap
 from net.command_line import add_number, port_number
 from net.conversation import Conversation, InputEnded
-from net.process import add_server_options, serve
+from net.options import add_server_options
+from net.process import serve
 
 SEATS_FILE = Path(__file__).resolve().with_name("seats.txt")
 HOLD_SECONDS = 600
@@ -75,7 +76,7 @@ def take_order(client: Conversation, theatre: Theatre, order: Order, hold_second
     client.log(f"tickets asked for: {tickets}, seats free: {seat_map.free}")
     if tickets > seat_map.free:
         raise OrderCancelled(f"Only {seat_map.free} {'seat is' if seat_map.free == 1 else 'seats are'} free")
-    client.allow(hold_seconds, f"Time is up. {CANCELLED}", restarts=False)
+    client.set_time_limit(hold_seconds, f"Time is up. {CANCELLED}", restarts=False)
     client.reply(f"Choose a row and a seat for each ticket: 0 is free, 1 is taken.\n{seat_map}")
     for ticket in range(1, tickets + 1):
         choose_seat(client, theatre, order, ticket, seat_map)

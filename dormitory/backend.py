@@ -39,9 +39,9 @@ from dormitory.wire import (
     unpack,
 )
 from net import process
+from net.addresses import resolve_all
 from net.command_line import fail, port_number, reason, shown_address
 from net.log import LOG
-from net.server import resolve
 
 FILE_CHECK_SECONDS = 0.5
 BUSY_POLL_SECONDS = 200e-6  # after a reply: waking a sleeping thread costs more than answering a request
@@ -322,7 +322,7 @@ def main(letter: str, port: int) -> int:
 
 def _serve(letter: str, database: Path, options: argparse.Namespace) -> int:
     processors = max(1, len(process.PROCESSORS) - 1)  # the last one is for the main server
-    process.prepare(0, processor=1 + list(KINDS).index(letter) % processors)
+    process.prepare(processor=1 + list(KINDS).index(letter) % processors)
     inventory = WatchedFile(database.with_suffix(".txt"), lambda path: read_inventory(path, letter))
     key = load_key(options.data_dir)
     try:
@@ -345,7 +345,7 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         OSError: the address cannot be used.
     """
-    family, address = resolve(host, port, socket.SOCK_DGRAM)
+    family, address = resolve_all(host, port, socket.SOCK_DGRAM)[0]
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)

@@ -109,15 +109,15 @@ class Session:
             return "REFUSED Wrong username or password"
         self._user = user
         self._is_member = bool(password)
-        self._client.allow(self._idle_seconds, f"Idle for {self._idle_seconds} seconds")
+        self._client.set_time_limit(self._idle_seconds, f"Idle for {self._idle_seconds} seconds")
         return f"MEMBER {user}" if password else f"GUEST {user}"
 
     def _is_right(self, user: str, password: str) -> bool:
         self._client.flush()  # the check may have to wait for the checks of other clients
         connection = self._client.connection
-        if connection.is_reset():
+        if connection.is_gone():
             raise ConnectionResetError("Connection closed by the client")
-        return self._members.check(user, password, connection.address, connection.has_left)
+        return self._members.check(user, password, connection.address, connection.has_ended_input)
 
     def _availability(self, rest: str) -> str:
         return self._ask_about_room(Action.AVAILABILITY, only_field(rest))

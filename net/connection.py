@@ -1,14 +1,15 @@
-"""One client's connection: the thread that owns it reads from it and closes it; any thread may send to it."""
+"""One client's connection: the thread that owns it receives from it and closes it; any thread may send to it."""
 
 import select
 import socket
-import ssl
 import time
 from contextlib import suppress
 
 from net.log import LOG
-from net.output import Output
-from net.stream import WOULD_BLOCK, Stream, TlsStream
+from net.output import Output, Patience
+from net.proxy import ProxyLine
+from net.tls import HandshakeFailed, TlsLayer
+from net.trace import Trace
 
 RECEIVE_BYTES = 1 << 16  # for a larger buffer, malloc would map new pages at each call
 LINGER_SECONDS = 1.0
@@ -22,37 +23,46 @@ class TimeLimitPassed(Exception):
 class Connection:
     """A client's connection.
 
-    Any thread may call send(), post() and finish(), which are methods of Output.
-
-    The owner ends the connection with close(), which sends the backlog first. Another thread can give the client up
-    with abort(), which ends the owner's wait for input.
-
-    Args:
-        sock: the socket.
-        stop_fd: a descriptor that becomes readable when the server stops.
-        address: the client's IP address.
-        tls: the server's context, if the connection speaks TLS; the owner then calls shake_hands() first.
+    Any thread may call send(), send_at_once(), end() and drop(), which are methods of Output. The owner ends the
+    connection with close().
 
     Attributes:
         fd: the descriptor, which identifies the client in status lines.
-        address: as given.
-        stop_fd: as given.
-        input_ended: whether receive() has returned the end of the client's input.
+        address: the client's IP address; a PROXY line changes it.
+        stop_fd: a descriptor that becomes readable when the server stops.
+        proxy_line: takes off the PROXY line with which a connection from a trusted proxy may begin.
+        has_received_end: whether the end of the client's input has been received.
     """
 
-    def __init__(self, sock: socket.socket, stop_fd: int, address: str = "", tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        stop_fd: int,
+        address: str = "",
+        tls: TlsLayer | None = None,
+        trace: Trace | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        sock.setblocking(False)
         self.fd = sock.fileno()
         self.address = address
-        self._stream = _tls_stream(sock, tls) if tls else Stream(sock)
-        self._output = Output(self._stream, self.log, held=tls is not None)
-        self.send = self._output.send
-        self.post = self._output.post
-        self.finish = self._output.finish
         self.stop_fd = stop_fd
+        self._sock = sock
+        self._tls = tls
+        self._trace = trace
+        self.proxy_line: ProxyLine | None = None
+        self._output = Output(sock, self.log, tls, trace, patience)
+        self.send = self._output.send
+        self.send_at_once = self._output.send_at_once
+        self.end = self._output.end
+        self.drop = self._output.drop
+        self.is_dropped = self._output.is_dropped
         self._poll = select.poll()  # select.select() accepts no descriptor over 1023
         self._poll.register(self.fd, select.POLLIN)
         self._poll.register(stop_fd, select.POLLIN)
-        self.input_ended = False
+        self._early = b""  # plain text that came with the end of the handshake
+        self.has_received_end = False
+        self._has_closed = False  # whether the client has ended its side of the TCP connection
         self._deadline: float | None = None
         self._sentence = ""
 
@@ -60,28 +70,15 @@ class Connection:
         """Write a status line that names the client."""
         LOG.write(f"Client ({self.fd}): {text}")
 
-    def allow(self, seconds: float | None, sentence: str = "") -> None:
-        """Set a time limit for receive() and shake_hands(), or lift it.
-
-        Args:
-            seconds: the limit, counted from now; None lifts it.
-            sentence: the text of the TimeLimitPassed that is raised when the limit has passed.
-        """
+    def set_time_limit(self, seconds: float | None, sentence: str = "") -> None:
+        """Set a time limit for receive() and shake_hands(), or lift it; the sentence is TimeLimitPassed's text."""
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._sentence = sentence
 
     def shake_hands(self) -> None:
-        """Carry out the TLS handshake; then send the output that other threads have queued meanwhile.
-
-        Raises:
-            HandshakeFailed: the client does not speak TLS, does not trust the certificate, or has left.
-            TimeLimitPassed: the client took too long.
-        """
-        if isinstance(self._stream, TlsStream):
-            while not self._stream.shake_hands():
-                if not self._wait_for_input():
-                    return  # the server is stopping
-            self._output.release()
+        """Carry out the TLS handshake, if the connection speaks TLS, or raise HandshakeFailed."""
+        while self._tls and not self._tls.is_ready and self._wait_for_input():
+            self._early = self.try_receive() or b""
 
     def receive(self, size: int = RECEIVE_BYTES) -> bytes:
         """Wait for input and return it; return b"" at the end of the input, or when the server stops.
@@ -90,29 +87,46 @@ class Connection:
             TimeLimitPassed: the time limit has passed, whether or not input has arrived.
             OSError: the connection is lost.
         """
-        while self._stream.input_ended or self._wait_for_input():
+        if self._early:
+            early, self._early = self._early, b""
+            return early
+        while not self.has_received_end and self._wait_for_input():
             data = self.try_receive(size)
             if data is not None:
                 return data
         return b""
 
     def try_receive(self, size: int = RECEIVE_BYTES) -> bytes | None:
-        """Return the input that has arrived, b"" at the end of the input, or None if no input has arrived.
-
-        Raises:
-            OSError: the connection is lost.
-        """
+        """Return the input that has arrived, b"" at its end, or None if no input has arrived."""
+        if self.has_received_end:
+            return b""
         try:
-            data = self._stream.read(size)
-        except WOULD_BLOCK:
+            data = self._sock.recv(size)
+        except BlockingIOError:
             return None
-        # The kernel reports a reset once. If a sending thread got the report, this read looks like an orderly end.
-        self.input_ended = not data and not self._output.is_lost()
-        return data
+        if not data:
+            self._take_end()
+            return b""
+        if self.proxy_line:
+            data = self.proxy_line.take_off(data)
+        if self._tls and data:
+            data = self._output.decrypt(data)
+            self.has_received_end = self._tls.has_ended
+        if self._trace and data:
+            self._trace.received(data)
+        return data if data or self.has_received_end else None
 
-    def end_has_arrived(self) -> bool:
-        """Return whether the end of the input came with the input that was received last; poll() may not report it."""
-        return self._stream.input_ended
+    def _take_end(self) -> None:
+        """Note that the client has ended its side of the TCP connection; over TLS, that is not an orderly end."""
+        self._has_closed = True
+        # The kernel reports a reset once. If a sending thread got the report, this read looks like an orderly end.
+        if self._output.is_dropped():
+            return
+        if self._tls and not self._tls.is_ready:
+            raise HandshakeFailed("the client has left")
+        if self._tls:
+            raise OSError(None, "the connection was cut without close_notify")
+        self.has_received_end = True
 
     def _wait_for_input(self) -> bool:
         """Wait until the socket is readable; return False if the server stops."""
@@ -124,11 +138,11 @@ class Connection:
             raise TimeLimitPassed(self._sentence)
         return self.stop_fd not in dict(ready)
 
-    def has_left(self) -> bool:
+    def has_ended_input(self) -> bool:
         """Return whether the client has ended its side, even if input is still unread. Any thread may call this."""
         return self._is_in(getattr(select, "POLLRDHUP", select.POLLHUP))  # macOS has no POLLRDHUP
 
-    def is_reset(self) -> bool:
+    def is_gone(self) -> bool:
         """Return whether the connection is closed in both directions, or reset. Any thread may call this."""
         return self._is_in(select.POLLHUP)
 
@@ -137,26 +151,20 @@ class Connection:
         poll.register(self.fd, state)  # poll() reports POLLHUP and POLLERR in any case
         return bool(poll.poll(0))
 
-    def abort(self) -> None:
-        """Give up the client: discard the backlog, and wake the owner and every thread that waits for the client."""
-        self._output.lose()
-
     def close(self, reason: str = "") -> None:
         """Send the backlog, half-close, wait up to LINGER_SECONDS for the client to end its side, and close.
 
         Closing a socket with unread input would send a reset, which may destroy the last lines on their way to the
-        client (RFC 1122, 4.2.2.13).
-
-        Args:
-            reason: follows "disconnected" in the status line.
+        client (RFC 1122, 4.2.2.13). The reason follows "disconnected" in the status line.
         """
-        self._output.finish()
+        self._output.end()
         self._output.wait_until_sent()
-        self._stream.end_output()
-        if not self.input_ended:
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+        if not self._has_closed:
             self._discard_input()
         self.log(f"disconnected{reason}")  # before another client can get the same descriptor
-        self._stream.close()
+        self._sock.close()
 
     def refuse(self, text: str) -> None:
         """Tell the client why it is refused, and close without waiting.
@@ -164,12 +172,12 @@ class Connection:
         A TLS client cannot be told, because the handshake has not taken place.
         """
         self.log(f"refused: {text}")
-        if not isinstance(self._stream, TlsStream):
-            with suppress(OSError):
-                self._stream.write(f"{text}\n".encode())
-        self._stream.end_output()
+        with suppress(OSError):
+            if not self._tls:
+                self._sock.send(f"{text}\n".encode())
+            self._sock.shutdown(socket.SHUT_WR)
         self._read_and_discard()  # unread input would turn the close into a reset
-        self._stream.close()
+        self._sock.close()
 
     def _discard_input(self) -> None:
         """Read until the client ends its side, for at most LINGER_SECONDS.
@@ -183,18 +191,14 @@ class Connection:
             if self.stop_fd in ready:
                 self._poll.unregister(self.stop_fd)
                 patience = QUIET_SECONDS
-            if not ready or (self.fd in ready and self._read_and_discard() == b""):
+            if not ready or (self.fd in ready and self._read_and_discard()):
                 return
 
-    def _read_and_discard(self) -> bytes | None:
+    def _read_and_discard(self) -> bool:
+        """Discard the input that has arrived; return whether the client has ended its side."""
         try:
-            return self.try_receive()
-        except (OSError, ValueError):
-            return b""
-
-
-def _tls_stream(sock: socket.socket, context: ssl.SSLContext) -> TlsStream:
-    sock.getpeername()  # raises OSError if the client has left already; wrap_socket() would then leak the socket
-    return TlsStream(
-        context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False)
-    )
+            return not self._sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True

@@ -9,9 +9,11 @@ A Conversation gathers replies, messages to others and status lines while there 
 together, with one send for each recipient, before the thread waits for input: about thirty times as fast as one send
 for each message.
 
-The loop is fair: after every LINES_PER_TURN lines the thread sends the gathered output and lets other threads run.
+The loop is fair: after every TURN_LINES lines or TURN_BYTES bytes the thread sends the gathered output and lets other
+threads run.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -21,9 +23,13 @@ from net.connection import Connection
 from net.log import LOG
 from protocol import LineBuffer, LineTooLong, harmless
 
-LINES_PER_TURN = 500
+TURN_LINES = 500
+TURN_BYTES = 1 << 13
 PAUSE_SECONDS = 50e-6  # a thread that only yields the processor may get it back at once; a thread that sleeps does not
 GATHERED_CHARACTERS = 1 << 16  # output beyond this is sent before the turn ends
+
+# RFC 9112, 3: any method, a target, and the version.
+HTTP_REQUEST_LINE = re.compile(rb"[!-~]+ .+ HTTP/\d(\.\d)?\r?\n")
 
 _Line = TypeVar("_Line", str, bytes)
 
@@ -32,14 +38,21 @@ class InputEnded(Exception):
     """A client has ended its input where an answer was expected."""
 
 
+class HttpSpoken(Exception):
+    """A connection begins with an HTTP request.
+
+    Browsers send such a request, with a body that a web page has chosen, to any port; so no line of it is handled.
+    """
+
+    def __str__(self) -> str:
+        return "HTTP is not spoken here."
+
+
 class Conversation:
     """One client's conversation; only the connection's own thread may use it.
 
-    Args:
-        connection: the client's connection; other threads may send to it.
-
     Attributes:
-        connection: as given.
+        connection: the client's connection; other threads may send to it.
         fd: the connection's descriptor.
     """
 
@@ -49,8 +62,9 @@ class Conversation:
         self._buffer = LineBuffer()
         self._lines: Iterator[str] | None = None
         self._before_turn: Callable[[], object] | None = None
-        self._handled = 0  # lines since the last pause
-        self._limit: tuple[float, str] | None = None  # the arguments of allow(), if each line restarts the limit
+        self._is_first_line = True
+        self._turn_lines = self._turn_bytes = 0  # since the last pause
+        self._limit: tuple[float, str] | None = None  # the arguments of set_time_limit(), if each line restarts it
         # Recipients, the recipient that is left out, and the lines for all others.
         self._messages: list[tuple[Sequence[Connection], Connection | None, list[str]]] = []
         self._myself = (connection,)
@@ -60,14 +74,13 @@ class Conversation:
     def lines(self, before_turn: Callable[[], object] | None = None) -> Iterator[str]:
         """Yield the client's lines as harmless text without newlines, until the input ends or the server stops.
 
-        The end of the input completes the last line. Ctrl-D at the start of a line ends the input.
-
-        Args:
-            before_turn: called whenever lines have arrived, before the first of them is yielded.
+        The end of the input completes the last line. Ctrl-D at the start of a line ends the input. Whenever lines have
+        arrived, before_turn() is called before the first of them is yielded.
 
         Raises:
             LineTooLong: a line has more than MAX_LINE_BYTES; all lines before it were yielded.
-            TimeLimitPassed: the time limit that allow() set has passed.
+            HttpSpoken: the first line of the connection is an HTTP request.
+            TimeLimitPassed: the time limit has passed.
             OSError: the connection is lost.
         """
         if self._lines is None:
@@ -76,21 +89,12 @@ class Conversation:
         return self._lines
 
     def raw_lines(self) -> Iterator[bytes]:
-        """Yield the client's lines as bytes without newlines, for a protocol in which byte 4 is not Ctrl-D.
-
-        Raises:
-            As lines().
-        """
+        """Yield the client's lines as lines() does, but as bytes, for a protocol in which byte 4 is not Ctrl-D."""
         self._buffer.eot_ends_input = False
         return self._each_line(_raw_lines)
 
     def ask(self, question: str) -> str:
-        """Send a question; return the next line.
-
-        Raises:
-            InputEnded: the input has ended.
-            As lines().
-        """
+        """Send a question; return the next line, or raise InputEnded if the client leaves or the server stops."""
         self.reply(question)
         for answer in self.lines():
             return answer
@@ -98,70 +102,77 @@ class Conversation:
 
     def _each_line(self, split: Callable[[bytes], list[_Line]]) -> Iterator[_Line]:
         """Yield each line; send the gathered output before each wait and after every turn."""
-        more = True
-        while more:
-            self.flush()
-            received, more = self._receive_lines()
-            if received:
-                lines = split(received)
-                for first in range(0, len(lines), LINES_PER_TURN):
-                    turn = lines[first : first + LINES_PER_TURN]
-                    yield from turn
-                    self._end_turn(len(turn))
-            if self._buffer.too_long:
-                raise LineTooLong
+        for block in self._blocks():
+            lines = split(block)
+            for first in range(0, len(lines), TURN_LINES):
+                turn = lines[first : first + TURN_LINES]
+                yield from turn
+                if self._limit:
+                    self.connection.set_time_limit(*self._limit)
+                self._turn_lines += len(turn)
+                self._let_others_run()
+        if self._buffer.too_long:
+            raise LineTooLong
 
-    def _receive_lines(self) -> tuple[bytes, bool]:
-        """Wait for input; return the lines that it completes, and whether more may follow.
+    def _blocks(self) -> Iterator[bytes]:
+        """Yield blocks of whole lines as they arrive.
 
         The end of the input completes the last line. When the server stops, an incomplete line is discarded.
         """
-        data = self.connection.receive()
-        if not data:
-            return self._buffer.end() if self.connection.input_ended else b"", False
-        lines = self._buffer.feed(data)
-        if self._buffer.answer:
-            self.connection.send(self._buffer.answer)  # telnet discards all output until this answer arrives
-        if lines and self._before_turn:
-            self._before_turn()
-        return lines, not self._buffer.ended
+        self.flush()
+        while data := self.connection.receive():
+            for first in range(0, len(data), TURN_BYTES):
+                piece = data[first : first + TURN_BYTES]
+                lines = self._buffer.feed(piece)
+                if self._buffer.answer:
+                    self.connection.send(self._buffer.answer)  # telnet discards all output until this answer arrives
+                if lines:
+                    self._begin_turn(lines)
+                    yield lines
+                if self._buffer.ended or self._buffer.too_long:
+                    return
+                self._turn_bytes += len(piece)
+                self._let_others_run()
+            self.flush()
+        if self.connection.has_received_end and (last := self._buffer.end()):
+            self._begin_turn(last)
+            yield last
+            self.flush()
 
-    def _end_turn(self, lines: int) -> None:
-        """Restart the time limit; after LINES_PER_TURN lines, send the gathered output and let other threads run."""
-        if self._limit:
-            self.connection.allow(*self._limit)
-        self._handled += lines
-        if self._handled >= LINES_PER_TURN:
-            self._handled = 0
+    def _begin_turn(self, lines: bytes) -> None:
+        if self._is_first_line and HTTP_REQUEST_LINE.match(lines):
+            raise HttpSpoken
+        self._is_first_line = False
+        if self._before_turn:
+            self._before_turn()
+
+    def _let_others_run(self) -> None:
+        """After a turn, send the gathered output and let other threads run."""
+        if self._turn_lines >= TURN_LINES or self._turn_bytes >= TURN_BYTES:
+            self._turn_lines = self._turn_bytes = 0
             self.flush()
             time.sleep(PAUSE_SECONDS)
 
-    def allow(self, seconds: float | None, sentence: str = "", restarts: bool = True) -> None:
-        """Set a time limit for the client, or lift it.
+    def set_time_limit(self, seconds: float | None, sentence: str = "", restarts: bool = True) -> None:
+        """Set a time limit for the client, or lift it; when it has passed, the client reads the sentence.
 
-        Args:
-            seconds: the limit, counted from now; None lifts it.
-            sentence: the sentence that the server sends to the client when the limit has passed.
-            restarts: whether every complete line restarts the limit.
+        If it restarts, each complete line gives the client the same time again.
         """
         self._limit = (seconds, sentence) if seconds is not None and restarts else None
-        self.connection.allow(seconds, sentence)
+        self.connection.set_time_limit(seconds, sentence)
 
     def reply(self, line: str) -> None:
-        """Send a line to the client."""
-        self.send(self._myself, line)
+        """Queue a line for the client."""
+        self.queue(self._myself, line)
 
-    def broadcast(self, everybody: Sequence[Connection], line: str) -> None:
-        """Send a line, as send() does, to all clients of a sequence except this conversation's own."""
-        self.send(everybody, line, self.connection)
+    def queue(self, recipients: Sequence[Connection], line: str, except_me: bool = False) -> None:
+        """Queue a line for clients, perhaps except this conversation's own.
 
-    def send(self, recipients: Sequence[Connection], line: str, left_out: Connection | None = None) -> None:
-        """Send a line to clients, except to the one that is left out.
-
-        Successive lines to the same sequence object are encoded together and cost little more than one line.
+        Successive lines to the same recipients are encoded together and cost little more than one line.
         """
+        left_out = self.connection if except_me else None
         last = self._messages[-1] if self._messages else None
-        if last and recipients is last[0] and left_out is last[1]:
+        if last and left_out is last[1] and (recipients is last[0] or recipients == last[0]):
             last[2].append(line)
         else:
             self._messages.append((recipients, left_out, [line]))
@@ -170,13 +181,14 @@ class Conversation:
             self.flush()
 
     def log(self, text: str) -> None:
-        """Write a status line that names the client."""
+        """Queue a status line that names the client."""
         self._log.append(text)
 
     def flush(self) -> None:
         """Send and log the gathered output.
 
-        Recipients with a full backlog come last, so that no other recipient waits for them.
+        A client's own replies come after its messages to others, so that a reply says that those were sent. Recipients
+        with a full backlog come last, so that nobody else waits for them.
         """
         self._gathered = 0
         blocks: dict[Connection, bytes] = {}
@@ -186,6 +198,8 @@ class Conversation:
                 if recipient is not left_out:  # recipients of one message share its block: b"" + block copies nothing
                     blocks[recipient] = blocks.get(recipient, b"") + block
         self._messages.clear()
+        if self.connection in blocks:
+            blocks[self.connection] = blocks.pop(self.connection)
         full = [recipient for recipient, block in blocks.items() if not recipient.send(block, blocking=False)]
         for recipient in full:
             recipient.send(blocks[recipient])

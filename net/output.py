@@ -1,178 +1,258 @@
 """Send to one client, which may read slowly or not at all.
 
-A sender never blocks in the client's socket. Data that the kernel does not accept goes to the client's backlog, at most
-BACKLOG_BYTES. A second thread for that client, which lives only while there is a backlog, sends the backlog. A sender
-that finds the backlog full blocks until half of it has drained. A client that accepts less than LEAST_BYTES_PER_SECOND
-while a sender is blocked for PERIOD_SECONDS is dropped. The period begins when a sender finds the backlog full, so that
-several clients that stop reading are dropped together, and delay a sender once. A client that merely reads slowly loses
-nothing: it slows its senders down.
+A sender never blocks in the client's socket. Data that the kernel does not accept is kept in the client's backlog, at
+most BACKLOG_BYTES, and a second thread for that client, which lives only while there is a backlog, sends it. A sender
+whose data does not fit into the backlog blocks until it does. A message of one line may exceed the limit a little, so
+that it does not wait behind the blocks of those who flood the client.
+
+The second thread drops a client that accepts too little: less than LEAST_BYTES_PER_SECOND over PERIOD_SECONDS since a
+sender found the backlog full, or nothing at all for STALL_SECONDS. So several clients that stop reading are dropped
+together, and delay a sender once; a client that merely reads slowly loses nothing, and slows down whoever floods it.
 """
 
 import select
+import socket
+import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
+from typing import NamedTuple
 
-from net.stream import RETRY_SECONDS, WOULD_BLOCK, Stream
+from net.tls import TlsLayer
+from net.trace import Trace
 
 BACKLOG_BYTES = 1 << 20
-LEAST_BYTES_PER_SECOND = 1 << 16
-PERIOD_SECONDS = 5.0
+SHORT_BYTES = 1 << 12  # a message of one line
+EXCESS_BYTES = 1 << 16  # by which short messages may exceed the backlog's limit
+BLOCKS_PER_SEND = 64
+RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: close with a reset at once; the kernel discards what it has not sent
+
+
+class Patience(NamedTuple):
+    """How long an output waits for its client.
+
+    The kernel takes data in bursts of up to burst_bytes, so a period may end just before one: a client is dropped only
+    if it lacks more than a burst.
+    """
+
+    period_seconds: float = 5.0
+    least_bytes_per_second: int = 1 << 16
+    burst_bytes: int = 1 << 17
+    stall_seconds: float = 30.0
+    retry_seconds: float = 0.25  # the longest poll(), which waits until a third of the kernel's buffer is free
 
 
 class Output:
-    """The output of one connection, and its backlog; any thread may send.
+    """The output of one connection, and its backlog; any thread may send."""
 
-    Args:
-        stream: the socket.
-        report: writes a status line about the client.
-        held: whether all data goes to the backlog until release() is called, because a TLS handshake comes first.
-    """
-
-    def __init__(self, stream: Stream, report: Callable[[str], None], held: bool = False) -> None:
-        self._stream = stream
+    def __init__(
+        self,
+        sock: socket.socket,
+        report: Callable[[str], None],
+        tls: TlsLayer | None = None,
+        trace: Trace | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self._sock = sock
         self._report = report
+        self._tls = tls
+        self._trace = trace
+        self._patience = patience or Patience()
         self._lock = threading.Lock()  # guards all below and the order of writes; no thread blocks while holding it
-        self._changed = threading.Condition(self._lock)  # notified when the backlog drains or the output ends
-        self._backlog = bytearray()
+        self._changed = threading.Condition(self._lock)  # notified when the backlog shrinks or the output ends
+        self._backlog: deque[bytes | memoryview] = deque()  # shared with the other recipients of a message, not copied
+        self._backlog_bytes = 0
         self._sender: threading.Thread | None = None  # sends the backlog
         self._sent_bytes = 0  # by all sender threads so far
+        self._moved = time.monotonic()  # when the client last accepted a part of the backlog, or the backlog began
         self._full_since: tuple[float, int] | None = None  # when a sender found the backlog full, and _sent_bytes then
-        self._held = held
         self._open = True  # False: further data is discarded
-        self._lost = False  # the client was given up, or sending has failed
+        self._dropped = False  # the client was dropped, or sending has failed
 
-    def send(self, data: bytes | bytearray, blocking: bool = True) -> bool:
+    def send(self, data: bytes, blocking: bool = True) -> bool:
         """Send data as a whole and in order; do nothing if the client is gone.
 
-        Args:
-            data: the data.
-            blocking: whether to block while the backlog is full.
-
-        Returns:
-            Whether the data was taken; False only if the backlog is full and blocking is false.
+        Block while the backlog is full; or, if blocking is false, return False, and send nothing.
         """
         with self._lock:
-            if rest := self._write_first(data):
-                if not self._fits(rest):
-                    self._begin_period()  # so that several clients that do not read are dropped at the same time
-                    if not blocking:
-                        return False
-                    self._wait_until(lambda: self._fits(rest, BACKLOG_BYTES // 2))
-                self._append(rest)
+            if not self._fits(data):
+                self._begin_period()  # so that several clients that do not read are dropped at the same time
+                if not blocking:
+                    return False
+                self._wait_until(lambda: self._fits(data))
+            self._put(data)
             return True
 
-    def post(self, data: bytes | bytearray) -> None:
+    def send_at_once(self, data: bytes) -> None:
         """Send data without blocking, even if the backlog is full; meant for data that is short and rare."""
         with self._lock:
-            self._append(self._write_first(data))
+            self._put(data)
 
-    def finish(self, farewell: bytes = b"") -> None:
+    def decrypt(self, data: bytes) -> bytes:
+        """Return the plain text that received TLS data completes; send what TLS itself has to answer."""
+        assert self._tls
+        with self._lock:
+            try:
+                return self._tls.decrypt(data)
+            finally:
+                self._write(self._tls.take_output())
+                if self._backlog_bytes > BACKLOG_BYTES:  # a client that makes TLS answer must read the answers
+                    self._begin_period()
+                    self._wait_until(lambda: self._fits(b""))
+
+    def end(self, farewell: bytes = b"") -> None:
         """Send a last message without blocking; discard everything that is sent after it."""
         with self._lock:
-            self._append(self._write_first(farewell))
+            if self._open:
+                self._put(farewell)
+                if self._tls:
+                    self._write(self._tls.close())
             self._open = False
             self._changed.notify_all()
 
     def wait_until_sent(self) -> None:
         """Block until the backlog is sent, or the client is dropped because it does not read."""
         with self._lock:
-            if self._held:
-                self._lose()
-            self._wait_until(lambda: not self._backlog)
-            while self._sender:
-                self._changed.wait()
+            if self._backlog:
+                self._begin_period()
+            self._wait_until(lambda: not self._sender)
 
-    def release(self) -> None:
-        """End the hold: send the data that was held, and all further data as it comes."""
-        with self._lock:
-            self._held = False
-            self._append(b"")
-
-    def lose(self) -> None:
+    def drop(self) -> None:
         """Give up the client: discard the backlog, cut the connection, and wake all threads waiting for the client."""
         with self._lock:
-            self._lose()
+            self._drop()
 
-    def is_lost(self) -> bool:
-        """Return whether the client was given up, or sending to it has failed."""
-        with self._lock:
-            return self._lost
+    def is_dropped(self) -> bool:
+        """Return whether the client was dropped, or sending to it has failed."""
+        return self._dropped
 
-    def _write_first(self, data: bytes | bytearray) -> bytes | bytearray:
-        """Write as much of data as the kernel accepts now, unless older data waits; return the rest."""
-        if self._backlog or self._held or not self._open:
-            return data
-        return data[self._write(data) :]
+    def _unsent_bytes(self) -> int:
+        return self._backlog_bytes + (self._tls.held_bytes if self._tls else 0)
 
-    def _write(self, data: bytes | bytearray) -> int:
-        try:
-            return self._stream.write(data)
-        except WOULD_BLOCK:
-            pass
-        except OSError:  # the owner's next read reports the error or the end of the input
-            self._lose()
-        return 0
-
-    def _fits(self, data: bytes | bytearray, free_bytes: int = 0) -> bool:
-        """Return whether data fits into the backlog and free_bytes are free; any data fits into an empty backlog."""
-        needed = max(len(data), free_bytes)
-        return not self._open or not self._backlog or len(self._backlog) + needed <= BACKLOG_BYTES
-
-    def _append(self, data: bytes | bytearray) -> None:
-        """Add data to the backlog; start a thread that sends it, unless one is running."""
-        if not self._open:
-            return
-        self._backlog += data
-        if self._backlog and not self._sender and not self._held:
-            self._sender = threading.Thread(target=self._send_backlog, name="backlog", daemon=True)
-            try:
-                self._sender.start()
-            except RuntimeError:  # out of threads
-                self._sender = None
-                self._lose()
+    def _fits(self, data: bytes) -> bool:
+        """Return whether a sender need not wait; any data fits into an empty backlog."""
+        unsent = self._unsent_bytes()
+        limit = BACKLOG_BYTES + (EXCESS_BYTES if len(data) <= SHORT_BYTES else 0)
+        return not self._open or not unsent or unsent + len(data) <= limit
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
-        """Block until a condition holds or the client is lost; drop a client that accepts too little meanwhile."""
-        while True:
-            began, sent_before = self._begin_period()
-            seconds = max(0.0, began + PERIOD_SECONDS - time.monotonic())
-            if self._changed.wait_for(lambda: self._lost or condition(), seconds):
-                return
-            if self._sent_bytes - sent_before < LEAST_BYTES_PER_SECOND * PERIOD_SECONDS:
-                self._report(f"dropped: it took less than {LEAST_BYTES_PER_SECOND} bytes a second")
-                self._lose()
-            self._full_since = None
+        """Block until a condition holds; it must hold when the client is dropped."""
+        while not self._changed.wait_for(condition, self._patience.retry_seconds):
+            self._drop_if_too_slow()  # here too: before the handshake's end there is no thread that sends
 
-    def _begin_period(self) -> tuple[float, int]:
-        """Return the beginning of the current period; begin a period if there is none."""
-        self._full_since = self._full_since or (time.monotonic(), self._sent_bytes)
-        return self._full_since
+    def _put(self, data: bytes) -> None:
+        """Send or queue data, over TLS encrypted, in one step that keeps the order."""
+        if not self._open:
+            return
+        if self._tls:
+            if self._trace:
+                self._trace.sent(data)
+            data = self._tls.encrypt(data)
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        """Pass data to the kernel, or what it does not accept to the backlog."""
+        if not data or self._dropped:
+            return
+        sent = 0 if self._backlog else self._pass_to_kernel([data])
+        if sent < len(data) and not self._dropped:
+            self._backlog.append(memoryview(data)[sent:] if sent else data)
+            self._backlog_bytes += len(data) - sent
+            self._start_sender()
+
+    def _pass_to_kernel(self, blocks: list[bytes | memoryview]) -> int:
+        """Return how many bytes of these blocks the kernel has accepted."""
+        try:
+            sent = self._sock.sendmsg(blocks)
+        except BlockingIOError:
+            return 0
+        except OSError:  # the owner's next read reports the error or the end of the input
+            self._drop()
+            return 0
+        if self._trace and not self._tls:
+            self._trace.sent(b"".join(blocks)[:sent])
+        return sent
+
+    def _start_sender(self) -> None:
+        """Start a thread that sends the backlog, unless one is running."""
+        if self._sender:
+            return
+        self._moved = time.monotonic()
+        self._sender = threading.Thread(target=self._send_backlog, name=f"backlog {self._sock.fileno()}", daemon=True)
+        try:
+            self._sender.start()
+        except RuntimeError:  # out of threads
+            self._sender = None
+            self._drop()
 
     def _send_backlog(self) -> None:
         """Send the backlog as fast as the client reads it, in a thread of its own, until nothing is left."""
         writable = select.poll()
-        writable.register(self._stream.fileno(), select.POLLOUT)
-        while self._send_piece():
-            writable.poll(RETRY_SECONDS * 1000)
+        writable.register(self._sock.fileno(), select.POLLOUT)
+        while self._send_some():
+            writable.poll(self._patience.retry_seconds * 1000)
 
-    def _send_piece(self) -> bool:
+    def _send_some(self) -> bool:
         """Send as much of the backlog as the kernel accepts now; return whether anything is left."""
         with self._lock:
-            if self._backlog:
-                sent = self._write(self._backlog)
-                del self._backlog[:sent]
-                self._sent_bytes += sent
+            before = self._sent_bytes
+            while self._backlog and self._send_first_blocks():
+                pass
+            if self._sent_bytes > before:
+                self._moved = time.monotonic()
+                self._changed.notify_all()
+            if self._backlog_bytes <= BACKLOG_BYTES // 2:
+                self._full_since = None
+            self._drop_if_too_slow()
             if not self._backlog:
                 self._sender = None
-            if len(self._backlog) <= BACKLOG_BYTES // 2:
-                self._full_since = None
                 self._changed.notify_all()
             return self._sender is not None
 
-    def _lose(self) -> None:
+    def _send_first_blocks(self) -> bool:
+        """Pass the first blocks of the backlog to the kernel; return whether it has accepted them as a whole."""
+        blocks = list(islice(self._backlog, BLOCKS_PER_SEND))
+        sent = self._pass_to_kernel(blocks)
+        self._sent_bytes += sent
+        self._backlog_bytes -= sent
+        for block in blocks:
+            if sent < len(block):
+                if sent:
+                    self._backlog[0] = memoryview(block)[sent:]
+                return False
+            sent -= len(block)
+            self._backlog.popleft()
+        return True
+
+    def _begin_period(self) -> None:
+        """Note that a sender has found the backlog full, unless a period has begun already."""
+        self._full_since = self._full_since or (time.monotonic(), self._sent_bytes)
+
+    def _drop_if_too_slow(self) -> None:
+        """Drop the client if its backlog has not moved for too long, or if it has read too little in a period."""
+        period, least_bytes_per_second, burst_bytes, stall, _ = self._patience
+        now = time.monotonic()
+        if not self._unsent_bytes():
+            return
+        if now - self._moved >= stall:
+            self._report(f"dropped: it took nothing for {stall:g} seconds")
+            self._drop()
+        elif self._full_since and now - self._full_since[0] >= period:
+            taken = self._sent_bytes - self._full_since[1]
+            if not taken or taken + burst_bytes < least_bytes_per_second * period:
+                self._report(f"dropped: it took less than {least_bytes_per_second} bytes a second")
+                self._drop()
+            self._full_since = (now, self._sent_bytes)
+
+    def _drop(self) -> None:
         self._open = False
-        self._lost = True
+        self._dropped = True
         self._backlog.clear()
+        self._backlog_bytes = 0
         self._changed.notify_all()
-        self._stream.reset()
+        with suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            self._sock.shutdown(socket.SHUT_RDWR)

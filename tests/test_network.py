@@ -1,4 +1,4 @@
-"""The dormitory on five hosts, started as README.md says, over links that lose a fifth of all frames."""
+"""The dormitory on five hosts, started as docs/operating.md says, over links that lose a fifth of all frames."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import Program
 from hosts import Network
-from readme import clone, read_sections
+from readme import clone, host_lines
 
 LOSS = 0.2
 ANSWER_SECONDS = 60.0
@@ -30,7 +30,7 @@ def network() -> Iterator[Network]:
 
 
 class Hosts:
-    """The hosts that README.md names, each with a clone of its own, and the programs that run there."""
+    """The hosts that the document names, each with a clone of its own, and the programs that run there."""
 
     def __init__(self, network: Network, lines: list[tuple[str, str]], directory: Path) -> None:
         self.lines = lines
@@ -66,11 +66,9 @@ class Hosts:
 
 @pytest.fixture
 def hosts(network: Network, tmp_path: Path) -> Iterator[Hosts]:
-    """Provide the hosts that README.md names, without programs."""
-    blocks = [block for section in read_sections() for block in section.blocks if block.on_hosts]
-    assert len(blocks) == 1, "README.md must have one block for several hosts"
+    """Provide the hosts that the document names, without programs."""
     try:
-        hosts = Hosts(network, list(blocks[0].by_host()), tmp_path)
+        hosts = Hosts(network, host_lines(), tmp_path)
     except OSError as error:
         pytest.skip(f"network namespaces are not available: {error}")
     network.start()

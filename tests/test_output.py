@@ -5,6 +5,7 @@ import re
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -12,13 +13,15 @@ from functools import partial
 import pytest
 from conftest import WAIT_SECONDS, in_thread, new_threads, wait_until
 
-from net import connection, output
+from net import connection
 from net.connection import Connection
 from net.log import LOG
+from net.output import BACKLOG_BYTES, EXCESS_BYTES, Patience
 
 PERIOD_SECONDS = 0.25
-LEAST_BYTES_PER_SECOND = 1 << 19
 RETRY_SECONDS = 0.05
+IMPATIENT = Patience(PERIOD_SECONDS, least_bytes_per_second=1 << 19, burst_bytes=0, retry_seconds=RETRY_SECONDS)
+PATIENT = IMPATIENT._replace(period_seconds=10 * WAIT_SECONDS)
 LINE = b"%08d" + b"." * 1000 + b"\n"
 LINE_BYTES = len(LINE % 0)
 KERNEL_BYTES = 1 << 20  # more than the kernel buffers for a pair of sockets
@@ -39,21 +42,39 @@ def never() -> Iterator[int]:
     os.close(writer)
 
 
+Serve = Callable[[Patience], tuple[Connection, socket.socket]]
+
+
 @pytest.fixture
-def served(never: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Connection, socket.socket]]:
-    """Provide a connection, and the client's end of it."""
-    monkeypatch.setattr(output, "PERIOD_SECONDS", PERIOD_SECONDS)
-    monkeypatch.setattr(output, "LEAST_BYTES_PER_SECOND", LEAST_BYTES_PER_SECOND)
-    monkeypatch.setattr(output, "RETRY_SECONDS", RETRY_SECONDS)
+def serve(never: int) -> Iterator[Serve]:
+    """Provide a function that returns a connection, and the client's end of it."""
     before = threading.enumerate()
-    server_end, client = socket.socketpair()
-    client.settimeout(WAIT_SECONDS)
-    connected = Connection(server_end, never)
-    yield connected, client
-    client.close()
-    connected.abort()
-    connected.close()
+    pairs: list[tuple[Connection, socket.socket]] = []
+
+    def connect(patience: Patience) -> tuple[Connection, socket.socket]:
+        server_end, client = socket.socketpair()
+        client.settimeout(WAIT_SECONDS)
+        pairs.append((Connection(server_end, never, patience=patience), client))
+        return pairs[-1]
+
+    yield connect
+    for connected, client in pairs:
+        client.close()
+        connected.drop()
+        connected.close()
     wait_until(lambda: not new_threads(before), "the end of all threads")
+
+
+@pytest.fixture
+def served(serve: Serve) -> tuple[Connection, socket.socket]:
+    """Provide a connection whose patience is short, and the client's end of it."""
+    return serve(IMPATIENT)
+
+
+@pytest.fixture
+def patient(serve: Serve) -> tuple[Connection, socket.socket]:
+    """Provide a connection whose patience does not end during a test, and the client's end of it."""
+    return serve(PATIENT)
 
 
 Ends = tuple[Connection, socket.socket]
@@ -101,9 +122,9 @@ def receive_all(client: socket.socket) -> bytes:
 
 
 def test_the_limits_are_64_kib_a_second_over_five_seconds_and_a_backlog_of_one_mib() -> None:
-    assert output.PERIOD_SECONDS == 5.0
-    assert output.LEAST_BYTES_PER_SECOND == 64 << 10
-    assert output.BACKLOG_BYTES == 1 << 20
+    assert Patience()[:2] == (5.0, 64 << 10)
+    assert Patience().stall_seconds == 30.0
+    assert BACKLOG_BYTES == 1 << 20
 
 
 # Whole and in order
@@ -133,7 +154,11 @@ def test_blocks_that_the_kernel_accepts_in_parts_arrive_whole(served: Ends) -> N
 
 def test_every_way_to_send_keeps_the_order(served: Ends) -> None:
     connected, client = served
-    senders: list[Callable[[bytes], object]] = [connected.send, partial(connected.send, blocking=False), connected.post]
+    senders: list[Callable[[bytes], object]] = [
+        connected.send,
+        partial(connected.send, blocking=False),
+        connected.send_at_once,
+    ]
     for number in range(900):  # fits into the backlog
         senders[number % 3](LINE % number)
     assert receive(client, 900 * LINE_BYTES) == lines(900)
@@ -143,20 +168,17 @@ def test_a_block_longer_than_a_backlog_arrives_whole(served: Ends) -> None:
     connected, client = served
     sender = in_thread(send_lines, connected, 0, 100)
     sender.join()
-    sender = in_thread(connected.send, b"x" * 3 * output.BACKLOG_BYTES)
+    sender = in_thread(connected.send, b"x" * 3 * BACKLOG_BYTES)
     assert receive(client, 100 * LINE_BYTES) == lines(100)
-    assert receive(client, 3 * output.BACKLOG_BYTES) == b"x" * 3 * output.BACKLOG_BYTES
+    assert receive(client, 3 * BACKLOG_BYTES) == b"x" * 3 * BACKLOG_BYTES
     sender.join()
 
 
 # The bound
 
 
-def test_a_sender_blocks_when_the_backlog_holds_one_mib_and_not_before(
-    served: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(output, "PERIOD_SECONDS", WAIT_SECONDS)
-    connected, _ = served
+def test_a_sender_blocks_when_the_backlog_holds_one_mib_and_not_before(patient: Ends) -> None:
+    connected, _ = patient
     sent: list[int] = []
 
     def send() -> None:
@@ -165,29 +187,39 @@ def test_a_sender_blocks_when_the_backlog_holds_one_mib_and_not_before(
             sent.append(number)
 
     sender = in_thread(send)
-    wait_until(lambda: len(sent) * LINE_BYTES > output.BACKLOG_BYTES - LINE_BYTES, "1 MiB sent without blocking")
+    wait_until(lambda: len(sent) * LINE_BYTES > BACKLOG_BYTES - LINE_BYTES, "1 MiB sent without blocking")
     time.sleep(4 * RETRY_SECONDS)
-    assert len(sent) * LINE_BYTES < output.BACKLOG_BYTES + KERNEL_BYTES
-    connected.abort()  # wakes the sender
+    assert len(sent) * LINE_BYTES < BACKLOG_BYTES + EXCESS_BYTES + KERNEL_BYTES
+    connected.drop()  # wakes the sender
     sender.join()
 
 
-def test_a_blocked_sender_goes_on_when_half_the_backlog_has_drained(
-    served: Ends, monkeypatch: pytest.MonkeyPatch
+def test_a_blocked_sender_goes_on_when_its_data_fits_and_not_only_when_half_the_backlog_has_drained(
+    patient: Ends,
 ) -> None:
-    monkeypatch.setattr(output, "PERIOD_SECONDS", WAIT_SECONDS)
-    connected, client = served
+    connected, client = patient
     count = fill(connected)
     sender = in_thread(connected.send, LINE % count)
-    data = receive(client, count * LINE_BYTES - output.BACKLOG_BYTES // 4)
+    data = receive(client, count * LINE_BYTES - BACKLOG_BYTES * 7 // 8)
     sender.join(WAIT_SECONDS / 2)
     assert not sender.is_alive()
     assert data + receive(client, (count + 1) * LINE_BYTES - len(data)) == lines(count + 1)
 
 
-def test_send_without_blocking_sends_all_or_nothing(served: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "PERIOD_SECONDS", WAIT_SECONDS)
-    connected, client = served
+def test_a_short_message_does_not_wait_behind_the_blocks_of_a_sender_that_floods(patient: Ends) -> None:
+    connected, _ = patient
+    block = b"x" * 50_000
+    while connected.send(block, blocking=False):
+        pass
+    flooder = in_thread(connected.send, block)
+    assert connected.send(b"short\n", blocking=False)
+    assert flooder.is_alive()
+    connected.drop()
+    flooder.join()
+
+
+def test_send_without_blocking_sends_all_or_nothing(patient: Ends) -> None:
+    connected, client = patient
     count = fill(connected)
     assert not connected.send(b"x" * LINE_BYTES, blocking=False)
     assert receive(client, count * LINE_BYTES) == lines(count)
@@ -195,15 +227,32 @@ def test_send_without_blocking_sends_all_or_nothing(served: Ends, monkeypatch: p
     assert receive(client, 6) == b"after\n"
 
 
-def test_post_does_not_block_though_the_backlog_is_full(served: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "PERIOD_SECONDS", WAIT_SECONDS)
-    connected, client = served
+def test_what_is_sent_at_once_does_not_block_though_the_backlog_is_full(patient: Ends) -> None:
+    connected, client = patient
     count = fill(connected)
     sender = in_thread(connected.send, LINE % (count + 1))
-    connected.post(LINE % count)
+    connected.send_at_once(LINE % count)
     assert sender.is_alive()
     assert receive(client, (count + 2) * LINE_BYTES) == lines(count + 2)
     sender.join()
+
+
+def test_a_message_to_many_clients_that_do_not_read_is_kept_in_memory_once(serve: Serve) -> None:
+    recipients = [serve(PATIENT)[0] for _ in range(20)]
+    for recipient in recipients:
+        while recipient.send(b"x" * 10_000, blocking=False):
+            pass
+        recipient.drop()
+    recipients = [serve(PATIENT)[0] for _ in range(20)]
+    block = b"x" * (BACKLOG_BYTES - 1)
+    tracemalloc.start()
+    try:
+        for recipient in recipients:
+            recipient.send(block)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < BACKLOG_BYTES
 
 
 def test_the_second_thread_lives_only_while_there_is_a_backlog(served: Ends) -> None:
@@ -243,13 +292,10 @@ def test_a_client_that_accepts_nothing_for_the_period_is_dropped(served: Ends) -
     assert len(receive_all(client)) < 5000 * LINE_BYTES
 
 
-def test_a_client_whose_backlog_has_drained_once_is_dropped_one_period_after_it_stops_reading(
-    served: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(output, "PERIOD_SECONDS", 4 * PERIOD_SECONDS)
-    connected, client = served
+def test_a_client_whose_backlog_has_drained_once_is_dropped_one_period_after_it_stops_reading(serve: Serve) -> None:
+    connected, client = serve(IMPATIENT._replace(period_seconds=4 * PERIOD_SECONDS))
     fill(connected)
-    receive(client, output.BACKLOG_BYTES)
+    receive(client, BACKLOG_BYTES)
     wait_until(lambda: connected.send(LINE % 0, blocking=False), "room in the backlog")
     fill(connected)
     began = time.monotonic()
@@ -257,19 +303,15 @@ def test_a_client_whose_backlog_has_drained_once_is_dropped_one_period_after_it_
     assert time.monotonic() - began < 5 * PERIOD_SECONDS
 
 
-def test_a_client_that_stops_reading_in_the_second_period_is_dropped_at_its_end(
-    served: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(output, "PERIOD_SECONDS", 4 * PERIOD_SECONDS)
-    monkeypatch.setattr(output, "LEAST_BYTES_PER_SECOND", LEAST_BYTES_PER_SECOND // 4)
-    connected, client = served
-    count = fill(connected)
+def test_a_client_that_stops_reading_in_the_second_period_is_dropped_at_its_end(serve: Serve) -> None:
+    connected, client = serve(IMPATIENT._replace(period_seconds=2 * PERIOD_SECONDS))
+    fill(connected)
     began = time.monotonic()
-    sender = in_thread(connected.send, LINE % count)
-    receive(client, output.BACKLOG_BYTES * 3 // 8)  # enough for the first period, too little to wake the sender
+    sender = in_thread(connected.send, b"x" * BACKLOG_BYTES)  # fits only when all is read
+    receive(client, BACKLOG_BYTES * 3 // 8)  # enough for the first period
     sender.join(WAIT_SECONDS / 2)
     assert not sender.is_alive()
-    assert time.monotonic() - began > 4 * PERIOD_SECONDS
+    assert time.monotonic() - began > 3 * PERIOD_SECONDS
 
 
 def test_a_client_that_accepts_too_little_is_dropped(served: Ends) -> None:
@@ -282,36 +324,33 @@ def test_a_client_that_accepts_too_little_is_dropped(served: Ends) -> None:
     assert received + len(receive_all(client)) < 3000 * LINE_BYTES
 
 
-def test_a_client_that_is_merely_slow_gets_everything_though_its_buffers_are_large(
-    served: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(output, "PERIOD_SECONDS", 2 * PERIOD_SECONDS)
-    monkeypatch.setattr(output, "LEAST_BYTES_PER_SECOND", LEAST_BYTES_PER_SECOND // 2)
-    connected, client = served
-    with socket.fromfd(connected.fd, socket.AF_UNIX, socket.SOCK_STREAM) as server_end:
-        server_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 300_000)
-    count = (output.BACKLOG_BYTES + KERNEL_BYTES) // LINE_BYTES
+def test_a_client_that_is_merely_slow_gets_everything_though_the_kernel_takes_it_in_bursts(serve: Serve) -> None:
+    connected, client = serve(
+        Patience(period_seconds=0.75, least_bytes_per_second=1 << 18, retry_seconds=RETRY_SECONDS)
+    )
+    count = (BACKLOG_BYTES + KERNEL_BYTES) // LINE_BYTES
     sender = in_thread(send_lines, connected, 0, count)
     data = bytearray()
     began = time.monotonic()
-    while sender.is_alive():  # 450 KB a second; 256 KiB a second are required
-        data += receive(client, int(450_000 * (time.monotonic() - began)) - len(data))
+    while sender.is_alive():  # in bursts of 100 KB, 300 KB a second; 256 KiB a second are required
+        size = int(300_000 * (time.monotonic() - began)) // 100_000 * 100_000
+        data += receive(client, size - len(data))
         time.sleep(0.01)
     assert data + receive(client, count * LINE_BYTES - len(data)) == lines(count)
 
 
-def test_a_client_that_stops_reading_while_no_sender_blocks_is_not_dropped(served: Ends) -> None:
-    connected, client = served
-    count = fill(connected)
-    time.sleep(2 * PERIOD_SECONDS)
-    assert receive(client, count * LINE_BYTES) == lines(count)
+def test_a_client_whose_backlog_does_not_move_is_dropped_though_no_sender_blocks(serve: Serve) -> None:
+    connected, client = serve(IMPATIENT._replace(stall_seconds=PERIOD_SECONDS))
+    send_lines(connected, 0, KERNEL_BYTES // LINE_BYTES)  # less than would block
+    wait_until(connected.is_dropped, "a client that is dropped")
+    assert len(receive_all(client)) < KERNEL_BYTES // LINE_BYTES * LINE_BYTES
 
 
 def test_sends_to_a_client_that_has_gone_do_nothing(served: Ends) -> None:
     connected, client = served
     client.close()
     send_lines(connected, 0, 5000)
-    assert connected.send(b"x" * 2 * output.BACKLOG_BYTES, blocking=False)
+    assert connected.send(b"x" * 2 * BACKLOG_BYTES, blocking=False)
 
 
 # The end
@@ -346,16 +385,13 @@ def test_close_waits_only_briefly_for_a_client_that_does_not_end_its_side(
     assert PERIOD_SECONDS <= time.monotonic() - began < PERIOD_SECONDS + WAIT_SECONDS / 2
 
 
-def test_a_farewell_is_the_last_message_that_arrives_even_if_the_backlog_is_full(
-    served: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(output, "PERIOD_SECONDS", WAIT_SECONDS)
-    connected, client = served
+def test_a_farewell_is_the_last_message_that_arrives_even_if_the_backlog_is_full(patient: Ends) -> None:
+    connected, client = patient
     count = fill(connected)
     sender = in_thread(connected.send, LINE % count)
-    connected.finish(b"farewell\n")
+    connected.end(b"farewell\n")
     sender.join(WAIT_SECONDS / 2)
-    assert not sender.is_alive()  # finish() discards its data, so it need not wait
+    assert not sender.is_alive()  # end() discards its data, so it need not wait
     connected.send(b"discarded\n")
     closer = in_thread(connected.close)
     assert receive_all(client) == lines(count) + b"farewell\n"
@@ -372,7 +408,7 @@ def test_a_refused_client_gets_the_sentence_and_no_reset_though_its_input_is_unr
         assert client.recv(100) == b""
 
 
-def test_abort_discards_the_backlog_and_ends_the_owners_wait_for_input(served: Ends) -> None:
+def test_drop_discards_the_backlog_and_ends_the_owners_wait_for_input(served: Ends) -> None:
     connected, client = served
     received: list[bytes] = []
 
@@ -382,20 +418,20 @@ def test_abort_discards_the_backlog_and_ends_the_owners_wait_for_input(served: E
 
     owner = in_thread(receive_input)
     fill(connected)
-    connected.abort()
+    connected.drop()
     owner.join(WAIT_SECONDS)
     assert not owner.is_alive()
     assert received in ([], [b""])
-    assert len(receive_all(client)) < output.BACKLOG_BYTES
+    assert len(receive_all(client)) < BACKLOG_BYTES
 
 
-def test_has_left_is_true_before_the_last_input_is_read(served: Ends) -> None:
+def test_has_ended_input_is_true_before_the_last_input_is_read(served: Ends) -> None:
     connected, client = served
-    assert not connected.has_left()
+    assert not connected.has_ended_input()
     client.sendall(b"unread")
     client.shutdown(socket.SHUT_WR)
-    assert connected.has_left()
+    assert connected.has_ended_input()
     assert connected.receive() == b"unread"
-    assert not connected.input_ended
+    assert not connected.has_received_end
     assert connected.receive() == b""
-    assert connected.input_ended
+    assert connected.has_received_end

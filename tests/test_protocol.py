@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from protocol import MAX_LINE_BYTES, LineBuffer, RoomAction, RoomStatus, harmless, room_reply, room_request
+from protocol import MAX_LINE_BYTES, LineBuffer, RoomAction, RoomStatus, harmless, is_visible, room_reply, room_request
 
 IAC, SB, SE, WILL, DO = b"\xff", b"\xfa", b"\xf0", b"\xfb", b"\xfd"
-EOF, SUSP, ABORT, BRK, INTERRUPT = b"\xec", b"\xed", b"\xee", b"\xf3", b"\xf4"
+EOF, SUSP, ABORT, NOP, BRK, INTERRUPT, AYT = b"\xec", b"\xed", b"\xee", b"\xf1", b"\xf3", b"\xf4", b"\xf6"
 ECHO, TIMING_MARK = b"\x01", b"\x06"
 EOT = b"\x04"
 
@@ -33,7 +33,10 @@ def feed_in_pieces(data: bytes, size: int) -> bytes:
         (b"last\r", b"last\n"),
         (b"telnet\r\nnetcat\n", b"telnet\nnetcat\n"),
         (b"character\r\0mode\r\0", b"character\nmode\n"),
-        (b"a\rb\r\r\n", b"a\rb\r\n"),
+        (b"Enter\rsends CR\r\r\n", b"Enter\nsends CR\n\n"),
+        (b"CR\r" + IAC + NOP + b"\nLF\n\n", b"CR\nLF\n\n"),
+        (b"\nNUL\r\0\0\n", b"\nNUL\n\0\n"),
+        (b"one\r" + EOT + b"two\n", b"one\n"),
         (IAC + WILL + ECHO + b"JOIN a\r\n", b"JOIN a\n"),
         (b"JO" + IAC + DO + b"\n" + b"IN a\n", b"JOIN a\n"),
         (b"x" + IAC + INTERRUPT + b"y\n", b"xy\n"),
@@ -63,12 +66,19 @@ def test_lines_are_whole_whatever_the_pieces_they_arrive_in(received: bytes, lin
 
 def test_random_bytes_give_the_same_lines_however_they_are_split() -> None:
     chance = random.Random(1)
-    for _ in range(200):
-        alphabet = b"ab\r\n\0\x7f" + IAC + SB + SE + WILL + DO + EOT
-        data = bytes(chance.choice(alphabet) for _ in range(60)) + b"\n"
+    alphabet = b"ab\r\n\0\x7f" + IAC + SB + SE + WILL + DO + EOT
+    for _ in range(300):
+        data = bytes(chance.choices(alphabet, k=60)) + b"\n"
         whole = feed_in_pieces(data, len(data))
         for size in (1, 2, 5):
             assert feed_in_pieces(data, size) == whole
+
+
+def test_a_lone_cr_ends_its_line_at_once_and_an_lf_in_the_next_piece_adds_no_empty_line() -> None:
+    buffer = LineBuffer()
+    assert [buffer.feed(piece) for piece in (b"LIST\r", b"\n", b"LIST\r", b"LIST\r", b"\0\n")] == [
+        *(b"LIST\n", b"", b"LIST\n", b"LIST\n", b"\n")
+    ]
 
 
 def test_half_a_line_is_kept_until_the_rest_arrives() -> None:
@@ -97,7 +107,7 @@ def test_ctrl_d_is_data_if_eot_ends_input_is_false() -> None:
     assert not buffer.ended
 
 
-@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("size", [1, 1000, 10_000])
 def test_a_line_of_4096_bytes_is_accepted_and_one_of_4097_is_too_long(end: bytes, size: int) -> None:
     longest = b"x" * MAX_LINE_BYTES
@@ -115,7 +125,7 @@ def test_a_line_of_4096_bytes_is_accepted_and_one_of_4097_is_too_long(end: bytes
 
 def test_a_line_without_an_end_is_too_long_at_its_4097th_byte() -> None:
     buffer = LineBuffer()
-    buffer.feed(b"x" * MAX_LINE_BYTES + b"\r")
+    buffer.feed(b"x" * MAX_LINE_BYTES)
     assert not buffer.too_long
     buffer.feed(b"x")
     assert buffer.too_long
@@ -134,31 +144,67 @@ def test_telnets_timing_mark_after_ctrl_c_is_answered_once() -> None:
     assert (buffer.feed(b"LIST\n"), buffer.answer) == (b"LIST\n", b"")
 
 
+def test_telnets_are_you_there_is_answered_at_once_even_within_a_line() -> None:
+    buffer = LineBuffer()
+    assert (buffer.feed(b"LI" + IAC + AYT), buffer.answer) == (b"", b"[Yes]\n")
+    assert (buffer.feed(b"ST\n"), buffer.answer) == (b"LIST\n", b"")
+    buffer.feed((IAC + AYT) * 1000 + IAC + DO + TIMING_MARK)
+    assert buffer.answer == b"[Yes]\n" + IAC + WILL + TIMING_MARK
+
+
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        ("Zoë, 東京 🚀\ttab\n".encode(), "Zoë, 東京 🚀\ttab\n"),
-        ("می\u200cکنم 👩\u200d🚀\n".encode(), "می\u200cکنم 👩\u200d🚀\n"),
         (b"\x1b[31mred\x07\x00\x7f\r\n", "�[31mred����\n"),
         ("C1: \x80\x85\x9b31m\x9f\xa0\n".encode(), "C1: ���31m�\xa0\n"),
         (b"\xff\xfe\xc3\n\xa9\n", "���\n�\n"),
         (b"\xed\xa0\x80\n", "���\n"),
+        ("line\u2028paragraph\u2029".encode(), "line�paragraph�"),
+        ("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069".encode(), "���������"),
     ],
 )
-def test_control_characters_and_invalid_bytes_become_replacement_characters(data: bytes, text: str) -> None:
+def test_what_could_forge_a_line_becomes_replacement_characters(data: bytes, text: str) -> None:
     assert harmless(data) == text
 
 
 @pytest.mark.parametrize(
-    "character",
+    "text",
     [
-        *"\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c",  # bidirectional
-        *"\u200b\u2060\u2064\ufeff\u00ad\u180e",  # invisible
-        *"\u2028\u2029\ufff9\ufffb\U000e0001\U000e007f",  # separators, annotations, tags
+        "Zoë, 東京 🚀\ttab\n",
+        "Khmer: សួស្តី\u200bពិភពលោក",
+        "Persian and emoji: می\u200cکنم 👩\u200d🚀 ❤\ufe0f",
+        "Hebrew and Arabic: שלום!\u200f, C\u200e, \u061c123",
+        "a soft hyphen: Donau\u00addampf\u00adschiff",
+        "Scotland's flag: 🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f",
     ],
 )
-def test_a_bidirectional_or_invisible_character_becomes_a_replacement_character(character: str) -> None:
-    assert harmless(f"a{character}b".encode()) == "a\ufffdb"
+def test_what_writing_needs_is_kept(text: str) -> None:
+    assert harmless(text.encode()) == text
+
+
+EMPTY = "\u034f\u115f\u1160\u17b4\u17b5\u180e\u2060\u2064\u206f\ufeff\ufff9\U0001d173\U000e0001"
+BLANK = "\u2800\u3164\uffa0"
+KEPT = "\u200b\u200d\u200f\u00ad\u180b\ufe0f\U000e0067\U000e0100"
+
+
+@pytest.mark.parametrize("empty", [*EMPTY])
+def test_a_character_that_shows_nothing_and_is_not_needed_is_dropped(empty: str) -> None:
+    assert harmless(f"a{empty}b".encode()) == "ab"
+
+
+@pytest.mark.parametrize("blank", [*BLANK])
+def test_a_wide_character_that_shows_nothing_becomes_a_space(blank: str) -> None:
+    assert harmless(f"a{blank}b".encode()) == "a b"
+
+
+@pytest.mark.parametrize("name", ["alice", "Zoë", "Zoe\u0308", "東京", "שלום", "O'Neil-2", "🚀"])
+def test_a_name_of_letters_is_visible(name: str) -> None:
+    assert is_visible(name)
+
+
+@pytest.mark.parametrize("character", [*EMPTY, *BLANK, *KEPT, *"\t\n\x1b\x85\xa0\u202e"])
+def test_a_name_with_a_character_that_shows_nothing_is_not_visible(character: str) -> None:
+    assert not is_visible(f"ali{character}ce")
 
 
 def test_a_room_request_and_its_reply_are_a_byte_and_text() -> None:

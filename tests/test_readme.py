@@ -1,19 +1,19 @@
-"""Do what README.md says: paste its commands into terminals of a fresh clone, type what it types, and compare.
+"""Do what the documents say: paste their commands into terminals of a fresh clone, type what they type, and compare.
 
-The test plays the blocks of a section in order, in one fresh clone. README.md follows these rules:
+The test plays the blocks of a section in order, in one fresh clone. The documents follow these rules:
 
-- In a block marked sh each line, except empty ones and comments, is a command for a terminal of its own. The command
-  must end with status 0; or it says that it is listening, runs until the section ends, and must then end with status 0
-  on Ctrl-C; or it is the last of its block, and a block marked text follows that shows what its user types and sees.
+- In a block marked sh each line is a command for a terminal of its own, with bash, zsh or fish. It must end with status
+  0; or it says that it is listening, runs until the section ends, and must then end with status 0 on Ctrl-C; or it is
+  the last of its block, and a block marked text follows that shows what its user types and sees.
 - In a block marked text a line that begins with `> ` is typed. Where a line begins with a prompt, the rest of the line
   is typed; a prompt ends with `: `, `? ` or `> `. Every other line must appear as a whole row, in this order, perhaps
   with other rows in between. `...` matches anything.
 - A number from 32768 on is a port that differs each time. It matches any number when it appears first, and stands for
   that number in the rest of the section.
-- A word after sh or text names the terminal, so that a later text block can go on with it.
+- A word after sh or text names the terminal, so that a later text block can go on with it. An address after sh is a
+  host; test_network.py runs these blocks.
 - Blocks with other marks, or none, are ignored. Of the demo, which test_demo.py runs, and of commands for developers
-  (NOT_RUN) only the files that they name are looked for. test_network.py runs the lines for several hosts, below
-  `# on ADDRESS`.
+  (NOT_RUN) only the files that they name are looked for.
 """
 
 import os
@@ -21,9 +21,10 @@ import re
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -31,23 +32,29 @@ import pytest
 from conftest import ROOT, wait_until
 from hosts import Network
 from pseudo_terminal import Terminal
-from readme import Block, Section, clone, read_sections
+from readme import DOCUMENTS, Block, Section, clone, read_sections
 
-COMMAND_SECONDS = 60.0
-ANSWER_SECONDS = 15.0
-STOP_SECONDS = 5.0
+COMMAND_SECONDS, ANSWER_SECONDS, STOP_SECONDS = 60.0, 15.0, 5.0
+LINES_OFF = 0.15  # by how much the number of lines of a file may differ from what a document says
 NOT_RUN = re.compile(r"\b(git clone|pip|pytest|ruff|mypy|apt-get|brew)\b|benchmarks/|demo\.py")
 LISTENS = re.compile(r"(Listening|Server \w listening) on .*:\d+|Ctrl-C here stops the servers\.")
 BACK_END = re.compile(r"(Server \w) listening on ")
 PORT = re.compile(r"(?:\b|(?<=\b0))(?:3[2-9]|[45]\d|6[0-5])\d{3}\b")  # perhaps behind a status digit
 PROMPT = re.compile(r".*[:?>] ")
-TOOL = re.compile(r"\b(telnet|nc|sqlite3|openssl|ncat)\b")
-FILE = re.compile(r"[\w./-]+\.(?:py|txt|md|svg|run)\b|\.ci/run")
-SECTIONS = [section for section in read_sections() if any(block.language == "sh" for block in section.blocks)]
+TOOL = re.compile(r"(?:^|[|&] *|sudo )(?!printf\b|kill\b)([\w.-]+)")  # not what a shell has built in
+FILE = re.compile(r"(?<![\w./-])[\w./-]+\.(?:py|txt|md|svg|run)\b|\.ci/run")
+LINK = re.compile(r"\]\(([^):]+)\)|src=\"([^\":]+)\"")
+NOT_IN_EVERY_SHELL = re.compile(r"^#|\s#|<<|^\w+=|\bexport\b")
+COUNTED = re.compile(r"^\| `([\w./-]+)` \| (\d+) \|", re.MULTILINE)  # a row of a table: a file, and its lines
+RULES = re.compile(r"^\|.*\| ([A-Z][A-Z, -]+) \|$", re.MULTILINE)  # the last cell of a row
+RULE = re.compile(r"^@rule\(\s*\"([A-Z-]+)\"", re.MULTILINE)
+SECTIONS = list(read_sections())
+PLAYED = [section for section in SECTIONS if any(block.is_played for block in section.blocks)]
+REAL_PORTS = threading.Lock()  # held while a section that has no network namespace uses this host's ports
 
 
 class CommandTerminal(Terminal):
-    """A terminal in which one command of README.md runs."""
+    """A terminal in which one command of a document runs."""
 
     def __init__(self, command: str, prefix: tuple[str, ...], tree: Path) -> None:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -111,7 +118,7 @@ class CommandTerminal(Terminal):
 
 
 def row_pattern(line: str, ports: dict[str, str]) -> re.Pattern[str]:
-    """Return the pattern of rows that match a line of README.md; it has a group for each port that is not known yet."""
+    """Return the pattern of rows that match a line; it has a group for each port that is not known yet."""
     pattern = re.escape(line.rstrip()).replace(r"\.\.\.", ".*")
     for port in new_ports(line, ports):
         pattern = pattern.replace(port, r"(\d+)", 1)
@@ -119,29 +126,24 @@ def row_pattern(line: str, ports: dict[str, str]) -> re.Pattern[str]:
 
 
 def new_ports(line: str, ports: dict[str, str]) -> list[str]:
-    """Return the ports in a line of README.md whose real numbers are not known yet, each once."""
+    """Return the ports in a line of a document whose real numbers are not known yet, each once."""
     return [port for port in dict.fromkeys(PORT.findall(line)) if port not in ports]
 
 
 class Reader:
-    """Plays a section in a clone.
-
-    Args:
-        tree: the clone.
-        prefix: a command with which to run the section's commands, or nothing.
-    """
+    """Plays a section in a clone; the prefix is a command with which to run the section's commands, or nothing."""
 
     def __init__(self, tree: Path, prefix: tuple[str, ...]) -> None:
         self._tree = tree
         self._prefix = prefix
         self._sessions: list[CommandTerminal] = []
         self._by_name: dict[str, CommandTerminal] = {}
-        self._ports: dict[str, str] = {}  # the real ports, by those in README.md
+        self._ports: dict[str, str] = {}  # the real ports, by those in the document
 
     def read(self, section: Section) -> None:
         """Play the blocks."""
         for block, following in zip(section.blocks, [*section.blocks[1:], None], strict=True):
-            if block.language == "sh" and not block.on_hosts:
+            if block.is_played:
                 self._paste(block, shown=following is not None and following.language == "text")
             elif block.language == "text":
                 session = self._by_name[block.name] if block.name else self._sessions[-1]
@@ -158,11 +160,13 @@ class Reader:
                 session.close()
 
     def _paste(self, block: Block, shown: bool) -> None:
-        commands = [command for command in block.commands if not NOT_RUN.search(command)]
+        commands = [command for command in block.lines if command and not NOT_RUN.search(command)]
+        if not commands:
+            return
         for number, command in enumerate(commands, 1):
             command = PORT.sub(lambda port: self._ports.get(port[0], port[0]), command)
-            if (tool := TOOL.search(command)) and not shutil.which(tool[0]):
-                pytest.skip(f"{tool[0]} is not installed")
+            if missing := [tool for tool in TOOL.findall(command) if not shutil.which(tool)]:
+                pytest.skip(f"{missing[0]} is not installed")
             session = CommandTerminal(command, self._prefix, self._tree)
             self._sessions.append(session)
             if not shown or number < len(commands):
@@ -183,45 +187,66 @@ class Reader:
         return any(text in row for session in self._sessions for row in session.rows())
 
 
-@contextmanager
-def new_reader(directory: Path) -> Iterator[Reader]:
-    """Provide a reader with a fresh clone, in a network namespace of its own if possible: there all ports are free."""
-    network = Network()
-    try:
-        prefix: tuple[str, ...] = network.add_host()
-    except OSError:
-        prefix = ()
-    try:
-        yield Reader(clone(directory / "socket-systems"), prefix)
-    finally:
-        network.close()
-
-
-def read(section: Section, directory: Path) -> None:
-    """Play a section in a fresh clone."""
-    with new_reader(directory) as reader:
+def play(section: Section, directory: Path) -> None:
+    """Play a section in a fresh clone, in a network namespace of its own if possible: there all ports are free."""
+    with ExitStack() as stack:
+        network = Network()
+        stack.callback(network.close)
         try:
-            reader.read(section)
-        finally:
-            reader.leave()
+            prefix: tuple[str, ...] = network.add_host()
+        except OSError:
+            prefix = ()
+            stack.enter_context(REAL_PORTS)
+        reader = Reader(clone(directory / "socket-systems"), prefix)
+        stack.callback(reader.leave)
+        reader.read(section)
 
 
 @pytest.fixture(scope="module")
 def readings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[None]]]:
-    """Play the sections, two at a time; provide the outcome of each under its title."""
+    """Play the sections, two at a time; provide the outcome of each."""
     with ThreadPoolExecutor(2) as pool:
-        yield {section.title: pool.submit(read, section, tmp_path_factory.mktemp("reader")) for section in SECTIONS}
+        yield {str(section): pool.submit(play, section, tmp_path_factory.mktemp("reader")) for section in PLAYED}
 
 
-@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.title)
-def test_commands_of_a_section_do_what_the_readme_shows(section: Section, readings: dict[str, Future[None]]) -> None:
-    readings[section.title].result()
+@pytest.mark.parametrize("section", PLAYED, ids=str)
+def test_commands_of_a_section_do_what_the_document_shows(section: Section, readings: dict[str, Future[None]]) -> None:
+    readings[str(section)].result()
 
 
-def test_files_that_the_readme_names_exist() -> None:
-    commands = [
-        line for section in SECTIONS for block in section.blocks for line in block.commands if block.language == "sh"
-    ]
-    links = re.findall(r"\]\(([^):#]+)\)|src=\"([^\":]+)\"", (ROOT / "README.md").read_text(encoding="utf-8"))
-    files = [name for command in commands for name in FILE.findall(command)] + ["".join(link) for link in links]
+def test_commands_can_be_pasted_into_every_shell_and_name_files_that_exist() -> None:
+    blocks = [block for section in SECTIONS for block in section.blocks if block.language == "sh"]
+    commands = [line for block in blocks for line in block.lines]
+    assert [command for command in commands if NOT_IN_EVERY_SHELL.search(command)] == []
+    files = {name for command in commands if "scp" not in command for name in FILE.findall(command)}
     assert [name for name in files if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere_and_numbers_of_lines_are_about_right(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for link in LINK.findall(text):
+        name, _, anchor = "".join(link).partition("#")
+        target = (document.parent / name).resolve() if name else document
+        assert target.exists(), f"there is no {name}"
+        assert not anchor or anchor in anchors(target), f"{name or document.name} has no heading #{anchor}"
+    for name, stated in COUNTED.findall(text):
+        lines = len((ROOT / name).read_text(encoding="utf-8").splitlines())
+        assert lines == pytest.approx(int(stated), rel=LINES_OFF), name
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the names by which a link can lead to the headings of a document, as GitHub makes them."""
+    titles = [section.title.lower() for section in SECTIONS if section.document == document]
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
+
+
+def test_diagrams_have_no_semicolon_which_would_end_a_statement_of_mermaid() -> None:
+    blocks = [block for section in SECTIONS for block in section.blocks if block.language == "mermaid"]
+    assert [line for block in blocks for line in block.lines if ";" in line] == []
+
+
+def test_the_table_of_the_chat_names_each_rule_of_the_conformance_checks_once() -> None:
+    checks = (ROOT / "conformance" / "test_chat.py").read_text(encoding="utf-8")
+    cells = RULES.findall((ROOT / "docs" / "chat.md").read_text(encoding="utf-8"))
+    assert sorted(rule for cell in cells for rule in cell.split(", ")) == sorted(RULE.findall(checks))

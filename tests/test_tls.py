@@ -11,7 +11,8 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from conftest import (
     Start,
     changed_program,
     fake_server,
+    meanwhile,
     python,
     run_command,
     run_program,
@@ -31,32 +33,14 @@ from conftest import (
 from dorm import PASSWORDS, Dormitory
 
 from net.connect import CannotConnect, connect
-from net.output import Output
-from net.stream import RECORD_BYTES, WOULD_BLOCK, TlsStream
+from net.connection import Connection
+from net.log import LOG
+from net.output import Patience
+from net.tls import Certificate, TlsLayer
 
 PERIOD_SECONDS = 0.5  # instead of net.output's
 FLOOD_LINES = 4000
 LONG_TEXT = "x" * 1000
-
-# Statements that report two threads in the same SSLSocket at the same time.
-GUARDS = """
-import ssl, threading
-users = {}
-
-def guarded(method):
-    def call(sock, *arguments, **named):
-        me = threading.get_ident()
-        if users.setdefault(id(sock), me) != me:
-            sys.stderr.write(f"two threads use an SSLSocket at once: {method.__name__}\\n")
-        try:
-            return method(sock, *arguments, **named)
-        finally:
-            users.pop(id(sock), None)
-    return call
-
-for name in ("recv", "send", "do_handshake", "unwrap"):
-    setattr(ssl.SSLSocket, name, guarded(getattr(ssl.SSLSocket, name)))
-"""
 
 
 class TlsPeer(Peer):
@@ -86,6 +70,7 @@ class RecordClient:
         self.sock = sock
         sock.settimeout(WAIT_SECONDS)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._text = b""  # which read_line() has not returned
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
 
     def hello(self) -> bytes:
@@ -115,19 +100,19 @@ class RecordClient:
 
     def read_line(self) -> bytes:
         """Return data up to and including a newline, or up to close_notify, which ends the input."""
-        line = b""
-        while not line.endswith(b"\n"):
+        while b"\n" not in self._text:
             try:
-                byte = self._tls.read(1)
+                text = self._tls.read(1 << 16)
             except ssl.SSLZeroReturnError:
-                return line
+                text = b""
             except ssl.SSLWantReadError:
                 self._incoming.write(self.sock.recv(1 << 16) or pytest.fail("the end came without close_notify"))
                 continue
-            if not byte:
-                return line
-            line += byte
-        return line
+            if not text:
+                break
+            self._text += text
+        line, newline, self._text = self._text.partition(b"\n")
+        return line + newline
 
     def expect(self, *lines: bytes) -> None:
         """Fail unless the next lines are these; b"" is the end of the input."""
@@ -188,106 +173,98 @@ def register(server: Program, join: Join, name: str, receive_buffer: int = 0) ->
     return peer
 
 
-# TlsStream and the backlog, over a socket pair
-
-
-@contextmanager
-def tls_pair(certificates: Certificates) -> Iterator[tuple[TlsStream, ssl.SSLSocket]]:
-    """Yield a server's stream, and the client's end of it."""
-    server_end, client_end = socket.socketpair()
-    server_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 19)
-    client_end.settimeout(WAIT_SECONDS)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates.good.certificate, certificates.good.key)
-    stream = TlsStream(
-        context.wrap_socket(server_end, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False)
-    )
-    with ThreadPoolExecutor(1) as pool:
-        client = pool.submit(
-            certificates.client_context.wrap_socket,
-            client_end,
-            server_hostname="localhost",
-            suppress_ragged_eofs=False,
-        )
-        wait_until(stream.shake_hands, "a handshake")
-    with closing(client.result()) as sock, closing(stream):
-        yield stream, sock
+# The transformer of bytes and the backlog, over a socket pair
 
 
 @pytest.fixture
-def ends(certificates: Certificates) -> Iterator[tuple[TlsStream, ssl.SSLSocket]]:
-    """Provide a server's stream, and the client's end of it."""
-    with tls_pair(certificates) as pair:
-        yield pair
+def ends(certificates: Certificates) -> Iterator[tuple[Connection, RecordClient]]:
+    """Provide a server's connection whose handshake has not begun, and the client's end of it."""
+    stop_fd, stop_writer = os.pipe()
+    server_end, client_end = socket.socketpair()
+    tls = TlsLayer(Certificate(certificates.good.certificate, certificates.good.key).context)
+    connection = Connection(server_end, stop_fd, tls=tls, patience=Patience(PERIOD_SECONDS))
+    yield connection, RecordClient(client_end, certificates.client_context)
+    client_end.close()
+    connection.drop()
+    connection.close()
+    os.close(stop_fd)
+    os.close(stop_writer)
 
 
-def test_write_returns_how_much_was_taken_and_the_next_write_may_be_shorter_or_longer(
-    ends: tuple[TlsStream, ssl.SSLSocket],
-) -> None:
-    stream, client = ends
-    data = bytes(range(256)) * 8192
-    with ThreadPoolExecutor(1) as pool:
-        taken = stream.write(data)
-        assert 0 < taken < len(data)
-        with pytest.raises(ssl.SSLWantWriteError):  # the kernel's buffer is full; OpenSSL has begun a record
-            stream.write(data[taken : taken + RECORD_BYTES])
-        received = pool.submit(receive, client, len(data))
-        while taken < len(data):
-            with suppress(*WOULD_BLOCK):
-                taken += stream.write(data[taken : taken + (1 << 18)])
-        assert received.result() == data
+Ends = tuple[Connection, RecordClient]
 
 
-def receive(sock: socket.socket, size: int) -> bytes:
-    """Receive a number of bytes."""
-    data = b""
-    while len(data) < size:
-        data += sock.recv(1 << 16)
-    return data
+def shake_hands(ends: Ends) -> None:
+    """Carry out the handshake."""
+    connection, client = ends
+    with meanwhile(connection.shake_hands):
+        client.shake_hands(client.sock.sendall)
 
 
-def test_messages_of_many_threads_stay_whole_and_in_order_while_the_backlog_grows(
-    ends: tuple[TlsStream, ssl.SSLSocket],
-) -> None:
-    stream, client = ends
-    output = Output(stream, pytest.fail)
+def test_messages_of_many_threads_stay_whole_and_in_order_while_the_backlog_grows(ends: Ends) -> None:
+    connection, client = ends
+    shake_hands(ends)
     sizes = [700_000, 1, 100, 10_000, 100_000]  # less and more than a record, a piece, a backlog
 
     def send(sender: int) -> None:
         for i in range(6):
             number = sender * 100 + i
             message = b"%03d" % number + b"." * sizes[number % len(sizes)] + b"\n"
-            (output.post if number % 3 == 0 else output.send)(message)
+            (connection.send_at_once if number % 3 == 0 else connection.send)(message)
 
-    with ThreadPoolExecutor(4) as pool:
-        senders = [pool.submit(send, sender) for sender in range(4)]
-        time.sleep(0.2)  # the kernel's buffer and the backlog fill
-        pieces: list[bytes] = []
-        while sum(piece.count(b"\n") for piece in pieces) < 24:
-            pieces.append(client.recv(1 << 16))
-        for sender in senders:
-            sender.result()
-    lines = b"".join(pieces).splitlines()
+    with meanwhile(*(partial(send, sender) for sender in range(4))):
+        lines = [client.read_line() for _ in range(24)]
     numbers = [int(line[:3]) for line in lines]
-    assert [line[3:] for line in lines] == [b"." * sizes[number % len(sizes)] for number in numbers]
+    assert [line[3:-1] for line in lines] == [b"." * sizes[number % len(sizes)] for number in numbers]
     for first in (0, 100, 200, 300):
         assert [n for n in numbers if first <= n < first + 100] == [*range(first, first + 6)]
 
 
-def test_close_notify_reaches_a_client_that_is_slow_to_read_what_precedes_it(certificates: Certificates) -> None:
-    with tls_pair(certificates) as (stream, _):
-        fitting = 0
-        with suppress(*WOULD_BLOCK):
-            while True:
-                fitting += stream.write(b"." * 1000)
-    with tls_pair(certificates) as (stream, client), ThreadPoolExecutor(1) as pool:
-        for _ in range(fitting // 1000):
-            assert stream.write(b"." * 1000) == 1000
-        ended = pool.submit(stream.end_output)
-        time.sleep(0.1)  # the kernel has no room during this time
-        data = b"".join(iter(lambda: client.recv(1 << 16), b""))  # raises ssl.SSLEOFError without close_notify
-        ended.result()
-        assert len(data) == fitting
+def test_a_farewell_at_any_moment_of_the_handshake_arrives_if_the_handshake_completes(ends: Ends) -> None:
+    connection, client = ends
+    connection.send(b"hello\n")
+    shake_hands(ends)
+    connection.end(b"Warning: room tea is deleted\n")
+    with meanwhile(connection.close):
+        client.expect(b"hello\n", b"Warning: room tea is deleted\n", b"")
+        client.sock.close()
+
+
+def test_an_end_during_the_handshake_waits_for_nothing_and_drops_nobody(
+    ends: Ends, capfd: pytest.CaptureFixture[str]
+) -> None:
+    connection, client = ends
+    client.sock.sendall(client.hello())
+    connection.send(b"secret\n" * 1000)
+    connection.end(b"farewell\n")
+    began = time.monotonic()
+    with meanwhile(connection.close):
+        assert b"secret" not in client.sock.recv(1 << 16)
+        client.sock.shutdown(socket.SHUT_WR)
+    assert time.monotonic() - began < PERIOD_SECONDS
+    LOG.flush(WAIT_SECONDS)
+    assert "dropped" not in capfd.readouterr().out
+
+
+def test_nothing_is_sent_in_clear_text_after_close_notify(ends: Ends) -> None:
+    connection, client = ends
+    shake_hands(ends)
+    connection.end()
+    connection.send(b"secret\n")
+    connection.send_at_once(b"secret\n")
+    connection.drop()
+    received = b"".join(iter(lambda: client.sock.recv(1 << 16), b""))
+    assert received
+    assert b"secret" not in received
+
+
+def test_close_notify_reaches_a_client_that_is_slow_to_read_what_precedes_it(ends: Ends) -> None:
+    connection, client = ends
+    shake_hands(ends)
+    connection.send(b"." * 900_000 + b"\n")  # more than the kernel takes
+    with meanwhile(connection.close):
+        client.expect(b"." * 900_000 + b"\n", b"")
+        client.sock.close()
 
 
 # Handshakes
@@ -421,8 +398,8 @@ def test_an_end_without_close_notify_is_logged_and_half_a_line_is_discarded(serv
 def test_a_client_that_does_not_read_is_dropped_and_a_flood_reaches_the_others_whole(
     start_tls: Start, join: Join, tmp_path: Path
 ) -> None:
-    short = f"import net.output; net.output.PERIOD_SECONDS = {PERIOD_SECONDS}"
-    server = start_tls(changed_program(tmp_path, "chat_server.py", short, GUARDS), "0")
+    short = f"from net import output; patience = output.Patience({PERIOD_SECONDS}); output.Patience = lambda: patience"
+    server = start_tls(changed_program(tmp_path, "chat_server.py", short), "0")
     senders = [register(server, join, f"sender{i}") for i in range(2)]
     reader = register(server, join, "reader", receive_buffer=1 << 16)
     silent = register(server, join, "silent", receive_buffer=1 << 12)
@@ -431,7 +408,7 @@ def test_a_client_that_does_not_read_is_dropped_and_a_flood_reaches_the_others_w
         floods = [pool.submit(flood, sender) for sender in senders]
         got: dict[str, list[int]] = {"sender0": [], "sender1": []}
         for _ in range(FLOOD_LINES * len(senders)):
-            sender, number = reader.expect_match(rf"FROM (\w+) \(all\): (\d+) {LONG_TEXT}").groups()
+            sender, number = reader.expect_match(rf"FROM (\w+): (\d+) {LONG_TEXT}").groups()
             got[sender].append(int(number))
         for done in floods:
             done.result()
@@ -446,9 +423,10 @@ def test_a_client_that_does_not_read_is_dropped_and_a_flood_reaches_the_others_w
 
 
 def flood(sender: TlsPeer) -> None:
-    """Send numbered lines to all others."""
+    """Send numbered lines to two users."""
     for first in range(0, FLOOD_LINES, 100):
-        sender.send(*(f"BCST {i} {LONG_TEXT}" for i in range(first, first + 100)))
+        for user in ("reader", "silent"):
+            sender.send(*(f"MESG {user} {i} {LONG_TEXT}" for i in range(first, first + 100)))
 
 
 def test_a_client_that_ends_its_side_without_close_notify_gets_every_reply(
@@ -479,7 +457,7 @@ def test_sigterm_ends_a_server_with_tls_clients_in_every_state(
     server.connect()  # in the middle of the handshake
     alice, bob = (register(server, join, name) for name in ("alice", "bob"))
     silent = register(server, join, "silent", receive_buffer=1 << 12)
-    alice.send(*[f"MESG silent {LONG_TEXT}"] * 1200, "MESG bob done")
+    alice.send(*[f"MESG silent {LONG_TEXT}"] * 900, "MESG bob done")
     bob.expect("FROM alice: done")
     alice.send_bytes(b"LI")
     began = time.monotonic()

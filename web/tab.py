@@ -134,7 +134,7 @@ class Tab:
             lines = f"{self._lines_to_system} lines to the system, {self._lines_to_browser} to the browser"
             self._client.log(f"{self._path} closed, {closing.code} {why}: {lines}")
             if closing.code != CloseCode.ABNORMAL:
-                self._browser.post(close_frame(closing.code, str(closing)))
+                self._browser.send_at_once(close_frame(closing.code, str(closing)))
 
     # From the browser to the system, and the end: the first thread
 
@@ -180,7 +180,7 @@ class Tab:
                 raise Closing(CloseCode.BAD_GATEWAY, why)
             raise Closing(CloseCode.GOING_AWAY, f"Nothing came from the browser for {GONE_SECONDS:.0f} seconds")
         if now >= self._pinged + PING_SECONDS:
-            self._browser.post(frame(Opcode.PING))
+            self._browser.send_at_once(frame(Opcode.PING))
             self._pinged = now
         deadline = min(self._pinged + PING_SECONDS, self._heard + GONE_SECONDS)
         return dict(self._poll.poll((deadline - now) * 1000))
@@ -191,7 +191,7 @@ class Tab:
             return
         self._heard = time.monotonic()
         self._take(data)
-        if not data or self._browser.end_has_arrived():
+        if not data or self._browser.has_received_end:
             raise Closing(CloseCode.ABNORMAL, "the browser ended the connection without a close frame")
         if len(data) >= FROM_BROWSER_BYTES:
             time.sleep(PAUSE_SECONDS)
@@ -259,7 +259,7 @@ class Tab:
             self._closing = Closing(CloseCode.BAD_GATEWAY, why)
         except Exception:
             logging.exception("A tab's system")
-            self._browser.abort()
+            self._browser.drop()
         finally:
             self._system.end_output()
             self._system.end_input()  # with both ends shut, poll() reports POLLHUP

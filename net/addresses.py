@@ -1,0 +1,56 @@
+"""What TCP and UDP need of addresses: look up names, count networks, and detect hosts that have vanished."""
+
+import ipaddress
+import socket
+from typing import Any
+
+IPV6_NETWORK_BITS = 64  # a provider gives each customer at least a /64 (RFC 6177)
+
+# Within two minutes instead of two hours, detect that a host has vanished. macOS calls TCP_KEEPIDLE TCP_KEEPALIVE.
+KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3}
+
+FamilyAndAddress = tuple[int, Any]
+
+
+def without_brackets(host: str) -> str:
+    """Return a host without the brackets in which an IPv6 address may stand (RFC 3986, 3.2.2)."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def resolve_all(host: str, port: int, kind: int) -> list[FamilyAndAddress]:
+    """Look up a host, which may have several addresses; return the family and the address of each.
+
+    Args:
+        host: a name or an address; an IPv6 address may stand in brackets.
+        port: the port.
+        kind: the type of socket, such as socket.SOCK_STREAM.
+
+    Raises:
+        OSError: the host is unknown.
+    """
+    try:
+        found = socket.getaddrinfo(without_brackets(host), port, type=kind)
+    except UnicodeError as error:  # not a valid host name, for example a..b
+        raise socket.gaierror(socket.EAI_NONAME, f"{host!r} is not a valid host name") from error
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def network_of(address: str) -> str:
+    """Return the network that counts as one client: an IPv4 address, or the first 64 bits of an IPv6 address."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:  # the ends of a socket pair have no address
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((parsed, IPV6_NETWORK_BITS), strict=False))
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Let the kernel find out within two minutes that the other host has vanished."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEP_ALIVE.items():
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,0 +1,56 @@
+r"""Show what crosses the wire, for a lecture: with --trace, one status line for each recv and each send.
+
+    14:03:07.120 client 7    (7) <- b'JOIN alice\r\n'
+    14:03:07.121 client 7    (7) -> b'JOIN alice accepted\n'
+    14:03:09.004 backlog 8   (8) -> b'FROM alice (all): hello\n'
+
+A line shows the time, the thread, the client's descriptor, the direction and the bytes, with escapes. (7, TLS) says
+that the bytes crossed the wire encrypted.
+"""
+
+import re
+import threading
+from datetime import datetime
+
+from net.log import LOG
+
+THREAD_COLUMNS = 11
+
+
+class Trace:
+    """Shows what one client and the server send to each other.
+
+    Args:
+        fd: the client's descriptor.
+        is_tls: whether the connection speaks TLS.
+        secret: matches a line of the client that holds a password; dots replace its last group.
+    """
+
+    def __init__(self, fd: int, is_tls: bool, secret: re.Pattern[bytes] | None = None) -> None:
+        self._client = f"({fd}, TLS)" if is_tls else f"({fd})"
+        self._secret = secret
+        self._line = b""  # the client's line whose end has not arrived
+
+    def received(self, data: bytes) -> None:
+        """Show bytes that were received; a password may have arrived in several pieces."""
+        self._show("<-", self._without_secret(data) if self._secret else data)
+
+    def sent(self, data: bytes) -> None:
+        """Show bytes that were sent."""
+        self._show("->", data)
+
+    def _without_secret(self, data: bytes) -> bytes:
+        assert self._secret
+        text = bytearray(self._line + data)
+        for match in self._secret.finditer(text):
+            group = match.lastindex or 0
+            if group:
+                text[match.start(group) : match.end(group)] = b"." * len(match[group])
+        shown = bytes(text[len(self._line) :])
+        self._line = (self._line + data).rpartition(b"\n")[2]
+        return shown
+
+    def _show(self, direction: str, data: bytes) -> None:
+        time = datetime.now().isoformat(timespec="milliseconds")[11:]
+        thread = threading.current_thread().name
+        LOG.write(f"{time} {thread:{THREAD_COLUMNS}} {self._client} {direction} {data!r}")
