@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw docs/page-*.webp, the pictures of the pages in the documents, from a real run: every server, the front end and two browsers.
+"""Draw docs/page-*.webp, the documents' pictures of the pages, from a real run: all servers and two browsers.
 
 It needs chromium and chromedriver, and pytest for what it shares with the browser tests.
 """
