@@ -52,7 +52,7 @@ ANSWERED = {"chat_server.py": ("JOIN a", "JOIN a accepted"), "chatroom_server.py
 WRONG_ARGUMENTS = {
     "chat_server.py": ["", "65536", "0 1", "0 --max-connections 0", "0 --login-seconds x"],
     "chatroom_server.py": ["0 --max-rooms 0"],
-    "ticket_server.py": ["0 --hold-seconds 0"],
+    "ticket_server.py": ["0 --hold-seconds 0", "0 --max-held-per-address x"],
     "serverM.py": ["--server-s 21000", "extra"],
     "serverD.py": ["--port x", "--csv", "--report --cancel D1"],
     "front_end.py": ["--chat localhost"],
