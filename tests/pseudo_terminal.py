@@ -208,14 +208,6 @@ class Terminal:
         self._set_window(rows, columns)
         self.process.send_signal(signal.SIGWINCH)
 
-    def hold_output(self) -> None:
-        """Block the program's writes, as Ctrl-S does."""
-        termios.tcflow(self.tty, termios.TCOOFF)
-
-    def release_output(self) -> None:
-        """Let the program's writes go on, as Ctrl-Q does."""
-        termios.tcflow(self.tty, termios.TCOON)
-
     def rows(self) -> list[str]:
         """Return the rows of the screen and those that have scrolled off it; the last row holds the cursor.
 

@@ -76,11 +76,11 @@ def test_wrong_arguments_end_a_client_with_its_usage(line: str) -> None:
 
 
 @clients
-@pytest.mark.parametrize("streams", ["<&-", ">&-", "<&- >&-", "0>/dev/null >&-", ">/dev/full", "| true"])
+@pytest.mark.parametrize("streams", ["<&- >&-", "0>/dev/null", ">/dev/full", "| true"])
 def test_standard_streams_that_cannot_be_used_cause_no_traceback(client: str, streams: str) -> None:
     def talk(sock: socket.socket) -> None:
-        sock.sendall({"client.py": b"GUEST eve\n", "chatroom_client.py": b"\0\n"}.get(client, b"Booked: 1-1\n"))
-        with suppress(OSError):  # the client may have left
+        with suppress(OSError):  # the client has left
+            sock.sendall({"client.py": b"GUEST eve\n", "chatroom_client.py": b"\0\n"}.get(client, b"Booked: 1-1\n"))
             sock.shutdown(socket.SHUT_WR)
             while sock.recv(100):
                 pass
