@@ -44,19 +44,18 @@ def draw_dormitory(address: str, alice: Window) -> None:
     alice.type("User name", "alice")
     alice.type("Password", PASSWORDS["alice"])
     alice.press("Log in")
-    alice.press("Reserve S233")
-    alice.wait_for_text("Room S233 is yours")
-    alice.press("Reserve S444")
-    alice.wait_for_text("Room S444 is yours")
+    for room, left in (("S233", 6), ("S444", 10)):
+        alice.press(f"Reserve {room}, {left} left")
+        alice.wait_for_text(f"Room {room} is yours")
     draw(alice, "dormitory")
 
 
 def draw_cinema(address: str, alice: Window) -> None:
-    """Draw a hall in which one of two seats is chosen."""
+    """Draw a hall in which the server holds one of two seats, while the order is reviewed."""
     alice.open(f"{address}cinema.html")
-    alice.press("Choose seats")
-    alice.press("Row 3, seat 6, free")
-    alice.find("Row 3, seat 6, yours")
+    alice.press("Best seats")
+    alice.press("Review")
+    alice.find("Book 2 seats")
     draw(alice, "cinema")
 
 

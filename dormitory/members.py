@@ -153,7 +153,7 @@ def add_member(path: Path, name: str, password: str) -> bool:
         raise Malformed(f"Expected a password of at most {MAX_PASSWORD_BYTES} bytes")
     line = f"{name}, {PasswordHash.of(password)}"
     path = Path(os.path.realpath(path))  # replace the target of a symbolic link, not the link
-    with locked(path, private=True):
+    with locked(path):
         members = read_members(path) if path.exists() else {}
         for other in members if name not in members else ():
             if _skeleton(other) == _skeleton(name):

@@ -20,7 +20,7 @@ def load_key(directory: Path) -> bytes:
     """Return the key; create the file if it does not exist, and raise Malformed if others may read it."""
     path = directory / KEY_FILE
     if not path.exists():
-        with locked(path, private=True):
+        with locked(path):
             if not path.exists():  # otherwise another server has created it meanwhile
                 replace_file(path, f"{secrets.token_hex(KEY_BYTES)}\n".encode(), private=True)
     mode = stat.S_IMODE(path.stat().st_mode)

@@ -329,7 +329,7 @@ def test_servers_that_wait_for_each_other_are_on_different_processors(common_dor
 def test_each_connection_has_the_descriptors_it_needs(dormitory: Dormitory) -> None:
     arguments = ("--max-connections", "150", "--max-per-address", "150")
     dormitory.start_back_ends("SDU")
-    dormitory.start_main(*arguments, prefix=("prlimit", "--nofile=64:4096"))
+    dormitory.start_main(*arguments, prefix=("prlimit", "--nofile=64:"))
     for peer in [dormitory.main.connect() for _ in range(150)]:
         peer.send("LOGIN eve", "LIST")
         peer.expect("GUEST eve", "ROOMS S1=9 S12=6 S123=0 D1=2 U1=3")

@@ -169,7 +169,7 @@ def test_servers_that_start_together_create_one_key_and_all_read_it(tmp_path: Pa
         at_once(8, lambda _, directory=directory, keys=keys: keys.append(load_key(directory)))  # type: ignore[misc]
         assert len(keys) == 8
         assert len(set(keys)) == 1
-        assert sorted(path.name for path in directory.iterdir()) == ["dorm.key", "dorm.key.lock"]
+        assert sorted(path.name for path in directory.iterdir()) == ["dorm.key"]
         assert (directory / "dorm.key").stat().st_mode & 0o777 == 0o600
 
 

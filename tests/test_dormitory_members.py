@@ -154,9 +154,7 @@ def test_a_written_file_has_mode_600_unless_the_old_one_was_stricter(tmp_path: P
             file.chmod(before)
         add_member(file, "alice", PASSWORD)
         assert file.stat().st_mode & 0o777 == after
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["member.txt", "member.txt.lock"]
-    lock = tmp_path / "member.txt.lock"  # a user who may open it could lock it for ever
-    assert lock.stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["member.txt"]
 
 
 def test_adding_a_member_through_a_symbolic_link_writes_the_target(tmp_path: Path) -> None:
