@@ -109,7 +109,8 @@ class ScreenBuffer:
 
     def _put_visible(self, character: str) -> None:
         if unicodedata.category(character) in ("Mn", "Cf") or "\u1160" <= character <= "\u11ff":
-            self._rows[self._row][self._column - 1] += character
+            if self._column:
+                self._rows[self._row][self._column - 1] += character
             return
         width = 2 if unicodedata.east_asian_width(character) in "WF" else 1
         if self._column + width > self._columns and not self._wraps:
