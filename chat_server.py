@@ -56,7 +56,8 @@ class Users:
         """
         with self._lock:
             self._left.wait_for(lambda: not self._leaving(name), LEAVING_SECONDS)
-            if leaving := self._leaving(name):
+            leaving = self._leaving(name)
+            if leaving:
                 del self._connections[leaving]  # its thread still waits for a slow reader
             if len(self._connections) >= self._max_users:
                 raise TooManyUsers("Too Many Users")

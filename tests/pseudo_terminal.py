@@ -109,7 +109,7 @@ class ScreenBuffer:
 
     def _put_visible(self, character: str) -> None:
         if unicodedata.category(character) in ("Mn", "Cf") or "\u1160" <= character <= "\u11ff":
-            if self._column:
+            if self._column:  # a byte order mark at the beginning of a row joins nothing
                 self._rows[self._row][self._column - 1] += character
             return
         width = 2 if unicodedata.east_asian_width(character) in "WF" else 1

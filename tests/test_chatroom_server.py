@@ -785,10 +785,10 @@ def test_a_member_that_resets_or_sends_too_long_a_line_is_logged_as_having_left(
     alice.send_bytes(b"x")
     server_has_read(alice)
     alice.reset()
+    fresh_server.wait_for_line(CLIENT + "disconnected: Connection reset by peer")
     bob.send("x" * 4096, "y" * 4097)
     bob.expect(LINE_TOO_LONG)
     bob.expect_end()
     carol.expect("x" * 4096)
-    fresh_server.wait_for_line(CLIENT + "disconnected: Connection reset by peer")
     fresh_server.wait_for_line(CLIENT + "disconnected: Line too long.*")
     assert fresh_server.count_lines(CLIENT + "left room tea") == 2

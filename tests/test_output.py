@@ -293,14 +293,14 @@ def test_a_client_whose_backlog_has_drained_once_is_dropped_one_period_after_it_
 
 
 def test_a_client_that_stops_reading_in_the_second_period_is_dropped_at_its_end(serve: Serve) -> None:
-    connected, client = serve(IMPATIENT._replace(period_seconds=2 * PERIOD_SECONDS))
-    fill(connected)
+    connected, client = serve(IMPATIENT._replace(period_seconds=4 * PERIOD_SECONDS, least_bytes_per_second=1 << 18))
     began = time.monotonic()
+    fill(connected)
     sender = in_thread(connected.send, b"x" * BACKLOG_BYTES)  # fits only when all is read
     receive(client, BACKLOG_BYTES * 3 // 8)  # enough for the first period
     sender.join(WAIT_SECONDS / 2)
     assert not sender.is_alive()
-    assert time.monotonic() - began > 3 * PERIOD_SECONDS
+    assert time.monotonic() - began > 6 * PERIOD_SECONDS
 
 
 def test_a_client_that_accepts_too_little_is_dropped(served: Ends) -> None:
