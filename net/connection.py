@@ -23,20 +23,13 @@ class TimeLimitPassed(Exception):
 class Connection:
     """A client's connection.
 
-    Any thread may call send(), send_at_once(), end() and drop(). The owner ends the connection with close().
-
-    Args:
-        sock: the socket.
-        stop_fd: a descriptor that becomes readable when the server stops.
-        address: the client's IP address.
-        tls: what encrypts and decrypts, if the connection speaks TLS; the owner then calls shake_hands() first.
-        trace: shows what is received and sent, with --trace.
-        patience: how long to wait for a client that does not read.
+    Any thread may call send(), send_at_once(), end() and drop(), which are methods of Output. The owner ends the
+    connection with close().
 
     Attributes:
         fd: the descriptor, which identifies the client in status lines.
         address: the client's IP address; a PROXY line changes it.
-        stop_fd: as given.
+        stop_fd: a descriptor that becomes readable when the server stops.
         proxy_line: takes off the PROXY line with which a connection from a trusted proxy may begin.
         has_received_end: whether the end of the client's input has been received.
     """
@@ -78,20 +71,12 @@ class Connection:
         LOG.write(f"Client ({self.fd}): {text}")
 
     def set_time_limit(self, seconds: float | None, sentence: str = "") -> None:
-        """Set a time limit for receive() and shake_hands(), counted from now; None lifts it.
-
-        The sentence is the text of the TimeLimitPassed that is raised when the limit has passed.
-        """
+        """Set a time limit for receive() and shake_hands(), or lift it; the sentence is TimeLimitPassed's text."""
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._sentence = sentence
 
     def shake_hands(self) -> None:
-        """Carry out the TLS handshake, if the connection speaks TLS.
-
-        Raises:
-            HandshakeFailed: the client does not speak TLS, does not trust the certificate, or has left.
-            TimeLimitPassed: the client took too long.
-        """
+        """Carry out the TLS handshake, if the connection speaks TLS, or raise HandshakeFailed."""
         while self._tls and not self._tls.is_ready and self._wait_for_input():
             self._early = self.try_receive() or b""
 
@@ -112,11 +97,7 @@ class Connection:
         return b""
 
     def try_receive(self, size: int = RECEIVE_BYTES) -> bytes | None:
-        """Return the input that has arrived, b"" at its end, or None if no input has arrived.
-
-        Raises:
-            OSError: the connection is lost.
-        """
+        """Return the input that has arrived, b"" at its end, or None if no input has arrived."""
         if self.has_received_end:
             return b""
         try:
@@ -136,11 +117,7 @@ class Connection:
         return data if data or self.has_received_end else None
 
     def _take_end(self) -> None:
-        """Note that the client has ended its side of the TCP connection.
-
-        Raises:
-            OSError: over TLS, this is not an orderly end, because close_notify has not arrived.
-        """
+        """Note that the client has ended its side of the TCP connection; over TLS, that is not an orderly end."""
         self._has_closed = True
         # The kernel reports a reset once. If a sending thread got the report, this read looks like an orderly end.
         if self._output.is_dropped():

@@ -74,10 +74,8 @@ class Conversation:
     def lines(self, before_turn: Callable[[], object] | None = None) -> Iterator[str]:
         """Yield the client's lines as harmless text without newlines, until the input ends or the server stops.
 
-        The end of the input completes the last line. Ctrl-D at the start of a line ends the input.
-
-        Args:
-            before_turn: called whenever lines have arrived, before the first of them is yielded.
+        The end of the input completes the last line. Ctrl-D at the start of a line ends the input. Whenever lines have
+        arrived, before_turn() is called before the first of them is yielded.
 
         Raises:
             LineTooLong: a line has more than MAX_LINE_BYTES; all lines before it were yielded.
@@ -96,11 +94,7 @@ class Conversation:
         return self._each_line(_raw_lines)
 
     def ask(self, question: str) -> str:
-        """Send a question; return the next line.
-
-        Raises:
-            InputEnded: the input has ended, or the server stops.
-        """
+        """Send a question; return the next line, or raise InputEnded if the client leaves or the server stops."""
         self.reply(question)
         for answer in self.lines():
             return answer
@@ -160,12 +154,9 @@ class Conversation:
             time.sleep(PAUSE_SECONDS)
 
     def set_time_limit(self, seconds: float | None, sentence: str = "", restarts: bool = True) -> None:
-        """Set a time limit for the client, or lift it.
+        """Set a time limit for the client, or lift it; when it has passed, the client reads the sentence.
 
-        Args:
-            seconds: the limit, counted from now; None lifts it.
-            sentence: the sentence that the server sends to the client when the limit has passed.
-            restarts: whether every complete line restarts the limit.
+        If it restarts, each complete line gives the client the same time again.
         """
         self._limit = (seconds, sentence) if seconds is not None and restarts else None
         self.connection.set_time_limit(seconds, sentence)

@@ -46,15 +46,7 @@ class Patience(NamedTuple):
 
 
 class Output:
-    """The output of one connection, and its backlog; any thread may send.
-
-    Args:
-        sock: the connection's non-blocking socket.
-        report: writes a status line about the client.
-        tls: encrypts what is sent and decrypts what is received, if the connection speaks TLS.
-        trace: shows what is sent, if --trace was given.
-        patience: how long to wait for the client.
-    """
+    """The output of one connection, and its backlog; any thread may send."""
 
     def __init__(
         self,
@@ -83,12 +75,7 @@ class Output:
     def send(self, data: bytes, blocking: bool = True) -> bool:
         """Send data as a whole and in order; do nothing if the client is gone.
 
-        Args:
-            data: the data.
-            blocking: whether to block while the backlog is full.
-
-        Returns:
-            Whether the data was taken; False only if it does not fit into the backlog and blocking is false.
+        Block while the backlog is full; or, if blocking is false, return False, and send nothing.
         """
         with self._lock:
             if not self._fits(data):
@@ -105,11 +92,7 @@ class Output:
             self._put(data)
 
     def decrypt(self, data: bytes) -> bytes:
-        """Return the plain text that received TLS data completes; send what TLS itself has to answer.
-
-        Raises:
-            OSError: the peer violates TLS, or the handshake has failed.
-        """
+        """Return the plain text that received TLS data completes; send what TLS itself has to answer."""
         assert self._tls
         with self._lock:
             try:

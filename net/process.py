@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 import resource
 import signal
 import sys
@@ -14,7 +13,7 @@ from typing import NoReturn
 
 from net.command_line import reason, shown_address
 from net.log import LOG
-from net.options import settings
+from net.options import places
 from net.server import Handler, Server
 from net.tls import BadCertificate, Certificate
 
@@ -24,7 +23,9 @@ SPARE_DESCRIPTORS = 64
 STACK_BYTES = 1 << 19  # the usual 8 MiB each would cost 40 GB of address space for 5,000 connections
 # Each thread that waits for the GIL wakes at this interval. At the usual 5 ms, 5,000 threads would do nothing else.
 SWITCH_SECONDS = 0.5
-STOPPING_SWITCH_SECONDS = 0.0005  # the thread that stops the others must get its turn although hundreds are busy
+# While hundreds of threads are busy, the one that stops them must get its turn; while thousands wait, few may wake.
+STOPPING_SWITCH_SECONDS = 0.0005
+STOPPING_SWITCH_SECONDS_PER_THREAD = 10e-6
 PROCESSORS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
 SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
@@ -68,21 +69,17 @@ def limit_connections(options: argparse.Namespace, descriptors_per_client: int =
         options.max_connections = min(options.max_connections, max(1, possible))
 
 
-def open_server(
-    options: argparse.Namespace,
-    port: int,
-    handler: Handler,
-    extra_places: int = 0,
-    secret: re.Pattern[bytes] | None = None,
-) -> Server:
-    """Return a server that listens, and write the status line that says where; the arguments are those of settings().
+def open_server(options: argparse.Namespace, port: int, handler: Handler, extra_places: int = 0) -> Server:
+    """Return a server that listens, and write the status line that says where.
 
     Raises:
         SystemExit: the certificate cannot be used, or the server cannot listen; the interpreter prints why.
     """
-    shared = settings(options, extra_places, secret)
     try:
-        server = Server(shared, port, handler)
+        certificate = certificate_of(options)
+        server = Server(options, port, handler, places(options, extra_places), certificate)
+    except BadCertificate as error:
+        sys.exit(str(error))
     except OSError as error:
         sys.exit(cannot_listen(options.host, port, error))
     LOG.write(f"Listening on {shown_address(options.host, server.port)}")
@@ -91,9 +88,18 @@ def open_server(
             f"Warning: the limit on open files allows {options.max_connections} connections,"
             f" not {options.wanted_connections}; raise it with ulimit -n"
         )
-    if shared.certificate and shared.certificate.warning:
-        LOG.write(shared.certificate.warning)
+    if certificate and certificate.warning:
+        LOG.write(certificate.warning)
     return server
+
+
+def certificate_of(options: argparse.Namespace) -> Certificate | None:
+    """Return the certificate that the options name, if any, or raise BadCertificate."""
+    if not options.tls_certificate and not options.tls_key:
+        return None
+    if not (options.tls_certificate and options.tls_key):
+        raise BadCertificate("--tls-certificate and --tls-key are expected together")
+    return Certificate(options.tls_certificate, options.tls_key)
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> str:
@@ -108,8 +114,9 @@ def run(server: Server, others: Callable[[], Iterable[Server]] = tuple) -> NoRet
     open. A normal exit of the interpreter could take seconds while hundreds of threads are busy.
     """
     server.start()
-    wait_for_stop(server.settings.certificate)
-    sys.setswitchinterval(STOPPING_SWITCH_SECONDS)
+    wait_for_stop(server.certificate)
+    seconds = STOPPING_SWITCH_SECONDS_PER_THREAD * len(server.connections())
+    sys.setswitchinterval(max(STOPPING_SWITCH_SECONDS, seconds))
     end = time.monotonic() + ORDERLY_STOP_SECONDS
     servers = [server, *others()]
     for each in servers:
