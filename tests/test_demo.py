@@ -19,6 +19,7 @@ import pytest
 from conftest import ROOT, Peer, Start, free_port, run_program, wait_until
 from pseudo_terminal import ROWS, OpenTerminal, Terminal
 from readme import clone
+from websocket_client import upgrade
 
 from scenarios.harness import Harness
 from scenarios.report import Report
@@ -415,12 +416,18 @@ def visit(terminal: Terminal, line: str) -> None:
 
 
 def test_all_servers_with_host_are_reached_by_this_machines_addresses(tree: Path, run: Start) -> None:
-    demo = run(str(tree / "demo.py"), "--stay", "--host", "0.0.0.0")
+    demo = run(str(tree / "demo.py"), "--stay", "--host", "0.0.0.0", "--show-logs")
     address = demo.wait_for_line("This machine's addresses: ([^ ,]+).*", DEMO_SECONDS)[1]
     url = demo.wait_for_line(r"    (http://.*:\d+/)")[1]
     assert url.startswith(f"http://{address}:")
     expect_front_end(url)
     assert any(re.fullmatch(rf"    telnet {address} \d+", line) for line in demo.lines)
+    if sys.platform == "linux":  # elsewhere, the loopback network has one address
+        front_end = int(url.rstrip("/").rpartition(":")[2])
+        browser = Peer(front_end, source="127.0.0.2")
+        browser.send_bytes(upgrade(front_end, "/ws/tickets"))
+        demo.wait_for_line(r"ticket_server   \| Client \(\d+\): .*127\.0\.0\.2.*")
+        browser.close()
     assert demo.stop(signal.SIGINT) == 0
 
 
