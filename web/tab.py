@@ -50,11 +50,9 @@ class System(NamedTuple):
         preface = proxy_line(browser) if self.options.send_proxy else b""
         try:
             port = self._find_room(preface) if self.room else self.port
-            sock = connect(self.host, port, self.options, CONNECT_SECONDS, preface)
+            sock = connect(self.host, port, self.options, CONNECT_SECONDS, preface, reports_cut=True)
         except CannotConnect as error:
             raise Closing(CloseCode.BAD_GATEWAY, str(error)) from None
-        if isinstance(sock, ssl.SSLSocket):  # an end without close_notify must not look like an orderly one
-            sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
         sock.setblocking(False)
         return sock
 
@@ -236,7 +234,8 @@ class Tab:
         except WOULD_BLOCK:
             return
         except OSError as error:
-            why = "it was cut without close_notify" if isinstance(error, ssl.SSLEOFError) else reason(error)
+            is_cut = isinstance(error, ssl.SSLError) and "EOF" in str(error)
+            why = "it was cut without close_notify" if is_cut else reason(error)
             raise Closing(CloseCode.BAD_GATEWAY, f"The connection to the system was lost: {why}") from None
         if not data:
             self._add_messages(self._half_line)
