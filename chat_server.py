@@ -23,7 +23,7 @@ from net.options import add_limit, add_server_options
 from net.process import serve
 
 MAX_USERS = 10
-LEAVING_SECONDS = 5.0  # how long JOIN waits until a user whose connection has ended is removed
+LEAVING_SECONDS = 5.0  # how long JOIN waits for the last requests of a user whose connection has ended
 
 NAME = re.compile(r"[A-Za-z0-9]{1,32}")
 
@@ -55,7 +55,10 @@ class Users:
             Refused: another user has the name, or the address has too many users.
         """
         with self._lock:
-            self._left.wait_for(lambda: not self._is_about_to_be_free(name), LEAVING_SECONDS)
+            self._left.wait_for(lambda: not self._leaving(name), LEAVING_SECONDS)
+            leaving = self._leaving(name)
+            if leaving:
+                del self._connections[leaving]  # its thread still waits for a slow reader
             if len(self._connections) >= self._max_users:
                 raise TooManyUsers("Too Many Users")
             if name in self._connections:
@@ -67,19 +70,24 @@ class Users:
             self._connections[name] = connection
             self._everybody = tuple(self._connections.values())
 
-    def _is_about_to_be_free(self, name: str) -> bool:
-        """Return whether the name, or the last place, is still taken by a user whose connection has ended."""
-        if name in self._connections:
-            return self._connections[name].has_ended_input()
-        is_full = len(self._connections) >= self._max_users
-        return is_full and any(connection.has_ended_input() for connection in self._everybody)
+    def _leaving(self, name: str) -> str | None:
+        """Return the user whose connection has ended, but who still has the name, or a place when none is free."""
+        users = [name] if name in self._connections else list(self._connections)
+        if name in self._connections or len(users) >= self._max_users:
+            return next((user for user in users if self._connections[user].has_ended_input()), None)
+        return None
 
-    def leave(self, name: str) -> None:
+    def leave(self, name: str, connection: Connection) -> None:
         """Remove a user, so that the name is free."""
         with self._lock:
-            del self._connections[name]
-            self._everybody = tuple(self._connections.values())
-            self._left.notify_all()
+            if self.has(name, connection):
+                del self._connections[name]
+                self._everybody = tuple(self._connections.values())
+                self._left.notify_all()
+
+    def has(self, name: str, connection: Connection) -> bool:
+        """Return whether this connection's user has the name; another may have taken it after the connection's end."""
+        return self._connections.get(name) is connection
 
     def names(self) -> list[str]:
         """Return the names of all users, in order of joining."""
@@ -123,13 +131,13 @@ class ChatSession:
                         return
         finally:
             if self._name:
-                self._users.leave(self._name)
+                self._users.leave(self._name, self._client.connection)
 
     def _handle(self, command: str, rest: str) -> None:
         """Carry out a request: its first word, which is empty for an empty line, and the text after the blank."""
         if command == "JOIN":
             self._join(rest.strip())
-        elif command and not self._name:
+        elif command and not self._users.has(self._name, self._client.connection):
             raise Refused("Unregistered User. Use JOIN <username> to register.")
         elif command == "LIST" and not rest.strip():
             self._list()

@@ -12,18 +12,14 @@ newline. A room is a connection to a port of its own. One thread waits for the u
 the same time: the client shows lines while the user types, and returns to the prompt as soon as a room is deleted.
 """
 
-import os
-import sys
-
-if sys.version_info < (3, 10):
-    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
-
 import argparse
 import re
 import signal
+import socket
+import sys
 from contextlib import suppress
 
+from net.addresses import without_brackets
 from net.command_line import MAX_PORT, fail, fail_to_write, port_number, prepare_streams
 from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import ROOM_NAME_RULE, RoomAction, RoomStatus, harmless, is_room_name, room_request
@@ -46,71 +42,23 @@ class CommandRefused(Exception):
     """The client or the server refused a command; the text is a sentence that says why."""
 
 
-class Lobby:
-    """The connection to the lobby.
-
-    Args:
-        lines: the connection; between requests, the server sends nothing unless it ends the connection.
-    """
-
-    def __init__(self, lines: ServerLines) -> None:
-        self.lines = lines
-
-    def request(self, action: RoomAction, name: str = "") -> str:
-        """Send a request; return the information in the reply.
-
-        Raises:
-            CommandRefused: the server refused the request.
-            ConnectionLost: the server did not send a reply.
-        """
-        self.lines.send(room_request(action, name))
-        status, information = self._read_reply()
-        if status is not RoomStatus.SUCCESS:
-            raise CommandRefused(f"{information}.")
-        return information
-
-    def check(self) -> None:
-        """Read input that has arrived without a request, if there is any.
-
-        Raises:
-            ConnectionLost: the server has closed the connection, or has sent the reason why it will.
-        """
-        if self.lines.receive():
-            raise ConnectionLost(self._read_reply()[1])
-
-    def _read_reply(self) -> tuple[RoomStatus, str]:
-        line = self.lines.read_line()
-        if line is None:
-            raise ConnectionLost("the server closed it")
-        try:
-            return RoomStatus(line[0]), harmless(line[1:])
-        except (IndexError, ValueError):  # not a chat room server, or the reason why it closes the connection
-            raise ConnectionLost(harmless(line)) from None
-
-
 class Prompt:
-    """The prompt, and the commands that a user types there.
+    """The prompt, the commands that a user types there, and the lobby, which answers them.
 
-    Args:
-        console: where the user types and reads.
-        lobby: the connection to the lobby.
-        options: the command line, which holds the host of the rooms and the TLS options.
+    Between requests, the lobby sends nothing unless it ends the connection. The options hold the host of the rooms.
     """
 
-    def __init__(self, console: Console, lobby: Lobby, options: argparse.Namespace) -> None:
+    def __init__(self, console: Console, sock: socket.socket, options: argparse.Namespace) -> None:
         self._console = console
-        self._lobby = lobby
+        self._lobby = ServerLines(sock, "a chat room server", ANSWER_SECONDS)
         self._options = options
 
     def run(self) -> None:
         """Carry out commands until the user quits or the input ends.
 
         The LIST at the start is the client's first request; after it, the server sets no time limit.
-
-        Raises:
-            ConnectionLost: the connection to the lobby has ended.
         """
-        self._console.show(f"{HELP}\n{self._list()}")
+        self._carry_out("LIST", "", above=f"{HELP}\n")
         with suppress(EOFError):
             while True:
                 command, _, name = self._read_line().strip().partition(" ")
@@ -120,20 +68,27 @@ class Prompt:
                     self._carry_out(command.upper(), name.strip())
 
     def _read_line(self) -> str:
-        self._console.begin_line(PROMPT)
-        while True:
-            line = self._console.next_line()
-            if line is not None:
-                return line
-            _, readable, _ = self._console.wait(self._lobby.lines)
-            if readable:
-                self._lobby.check()
+        line = self._console.read_line(PROMPT, self._lobby)
+        if line is None:
+            self._lobby.reject(self._lobby.read_line())
+        return line
 
-    def _carry_out(self, command: str, name: str) -> None:
+    def _request(self, action: RoomAction, name: str = "") -> str:
+        """Send a request; return the information in the reply, or raise CommandRefused with it."""
+        self._lobby.send(room_request(action, name))
+        line = self._lobby.read_line()
+        if not line or line[0] not in list(RoomStatus):
+            self._lobby.reject(line)
+        information = harmless(line[1:])
+        if line[0] != RoomStatus.SUCCESS:
+            raise CommandRefused(f"{information}.")
+        return information
+
+    def _carry_out(self, command: str, name: str, above: str = "") -> None:
         try:
-            self._console.show(self._answer(command, name))
+            self._console.show(above + self._answer(command, name))
         except CommandRefused as refused:
-            self._console.refuse(str(refused))
+            self._console.refuse(above + str(refused))
 
     def _answer(self, command: str, name: str) -> str:
         """Carry out a command; return the answer to show to the user."""
@@ -147,67 +102,58 @@ class Prompt:
             raise CommandRefused(f"{command} needs a name: {ROOM_NAME_RULE}.")
         if command == "JOIN":
             return self._join(name)
-        self._lobby.request(RoomAction[command], name)
+        self._request(RoomAction[command], name)
         return f"Room {name} is {command.lower()}d."
 
     def _list(self) -> str:
-        names = self._lobby.request(RoomAction.LIST)
+        names = self._request(RoomAction.LIST)
         return f"Rooms: {names.replace(',', ', ')}" if names else "There are no rooms."
 
     def _join(self, name: str) -> str:
-        port, members = parse_join(self._lobby.request(RoomAction.JOIN, name))
+        port, members = parse_join(self._request(RoomAction.JOIN, name))
         try:
             room = connect(self._options.host, port, self._options)
         except CannotConnect as error:
-            raise CommandRefused(f"{error}. Perhaps room {name} was deleted.") from None
+            why = f"Perhaps room {name} was deleted, or a firewall blocks port {port} (see --room-ports of the server)"
+            raise CommandRefused(f"{error}. {why}.") from None
+        prefix = f"{self._options.name}: " if self._options.name else ""
         with room:
             self._console.show(
                 f"You are in room {name} on port {port}.\nMembers before you: {members}. Leave with /leave or Ctrl-D."
             )
-            prefix = f"{self._options.name}: " if self._options.name else ""
-            left = RoomSession(self._console, room, prefix).run()
+            try:
+                left = RoomSession(self._console, room, prefix).run()
+            except ConnectionLost as lost:
+                raise CommandRefused(f"The connection to room {name} is lost: {lost}.") from None
         return f"You have left room {name}." if left else f"Room {name} is closed."
 
 
 def parse_join(information: str) -> tuple[int, str]:
-    """Return the port and the number of members in a reply to JOIN.
-
-    Raises:
-        ConnectionLost: the reply has another form, so the server is not a chat room server.
-    """
+    """Return the port and the number of members in a reply to JOIN."""
     match = re.fullmatch(r"([0-9]{1,5}) ([0-9]+)", information)
     if not match or int(match[1]) > MAX_PORT:
-        raise ConnectionLost(f"a port and a number of members are expected, but the server sent {information!r}")
+        raise CannotConnect(f"The server is not a chat room server. Its reply to JOIN is {information!r}.")
     return int(match[1]), match[2]
 
 
 def user_name(text: str) -> str:
-    """Check the user's name on the command line, and return it.
-
-    Raises:
-        argparse.ArgumentTypeError: the text is empty, too long or not printable.
-    """
+    """Check the user's name on the command line, and return it."""
     if text.isprintable() and 0 < len(text) <= MAX_NAME_LENGTH:
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is not valid: 1 to {MAX_NAME_LENGTH} printable characters are expected")
 
 
 def main() -> int:
-    """Connect, and carry out what the user types; return the exit status.
-
-    The status is 1 if a command of a script was refused. It is 0 at a terminal, where the user has seen the refusal.
-    """
+    """Connect, and carry out what the user types; return the exit status."""
     options = parse_command_line()
     prepare_streams("backslashreplace")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Console restores the terminal
     try:
         with connect(options.host, options.port, options) as sock, Console() as console:
-            Prompt(console, Lobby(ServerLines(sock, ANSWER_SECONDS)), options).run()
-            return int(console.refusals > 0 and not console.interactive)
-    except CannotConnect as error:
+            Prompt(console, sock, options).run()
+            return 1 if console.refusals and not console.interactive else 0  # at a terminal, the user has seen them
+    except (CannotConnect, ConnectionLost) as error:
         return fail(str(error))
-    except ConnectionLost as lost:
-        return fail(f"The connection to the server is lost: {lost}")
     except KeyboardInterrupt:
         return 0
     except OSError as error:
@@ -220,7 +166,7 @@ def parse_command_line() -> argparse.Namespace:
         description="Talk in the chat rooms of chatroom_server.py. HELP at the prompt lists the commands.",
         epilog="Example: python3 chatroom_client.py localhost 5050 --name alice",
     )
-    parser.add_argument("host", metavar="HOST", help="name or address of the machine where the server runs")
+    parser.add_argument("host", type=without_brackets, metavar="HOST", help="name or address of the server")
     parser.add_argument("port", type=port_number, metavar="PORT", help="port of the server's lobby")
     parser.add_argument("--name", type=user_name, metavar="NAME", help="put NAME: before each line you send to a room")
     add_tls_options(parser)

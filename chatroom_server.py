@@ -99,7 +99,7 @@ class Room:
         member.flush()
         try:
             for line in member.lines(before_turn=server.accept_pending):
-                if line.strip() == LEAVE:
+                if line.rstrip() == LEAVE:
                     break
                 members = server.connections()
                 member.queue(members, line, except_me=True)

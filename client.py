@@ -3,46 +3,47 @@
 
 It asks for a user name and a password (Enter alone: guest). Then it repeats two questions: for a room's code, and
 whether the user wants its availability or a reservation. The user may answer both at once (`S233 r`, `reserve S233`),
-or type list, list S, mine, cancel ID, help or quit, in upper or lower case. Every question accepts help and quit.
+or type list, list S, mine, cancel ID, help or quit, in upper or lower case; Enter alone leaves the second question.
+Every question accepts help and quit; exit and bye are other words for quit.
 
 If standard input is not a terminal, the client shows no questions and reads each answer, even the password, from a line
-of it. The exit status is 0 after quit or at the end of the answers, 1 if the login was refused or the server was lost.
+of it. The exit status is 0 after quit or at the end of the answers, 1 if the login was refused or the server was lost,
+and also 1 if a request of a script was refused: a user at a terminal has read the refusal.
 """
 
-import os
-import sys
-
-if sys.version_info < (3, 10):
-    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
-
 import argparse
-import getpass
 import logging
+import re
+import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from net.command_line import fail, fail_to_write, port_number, prepare_streams
+from net.addresses import without_brackets
+from net.command_line import fail, fail_to_write, port_number, prepare_streams, reason
 from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import harmless
+from terminal.console import Console
 
-with suppress(ImportError):  # not every Python is built with it
-    import readline  # noqa: F401  gives input() line editing and a history
-
-PORT = 25000
+HOST, PORT = "127.0.0.1", 25000
 REPLY_SECONDS = 10.0  # the server replies within about five seconds
-MAX_SHOWN_CHARACTERS = 200  # of a reply, with --verbose
-MAX_REFUSED_LOGINS = 5  # then the server closes the connection
+MAX_SHOWN_CHARACTERS = 200  # of a line, with --verbose
 LOGIN_RETRIES = 2
 RETRY_SECONDS = 2
+HIDDEN_PASSWORD = "........"  # with --verbose
+MAX_NAME_CHARACTERS = 32
+MAX_PASSWORD_BYTES = 1000
 
 INTERRUPTED = 130  # the exit status that a shell reports for a program that Ctrl-C ended
 
-PROMPT = "\nRoom code (or list, mine, cancel ID, help, quit): "
+NAME_QUESTION = "User name: "
+PASSWORD_QUESTION = "Password (Enter alone: as a guest): "
+ROOM_QUESTION = "Room code (or list, mine, cancel ID, help, quit): "
+ACTION_QUESTION = "Availability or reservation? "
 LOGIN_HELP = """\
 Log in with your user name and your password, which is not shown. Enter alone as the password logs you in as a guest:
 guests may ask for rooms, but not reserve them. quit leaves."""
@@ -53,207 +54,177 @@ list, list S     all rooms, or those of one kind, and how many of each are left
 mine             your reservations
 cancel S17       cancel one of them
 help             this text
-quit             leave"""
+quit             leave (or exit, bye, Ctrl-D)"""
+QUIT_WORDS = ("quit", "exit", "bye")
+COMMANDS = ("LIST", "MINE", "CANCEL")
 ACTIONS = {"availability": "AVAILABILITY", "reservation": "RESERVE", "reserve": "RESERVE"}  # the request for each word
+CODE = re.compile(r"[SDUsdu][0-9A-Za-z]{1,11}")
 TITLES = {"ROOMS": "Rooms, and how many are left:", "RESERVATIONS": "Your reservations:"}
 ADVICE = {  # by request, after TRY_LATER
     "RESERVE": "Try later, but first type mine to see whether the room was reserved.",
     "CANCEL": "Try later, but first type mine to see whether the reservation was cancelled.",
 }
+# The first words of replies.
+FULFILLED = ("MEMBER", "GUEST", "AVAILABLE", "RESERVED", "CANCELLED", "ROOMS", "RESERVATIONS")
+REFUSED = ("REFUSED", "FULL", "UNKNOWN_ROOM", "UNKNOWN_RESERVATION", "DENIED", "TRY_LATER", "INVALID")
 
 
-class Failed(Exception):
-    """The login was refused, or the main server closed the connection; the text is for the user."""
+class Client:
+    """The dialogue with the user, and the connection to the main server."""
 
+    def __init__(self, console: Console, sock: socket.socket) -> None:
+        self._console = console
+        self._server = ServerLines(sock, "the dormitory's main server", REPLY_SECONDS)
+        logging.info(f"The client is up and running; its TCP port is {sock.getsockname()[1]}")
 
-class Quit(EOFError):
-    """The user has typed quit, which counts as the end of the answers."""
+    def log_in(self, user: str | None, password: str | None) -> None:
+        """Log in; ask for a name or a password that is None, and ask again until the server accepts the login.
 
-
-class MainServer:
-    """The connection to the main server."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._lines = ServerLines(sock, REPLY_SECONDS)
-        self._port = sock.getsockname()[1]
-
-    def ask(self, request: str) -> tuple[str, str]:
-        """Send a request; return the status word of the reply, and the rest of the reply.
-
-        Raises:
-            ConnectionLost: no reply came.
-            Failed: the server closed the connection.
+        End the program if the server refuses the given password, or is too busy.
         """
-        command, _, rest = request.partition(" ")
-        is_login = command == "LOGIN"
-        self._lines.send(request.encode(errors="replace") + b"\n")
-        logging.info(f"Authentication request of {rest.split()[0]} sent" if is_login else f"Request sent: {request}")
-        line = self.read_line()
-        word, _, rest = line.partition(" ")
-        if not word.isupper():  # the connection has ended, perhaps after a sentence that says why
-            raise Failed(closed(line))
-        received = "Result of the authentication" if is_login else "Response"
-        logging.info(f"{received} received over TCP with port {self._port}: {line[:MAX_SHOWN_CHARACTERS]}")
+        while True:
+            name = user or self._ask_for_login(NAME_QUESTION, fault_in_name).strip()
+            secret = self._ask_for_login(PASSWORD_QUESTION, fault_in_password) if password is None else password
+            word, rest = self._send_login(name, secret)
+            if word in ("MEMBER", "GUEST"):
+                self._console.show(f"Welcome, {word.lower()} {rest}.")
+                return
+            if password is not None or word == "TRY_LATER":
+                sys.exit(explain(word, rest))
+            self._console.refuse(explain(word, rest))
+
+    def converse(self) -> NoReturn:
+        """Carry out one request after another, until EOFError ends the answers."""
+        code = ""  # of the room about which the user is asked the second question
+        while True:
+            if self._console.interactive and not code:
+                self._console.show("")
+            words = self._ask(ACTION_QUESTION if code else ROOM_QUESTION, HELP).split()
+            if code and len(words) == 1 and action_of(words[0]):
+                words.append(code)
+            room, action = parse_room_request(words)
+            if words and words[0].upper() in COMMANDS:
+                self._show_reply(*self._request(" ".join(words).upper()), request=words[0].upper())
+                code = ""
+            elif room and action:
+                self._ask_about_room(action, room)
+                code = ""
+            elif room or not words:
+                code = room
+            elif code:
+                self._console.refuse("Please answer availability or reservation, or press Enter for another room.")
+            else:
+                self._console.refuse("Please type a room's code, such as S233, or help.")
+
+    def _ask(self, question: str, help_text: str) -> str:
+        """Return the answer to a question, which is shown only on a terminal; EOFError means quit."""
+        while True:
+            prompt = question if self._console.interactive else ""
+            answer = self._console.read_line(prompt, self._server, secret=question == PASSWORD_QUESTION)
+            if answer is None:
+                self._server.reject(self._server.read_line())
+            command = answer.strip().lower()
+            if command in QUIT_WORDS:
+                raise EOFError
+            if command != "help":
+                return answer
+            self._console.show(help_text)
+
+    def _ask_for_login(self, question: str, fault_in: Callable[[str], str]) -> str:
+        """Ask for a user name or a password until the answer breaks no rule; return it."""
+        while True:
+            answer = self._ask(question, LOGIN_HELP)
+            fault = fault_in(answer)
+            if not fault:
+                return answer
+            self._console.refuse(fault)
+
+    def _send_login(self, name: str, password: str) -> tuple[str, str]:
+        """Return the reply to a login; while the server is too busy, try again, up to LOGIN_RETRIES times."""
+        request = f"LOGIN {name} {password}" if password else f"LOGIN {name}"
+        shown = f"LOGIN {name} {HIDDEN_PASSWORD}" if password else request
+        for _ in range(LOGIN_RETRIES):
+            word, rest = self._request(request, shown)
+            if word != "TRY_LATER":
+                return word, rest
+            self._console.show(f"{rest}. Trying again in {RETRY_SECONDS} seconds.")
+            time.sleep(RETRY_SECONDS)
+        return self._request(request, shown)
+
+    def _request(self, request: str, shown: str = "") -> tuple[str, str]:
+        """Send a request; return the first word of the reply, and the rest. --verbose shows both lines as bytes."""
+        logging.info(f"-> {escaped(shown or request)}")
+        self._server.send(request.encode(errors="replace") + b"\n")
+        line = self._server.read_line()
+        reply = harmless(line)
+        logging.info(f"<- {escaped(reply)}")
+        word, _, rest = reply.partition(" ")
+        if word not in FULFILLED + REFUSED:
+            self._server.reject(line)
         return word, rest
 
-    def read_line(self) -> str:
-        """Return the next line from the server; "" at the end of the connection.
+    def _ask_about_room(self, action: str, code: str) -> None:
+        """Send a request for a room, and show the reply.
 
-        Raises:
-            ConnectionLost: the connection is lost.
+        Codes are case-sensitive, but the user may type one in lower case: both possible spellings are tried.
         """
-        return harmless(self._lines.read_line() or b"")
+        for spelling in dict.fromkeys((code[0].upper() + code[1:], code.upper())):
+            word, rest = self._request(f"{action} {spelling}")
+            if word != "UNKNOWN_ROOM":
+                self._show_reply(word, rest, action, spelling)
+                return
+        self._console.refuse(f"There is no room {code}.")
+
+    def _show_reply(self, word: str, rest: str, request: str, room: str = "") -> None:
+        """Show a reply as a sentence or a table; count it if the request was refused, also in part."""
+        text = explain(word, rest, request, room)
+        if (word in FULFILLED and "=?" not in rest) or (word == "FULL" and request == "AVAILABILITY"):
+            self._console.show(text)
+        else:
+            self._console.refuse(text)
 
 
-def closed(sentence: str) -> str:
-    """Return the message that the server closed the connection, with the sentence that it sent last, if any."""
-    return f"The main server closed the connection{': ' + sentence if sentence else '.'}"
+def escaped(line: str) -> str:
+    """Return a line as the bytes that cross the network, with escapes for its newline and all that is not ASCII."""
+    return repr(f"{line[:MAX_SHOWN_CHARACTERS]}\n".encode(errors="replace"))[2:-1]
 
 
-def ask(question: str, help_text: str, read: Callable[[str], str] = input) -> str:
-    """Return the answer to a question, which is shown only on a terminal.
-
-    Args:
-        question: the question.
-        help_text: the text to show when the answer is help, before the question is repeated.
-        read: shows the question on a terminal and reads the answer.
-
-    Raises:
-        Quit: the answer is quit.
-        EOFError: the answers have ended.
-    """
-    while True:
-        answer = read(question) if sys.stdin.isatty() else input()
-        command = answer.strip().lower()
-        if command == "quit":
-            raise Quit
-        if command != "help":
-            return answer
-        print(help_text)
+def fault_in_name(name: str) -> str:
+    """Return a sentence that says which rule for user names a text breaks; "" if none."""
+    if len(name.split()) != 1:
+        return "A user name is one word."
+    if "," in name:
+        return "A user name contains no comma."
+    if len(name.strip()) > MAX_NAME_CHARACTERS:
+        return f"A user name has at most {MAX_NAME_CHARACTERS} characters."
+    return ""
 
 
-def log_in(server: MainServer, user: str | None, password: str | None) -> None:
-    """Log in; ask for a name or a password that is None, and ask again until the server accepts the login.
-
-    Raises:
-        Failed: the server refused the given password, or the last of those that were typed.
-        EOFError: the answers ended before the first attempt.
-    """
-    refusals = 0
-    sentence = ""  # about the last attempt
-    while refusals < MAX_REFUSED_LOGINS:
-        try:
-            name = user or ask_user_name()
-            secret = ask_password() if password is None else password
-        except EOFError:
-            if sentence:
-                raise Failed(sentence) from None
-            raise
-        word, rest = send_login(server, name, secret)
-        if word in ("MEMBER", "GUEST"):
-            print(f"Welcome, {word.lower()} {rest}.")
-            return
-        sentence = explain(word, rest)
-        if password is not None or word == "TRY_LATER":
-            raise Failed(sentence)
-        print(sentence)
-        refusals += word == "REFUSED"
-    raise Failed(f"The fifth login was refused. {closed(server.read_line())}")
+def fault_in_password(password: str) -> str:
+    """Return a sentence that says which rule for passwords a text breaks; "" if none."""
+    if "\N{REPLACEMENT CHARACTER}" in password:
+        return "A password in UTF-8 is expected."
+    if len(password.encode()) > MAX_PASSWORD_BYTES:
+        return f"A password has at most {MAX_PASSWORD_BYTES} bytes."
+    return ""
 
 
-def ask_user_name() -> str:
-    """Ask for the user name, which must be one word."""
-    while True:
-        words = ask("User name: ", LOGIN_HELP).split()
-        if len(words) == 1:
-            return words[0]
-        print("A user name is one word.")
-
-
-def ask_password() -> str:
-    """Ask for the password; a terminal does not show it."""
-    while True:
-        try:
-            return ask("Password (Enter alone: as a guest): ", LOGIN_HELP, getpass.getpass)
-        except UnicodeDecodeError:
-            print("A password in UTF-8 is expected.")
-
-
-def send_login(server: MainServer, name: str, password: str) -> tuple[str, str]:
-    """Return the reply to a login; while the server is too busy, try again, up to LOGIN_RETRIES times."""
-    request = f"LOGIN {name} {password}" if password else f"LOGIN {name}"
-    for _ in range(LOGIN_RETRIES):
-        word, rest = server.ask(request)
-        if word != "TRY_LATER":
-            return word, rest
-        print(f"{rest}. Trying again in {RETRY_SECONDS} seconds.")
-        time.sleep(RETRY_SECONDS)
-    return server.ask(request)
-
-
-def converse(server: MainServer) -> NoReturn:
-    """Carry out one request after another.
-
-    Raises:
-        Quit: the user has typed quit.
-        EOFError: the answers have ended.
-    """
-    while True:
-        words = ask(PROMPT, HELP).split()
-        if words:
-            print(carry_out(server, words))
-
-
-def carry_out(server: MainServer, words: list[str]) -> str:
-    """Carry out the request that the user typed; return the text for the user."""
-    command = words[0].upper()
-    if command in ("LIST", "MINE", "CANCEL"):
-        return explain(*server.ask(" ".join(words).upper()), request=command)
-    actions = [action_of(word) for word in words if action_of(word)]
-    codes = [word for word in words if not action_of(word)]
-    if len(codes) != 1 or len(actions) > 1:
-        return "Please type a room's code, such as S233, or help."
-    return ask_about_room(server, actions[0] if actions else ask_action(), codes[0])
+def parse_room_request(words: list[str]) -> tuple[str, str]:
+    """Return the room's code and the request in an answer such as S233, or S233 r; both are "" in any other answer."""
+    codes = [word for word in words if CODE.fullmatch(word)]
+    actions = [action_of(word) for word in words if not CODE.fullmatch(word)]
+    if len(codes) == 1 and actions in ([], ["AVAILABILITY"], ["RESERVE"]):
+        return codes[0], "".join(actions)
+    return "", ""
 
 
 def action_of(word: str) -> str:
     """Return the request whose word in ACTIONS begins with this word; "" if there is none."""
-    for name, action in ACTIONS.items():
-        if word and name.startswith(word.lower()):
-            return action
-    return ""
-
-
-def ask_action() -> str:
-    """Ask whether the user wants availability or a reservation; return AVAILABILITY or RESERVE."""
-    while True:
-        action = action_of(ask("Availability or reservation? ", HELP).strip())
-        if action:
-            return action
-        print("Please answer availability or reservation.")
-
-
-def ask_about_room(server: MainServer, action: str, code: str) -> str:
-    """Send a request for a room; return the text for the user.
-
-    Codes are case-sensitive, but the user may type one in lower case: both possible spellings are tried.
-    """
-    for spelling in dict.fromkeys((code[0].upper() + code[1:], code.upper())):
-        word, rest = server.ask(f"{action} {spelling}")
-        if word != "UNKNOWN_ROOM":
-            return explain(word, rest, action, spelling)
-    return f"There is no room {code}."
+    return next((action for name, action in ACTIONS.items() if name.startswith(word.lower())), "")
 
 
 def explain(word: str, rest: str, request: str = "", room: str = "") -> str:
-    """Explain a reply in sentences or as a table.
-
-    Args:
-        word: the reply's status word.
-        rest: the rest of the reply.
-        request: the first word of the request.
-        room: the room that the request was about.
-    """
+    """Explain a reply, given as its first word and the rest, to a request, perhaps for a room."""
     if word in TITLES:
         return table(TITLES[word], rest)
     field, _, more = rest.partition(" ")
@@ -281,67 +252,62 @@ def table(title: str, pairs: str) -> str:
     return "\n".join(([title, *rows] if rows else []) + silent)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Log in and carry out requests until the answers end; return the exit status of the program."""
-    password = None
-    if options.password_file:
-        try:
-            password = options.password_file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
-        except OSError as error:
-            return fail(f"{error.filename}: {error.strerror}")
-        if not password:
-            return fail(f"{options.password_file}:1: expected a password")
-    logging.info("The client is up and running")
+def read_password(file: Path) -> str:
+    """Return the password in the first line of a file; end the program if there is none."""
     try:
-        with connect(options.host, options.port, options) as sock:
-            server = MainServer(sock)
-            log_in(server, options.user, password)
-            converse(server)
-    except (CannotConnect, Failed) as error:
+        with file.open(encoding="utf-8-sig", errors="replace") as lines:
+            password = lines.readline(MAX_PASSWORD_BYTES + 1).rstrip("\n")
+    except OSError as error:
+        sys.exit(f"{file}: {reason(error)}")
+    fault = fault_in_password(password) if password else "A password is expected."
+    if fault:
+        sys.exit(f"{file}:1: {fault}")
+    return password
+
+
+def main() -> int:
+    """Log in and carry out requests until the answers end; return the exit status of the program."""
+    options = parse_options()
+    prepare_streams()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Console restores the terminal
+    logging.basicConfig(format="%(message)s", level=logging.INFO if options.verbose else logging.WARNING)
+    password = read_password(options.password_file) if options.password_file else None
+    try:
+        with connect(options.host, options.port, options) as sock, Console() as console:
+            with suppress(EOFError):
+                client = Client(console, sock)
+                client.log_in(options.user, password)
+                client.converse()
+            return 1 if console.refusals and not console.interactive else 0
+    except (CannotConnect, ConnectionLost) as error:
         return fail(str(error))
-    except ConnectionLost as lost:
-        return fail(f"The connection to the main server is lost: {lost}.")
-    except Quit:
-        return 0
-    except (EOFError, KeyboardInterrupt) as end:
-        if sys.stdin.isatty():
-            print()
-        return 0 if isinstance(end, EOFError) else INTERRUPTED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        return fail_to_write(error)
 
 
 def parse_options() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description="Ask the dormitory for rooms, and reserve them.",
+        description="Ask the dormitory for rooms, and reserve them. The exit status is 1 if the login was refused, the "
+        "connection was lost or, in a script, a request was refused.",
         epilog="Example: python3 client.py --host 192.0.2.1 --user alice",
     )
-    parser.add_argument(
-        "--host", default="127.0.0.1", metavar="H", help="the main server's name or address (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--port", type=port_number, default=PORT, metavar="P", help="the main server's TCP port (default: %(default)s)"
-    )
+    server = "the main server's %s (default: %%(default)s)"
+    parser.add_argument("--host", type=without_brackets, default=HOST, metavar="H", help=server % "name or address")
+    parser.add_argument("--port", type=port_number, default=PORT, metavar="P", help=server % "TCP port")
     parser.add_argument("--user", metavar="U", help="the user name to log in with (default: asks)")
     parser.add_argument(
-        "--password-file", type=Path, metavar="F", help="a file whose first line is the password (default: asks)"
+        "--password-file", type=Path, metavar="F", help="its first line is the password (default: asks)"
     )
-    parser.add_argument("--verbose", action="store_true", help="report each step, sent or received, on standard error")
+    parser.add_argument("--verbose", action="store_true", help="report what is sent and received on standard error")
     add_tls_options(parser)
     options = parser.parse_args()
-    if options.user is not None and len(options.user.split()) != 1:
-        parser.error(f"argument --user: {options.user!r} is not one word")
+    fault = "" if options.user is None else fault_in_name(options.user)
+    if fault:
+        parser.error(f"argument --user: {options.user!r} is not valid. {fault}")
     return options
-
-
-def main() -> int:
-    """Run the client; return its exit status."""
-    options = parse_options()
-    prepare_streams()
-    logging.basicConfig(format="%(message)s", level=logging.INFO if options.verbose else logging.WARNING)
-    try:
-        return run(options)
-    except OSError as error:
-        return fail_to_write(error)
 
 
 if __name__ == "__main__":

@@ -3,29 +3,25 @@
 
     demo.py                  all scenarios, one after the other; the exit status is 0 if all happened as expected
     demo.py tickets          one of them: chat, tickets, chatrooms, dormitory or tls
+    demo.py tickets --step   Enter shows the next line
     demo.py tickets --stay   only its servers, for you to use; Ctrl-C stops them
     demo.py --stay           the servers of all systems, and the front end for browsers
 
-The programs run as processes, on free ports of 127.0.0.1 and on copies of the data files in a temporary directory.
-scenarios/harness.py runs them and shows what they write; scenarios/scenarios.py contains the scenarios.
+The programs run as processes, on copies of the data files in a temporary directory. scenarios/harness.py runs them and
+shows what they write; scenarios/scenarios.py contains the scenarios.
 """
 
-import os
-import sys
-
-if sys.version_info < (3, 10):
-    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
-
 import argparse
+import shlex
 import signal
-import tempfile
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from net.command_line import fail
-from scenarios.harness import HOST, Harness, Unmet
+from scenarios.harness import EVERYWHERE, HOST, Harness, Unmet
 from scenarios.report import BOLD, DIM, Outcome, Report, Stopped
-from scenarios.scenarios import SCENARIOS, SYSTEMS, NotPlayed, Scenario
+from scenarios.scenarios import SCENARIOS, SYSTEMS, NotPlayed, Scenario, open_front_end
 
 INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
 OTHER_NAMES = {"cinema": "tickets", "rooms": "chatrooms"}
@@ -35,13 +31,15 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def main() -> int:
     """Parse the command line; play scenarios or keep servers running; return the exit status."""
     options = parse_command_line()
-    report = Report(live=options.stay)
+    report = Report(options.show_logs, options.step)
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: report.stop())
     everything = SYSTEMS if options.stay else list(SCENARIOS)
     names = [options.name] if options.name else everything
     try:
-        return stay(names, report) if options.stay else play_all([SCENARIOS[name] for name in names], report)
+        if options.stay:
+            return stay(names, report, options.host or HOST)
+        return play_all([SCENARIOS[name] for name in names], report)
     except Stopped:
         return 0 if options.stay else INTERRUPTED
 
@@ -60,12 +58,23 @@ def parse_command_line() -> argparse.Namespace:
         metavar="NAME",
         help=f"which scenario to play: {', '.join(SCENARIOS)} (default: all)",
     )
+    parser.add_argument("--step", action="store_true", help="show the next line when you press Enter")
     parser.add_argument(
         "--stay",
         action="store_true",
         help="start the servers only, show lines to paste into other terminals, and wait for Ctrl-C",
     )
-    return parser.parse_args()
+    parser.add_argument(
+        "--host",
+        help=f"with --stay: the address to listen on; 0.0.0.0 lets other machines connect (default: {HOST})",
+    )
+    parser.add_argument("--show-logs", action="store_true", help="with --stay: show what the servers write")
+    options = parser.parse_args()
+    if options.stay and options.step:
+        parser.error("--step is not expected with --stay")
+    if not options.stay and (options.host or options.show_logs):
+        parser.error("--host and --show-logs are expected with --stay only")
+    return options
 
 
 def play_all(scenarios: list[Scenario], report: Report) -> int:
@@ -87,7 +96,7 @@ def play_all(scenarios: list[Scenario], report: Report) -> int:
 
 def play(scenario: Scenario, report: Report) -> list[Outcome]:
     """Play one scenario; return a row for each expectation, and one for an error that ended the scenario early."""
-    with tempfile.TemporaryDirectory() as directory, Harness(report, Path(directory)) as harness:
+    with TemporaryDirectory() as directory, Harness(report, Path(directory)) as harness:
         try:
             scenario.play(harness)
         except NotPlayed as reason:
@@ -99,23 +108,30 @@ def play(scenario: Scenario, report: Report) -> list[Outcome]:
     return harness.outcomes
 
 
-def stay(names: list[str], report: Report) -> int:
+def stay(names: list[str], report: Report, host: str) -> int:
     """Start servers, show how to reach them, and wait for a signal to stop them; return the exit status."""
-    with tempfile.TemporaryDirectory() as directory, Harness(report, Path(directory)) as harness:
+    with TemporaryDirectory(prefix="demo-") as directory, Harness(report, Path(directory), host, True) as harness:
         try:
-            servers = {name: SCENARIOS[name].open(harness) for name in names}
-            if len(servers) > 1:
-                where = [f"--{name}={HOST}:{server.port}" for name, server in servers.items()]
-                harness.start_server("front_end.py", "0", *where)
+            for name in names:
+                SCENARIOS[name].open(harness)
+            if len(names) > 1:
+                open_front_end(harness)
         except (NotPlayed, Unmet, OSError) as error:
             return fail(str(error))
-        report.show()
         report.show(report.painted("Paste into other terminals:", BOLD))
-        for line in harness.invitation:
-            report.show(f"    {line}")
+        for commands, hints in harness.invitations:
+            report.show("\n".join([*(f"    {line}" for line in commands), *(f"  {hint}" for hint in hints)]))
         if "front_end" in harness.servers:
             report.show(report.painted("Open in a browser:", BOLD))
-            report.show(f"    http://{HOST}:{harness.servers['front_end'].port}/")
+            report.show(f"    http://{harness.addresses[0]}:{harness.servers['front_end'].port}/")
+        if not report.live:
+            first, *others = harness.servers
+            report.show(report.painted(f"Follow the status lines of {first}:", BOLD))
+            report.show(f"    {shlex.join(['tail', '-f', f'{harness.directory / first}.log'])}")
+            if others:
+                report.show(f"  or of {', '.join(others)}")
+        if host in EVERYWHERE:
+            report.show(f"This machine's addresses: {', '.join(harness.addresses)}")
         report.show(report.painted("Ctrl-C here stops the servers.", DIM))
         while True:
             report.pause()

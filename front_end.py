@@ -4,49 +4,43 @@ r"""A front end for browsers: it serves the pages of web/pages/ and turns each W
     GET /   GET /NAME             the start page, another page or file
     GET /systems.json             which systems this front end was given: {"dormitory": true, "tickets": false, ...}
     GET /ws/dormitory  /ws/tickets  /ws/chat  /ws/chatrooms      a WebSocket to that system
-    GET /ws/chatrooms/NAME        a WebSocket to the room NAME: the front end asks the lobby for the room's port
+    GET /ws/chatrooms/NAME        a WebSocket to the room NAME
 
 A text message is a line without its newline, in both directions, so a browser tab is one more client of the system.
+A page learns a room's port from the lobby, as any client does, but opens a WebSocket to a name: the front end asks the
+lobby itself, and so never connects to a port that a page has chosen.
+
 When one side ends, the front end ends the other, and the close code says why:
 
     1000                  the system ended the connection; all its lines were delivered
     1001                  the front end is stopping, or nothing came from the browser for 60 seconds, not even a pong
     1002 1003 1007 1009   the browser sent a wrong frame, a binary message, invalid UTF-8, over 4096 bytes
-    1008                  a message contains a newline, or the lobby refused the room; trying again does not help
+    1008                  a message is more than one line, or the lobby refused the room; trying again does not help
     1011                  the system sent a line of more than 1 MiB
     1014                  the system cannot be reached, accepts nothing or was lost; trying again later may help
 """
 
-import os
-import sys
-
-if sys.version_info < (3, 10):
-    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
-
 import argparse
 import json
+import os
+import sys
 from http import HTTPStatus
 from pathlib import Path
 from typing import NoReturn
 
 from net import process
 from net.command_line import host_and_port, port_number, shown_address
-from net.connect import add_tls_options
+from net.connect import CannotConnect, add_tls_options, client_context
 from net.connection import Connection, TimeLimitPassed
 from net.conversation import Conversation
 from net.options import add_server_options, places
+from net.places import NoPlace
 from protocol import harmless, is_room_name
-from web.http import HttpError, Request, check_upgrade, response, split_head, switching_protocols
+from web.http import HttpError, Request, accept_websocket, normal_origin, response, split_authority, split_head
 from web.tab import System, Tab
 
 PORT = 8000
-SYSTEMS = {  # by name, what --help says
-    "dormitory": "where the main server of the dormitory listens",
-    "tickets": "where the ticket server listens",
-    "chat": "where the chat server listens",
-    "chatrooms": "where the lobby of the chat rooms listens",
-}
+SYSTEMS = ("dormitory", "tickets", "chat", "chatrooms")
 DORMITORY = ("127.0.0.1", 25000)
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 HEAD_SECONDS = 10
@@ -59,23 +53,14 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
     ".svg": "image/svg+xml",
-    ".png": "image/png",
-    ".ico": "image/x-icon",
 }
 
 
 class FrontEnd:
-    """Hold what all connections share. Only the places change once the server has started.
-
-    Args:
-        options: the command line.
-
-    Attributes:
-        port: the port on which it listens.
-    """
+    """Hold what all connections share. Only the places change once the server has started."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.port = 0
+        self.port = 0  # on which it listens
         self._options = options
         given = {name: getattr(options, name) for name in SYSTEMS if getattr(options, name)}
         self._systems: dict[str, tuple[str, int]] = given or {"dormitory": DORMITORY}  # hosts and ports by name
@@ -86,58 +71,56 @@ class FrontEnd:
 
     def converse(self, client: Conversation) -> None:
         """Serve a browser's connection; the connection's own thread runs this."""
-        no_place = self._places.take(client.connection.address)
-        if no_place:
-            self._send_error(client, None, HttpError(HTTPStatus.SERVICE_UNAVAILABLE, no_place))
-            return
-        try:
-            self._answer_request(client)
-        finally:
-            self._places.release(client.connection.address)
-
-    def _answer_request(self, client: Conversation) -> None:
         request = None
         try:
             received = receive_request(client.connection)
-            if received is None:
-                return
-            request, rest = received
+            if received:
+                request, rest = received
+                self._answer(client, request, rest)
+        except HttpError as error:
+            self._send_error(client, request, error)
+
+    def _answer(self, client: Conversation, request: Request, rest: bytes) -> None:
+        """Send a file, or serve a WebSocket until it ends."""
+        try:
+            self._places.take(client.connection.address)
+        except NoPlace as error:
+            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
+        try:
             self._check_host(request)
             if not request.path.startswith("/ws/"):
                 self._send_file(client, request)
                 return
             system = self._find_system(request)
-        except HttpError as error:
-            self._send_error(client, request, error)
-            return
-        client.log(f"{shown(request)}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
-        client.flush()
-        client.connection.send(switching_protocols(request))
-        Tab(client, request.path, rest).run(system)
+            switching = accept_websocket(request)
+            client.log(f"{shown(request)}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
+            client.flush()
+            client.connection.send(switching)
+            Tab(client, request.path).run(system, rest)
+        finally:
+            self._places.release(client.connection.address)
 
     def _check_host(self, request: Request) -> None:
-        """Check that Host is a name of this front end; this stops DNS rebinding.
-
-        Raises:
-            HttpError: the header is missing, or names another host.
-        """
-        host = request.header("Host").lower()
-        if not host:
-            raise HttpError(HTTPStatus.BAD_REQUEST, "A Host header is expected")
+        """Check that the request is for a name of this front end; this stops DNS rebinding."""
+        name, port = split_authority(request.host) or ("", None)
         default_port = 443 if self._options.tls_certificate else 80
-        name, colon, port = host.rpartition(":")
-        if not colon or not port.isdigit():
-            name, port = host, str(default_port)
-        own_names = {*LOOPBACK_NAMES, shown_address(self._options.host, 0).removesuffix(":0").lower()}
-        if name not in self._options.allow_host and (name not in own_names or port != str(self.port)):
-            raise HttpError(HTTPStatus.FORBIDDEN, f"Host {host[:80]} is not a name of this front end; see --allow-host")
+        own_name, _ = split_authority(shown_address(self._options.host, self.port)) or ("localhost", None)
+        is_own = name in (own_name, *LOOPBACK_NAMES) and (port or default_port) == self.port
+        if not is_own and name not in self._options.allow_host:
+            sentence = f"Host {request.host[:80]} is not a name of this front end; see --allow-host"
+            raise HttpError(HTTPStatus.FORBIDDEN, sentence)
+
+    def _check_origin(self, request: Request) -> None:
+        """Check that a page of this front end opens the WebSocket; only browsers send an Origin."""
+        origin = request.header("Origin")
+        scheme = origin.partition("://")[0]  # Host does not tell the scheme, which a proxy may have changed
+        allowed = [normal_origin(f"{scheme}://{request.host}"), *self._options.allow_origin]
+        if origin and (not normal_origin(origin) or normal_origin(origin) not in allowed):
+            sentence = f"A page of {origin[:80]} may not open a WebSocket to {request.host}; see --allow-origin"
+            raise HttpError(HTTPStatus.FORBIDDEN, sentence)
 
     def _send_file(self, client: Conversation, request: Request) -> None:
-        """Send a file of the fixed table.
-
-        Raises:
-            HttpError: the table has no such file, or the method is wrong.
-        """
+        """Send a file of the fixed table."""
         if request.path not in self._files:
             raise HttpError(HTTPStatus.NOT_FOUND, "There is nothing at this address")
         if request.method not in ("GET", "HEAD"):
@@ -155,20 +138,13 @@ class FrontEnd:
         client.connection.send(response(error.status, TEXT_TYPE, text, error.headers, head_only))
 
     def _find_system(self, request: Request) -> System:
-        """Return the system to which a WebSocket leads.
-
-        Raises:
-            HttpError: there is no such system, or this is not a valid request for a WebSocket from one of our pages.
-        """
+        """Return the system to which a WebSocket leads."""
         name, slash, room = request.path[len("/ws/") :].partition("/")
         if name not in self._systems or (slash and (name != "chatrooms" or not is_room_name(room))):
             raise HttpError(HTTPStatus.NOT_FOUND, "There is no such system here")
         if request.method != "GET":
             raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "GET is expected", {"Allow": "GET"})
-        check_upgrade(request)
-        origin, host = request.header("Origin").lower(), request.header("Host").lower()
-        if origin and origin not in (f"http://{host}", f"https://{host}"):  # only browsers send an Origin
-            raise HttpError(HTTPStatus.FORBIDDEN, f"A page of {origin[:80]} may not open a WebSocket to {host}")
+        self._check_origin(request)
         return System(*self._systems[name], room, self._options)
 
 
@@ -178,12 +154,7 @@ def shown(request: Request | None) -> str:
 
 
 def receive_request(connection: Connection) -> tuple[Request, bytes] | None:
-    """Return the head of a browser's request and what came after it, or None if the browser left without a request.
-
-    Raises:
-        HttpError: the head is malformed or too long, or has not arrived in time.
-        OSError: the connection is lost.
-    """
+    """Return the head of a browser's request and what came after it, or None if the browser left without a request."""
     data = b""
     try:
         for received in iter(connection.receive, b""):
@@ -197,23 +168,52 @@ def receive_request(connection: Connection) -> tuple[Request, bytes] | None:
 
 
 def read_files() -> dict[str, tuple[str, bytes]]:
-    """Return the type and the content of each file of web/pages/, by path; / is index.html."""
+    """Return the type and the content of each file of web/pages/, by path; / is index.html.
+
+    page.html is the frame of all pages. A page's own file holds its lines of the head, an empty line, and its content.
+    """
     paths = [path for path in PAGES.glob("*") if path.suffix in TYPES]
     files = {f"/{path.name}": (TYPES[path.suffix], path.read_bytes()) for path in paths}
-    if "/index.html" in files:
-        files["/"] = files["/index.html"]
-    return files
+    _, frame = files.pop("/page.html")
+    for path, (content_type, page) in files.items():
+        if path.endswith(".html"):
+            head, _, content = page.partition(b"\n\n")
+            files[path] = content_type, frame.replace(b"<!-- HEAD -->", head).replace(b"<!-- CONTENT -->", content)
+    return {**files, "/": files["/index.html"]}
 
 
 def main() -> NoReturn:
     """Parse the command line and serve until SIGINT or SIGTERM."""
     options = command_line().parse_args()
+    try:
+        if options.tls or options.tls_ca:
+            client_context(options.tls_ca)
+    except CannotConnect as error:
+        sys.exit(str(error))
     process.prepare(os.getpid())
     process.limit_connections(options, 2, 2 * REFUSED_CONNECTIONS)  # a tab has two sockets
     front_end = FrontEnd(options)
     server = process.open_server(options, options.port, front_end.converse, REFUSED_CONNECTIONS)
     front_end.port = server.port
     process.run(server)
+
+
+def host_name(text: str) -> str:
+    """Convert an argument to a host as it stands in the header Host, without a port."""
+    host = split_authority(text)
+    if not host or ":" in text.rpartition("]")[2]:
+        expected = "a name such as chat.example.com, or an address such as 192.0.2.1 or [2001:db8::1]"
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid: {expected} is expected, without a port")
+    return host[0]
+
+
+def origin(text: str) -> str:
+    """Convert an argument to an origin in its normal form."""
+    if not normal_origin(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not valid: an origin such as https://chat.example.com is expected"
+        )
+    return normal_origin(text)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -223,25 +223,26 @@ def command_line() -> argparse.ArgumentParser:
         "without any, to the dormitory on 127.0.0.1:25000.",
         epilog="Example: python3 front_end.py 8000 --chat 127.0.0.1:5050",
     )
-    parser.add_argument(
-        "port",
-        nargs="?",
-        type=port_number,
-        default=PORT,
-        metavar="PORT",
-        help="port to listen on; 0 means any free port (default: %(default)s)",
-    )
-    for name, meaning in SYSTEMS.items():
+    meaning = "port to listen on; 0 means any free port (default: %(default)s)"
+    parser.add_argument("port", nargs="?", type=port_number, default=PORT, metavar="PORT", help=meaning)
+    for name in SYSTEMS:
+        meaning = f"where the {name} server listens"
         parser.add_argument(f"--{name}", type=host_and_port, metavar="HOST:PORT", help=meaning)
-    parser.add_argument(
-        "--allow-host",
-        action="append",
-        default=[],
-        type=str.lower,
-        metavar="NAME",
-        help="another name or address, such as 192.0.2.1, under which browsers reach the front end, on any port; "
-        "without it, only requests for --host, localhost, 127.0.0.1 and [::1] are served",
+    meaning = (
+        "another name or address, such as 192.0.2.1, under which browsers reach the front end, on any port; without "
+        "it, only requests for --host, localhost, 127.0.0.1 and [::1] are served"
     )
+    parser.add_argument("--allow-host", action="append", default=[], type=host_name, metavar="NAME", help=meaning)
+    meaning = (
+        "an origin, such as https://chat.example.com, whose pages may open WebSockets although Host is another; needed "
+        "behind a proxy that changes Host"
+    )
+    parser.add_argument("--allow-origin", action="append", default=[], type=origin, metavar="ORIGIN", help=meaning)
+    meaning = (
+        "begin each connection to a system with a line that names the browser's address (PROXY protocol, version 1); "
+        "the systems need --proxy-from with the address of the front end"
+    )
+    parser.add_argument("--send-proxy", action="store_true", help=meaning)
     add_server_options(parser, "127.0.0.1")
     parser.set_defaults(login_seconds=HEAD_SECONDS)
     add_tls_options(parser)

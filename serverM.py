@@ -12,29 +12,23 @@
 
 Before LOGIN, the reply to every request is DENIED. If a back end does not answer, the reply is TRY_LATER; the replies
 to MINE and LIST then have S=? for that kind of room. The reply to any other line is INVALID. The first letter of a
-room's code, or of a reservation's id, names the back end. dormitory/session.py answers clients, backend_client.py asks
-back ends, and members.py checks passwords.
+room's code, or of a reservation's id, names the back end. dormitory/session.py answers clients, udp_client.py asks back
+ends, and members.py checks passwords.
 """
-
-import os
-import sys
-
-if sys.version_info < (3, 10):
-    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
 
 import argparse
 import getpass
 import re
 import socket
+import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from dormitory.backend_client import BackEnds
 from dormitory.members import MIN_PASSWORD_CHARACTERS, Members, add_member
 from dormitory.session import Session
 from dormitory.shared_key import load_key
 from dormitory.textfiles import Malformed, add_data_dir, explain
+from dormitory.upstream import Upstream
 from net import process
 from net.addresses import resolve_all
 from net.command_line import add_number, fail, fail_to_write, host_and_port, port_number, prepare_streams, reason
@@ -47,7 +41,9 @@ BACK_END_PORTS = {"S": 21000, "D": 22000, "U": 23000}
 MEMBER_FILE = "member.txt"
 IDLE_SECONDS = 900
 # For --trace: what follows the name, or everything if that is not plainly a name.
-PASSWORD = re.compile(rb"^ *LOGIN +(?:[!-+\--~]{1,32}(?: +([^\r\n]+)|[ \r]*$)|([^\r\n]+))", re.MULTILINE | re.IGNORECASE)
+PASSWORD = re.compile(
+    rb"^ *LOGIN +(?:[!-+\--~]{1,32}(?: +([^\r\n]+)|[ \r]*$)|([^\r\n]+))", re.MULTILINE | re.IGNORECASE
+)
 DESCRIPTORS_PER_CLIENT = 1 + len(BACK_END_PORTS)  # its TCP connection, and a UDP socket for each back end
 
 
@@ -57,40 +53,31 @@ def serve(options: argparse.Namespace) -> NoReturn:
     process.limit_connections(options, DESCRIPTORS_PER_CLIENT)
     try:
         members = Members(options.data_dir / MEMBER_FILE)
-        back_ends = BackEnds(back_end_addresses(options), load_key(options.data_dir))
+        key = load_key(options.data_dir)
     except (Malformed, OSError) as error:
         sys.exit(explain(error))
-    server = process.open_server(
-        options,
-        options.tcp_port,
-        lambda client: converse(client, members, back_ends, options),
-    )
+    upstreams = {letter: find_upstream(letter, options, key) for letter in BACK_END_PORTS}
+
+    def converse(client: Conversation) -> None:
+        """Answer the requests of one client, which must log in before --login-seconds have passed."""
+        client.set_time_limit(options.login_seconds, f"No LOGIN within {options.login_seconds} seconds", restarts=False)
+        Session(client, members, upstreams, key, options.idle_seconds).run()
+
+    server = process.open_server(options, options.tcp_port, converse)
     for warning in members.warnings():
         LOG.write(warning)
-    back_ends.start_search()
+    for upstream in upstreams.values():
+        upstream.start_probe()
     process.run(server)
 
 
-def converse(client: Conversation, members: Members, back_ends: BackEnds, options: argparse.Namespace) -> None:
-    """Answer the requests of one client, which must log in before --login-seconds have passed."""
-    client.set_time_limit(options.login_seconds, f"No LOGIN within {options.login_seconds} seconds", restarts=False)
-    Session(client, members, back_ends, options.idle_seconds).run()
-
-
-def back_end_addresses(options: argparse.Namespace) -> dict[str, tuple[int, Any]]:
-    """Return the family and the address of each back end, by letter.
-
-    Raises:
-        SystemExit: a host is unknown; the interpreter prints which.
-    """
-    addresses = {}
-    for letter in BACK_END_PORTS:
-        host, port = getattr(options, f"server_{letter.lower()}")
-        try:
-            addresses[letter] = resolve_all(host, port, socket.SOCK_DGRAM)[0]
-        except OSError as error:
-            sys.exit(f"Cannot find the host of Server {letter}, {host}: {reason(error)}")
-    return addresses
+def find_upstream(letter: str, options: argparse.Namespace, key: bytes) -> Upstream:
+    """Return a back end with the addresses that its host has now; exit if the host is unknown."""
+    host, port = getattr(options, f"server_{letter.lower()}")
+    try:
+        return Upstream(letter, resolve_all(host, port, socket.SOCK_DGRAM), key)
+    except OSError as error:
+        sys.exit(f"Cannot find the host of Server {letter}, {host}: {reason(error)}")
 
 
 def ask_and_add_member(path: Path, name: str) -> int:
@@ -102,7 +89,9 @@ def ask_and_add_member(path: Path, name: str) -> int:
             if getpass.getpass("The same password again: ") != password:
                 return fail("The passwords differ; nothing was written")
         else:
-            password = sys.stdin.readline().rstrip("\n")
+            password, *again = sys.stdin.read().removeprefix("\ufeff").splitlines() or [""]
+            if any(line != password for line in again):
+                return fail("The passwords differ; nothing was written")
         is_new = add_member(path, name, password)
     except (EOFError, KeyboardInterrupt):
         return fail("Nothing was written")
@@ -125,20 +114,12 @@ def main() -> int:
     )
     add_server_options(parser, host="127.0.0.1")
     parser.set_defaults(secret=PASSWORD)
-    parser.add_argument(
-        "--tcp-port",
-        type=port_number,
-        default=TCP_PORT,
-        metavar="P",
-        help="TCP port for clients; 0 means any free port (default: %(default)s)",
-    )
+    where = "TCP port for clients; 0 means any (default: %(default)s)"
+    parser.add_argument("--tcp-port", type=port_number, default=TCP_PORT, metavar="P", help=where)
     for letter, port in BACK_END_PORTS.items():
+        option, place, where = f"--server-{letter.lower()}", f"127.0.0.1:{port}", f"where Server {letter} is"
         parser.add_argument(
-            f"--server-{letter.lower()}",
-            type=host_and_port,
-            default=f"127.0.0.1:{port}",
-            metavar="HOST:PORT",
-            help=f"where Server {letter} is (default: %(default)s)",
+            option, type=host_and_port, default=place, metavar="HOST:PORT", help=f"{where} (default: %(default)s)"
         )
     add_number(parser, "--idle-seconds", IDLE_SECONDS, "how long a user who has logged in may go without a request")
     parser.add_argument(

@@ -1,14 +1,9 @@
 #!/usr/bin/env python3
-"""Server S, the back end for the single rooms in single.txt; dormitory/backend.py says what it does."""
+"""Server S, the back end for the single rooms in single.txt; dormitory/back_end.py runs it."""
 
-import os
 import sys
 
-if sys.version_info < (3, 10):
-    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
-
-from dormitory import backend
+from dormitory import back_end
 
 if __name__ == "__main__":
-    sys.exit(backend.main(letter="S", port=21000))
+    sys.exit(back_end.main(letter="S", port=21000))

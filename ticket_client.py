@@ -11,25 +11,22 @@ The server sends plain text. The client recognizes these lines, and shows all ot
     Booked: 2-3, 2-4                    the order is on disk
 """
 
-import os
-import sys
-
-if sys.version_info < (3, 10):
-    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
-
 import argparse
+import os
 import re
-import select
 import signal
+import socket
+import sys
+from typing import NamedTuple
 
 from cinema.picture import SeatPicture
-from cinema.seat_chooser import SeatChooser
+from cinema.seat_chooser import SeatChooser, seat_in, with_ascii_digits
 from cinema.seatmap import Seat
+from net.addresses import without_brackets
 from net.command_line import fail, fail_to_write, port_number, positive_number, prepare_streams
 from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import harmless
-from terminal.console import read_keys, shows_escapes, write
+from terminal.console import Console
 
 BOOKED = 0  # exit statuses; argparse has 2
 NOT_BOOKED = 1
@@ -41,88 +38,140 @@ LEAVE = b"\x04"  # Ctrl-D; over TLS, the client could not end its output and kee
 HOW_MANY = "How many tickets do you want?"
 FIRST_ROW = "Row for ticket 1?"
 START_AGAIN = "Start again? (yes or no)"
+NO_ARROW_KEYS = "The arrow keys need a terminal with escape sequences. Type a row, or a seat: 2-3."
 QUESTION = re.compile(r"(?P<what>How many|Row|Seat) .*\?")
 RESERVED = re.compile(r"Ticket \d+ reserved")
 LOST = re.compile(r"Seat (\d+-\d+) is taken\..*")
 # The order goes on after these lines; any other line may be the last.
 GOES_ON = re.compile(r".*\?|Ticket \d+ reserved|Choose a row .*| *(Seat|Row) [ \d]+|.* is expected\.")
 UNCERTAIN = "Sorry, it is not certain whether the order is booked."
-SEAT = re.compile(r"\s*([0-9]{1,99})(?:\s*-\s*|\s+)([0-9]{1,99})\s*")  # 2-3 or 2 3
+
+
+class LostOrder(NamedTuple):
+    """How many tickets an order was for, and which seat of it another customer has."""
+
+    tickets: str
+    seat: Seat | None
+
+
+class GivenAnswers:
+    """The answers of a user who has named the seats on the command line, or how many to choose."""
+
+    def __init__(self, console: Console, picture: SeatPicture, seats: list[Seat], best: int) -> None:
+        self._console = console
+        self._picture = picture
+        self._best = best
+        self._answers = {HOW_MANY: str(len(seats) or best), **answers_for(seats)}  # by question; each is used once
+
+    def answer(self, question: str) -> str:
+        """Return the answer to a question; EOFError means that there is none, or that the first one was wrong."""
+        if question == FIRST_ROW:
+            show_picture(self._console, self._picture)
+            if self._best:
+                groups = self._picture.best(self._best)
+                self._console.show(described(groups, self._best))
+                self._answers = answers_for([seat for group in groups for seat in group])
+                self._best = 0
+        answer = self._answers.pop(question, None)
+        self._console.show(f"{question} {answer or ''}".rstrip())
+        if answer is None:
+            raise EOFError
+        return answer
+
+
+class TypedAnswers:
+    """The answers of a user who types them, or chooses seats with the arrow keys."""
+
+    def __init__(self, console: Console, picture: SeatPicture, server: ServerLines, previous: LostOrder | None) -> None:
+        self._console = console
+        self._picture = picture
+        self._server = server
+        self._repeats = previous is not None
+        self._answers = {HOW_MANY: previous.tickets} if previous else {}  # known ones, by question
+
+    def answer(self, question: str) -> str | None:
+        """Return the answer to a question; None if the server ends the order before; EOFError means that none comes."""
+        if question in self._answers:
+            self._console.show(f"{question} {self._answers[question]}")
+            return self._answers.pop(question)
+        if not question.startswith("Row "):
+            return self._ask(question)
+        if self._repeats and (self._ask(START_AGAIN) or "").lower() not in ("y", "yes"):
+            raise EOFError
+        self._repeats = False
+        answer = self._choose(question)
+        seat = seat_in(answer or "")
+        self._answers = {question.replace("Row", "Seat", 1): str(seat.number)} if seat else {}
+        return str(seat.row) if seat else answer
+
+    def _choose(self, question: str) -> str | None:
+        """Return a row, or a row and a seat; None if the server sends something first."""
+        if not self._console.draws:
+            if self._console.interactive and question == FIRST_ROW:
+                self._console.show(NO_ARROW_KEYS)
+            return self._ask(question)
+        chooser = SeatChooser(self._picture, question, self._console, self._server)
+        if chooser.obstacle():
+            show_picture(self._console, self._picture)
+        return chooser.choose()
+
+    def _ask(self, question: str) -> str | None:
+        show_picture(self._console, self._picture)
+        try:
+            line = self._console.read_line(f"{question} ", self._server)
+        finally:
+            self._console.leave_line()
+        if line is None:
+            return None
+        answer = with_ascii_digits(harmless(line.encode())).strip()
+        if not self._console.interactive:
+            self._console.show(answer)
+        return answer
 
 
 class Purchase:
-    """One order: the dialogue over one connection.
+    """One order: the dialogue over one connection."""
 
-    Args:
-        server: the connection.
-        seats: the seats to book; if there are none and `best` is 0, the client asks the user.
-        best: how many adjacent seats to book.
-        previous: an order that lost a seat; the client asks the user whether to start it again.
-
-    Attributes:
-        lost: the seat that ended the order, because another customer has it.
-        may_be_booked: whether the server has an answer that may complete the order, and has not refused it.
-    """
-
-    def __init__(self, server: ServerLines, seats: list[Seat], best: int, previous: "Purchase | None") -> None:
-        self.lost: Seat | None = None
-        self.may_be_booked = False
-        self._server = server
-        self._best = best
-        self._previous = previous
-        self._asks_user = not seats and not best
-        self._answers = answers_for(seats)  # by question; each is used once
-        if seats or best:
-            self._answers[HOW_MANY] = str(len(seats) or best)
-        elif previous:
-            self._answers[HOW_MANY] = previous._given.get("How many", "")
-        self._given: dict[str, str] = {}  # the last answers: "How many", "Row" and "Seat"
-        self._picture = SeatPicture(shows_escapes() and not os.getenv("NO_COLOR"), previous.lost if previous else None)
-        self._is_shown = True  # whether the screen shows the picture as it is now
+    def __init__(
+        self, options: argparse.Namespace, console: Console, sock: socket.socket, previous: LostOrder | None
+    ) -> None:
+        self._given: dict[str, str] = {}  # the last answers to the questions "How many", "Row" and "Seat"
+        self.lost: LostOrder | None = None
+        self.may_be_booked = False  # the server has an answer that may complete the order, and has not refused it
+        self._console = console
+        self._server = ServerLines(sock, "a ticket server")
+        in_colour = console.shows_escapes and not os.getenv("NO_COLOR")
+        self._picture = SeatPicture(in_colour, previous.seat if previous else None)
+        self._answers: GivenAnswers | TypedAnswers
+        if options.seats or options.best:
+            self._answers = GivenAnswers(console, self._picture, options.seats, options.best)
+        else:
+            self._answers = TypedAnswers(console, self._picture, self._server, previous)
 
     def run(self) -> int:
-        """Hold the dialogue to its end; return the exit status.
-
-        Raises:
-            ConnectionLost: the connection ended before the order did.
-            OSError: standard output cannot be written.
-        """
+        """Hold the dialogue to its end; return the exit status. ConnectionLost: it ended before the order did."""
         line = ""
-        for data in iter(self._server.read_line, None):
-            line = harmless(data)
-            question = QUESTION.fullmatch(line)
-            if self._picture.add_line(line):
-                self._is_shown = False
-            elif question:
-                self._answer(line, question["what"])
-            else:
-                print(line)
-                self._learn(line)
-        return exit_status(line)
-
-    def _learn(self, line: str) -> None:
-        """Note what a line says about the order."""
-        lost = LOST.fullmatch(line)
-        if line.startswith("Booked: "):
-            self._is_shown = False
-            self._show_picture()
-        elif RESERVED.fullmatch(line):
-            seat = seat_in(f"{self._given.get('Row')}-{self._given.get('Seat')}")
-            if seat:
-                self._picture.add_mine(seat)
-                self._is_shown = not self._asks_user
-        elif lost:
-            self.lost = seat_in(lost[1])
-            self.may_be_booked = False
+        try:
+            while True:
+                line = harmless(self._server.read_line())
+                question = QUESTION.fullmatch(line)
+                if question:
+                    self._answer(line, question["what"])
+                elif not self._picture.add_line(line):
+                    self._console.show(line)
+                    self._learn(line)
+        except ConnectionLost:
+            if not line or GOES_ON.fullmatch(line):
+                raise
+        if line == UNCERTAIN:
+            return PERHAPS_BOOKED
+        return BOOKED if line.startswith("Booked: ") else NOT_BOOKED
 
     def _answer(self, question: str, what: str) -> None:
-        """Answer a question; without an answer, leave: the server then says that nothing is booked.
-
-        The server repeats a question after a wrong answer: the client then asks the user again, but a script leaves.
-        """
+        """Answer a question; without an answer, leave: the server then says that nothing is booked."""
         self.may_be_booked = False
         try:
-            answer = self._next_answer(question)
+            answer = self._answers.answer(question)
         except EOFError:
             self._server.send(LEAVE)
             return
@@ -131,77 +180,26 @@ class Purchase:
             self.may_be_booked = what == "Seat"
             self._server.send(f"{answer}\n".encode())
 
-    def _next_answer(self, question: str) -> str | None:
-        """Return the answer to a question; None if the server ends the order before the user has answered.
+    def _learn(self, line: str) -> None:
+        """Note what a line says about the order."""
+        lost = LOST.fullmatch(line)
+        if line.startswith("Booked: "):
+            self._picture.is_shown = False
+            show_picture(self._console, self._picture)
+        elif RESERVED.fullmatch(line):
+            seat = seat_in(f"{self._given.get('Row')}-{self._given.get('Seat')}")
+            if seat:
+                self._picture.add_mine(seat)
+        elif lost:
+            self.lost = LostOrder(self._given.get("How many", ""), seat_in(lost[1]))
+            self.may_be_booked = False
 
-        Raises:
-            EOFError: there is no answer.
-        """
-        if question == FIRST_ROW and "Row" not in self._given:
-            self._begin_choice()
-        if question in self._answers:
-            self._show_picture()
-            print(f"{question} {self._answers[question]}")
-            return self._answers.pop(question)
-        if not self._asks_user:
-            print(question)
-            raise EOFError
-        return self._ask_for_seat(question) if question.startswith("Row ") else self._ask(question)
 
-    def _begin_choice(self) -> None:
-        """Before the first seat, ask whether to repeat an order that lost one, and choose the best seats."""
-        if self._previous and (self._ask(START_AGAIN) or "").lower() not in ("y", "yes"):
-            raise EOFError
-        if self._best:
-            self._show_picture()
-            groups = self._picture.best(self._best)
-            print(described(groups, self._best))
-            self._answers = answers_for([seat for group in groups for seat in group])
-
-    def _ask_for_seat(self, question: str) -> str | None:
-        """Ask the user for a row, or for a row and a seat; return the row, and keep the seat for the next question."""
-        chooser = SeatChooser(self._picture, question, self._server)
-        if shows_escapes() and sys.stdin.isatty() and chooser.fits():
-            self._is_shown = True
-            answer = chooser.choose()
-        else:
-            answer = self._ask(question)
-        seat = seat_in(answer or "")
-        self._answers = {question.replace("Row", "Seat", 1): str(seat.number)} if seat else {}
-        return str(seat.row) if seat else answer
-
-    def _ask(self, question: str) -> str | None:
-        """Return the line that the user types; None if the server sends something first.
-
-        Raises:
-            EOFError: there is no line.
-        """
-        self._show_picture()
-        write(f"{question} ")
-        while True:
-            readable, _, _ = select.select([self._server, sys.stdin], [], [])
-            if self._server in readable and self._server.receive():
-                print()
-                return None
-            if sys.stdin in readable:
-                break
-        line = b""
-        for key in iter(lambda: read_keys(1), b""):  # a larger buffer would hide input from select()
-            line += key
-            if key.endswith(b"\n"):  # an Esc alone takes the key after it along
-                break
-        answer = harmless(line).strip()
-        if not line or not sys.stdin.isatty():
-            print(answer)
-        if not line:
-            raise EOFError
-        return answer
-
-    def _show_picture(self) -> None:
-        """Print the picture, unless the screen shows it."""
-        if not self._is_shown:
-            print(*self._picture.lines(), sep="\n")
-            self._is_shown = True
+def show_picture(console: Console, picture: SeatPicture) -> None:
+    """Show the hall, unless the screen shows it as it is now."""
+    if not picture.is_shown:
+        console.show("\n".join(picture.lines()))
+        picture.is_shown = True
 
 
 def described(groups: list[list[Seat]], tickets: int) -> str:
@@ -221,31 +219,8 @@ def answers_for(seats: list[Seat]) -> dict[str, str]:
     return answers
 
 
-def exit_status(line: str) -> int:
-    """Return the exit status after the last line that the server sent, or "" if it sent none.
-
-    Raises:
-        ConnectionLost: no order ends with this line.
-    """
-    if not line or GOES_ON.fullmatch(line):
-        raise ConnectionLost("the server ended it")
-    if line == UNCERTAIN:
-        return PERHAPS_BOOKED
-    return BOOKED if line.startswith("Booked: ") else NOT_BOOKED
-
-
-def seat_in(text: str) -> Seat | None:
-    """Return the seat that a text such as 2-3 names, or None."""
-    match = SEAT.fullmatch(text)
-    return Seat(int(match[1]), int(match[2])) if match else None
-
-
 def seat_list(text: str) -> list[Seat]:
-    """Return the seats given on a command line.
-
-    Raises:
-        argparse.ArgumentTypeError: a part of the text does not name a seat, or a seat occurs twice.
-    """
+    """Return the seats given on a command line."""
     seats: list[Seat] = []
     for part in text.split(","):
         seat = seat_in(part)
@@ -263,7 +238,8 @@ def main() -> int:
     prepare_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C: the terminal is restored
     try:
-        return buy(options)
+        with Console() as console:
+            return buy(options, console)
     except OSError as error:
         return fail_to_write(error, PERHAPS_BOOKED)
 
@@ -277,46 +253,35 @@ def parse_command_line() -> argparse.Namespace:
         "cannot be written.",
         epilog="Example: python3 ticket_client.py localhost 5050 --best 2",
     )
-    parser.add_argument("host", metavar="HOST", help="name or address of the server")
+    parser.add_argument("host", type=without_brackets, metavar="HOST", help="name or address of the server")
     parser.add_argument("port", type=port_number, metavar="PORT", help="port of the server")
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument(
-        "--seats",
-        type=seat_list,
-        default=[],
-        metavar="SEATS",
-        help="book these rows and seats without asking, such as 2-3,2-4 (default: ask)",
-    )
-    choice.add_argument(
-        "--best",
-        type=positive_number,
-        default=0,
-        metavar="N",
-        help="book N adjacent seats near the middle of the hall, or else groups near each other, without asking",
-    )
+    seats_help = "book these rows and seats without asking, such as 2-3,2-4 (default: ask)"
+    choice.add_argument("--seats", type=seat_list, default=[], metavar="SEATS", help=seats_help)
+    best_help = "book N adjacent seats near the middle of the hall, or else groups near each other, without asking"
+    choice.add_argument("--best", type=positive_number, default=0, metavar="N", help=best_help)
     add_tls_options(parser)
     return parser.parse_args()
 
 
-def buy(options: argparse.Namespace) -> int:
+def buy(options: argparse.Namespace, console: Console) -> int:
     """Place an order, and place it again each time it loses a seat and the user agrees; return the exit status."""
     purchase = None
-    while True:
-        try:
+    try:
+        while True:
             with connect(options.host, options.port, options) as sock:
-                purchase = Purchase(ServerLines(sock), options.seats, options.best, purchase)
+                purchase = Purchase(options, console, sock, previous=purchase.lost if purchase else None)
                 status = purchase.run()
-            if not purchase.lost or options.seats or not (sys.stdin.isatty() and sys.stdout.isatty()):
+            if not purchase.lost or options.seats or options.best or not console.draws:
                 return status
-        except CannotConnect as error:
-            return fail(str(error), CONNECTION_LOST)
-        except ConnectionLost as lost:
-            return fail(f"The connection was lost: {lost}", CONNECTION_LOST)
-        except KeyboardInterrupt:
-            print()
-            if purchase and purchase.may_be_booked:
-                return fail("The order may be booked: the server has not answered yet.", PERHAPS_BOOKED)
-            return NOT_BOOKED
+    except (CannotConnect, ConnectionLost) as error:
+        console.leave_line()
+        return fail(str(error), CONNECTION_LOST)
+    except KeyboardInterrupt:
+        console.leave_line()
+        if purchase and purchase.may_be_booked:
+            return fail("The order may be booked: the server has not answered yet.", PERHAPS_BOOKED)
+        return NOT_BOOKED
 
 
 if __name__ == "__main__":

@@ -20,23 +20,19 @@ seats.txt and on disk. If the order is in the file, but flushing the directory h
 power failure: the server then says that it is not certain.
 """
 
+import argparse
 import os
 import sys
-
-if sys.version_info < (3, 10):
-    sys.exit("Python 3.10 or later is needed, but this is Python " + sys.version.split()[0])
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # PYTHONSAFEPATH leaves it out
-
-import argparse
 from pathlib import Path
 from typing import NoReturn
 
 from cinema.booking import Order, OrderCancelled, OrderUncertain, Theatre
 from cinema.seatmap import Seat, SeatFileError, SeatMap
+from net import process
+from net.addresses import network_of
 from net.command_line import add_number, port_number
 from net.conversation import Conversation, InputEnded
-from net.options import add_server_options
-from net.process import serve
+from net.options import add_limit, add_server_options
 
 SEATS_FILE = Path(__file__).resolve().with_name("seats.txt")
 HOLD_SECONDS = 600
@@ -45,11 +41,12 @@ TOO_MANY_WRONG_ANSWERS = f"{WRONG_ANSWERS} wrong answers in a row"
 CANCELLED = "Order cancelled, nothing was booked."
 
 
-def sell(client: Conversation, theatre: Theatre, hold_seconds: int) -> None:
+def sell(client: Conversation, theatre: Theatre, hold_seconds: int, max_tickets: int | None) -> None:
     """Sell one customer the seats of an order, or say why not; release the customer's holds in either case."""
     order = Order()
     try:
-        take_order(client, theatre, order, hold_seconds)
+        theatre.check()  # so that no question is asked while nothing can be sold
+        take_order(client, theatre, order, hold_seconds, max_tickets)
         client.flush()  # the customer reads `reserved` while this thread waits for the disk
         theatre.book(order)
         seats = ", ".join(map(str, order.seats))
@@ -58,7 +55,7 @@ def sell(client: Conversation, theatre: Theatre, hold_seconds: int) -> None:
     except OrderCancelled as reason:
         cancel(client, str(reason))
     except InputEnded:
-        cancel(client, "No answer came")
+        cancel(client, "The server is stopping" if client.connection.server_is_stopping() else "No answer came")
     except OrderUncertain as error:
         client.log(f"perhaps booked: {error}")
         client.reply("Sorry, it is not certain whether the order is booked.")
@@ -68,10 +65,11 @@ def sell(client: Conversation, theatre: Theatre, hold_seconds: int) -> None:
         theatre.release(order)
 
 
-def take_order(client: Conversation, theatre: Theatre, order: Order, hold_seconds: int) -> None:
+def take_order(
+    client: Conversation, theatre: Theatre, order: Order, hold_seconds: int, max_tickets: int | None
+) -> None:
     """Ask how many tickets the customer wants, and hold a seat for each."""
-    theatre.seat_map()  # raises SeatFileError, so that no question is asked while nothing can be sold
-    tickets = ask_number(client, "How many tickets do you want?")
+    tickets = ask_number(client, "How many tickets do you want?", max_tickets)
     seat_map = theatre.seat_map()
     client.log(f"tickets asked for: {tickets}, seats free: {seat_map.free}")
     if tickets > seat_map.free:
@@ -90,7 +88,7 @@ def choose_seat(client: Conversation, theatre: Theatre, order: Order, ticket: in
         seat = Seat(row, number)
         client.log(f"ticket {ticket}: row {row}, seat {number}")
         if seat not in order.seats:
-            theatre.hold(order, seat)
+            theatre.hold(order, seat, network_of(client.connection.address))
             client.log(f"ticket {ticket} reserved: {seat}")
             client.reply(f"Ticket {ticket} reserved")
             return
@@ -139,12 +137,21 @@ def main() -> NoReturn:
         help="the hall: a line of zeros (free) and ones (taken) for each row (default: seats.txt next to this program)",
     )
     add_number(parser, "--hold-seconds", HOLD_SECONDS, "seconds that a customer has to choose the seats of an order")
+    add_limit(parser, "--max-tickets", "how many tickets an order may have (default: no limit)")
+    add_limit(parser, "--max-held-per-address", "how many seats may be held for one address (default: no limit)")
     options = parser.parse_args()
+    most = min((limit for limit in (options.max_tickets, options.max_held_per_address) if limit), default=None)
     try:
-        theatre = Theatre(options.seats_file)
+        theatre = Theatre(options.seats_file, options.max_held_per_address)
     except SeatFileError as error:
         sys.exit(str(error))
-    serve(options, lambda client: sell(client, theatre, options.hold_seconds))
+    process.prepare(os.getpid())
+    process.limit_connections(options)
+    server = process.open_server(
+        options, options.port, lambda client: sell(client, theatre, options.hold_seconds, most)
+    )
+    theatre.report_at_start()
+    process.run(server)
 
 
 if __name__ == "__main__":

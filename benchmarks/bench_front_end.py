@@ -126,7 +126,7 @@ def open_tabs() -> None:
         tabs = [BrowserTab(front_end, "/ws/chat", b"LIST", UNREGISTERED) for _ in range(TABS)]
         each = (front_end.resident_bytes() - before) / TABS / 1024
         close(tabs)
-    print_row(f"{TABS} open tabs: resident memory each", f"{each:.1f} KiB", "", "", "<= 64 KiB")
+    print_row(f"{TABS} open tabs: resident memory each", f"{each:.1f} KiB", "", "", "<= 40 KiB")
 
 
 def page_load() -> None:
@@ -138,7 +138,7 @@ def page_load() -> None:
             fetch(front_end.port, page, files)
             sizes[page or "index.html"] = sum(map(len, files.values()))
     page = max(sizes, key=lambda page: sizes[page])
-    print_row(f"all files of {page}", f"{sizes[page] / 1024:.1f} KiB", "", "", "< 100 KiB")
+    print_row(f"all files of {page}", f"{sizes[page] / 1024:.1f} KiB", "", "", "<= 60 KiB")
 
 
 def fetch(port: int, name: str, files: dict[str, bytes]) -> None:

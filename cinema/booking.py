@@ -6,13 +6,16 @@ decision, because an operator may have edited it, or another server may have sol
 
 import os
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cinema.seatmap import Seat, SeatFileError, SeatMap
-from net.files import NotFlushed, locked, read_file, replace_file
+from net.files import NotFlushed, check_replaceable, is_mount_point, locked, read_file, replace_file
 from net.log import LOG
+
+CHECK_SECONDS = 1.0  # how long it counts that the file could be written
 
 
 class OrderCancelled(Exception):
@@ -46,51 +49,64 @@ class Order:
 class Theatre:
     """The seats of a hall: free or taken, as the file says, or held for an order.
 
-    Args:
-        file: the seats file; if it is a symbolic link, sales replace its target.
-
-    Raises:
-        SeatFileError: the file cannot be read or is malformed.
+    If the file is a symbolic link, sales replace its target. Whatever reads the file raises SeatFileError if that is
+    impossible, or if the file is malformed.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, max_held_per_network: int | None = None) -> None:
         self._file = Path(os.path.realpath(file))  # Path.resolve() raises RuntimeError for a loop of links
+        self._max_held = max_held_per_network
         self._commit_lock = threading.Lock()  # held by the thread that writes the file; taken before _lock
-        self._lock = threading.Lock()  # guards all below; no thread holds it while it flushes to disk
-        with _seat_file_errors(self._file):
-            self._map = SeatMap(read_file(self._file), self._file)  # the file's contents when a thread last read it
-        self._written = self._map  # what the last commit writes, so that its change is not taken for an edit
-        self._held: set[Seat] = set()
+        self._lock = threading.Lock()  # guards all below; no thread reads or writes the file while it holds it
+        self._map: SeatMap | None = None  # the file's contents when a thread last read or wrote it
+        self._held: dict[Seat, str] = {}  # with the network of the customer
         self._sold: set[Seat] = set()  # by this server since its start
         self._waiting: list[Order] = []  # the next commit writes them together
+        self._next_check = 0.0  # when to try again whether the file can be written
+        self._read()
+
+    def check(self) -> None:
+        """Raise SeatFileError if no order could be written now."""
+        self._read()
+        check_writable(self._file)
+        if time.monotonic() > self._next_check:
+            with _seat_file_errors(self._file), suppress(BlockingIOError):  # another server can write it
+                check_replaceable(self._file, may_wait=False)
+            self._next_check = time.monotonic() + CHECK_SECONDS
+
+    def report_at_start(self) -> None:
+        """Write a status line if no order could be written now, or only in place."""
+        if is_mount_point(self._file):
+            LOG.write(f"{self._file} is a mount point: orders are written in place, and a crash may split one")
+        try:
+            self.check()
+        except SeatFileError as error:
+            LOG.write(f"No seat can be sold now: {error}")
 
     def seat_map(self) -> SeatMap:
-        """Return the seats as they are now; held seats count as taken.
+        """Return the seats as they are now; held seats count as taken."""
+        with self._lock:
+            held = list(self._held)  # before the file is read, so that a seat that is booked meanwhile counts, too
+        seat_map = self._read()
+        return seat_map.with_taken(filter(seat_map.is_free, held))
 
-        Raises:
-            SeatFileError: the file cannot be read, is malformed or read-only.
-        """
-        check_writable(self._file)
-        with self._reading() as seat_map:
-            return seat_map.with_taken(filter(seat_map.is_free, self._held))
-
-    def hold(self, order: Order, seat: Seat) -> None:
-        """Hold a seat for an order until the order is released.
-
-        Raises:
-            SeatTaken: another customer has the seat or holds it, or it does not exist.
-            SeatFileError: the file cannot be read or is malformed.
-        """
-        with self._reading() as seat_map:
-            if seat in self._held or not seat_map.is_free(seat):
+    def hold(self, order: Order, seat: Seat, network: str = "") -> None:
+        """Hold a seat until the order is released; raise OrderCancelled if the customer cannot have it."""
+        with self._lock:
+            if seat in self._held:
                 raise SeatTaken(seat)
-            self._held.add(seat)
+            if self._max_held and list(self._held.values()).count(network) >= self._max_held:
+                raise OrderCancelled(f"The limit of seats held for one address at a time ({self._max_held}) is reached")
+            self._held[seat] = network
             order.seats.append(seat)
+        if not self._read().is_free(seat):  # the file is read last: whoever held the seat before may have booked it
+            raise SeatTaken(seat)
 
     def release(self, order: Order) -> None:
         """Release the seats that an order holds."""
         with self._lock:
-            self._held.difference_update(order.seats)
+            for seat in order.seats:
+                del self._held[seat]
 
     def book(self, order: Order) -> None:
         """Write all seats of an order to disk, or none; the order keeps its holds until they are released.
@@ -100,7 +116,6 @@ class Theatre:
         Raises:
             SeatTaken: an edit or another server took one of the seats.
             OrderUncertain: the order is in the file, but perhaps not on disk.
-            SeatFileError: the file cannot be read or written, is malformed or read-only.
         """
         with self._lock:
             self._waiting.append(order)
@@ -126,8 +141,8 @@ class Theatre:
     def _write(self, orders: list[Order]) -> bool:
         """Write the orders, except those that have lost a seat; return False if an edit came in between."""
         check_writable(self._file)
-        with self._reading() as before:
-            after = self._written = _take_seats(before, orders)
+        before = self._read()
+        after = _take_seats(before, orders)
         if orders and not replace_file(self._file, after.text, old=before.text):
             return False
         with self._lock:
@@ -135,25 +150,27 @@ class Theatre:
             for order in orders:
                 order.failure = None
                 self._sold.update(order.seats)
+        self._next_check = time.monotonic() + CHECK_SECONDS
         return True
 
-    @contextmanager
-    def _reading(self) -> Iterator[SeatMap]:
-        """Read the file, and yield its map while holding the lock; then report sold seats that an edit has freed."""
-        freed: list[Seat] = []
-        try:
-            with self._lock, _seat_file_errors(self._file):
+    def _read(self) -> SeatMap:
+        """Read the file and return its seats; report each seat that was sold here and that an edit has made free."""
+        while True:
+            known = self._map  # before the file is read, so that a sale meanwhile is not taken for an edit
+            with _seat_file_errors(self._file):
                 text = read_file(self._file)
-                if text == self._written.text:
-                    self._map = self._written
-                elif text != self._map.text:
-                    self._map = SeatMap(text, self._file)
-                    freed = sorted(filter(self._map.is_free, self._sold))
+            if known and known.text == text:
+                return known
+            seat_map = SeatMap(text, self._file)
+            with self._lock:
+                if self._map is known:  # otherwise another thread was faster, and this one reads again
+                    self._map = seat_map
+                    freed = sorted(filter(seat_map.is_free, self._sold))
                     self._sold.difference_update(freed)
-                yield self._map
-        finally:
-            for seat in freed:
-                LOG.write(f"{self._file}: seat {seat}, which was sold here, has been made free by an edit")
+                    break
+        for seat in freed:
+            LOG.write(f"{self._file}: seat {seat}, which was sold here, has been made free by an edit")
+        return seat_map
 
 
 @contextmanager
@@ -167,13 +184,10 @@ def _seat_file_errors(file: Path) -> Iterator[None]:
 
 
 def check_writable(file: Path) -> None:
-    """Check that a sale may be written: neither the file nor its directory is read-only.
+    """Raise SeatFileError if a file or its directory is read-only.
 
     The permission bits count even for root, who could write anyway: taking them away is how an operator suspends sales
     without stopping the server.
-
-    Raises:
-        SeatFileError: one of the two is read-only, or cannot be examined.
     """
     with _seat_file_errors(file):
         for path in (file, file.parent):

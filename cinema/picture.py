@@ -5,7 +5,6 @@ Row 1 0 0 1 0 0
 """
 
 import itertools
-import math
 import re
 
 from cinema.seatmap import Seat
@@ -22,18 +21,11 @@ Point = tuple[float, float]  # a row and a number in it, perhaps between two sea
 
 
 class SeatPicture:
-    """The hall as the server showed it, with the customer's own seats.
-
-    Args:
-        in_colour: whether the terminal shows colours.
-        lost: a seat that another customer has just taken; the picture marks it as LOST if it is taken.
-
-    Attributes:
-        signs: FREE, TAKEN, YOURS or LOST for each seat.
-    """
+    """The hall as the server showed it, with the customer's own seats, and one that another customer has just taken."""
 
     def __init__(self, in_colour: bool, lost: Seat | None = None) -> None:
         self.signs: dict[Seat, str] = {}
+        self.is_shown = True  # the screen shows the picture as it is now
         self._in_colour = in_colour
         self._lost = lost
         self._lines: list[re.Match[str]] = []
@@ -45,6 +37,7 @@ class SeatPicture:
         if not match:
             return False
         self._lines.append(match)
+        self.is_shown = False
         if match["row"]:
             for number, sign in enumerate(match["cells"].split(), 1):
                 seat = Seat(int(match["row"]), number)
@@ -55,6 +48,7 @@ class SeatPicture:
         """Mark a seat as the customer's own."""
         self._latest = seat
         self.signs[seat] = YOURS
+        self.is_shown = False
 
     def neighbour(self, seat: Seat, rows: int, numbers: int) -> Seat:
         """Return the seat at a distance in rows and numbers, or the seat itself if there is none."""
@@ -81,10 +75,8 @@ class SeatPicture:
         """Return free seats for a party, as near to the middle of the hall as possible.
 
         They are adjacent if any row has that many adjacent free seats. Otherwise the party is split into groups: each
-        is as large as possible, and all but the first are as near to the first as possible.
-
-        Returns:
-            The groups; together they are smaller than the party if too few seats are free.
+        is as large as possible, and all but the first are as near to the first as possible. Together they are smaller
+        than the party if too few seats are free.
         """
         groups: list[list[Seat]] = []
         free, target = self._free(), self._middle()
@@ -108,37 +100,23 @@ class SeatPicture:
         return match[0][: match.start("cells")] + re.sub("[01]", lambda _: next(cells), match["cells"])
 
     def _painted(self, sign: str, reverse: bool = False) -> str:
-        codes = REVERSE * reverse + COLOURS[sign] * self._in_colour
+        codes = (REVERSE if reverse else "") + (COLOURS[sign] if self._in_colour else "")
         return f"{codes}{sign}{NORMAL}" if codes else sign
 
 
 def _nearest_group(free: list[Seat], most: int, target: Point) -> list[Seat]:
     """Return the largest group of at most `most` adjacent seats; of several, the one nearest to the target."""
-    runs = _runs(free)
-    size = min(most, max(map(len, runs), default=0))
+    adjacent: dict[Seat, int] = {}  # how many free seats there are from each one to the right
+    for seat in sorted(free, reverse=True):
+        adjacent[seat] = adjacent.get(Seat(seat.row, seat.number + 1), 0) + 1
+    size = min(most, max(adjacent.values(), default=0))
 
-    def distance(group: list[Seat]) -> tuple[float, float]:  # at the same distance, a group in a nearer row comes first
-        row, number = _centre(group)
-        return (row - target[0]) ** 2 + (number - target[1]) ** 2, abs(row - target[0])
+    def distance(first: Seat) -> tuple[float, float, Seat]:  # at the same distance, a nearer row comes first
+        row, number = first.row, first.number + (size - 1) / 2
+        return (row - target[0]) ** 2 + (number - target[1]) ** 2, abs(row - target[0]), first
 
-    candidates = []
-    for run in runs:
-        if len(run) >= size:
-            first = math.ceil(target[1] - size / 2) - run[0].number  # puts the group's centre at the target
-            first = min(max(first, 0), len(run) - size)
-            candidates.append(run[first : first + size])
-    return min(candidates, key=distance, default=[])
-
-
-def _runs(seats: list[Seat]) -> list[list[Seat]]:
-    """Divide sorted seats into runs of adjacent ones."""
-    runs: list[list[Seat]] = []
-    for seat in seats:
-        if runs and runs[-1][-1] == (seat.row, seat.number - 1):
-            runs[-1].append(seat)
-        else:
-            runs.append([seat])
-    return runs
+    first = min((seat for seat in free if adjacent[seat] >= size), key=distance, default=Seat(1, 1))
+    return [Seat(first.row, first.number + further) for further in range(size)]
 
 
 def _centre(group: list[Seat]) -> Point:

@@ -8,8 +8,8 @@ character for each seat, so that the file keeps its white space.
 """
 
 import copy
+import re
 from collections.abc import Iterable
-from itertools import compress, count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +19,7 @@ ONE_LINE_ROWS = ONE_LINE_COLUMNS = 5
 SHOWN_CHARACTERS = 20  # of a wrong number, which may be long
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_IS_SEAT = bytes(byte in FREE + TAKEN for byte in range(256))  # a table for bytes.translate(): 1 for a seat, else 0
-_OTHER_BYTES = bytes(byte for byte in range(256) if not _IS_SEAT[byte])
+_OTHER_BYTES = bytes(set(range(256)).difference(FREE + TAKEN))
 
 
 class SeatFileError(Exception):
@@ -38,25 +37,15 @@ class Seat(NamedTuple):
 
 
 class SeatMap:
-    """A rectangle of seats, each free or taken, as the text of a file describes it.
+    """A rectangle of seats, each free or taken, as a text describes it: zeros, ones and white space.
 
-    Args:
-        text: zeros, ones and white space, perhaps after a byte order mark.
-        file: where the text comes from, for error messages.
-
-    Attributes:
-        text: the text.
-        rows: the number of rows.
-        columns: the number of seats in each row.
-
-    Raises:
-        SeatFileError: the text is malformed.
+    A byte order mark may come first. Errors are SeatFileErrors that name the file.
     """
 
     def __init__(self, text: bytes, file: Path) -> None:
         self.text = text
         self.rows, self.columns = _measure(text.removeprefix(_BYTE_ORDER_MARK), file)
-        self._offsets = list(compress(count(), text.translate(_IS_SEAT)))  # of each seat's character in the text
+        self._offsets = [match.start() for match in re.finditer(b"[01]", text)]  # of each seat's character in the text
 
     @property
     def free(self) -> int:

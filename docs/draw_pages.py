@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw docs/page-*.webp, the pictures of the pages in the documents, from a real run: every server, the front end and two browsers.
+"""Draw docs/page-*.webp, the documents' pictures of the pages, from a real run: all servers and two browsers.
 
 It needs chromium and chromedriver, and pytest for what it shares with the browser tests.
 """
@@ -32,9 +32,9 @@ def draw(window: Window, name: str) -> None:
 
 
 def draw_start(address: str, alice: Window) -> None:
-    """Draw the start page when every system has answered."""
+    """Draw the start page when every system has told a fact."""
     alice.open(address)
-    alice.wait(lambda: alice.text().count("Answers") == 4, "four answers")
+    alice.wait(lambda: alice.run("return document.querySelectorAll('.up').length") == 4, "four facts")
     draw(alice, "start")
 
 
@@ -44,19 +44,18 @@ def draw_dormitory(address: str, alice: Window) -> None:
     alice.type("User name", "alice")
     alice.type("Password", PASSWORDS["alice"])
     alice.press("Log in")
-    alice.press("Reserve S233")
-    alice.wait_for_text("Room S233 is yours")
-    alice.press("Reserve S444")
-    alice.wait_for_text("Room S444 is yours")
+    for room, left in (("S233", 6), ("S444", 10)):
+        alice.press(f"Reserve {room}, {left} left")
+        alice.wait_for_text(f"Room {room} is yours")
     draw(alice, "dormitory")
 
 
 def draw_cinema(address: str, alice: Window) -> None:
-    """Draw a hall in which one of two seats is chosen."""
+    """Draw a hall in which the server holds one of two seats, while the order is reviewed."""
     alice.open(f"{address}cinema.html")
-    alice.press("Choose seats")
-    alice.press("Row 3, seat 6, free")
-    alice.find("Row 3, seat 6, yours")
+    alice.press("Best seats")
+    alice.press("Review")
+    alice.find("Book 2 seats")
     draw(alice, "cinema")
 
 
@@ -86,11 +85,13 @@ def draw_chat_rooms(address: str, alice: Window) -> None:
     names = ("tea", "coffee", "networks-lecture-7")
     for name in names:
         alice.type("New room", name)
-        alice.press("Create")
-        alice.find(f"Join {name}")
+        alice.press("Create and join")
+        alice.wait_for_text("1 member")
+        alice.press("Leave room")
+    alice.wait(lambda: alice.text().count("no members") == len(names), "the members of each room")
     draw(alice, "chatrooms")
     for name in names:  # a server that still has rooms is not at rest
-        alice.press(f"Delete {name}")
+        alice.press_and_confirm(f"Delete {name}")
         alice.wait_for_text(f"Room {name} is deleted.")
 
 

@@ -10,12 +10,7 @@ MAX_CODES = 10_000
 
 
 def read_inventory(path: Path, letter: str) -> dict[str, int]:
-    """Return the number of rooms by code, in the order of the file.
-
-    Raises:
-        Malformed: a line is not `code, count`, a code appears twice, or there are more than MAX_CODES.
-        OSError: the file cannot be read.
-    """
+    """Return the number of rooms by code, in the order of the file; no code may appear twice."""
     rooms: dict[str, int] = {}
     for where, code, count in read_fields(path, f'"code, count" such as "{letter}233, 6"'):
         if not (CODE.fullmatch(code) and code[0] == letter):

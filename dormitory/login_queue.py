@@ -28,18 +28,13 @@ class TooManyLogins(Exception):
 
 @dataclass(eq=False)
 class _Check:
-    """A check in the queue.
-
-    Attributes:
-        round: checks of a lower round run first, and an address has only one check in a round.
-        gone: whether the client has ended its side; such a check runs when no other waits.
-    """
+    """A check in the queue; checks of a lower round run first, and an address has only one check in a round."""
 
     verify: Callable[[], bool]
     address: str
-    has_left: Callable[[], bool]
+    has_left: Callable[[], bool]  # whether the client has ended its side
     round: int
-    gone: bool
+    gone: bool  # whether it had when it was last asked; then the check runs when no other waits
     result: Future[bool] = field(default_factory=Future)
 
     @property
@@ -61,10 +56,7 @@ class LoginQueue:
     def run(self, verify: Callable[[], bool], address: str, has_left: Callable[[], bool]) -> bool:
         """Run a check in its turn and return its result; wait at most MAX_WAIT_SECONDS for the turn.
 
-        Args:
-            verify: the check.
-            address: the client's address.
-            has_left: returns whether the client has ended its side of the connection; called until this method returns.
+        Until it returns, it calls `has_left`, which tells whether the client has ended its side of the connection.
 
         Raises:
             TooManyLogins: the turn would come too late, or has not come in time.

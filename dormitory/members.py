@@ -2,6 +2,9 @@
 
 A hash reads scrypt$N$8$1$SALT$HASH: the parameters N, r and p of RFC 7914, then the salt and the hash in hexadecimal.
 Each hash has its own salt and cost N, so the cost can be raised for new passwords while the old ones keep theirs.
+
+Names and passwords are compared in Unicode's normal form NFC: keyboards differ in how they write "Zoë". Names that
+differ in case are different names, but add_member() makes no second one that looks like an existing one.
 """
 
 import hashlib
@@ -10,13 +13,15 @@ import os
 import random
 import re
 import secrets
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from dormitory.login_queue import LoginQueue
-from dormitory.textfiles import Malformed, WatchedFile, read_fields
+from dormitory.textfiles import Malformed, WatchedFile, read_fields, read_text
 from net.files import locked, replace_file
+from protocol import harmless
 
 NAME = re.compile(r"[^\s,]{1,32}")
 MIN_PASSWORD_CHARACTERS = 8  # of new passwords
@@ -29,6 +34,16 @@ SALT_BYTES = 16
 HASH_BYTES = 32
 SHIPPED_SALTS = ("e7ddbf07b1aa11e99c978605aa783dcb", "b3ae45f2a0c0dd591d39706174ceaddc")  # in the published member.txt
 LINE_FORM = '"name, scrypt-hash" as serverM.py --add-member writes it'
+
+
+def normalized(text: str) -> str:
+    """Return the form in which names and passwords are compared."""
+    return unicodedata.normalize("NFC", text)
+
+
+def is_name(text: str) -> bool:
+    """Return whether a text is a valid name: 1 to 32 characters without space and comma."""
+    return NAME.fullmatch(normalized(text)) is not None
 
 
 class PasswordHash(NamedTuple):
@@ -49,11 +64,7 @@ class PasswordHash(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "PasswordHash":
-        """Return the hash that str() has turned into this text.
-
-        Raises:
-            ValueError: the text has another form, or the cost is not one of COSTS.
-        """
+        """Return the hash that str() has turned into this text; raise ValueError if it is no such text."""
         _, cost, _, _, salt, digest = text.split("$")
         parsed = cls(int(cost), bytes.fromhex(salt), bytes.fromhex(digest))
         if str(parsed) != text or parsed.cost not in COSTS or len(parsed.hash) != HASH_BYTES:
@@ -63,7 +74,7 @@ class PasswordHash(NamedTuple):
     def derive(self, password: str) -> bytes:
         """Return the hash of a password with this salt and cost; scrypt releases the GIL."""
         return hashlib.scrypt(
-            password.encode(),
+            normalized(password).encode(),
             salt=self.salt,
             n=self.cost,
             r=BLOCK_SIZE,
@@ -77,10 +88,6 @@ class Members:
     """The members and their passwords; the file is read again when it has changed.
 
     After the constructor and warnings(), only the login queue's thread uses the file, so there is no lock.
-
-    Raises:
-        Malformed: a line of the file is malformed.
-        OSError: the file cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -99,14 +106,7 @@ class Members:
     def check(self, user: str, password: str, address: str, has_left: Callable[[], bool]) -> bool:
         """Return whether this is a member's name and password; block until the turn of this check has come.
 
-        Args:
-            user: the name; to check an unknown one takes as long as to check a wrong password.
-            password: the password.
-            address: the client's address.
-            has_left: returns whether the client has ended its side of the connection.
-
-        Raises:
-            TooManyLogins: the check would take more than 5 seconds.
+        To check an unknown name takes as long as to check a wrong password. LoginQueue.run() explains the rest.
         """
         return self._logins.run(lambda: self._verify(user, password), address, has_left)
 
@@ -122,20 +122,16 @@ class Members:
 
 
 def read_members(path: Path) -> dict[str, PasswordHash]:
-    """Return the hash of each member's password.
-
-    Raises:
-        Malformed: a line is not `name, scrypt-hash`, or two lines have the same name.
-        OSError: the file cannot be read.
-    """
+    """Return the hash of each member's password; the text of a Malformed quotes nothing that may be a password."""
     members: dict[str, PasswordHash] = {}
-    for where, name, text in read_fields(path, LINE_FORM):
-        if name in members or not NAME.fullmatch(name):
-            raise Malformed(f"{where}: expected a name that is new and has 1 to 32 characters, got {name!r}")
+    for where, name, text in read_fields(path, LINE_FORM, is_secret=True):
+        name = normalized(name)
+        if name in members or not is_name(name):
+            raise Malformed(f"{where}: expected a name of 1 to 32 characters that no line above has")
         try:
             members[name] = PasswordHash.parse(text)
         except ValueError:
-            raise Malformed(f"{where}: expected {LINE_FORM}, got {text[:40]!r}") from None
+            raise Malformed(f"{where}: expected {LINE_FORM}") from None
     return members
 
 
@@ -148,20 +144,33 @@ def add_member(path: Path, name: str, password: str) -> bool:
         Malformed: a line of the file is malformed, or the name or the password cannot be used.
         OSError: the file cannot be read or written.
     """
-    if not NAME.fullmatch(name) or not name.isprintable():
+    name = normalized(name)
+    if not is_name(name) or not _arrives_unchanged(name):
         raise Malformed(f"Expected a name of 1 to 32 characters without space and comma, got {name!r}")
-    if not password.isprintable() or len(password) < MIN_PASSWORD_CHARACTERS:
+    if not _arrives_unchanged(password) or len(password) < MIN_PASSWORD_CHARACTERS:
         raise Malformed(f"Expected a password of at least {MIN_PASSWORD_CHARACTERS} printable characters")
     if len(password.encode()) > MAX_PASSWORD_BYTES:
         raise Malformed(f"Expected a password of at most {MAX_PASSWORD_BYTES} bytes")
     line = f"{name}, {PasswordHash.of(password)}"
     path = Path(os.path.realpath(path))  # replace the target of a symbolic link, not the link
-    with locked(path, private=True):
-        is_new = not path.exists() or name not in read_members(path)
-        old = path.read_text("utf-8-sig", "surrogateescape").splitlines() if path.exists() else []
-        lines = [line if other.partition(",")[0].strip() == name else other for other in old]
-        if is_new:
+    with locked(path):
+        members = read_members(path) if path.exists() else {}
+        for other in members if name not in members else ():
+            if _skeleton(other) == _skeleton(name):
+                raise Malformed(f"{name} looks like {other}, who is a member already")
+        old = read_text(path).splitlines() if path.exists() else []
+        lines = [line if normalized(other.partition(",")[0].strip()) == name else other for other in old]
+        if name not in members:
             lines.append(line)
-        text = "\n".join(lines) + "\n"
-        replace_file(path, text.encode(errors="surrogateescape"), private=True)
-    return is_new
+        replace_file(path, ("\n".join(lines) + "\n").encode(), private=True)
+    return name not in members
+
+
+def _arrives_unchanged(text: str) -> bool:
+    """Return whether a server receives this text as it is: it replaces control characters and invisible ones."""
+    return harmless(text.encode(errors="surrogateescape")) == text and text.isprintable()
+
+
+def _skeleton(name: str) -> str:
+    """Return a text that names which look alike have in common (after Unicode Technical Standard 39, 4)."""
+    return unicodedata.normalize("NFKC", name).casefold()

@@ -6,11 +6,13 @@ nothing.
 """
 
 import os
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from dormitory.wire import now_ms
 
@@ -30,15 +32,17 @@ SCHEMA = """
     CREATE TABLE IF NOT EXISTS replay_cache (
         time_ms INTEGER, request_id BLOB, reply TEXT NOT NULL, PRIMARY KEY (time_ms, request_id)
     ) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS identity (id BLOB NOT NULL);
-    DROP TABLE IF EXISTS answers;  -- the replay cache of an earlier version
+    CREATE TABLE IF NOT EXISTS state (
+        database BLOB NOT NULL,  -- the random id of this database
+        forgotten_ms INTEGER NOT NULL  -- replies to requests that were sent before this time may have been deleted
+    );
 """
+COUNT_BY_ROOM = "SELECT room, count(*) FROM reservations GROUP BY room"
+ALL_ROWS = "SELECT number, room, member, time FROM reservations ORDER BY number"
 
-Row = tuple[int, str, str, str]  # number, room, member, time
 
-
-class FilesReplaced(Exception):
-    """The open database is no longer the one that a restart would open; the text says so."""
+class Damaged(Exception):
+    """A restart would not find what was committed; the text says why."""
 
 
 def explain_database_error(path: Path, error: sqlite3.Error) -> str:
@@ -54,25 +58,18 @@ def explain_database_error(path: Path, error: sqlite3.Error) -> str:
 class Reservations:
     """The reservations and the replay cache; one thread at a time may use them.
 
-    Args:
-        path: the SQLite file; created if it does not exist.
-        busy_seconds: how long to wait while another program has the file locked.
-
-    Attributes:
-        database: the random id that the database was given when it was created.
-        taken: how many reservations there are of each room, as of the last transaction() or refresh().
-
-    Raises:
-        sqlite3.Error: the file cannot be used; explain_database_error() tells why.
-        OSError: the file cannot be made.
+    The attribute `taken` tells how many reservations there are of each room, and `forgotten_ms` up to when replies may
+    have been deleted, both as of the last transaction() or refresh(). `database` is the file's random id.
     """
 
     def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
         self._path = path
         self.taken: Counter[str] = Counter()
-        self._counted_version: int | None = None  # the version of the file whose rows `taken` counts
+        self.forgotten_ms = 0
+        self._seen_version: int | None = None  # the version of the file whose contents the two describe
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would make it readable by everybody
         self._db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+        self._db.text_factory = _decode
         try:
             self._prepare()
         except sqlite3.Error:
@@ -85,10 +82,10 @@ class Reservations:
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA fullfsync = ON")  # macOS: also flush the drive's own cache
         self._db.executescript(SCHEMA)
-        self._db.execute("SELECT number, room, member, time FROM reservations LIMIT 1")
-        if not self._db.execute("SELECT id FROM identity").fetchone():
-            self._db.execute("INSERT INTO identity SELECT randomblob(8) WHERE NOT EXISTS (SELECT 1 FROM identity)")
-        (self.database,) = self._db.execute("SELECT id FROM identity").fetchone()
+        self._db.execute(ALL_ROWS)
+        if not self._db.execute("SELECT 1 FROM state").fetchone():
+            self._db.execute("INSERT INTO state SELECT randomblob(8), 0 WHERE NOT EXISTS (SELECT 1 FROM state)")
+        (self.database,) = self._db.execute("SELECT database FROM state").fetchone()
         self.refresh()
 
     def close(self) -> None:
@@ -97,39 +94,38 @@ class Reservations:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Carry out all changes of the with block or none; when the block has ended, they are on disk.
-
-        Raises:
-            sqlite3.Error: nothing was changed.
-        """
+        """Carry out all changes of the with block or, if it raises, none; when it has ended, they are on disk."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self.refresh()
-            self._db.execute("DELETE FROM replay_cache WHERE time_ms < ?", (now_ms() - KEEP_REPLIES_MS,))
+            self._forget_old_replies()
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            self._counted_version = None  # so that refresh() counts again: `taken` includes what is rolled back
+            self._seen_version = None  # so that refresh() counts again: `taken` includes what is rolled back
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
 
+    def _forget_old_replies(self) -> None:
+        """Delete old replies, and remember up to when: after the clock was set back, their requests are still known."""
+        before_ms = now_ms() - KEEP_REPLIES_MS
+        if self._db.execute("DELETE FROM replay_cache WHERE time_ms < ?", (before_ms,)).rowcount:
+            self.forgotten_ms = max(self.forgotten_ms, before_ms)
+            self._db.execute("UPDATE state SET forgotten_ms = ?", (self.forgotten_ms,))
+
     def refresh(self) -> None:
-        """Count the rows again if another program has changed them."""
+        """Read the counts again if another program has changed the file."""
         (version,) = self._db.execute("PRAGMA data_version").fetchone()  # changed by other connections only
-        if version != self._counted_version:
-            rows = self._db.execute("SELECT room, count(*) FROM reservations GROUP BY room")
-            self.taken = Counter(dict(rows.fetchall()))
-            self._counted_version = version
+        if version != self._seen_version:
+            self.taken = Counter(dict(self._db.execute(COUNT_BY_ROOM)))
+            (self.forgotten_ms,) = self._db.execute("SELECT forgotten_ms FROM state").fetchone()
+            self._seen_version = version
 
     def check_files(self) -> None:
-        """Check that what was committed is in the files that a restart would open.
-
-        Raises:
-            FilesReplaced: a file was deleted or replaced while it was open.
-        """
+        """Raise Damaged if one of the three files was deleted or replaced while it was open."""
         if self._find_files() != self._files:
-            raise FilesReplaced(f"{self._path} was deleted or replaced while it was open; restart this server")
+            raise Damaged(f"{self._path} was deleted or replaced while it was open; restart this server")
 
     def _find_files(self) -> list[tuple[int, int]]:
         """Return the device and the inode of those of the three files that exist."""
@@ -141,6 +137,35 @@ class Reservations:
                 continue
             found.append((status.st_dev, status.st_ino))
         return found
+
+    def check_contents(self) -> None:
+        """Raise Damaged if the files on disk do not hold what this connection knows.
+
+        A connection keeps pages in memory, so it alone would not notice that a program has overwritten the files.
+        Afterwards, if possible, the first file holds all that was committed, because SQLite ignores a write-ahead log
+        that was damaged when it opens a database.
+        """
+        self.refresh()
+        before = self._seen_version
+        try:
+            is_same = self._read_back() == (self.database, self.taken)
+        except sqlite3.Error as error:
+            raise Damaged(f"{self._path} cannot be read back from the disk: {error}") from error
+        self.refresh()
+        if not is_same and self._seen_version == before:  # otherwise another program has committed meanwhile
+            raise Damaged(f"{self._path} was overwritten while it was open; stop this server and restore a backup")
+        with suppress(sqlite3.OperationalError):  # for example if the disk is full
+            self._db.execute("PRAGMA wal_checkpoint")
+
+    def _read_back(self) -> tuple[bytes, Counter[str]]:
+        """Return the id and the counts as they are on disk."""
+        with closing(sqlite3.connect(self._path, timeout=BUSY_SECONDS)) as fresh:
+            fresh.text_factory = _decode
+            (problem,) = fresh.execute("PRAGMA quick_check(1)").fetchone()
+            if problem != "ok":
+                raise sqlite3.DatabaseError(problem)
+            (database,) = fresh.execute("SELECT database FROM state").fetchone()
+            return database, Counter(dict(fresh.execute(COUNT_BY_ROOM)))
 
     def reserve(self, room: str, member: str) -> int:
         """Add a reservation within a transaction; return its number."""
@@ -165,9 +190,10 @@ class Reservations:
         query = "SELECT number, room FROM reservations WHERE member = ? AND number > ? ORDER BY number LIMIT ?"
         return self._db.execute(query, (member, after, limit)).fetchall()
 
-    def all_rows(self) -> list[Row]:
-        """Return all reservations in the order of their numbers."""
-        return self._db.execute("SELECT number, room, member, time FROM reservations ORDER BY number").fetchall()
+    def count_of_member(self, member: str) -> int:
+        """Return how many reservations a member has."""
+        query = "SELECT count(*) FROM reservations WHERE member = ?"
+        return int(self._db.execute(query, (member,)).fetchone()[0])
 
     def recorded_reply(self, time_ms: int, request_id: bytes) -> str | None:
         """Return the recorded reply to a request, or None if the request has not come before."""
@@ -178,3 +204,24 @@ class Reservations:
     def record_reply(self, time_ms: int, request_id: bytes, reply: str) -> None:
         """Record the reply to a request, within the transaction of the change."""
         self._db.execute("INSERT INTO replay_cache VALUES (?, ?, ?)", (time_ms, request_id, reply))
+
+
+def read_rows(path: Path, busy_seconds: float) -> list[tuple[object, ...]]:
+    """Return number, room, member and time of all reservations, even if nothing can be written beside the file."""
+    if os.access(path.parent, os.W_OK) or Path(f"{path}-shm").exists():
+        return _read_rows(path, busy_seconds)
+    with TemporaryDirectory() as directory:  # SQLite must create the other two files
+        for suffix in SUFFIXES[:2]:
+            with suppress(FileNotFoundError):
+                shutil.copy(f"{path}{suffix}", directory)
+        return _read_rows(Path(directory, path.name), busy_seconds)
+
+
+def _read_rows(path: Path, busy_seconds: float) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=busy_seconds)) as db:
+        db.text_factory = _decode
+        return db.execute(ALL_ROWS).fetchall()
+
+
+def _decode(text: bytes) -> str:
+    return text.decode(errors="replace")

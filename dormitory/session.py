@@ -4,21 +4,19 @@ Only the last LOGIN on the connection decides what the user may do.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 
-from dormitory.backend_client import PAUSES_SECONDS, SHORT_PAUSES_SECONDS, BackEndClient, BackEnds, NoAnswer
 from dormitory.login_queue import TooManyLogins
-from dormitory.members import NAME, Members
+from dormitory.members import Members, is_name, normalized
+from dormitory.udp_client import NoAnswer, OutOfDescriptors, UdpClient
+from dormitory.upstream import PAUSES_SECONDS, SHORT_PAUSES_SECONDS, Upstream
 from dormitory.wire import CODE, KINDS, RESERVATION_ID, Action, shortened
+from net.addresses import network_of
 from net.conversation import Conversation
 
 MAX_FAILED_LOGINS = 5
 AFTER_TOO_MANY_LOGINS_SECONDS = 0.5  # the pause after TRY_LATER: hundreds of refused clients must not fill a processor
-
-
-class Denied(Exception):
-    """The user may not make this request; the text says why."""
 
 
 class Invalid(Exception):
@@ -28,17 +26,16 @@ class Invalid(Exception):
 class Session:
     """One client's session: the user who has logged in, and the requests.
 
-    Args:
-        client: the client.
-        members: the members and their passwords.
-        back_ends: what the main server knows about the back ends.
-        idle_seconds: how long a user who has logged in may go without a request.
+    A user who has logged in may go without a request for `idle_seconds`.
     """
 
-    def __init__(self, client: Conversation, members: Members, back_ends: BackEnds, idle_seconds: int) -> None:
+    def __init__(
+        self, client: Conversation, members: Members, upstreams: Mapping[str, Upstream], key: bytes, idle_seconds: int
+    ) -> None:
         self._client = client
         self._members = members
-        self._back_ends = BackEndClient(back_ends, client.flush)
+        self._upstreams = upstreams
+        self._udp_client = UdpClient(key, client.flush)
         self._idle_seconds = idle_seconds
         self._user = ""
         self._is_member = False
@@ -46,7 +43,7 @@ class Session:
 
     def run(self) -> None:
         """Answer requests until the client leaves or sends its fifth wrong login."""
-        with closing(self._back_ends):
+        with closing(self._udp_client):
             for line in self._client.lines():
                 if line.rstrip() == "QUIT":
                     self._client.log("QUIT")
@@ -66,33 +63,44 @@ class Session:
         self._client.log(f"result sent: {shortened(reply)}")
 
     def _answer(self, line: str) -> str:
-        """Carry out a request; return the reply.
-
-        Raises:
-            TooManyLogins: a password cannot be checked in time.
-        """
+        """Carry out a request and return the reply; raise TooManyLogins if a password cannot be checked in time."""
         word, _, rest = line.partition(" ")
-        request, usage = REQUESTS.get(word, (None, ANY_USAGE))
         self._log_request(word, rest)
         try:
             if word != "LOGIN" and not self._user:
-                raise Denied("Log in first")
-            if request is None:
-                raise Invalid
-            return request(self, rest)
-        except Denied as denied:
-            return f"DENIED {denied}"
+                return "DENIED Log in first"
+            return self._carry_out(word, rest)
         except Invalid:
-            return f"INVALID Expected {usage}"
+            return f"INVALID Expected {USAGES.get(word, ANY_USAGE)}"
         except NoAnswer as no_answer:
             return f"TRY_LATER {no_answer}"
+        except OutOfDescriptors as error:
+            self._client.log(f"no request sent: {error}")
+            return "TRY_LATER Too many people are connected"
+
+    def _carry_out(self, word: str, rest: str) -> str:
+        match word:
+            case "LOGIN":
+                return self._log_in(rest)
+            case "AVAILABILITY":
+                return self._ask_about_room(Action.AVAILABILITY, only_field(rest))
+            case "RESERVE":
+                return self._reserve(only_field(rest))
+            case "CANCEL":
+                return self._cancel(only_field(rest))
+            case "MINE" if not rest.strip():
+                return self._mine()
+            case "LIST":
+                return self._list(rest.strip())
+        raise Invalid
 
     def _log_request(self, word: str, rest: str) -> None:
         """Write a status line about a request, without anything that may be a password."""
         if word == "LOGIN":
             user, _, password = rest.partition(" ")
-            text = f"authentication request received: {user} as a {'member' if password else 'guest'}"
-        elif word in REQUESTS:
+            shown = normalized(user) if is_name(user) else "a malformed name"
+            text = f"authentication request received: {shown} as a {'member' if password else 'guest'}"
+        elif word in USAGES:
             text = f"request received: {word} {rest}".rstrip() + (f" from {self._user}" if self._user else "")
         else:
             text = "unknown request received"
@@ -101,8 +109,9 @@ class Session:
     def _log_in(self, rest: str) -> str:
         """Log a user in; an earlier login on the connection ends, even if this one fails."""
         user, _, password = rest.partition(" ")
-        if not NAME.fullmatch(user):
+        if not is_name(user):
             raise Invalid
+        user = normalized(user)
         self._user = ""
         if password and not self._is_right(user, password):
             self._failed_logins += 1
@@ -117,23 +126,18 @@ class Session:
         connection = self._client.connection
         if connection.is_gone():
             raise ConnectionResetError("Connection closed by the client")
-        return self._members.check(user, password, connection.address, connection.has_ended_input)
+        return self._members.check(user, password, network_of(connection.address), connection.has_ended_input)
 
-    def _availability(self, rest: str) -> str:
-        return self._ask_about_room(Action.AVAILABILITY, only_field(rest))
-
-    def _reserve(self, rest: str) -> str:
-        code = only_field(rest)
+    def _reserve(self, code: str) -> str:
         if not self._is_member:
-            raise Denied("Guests cannot reserve")
+            return "DENIED Guests cannot reserve"
         reply = self._ask_about_room(Action.RESERVE, code, f" {self._user}")
         match reply.split():
             case ["RESERVED", _, left]:
                 self._log_status(code, left)
         return reply
 
-    def _cancel(self, rest: str) -> str:
-        reservation = only_field(rest)
+    def _cancel(self, reservation: str) -> str:
         if not self._is_member or not RESERVATION_ID.fullmatch(reservation):
             return "UNKNOWN_RESERVATION"
         reply = self._ask(reservation[0], Action.CANCEL, f"{reservation} {self._user}")
@@ -146,14 +150,11 @@ class Session:
     def _log_status(self, room: str, left: str) -> None:
         self._client.log(f"room status of {room} updated: {left}")
 
-    def _mine(self, rest: str) -> str:
-        if rest.strip():
-            raise Invalid
+    def _mine(self) -> str:
         parts = self._ask_each(KINDS, Action.MINE, f" {self._user}") if self._is_member else []
         return " ".join(["RESERVATIONS", *parts])
 
-    def _list(self, rest: str) -> str:
-        letter = rest.strip()
+    def _list(self, letter: str) -> str:
         if letter and letter not in KINDS:
             raise Invalid
         return " ".join(["ROOMS", *self._ask_each(letter or KINDS, Action.LIST)])
@@ -175,29 +176,25 @@ class Session:
 
     def _ask(self, letter: str, action: Action, text: str, pauses: Sequence[float] = PAUSES_SECONDS) -> str:
         self._client.log(f"request sent to Server {letter} over UDP")
-        answer = self._back_ends.ask(letter, action, text, pauses)
+        answer = self._upstreams[letter].ask(self._udp_client, action, text, pauses)
         self._client.log(f"response received from Server {letter} over UDP: {shortened(answer) or 'nothing'}")
         return answer
 
 
 def only_field(rest: str) -> str:
-    """Return the one field of a request.
-
-    Raises:
-        Invalid: there is no field, or more than one.
-    """
+    """Return the one field of a request; raise Invalid if there is none, or another one."""
     fields = rest.split()
     if len(fields) != 1:
         raise Invalid
     return fields[0]
 
 
-REQUESTS: dict[str, tuple[Callable[[Session, str], str], str]] = {  # the method and the form of each request
-    "LOGIN": (Session._log_in, "LOGIN user [password]"),
-    "AVAILABILITY": (Session._availability, "AVAILABILITY code"),
-    "RESERVE": (Session._reserve, "RESERVE code"),
-    "CANCEL": (Session._cancel, "CANCEL id"),
-    "MINE": (Session._mine, "MINE"),
-    "LIST": (Session._list, "LIST [S|D|U]"),
+USAGES = {
+    "LOGIN": "LOGIN user [password]",
+    "AVAILABILITY": "AVAILABILITY code",
+    "RESERVE": "RESERVE code",
+    "CANCEL": "CANCEL id",
+    "MINE": "MINE",
+    "LIST": "LIST [S|D|U]",
 }
-ANY_USAGE = f"one of {', '.join(usage for _, usage in REQUESTS.values())}, QUIT"
+ANY_USAGE = f"one of {', '.join(USAGES.values())}, QUIT"

@@ -9,29 +9,25 @@ from contextlib import suppress
 from pathlib import Path
 
 from dormitory.textfiles import Malformed
-from net.files import locked, replace_file
+from net.files import locked, read_file, replace_file
 
 KEY_FILE = "dorm.key"
 KEY_BYTES = 32
+MAX_FILE_BYTES = 1000
 
 
 def load_key(directory: Path) -> bytes:
-    """Return the key; create the file if it does not exist.
-
-    Raises:
-        Malformed: other users have access to the file, or it does not hold a key.
-        OSError: the file can neither be read nor created.
-    """
+    """Return the key; create the file if it does not exist, and raise Malformed if others may read it."""
     path = directory / KEY_FILE
     if not path.exists():
-        with locked(path, private=True):
+        with locked(path):
             if not path.exists():  # otherwise another server has created it meanwhile
                 replace_file(path, f"{secrets.token_hex(KEY_BYTES)}\n".encode(), private=True)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise Malformed(f"{path}: expected mode 600, readable by its owner alone, got {mode:o}")
     with suppress(ValueError):  # also a UnicodeDecodeError
-        key = bytes.fromhex(path.read_text())
+        key = bytes.fromhex(read_file(path, MAX_FILE_BYTES).decode())
         if len(key) == KEY_BYTES:
             return key
     raise Malformed(

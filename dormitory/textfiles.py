@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from net.command_line import reason
 from net.files import read_file
 from net.log import LOG
 
@@ -19,8 +20,10 @@ class Malformed(Exception):
 
 
 def explain(error: Exception) -> str:
-    """Return an error's message for a user; that of an OSError names the file."""
-    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+    """Return an error's message for a user; that of an OSError names the file, if there is one."""
+    if not isinstance(error, OSError):
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else reason(error)
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
@@ -34,41 +37,35 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_fields(path: Path, expected: str) -> Iterator[tuple[str, str, str]]:
+def read_text(path: Path) -> str:
+    """Return the text of a file without a byte order mark; raise Malformed if it is not UTF-8."""
+    try:
+        return read_file(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Malformed(f"{path}:{error.object[: error.start].count(10) + 1}: expected UTF-8") from None
+
+
+def read_fields(path: Path, expected: str, is_secret: bool = False) -> Iterator[tuple[str, str, str]]:
     """Read a file; yield for each line its place, FILE:NUMBER, and its two fields without surrounding space.
 
-    Args:
-        path: the file.
-        expected: what each line must be, for error messages.
-
-    Raises:
-        Malformed: a line does not have two fields.
-        OSError: the file cannot be read.
+    If a line does not have two fields, the text of the Malformed says what is expected, and quotes the line unless the
+    file is secret.
     """
-    for number, line in enumerate(read_file(path).decode("utf-8-sig", "replace").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
         first, comma, second = (part.strip() for part in line.partition(","))
         if not (first and comma and second):
-            raise Malformed(f"{path}:{number}: expected {expected}, got {line.strip()!r}")
+            got = "" if is_secret else f", got {line.strip()!r}"
+            raise Malformed(f"{path}:{number}: expected {expected}{got}")
         yield f"{path}:{number}", first, second
 
 
 class WatchedFile(Generic[Content]):
     """A data file that is read again when it has changed; one thread at a time may use it.
 
-    If the file can no longer be read, one status line says so, and the content read before stays in force.
-
-    Args:
-        path: the file.
-        read: returns the content of a file, or raises Malformed or OSError.
-
-    Attributes:
-        content: what `read` returned last.
-
-    Raises:
-        Malformed: the file is malformed.
-        OSError: the file cannot be read.
+    `read` returns the content of the file, or raises Malformed or OSError, and `content` is what it returned last. If
+    it fails later, one status line says so, and the content read before stays in force.
     """
 
     def __init__(self, path: Path, read: Callable[[Path], Content]) -> None:

@@ -20,6 +20,7 @@ import random
 import re
 import struct
 import time
+from datetime import datetime
 from typing import NamedTuple
 
 MAX_DATAGRAM_BYTES = 1400  # fits an Ethernet frame
@@ -28,6 +29,7 @@ MAX_SHOWN_CHARACTERS = 500  # of a text in a status line
 TAG_BYTES = 16
 REQUEST_ID_BYTES = 16
 DATABASE_ID_BYTES = 8
+LAST_TIME_MS = 1 << 47  # later ones than this, in the year 6429, are not displayed as they are
 ANY_DATABASE = bytes(DATABASE_ID_BYTES)
 MALFORMED = "that has a valid tag but is malformed"  # the problem of a BadDatagram
 
@@ -56,8 +58,7 @@ class Action(enum.IntEnum):
 class BadDatagram(Exception):
     """A datagram cannot be accepted; the text completes "dropped a datagram ...".
 
-    Attributes:
-        problem: the text without details, which is the same for all datagrams with this problem.
+    The attribute `problem` is the text without details, the same for all datagrams with this problem.
     """
 
     def __init__(self, problem: str, details: str = "") -> None:
@@ -75,10 +76,20 @@ class Datagram(NamedTuple):
     page: int
     text: str
 
+    def __str__(self) -> str:
+        action = Action(self.action).name if self.action in list(Action) else f"action {self.action}"
+        page = f" page {self.page}" if self.page else ""
+        return f"{action} {self.request_id.hex()} {clock_time(self.time_ms)}{page} {self.text!r}"
+
 
 def now_ms() -> int:
     """Return the time in milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+def clock_time(time_ms: int) -> str:
+    """Return a time for display, such as 14:05:06.789."""
+    return datetime.fromtimestamp(min(time_ms, LAST_TIME_MS) / 1000).strftime("%H:%M:%S.%f")[:-3]
 
 
 def new_request(action: Action, text: str, database: bytes = ANY_DATABASE, page: int = 0) -> Datagram:
@@ -95,11 +106,7 @@ def pack(key: bytes, datagram: Datagram) -> bytes:
 
 
 def unpack(key: bytes, data: bytes) -> Datagram:
-    """Return the datagram that these bytes hold.
-
-    Raises:
-        BadDatagram: the tag is wrong, or the datagram is malformed.
-    """
+    """Return the datagram that these bytes hold; raise BadDatagram if the tag is wrong or the datagram malformed."""
     body = data[TAG_BYTES:]
     if not hmac.compare_digest(_tag(key, body), data[:TAG_BYTES]):
         raise BadDatagram("whose tag is wrong: is dorm.key the same on both hosts?")

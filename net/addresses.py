@@ -7,7 +7,13 @@ from typing import Any
 IPV6_NETWORK_BITS = 64  # a provider gives each customer at least a /64 (RFC 6177)
 
 # Within two minutes instead of two hours, detect that a host has vanished. macOS calls TCP_KEEPIDLE TCP_KEEPALIVE.
-KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3}
+KEEP_ALIVE = {
+    "TCP_KEEPIDLE": 60,
+    "TCP_KEEPALIVE": 60,
+    "TCP_KEEPINTVL": 20,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 120_000,  # milliseconds
+}
 
 FamilyAndAddress = tuple[int, Any]
 
@@ -49,7 +55,10 @@ def network_of(address: str) -> str:
 
 
 def keep_alive(sock: socket.socket) -> None:
-    """Let the kernel find out within two minutes that the other host has vanished."""
+    """Let the kernel find out within two minutes that the other host has vanished.
+
+    While data waits for an acknowledgement, the kernel sends no probes; TCP_USER_TIMEOUT limits that wait (RFC 5482).
+    """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in KEEP_ALIVE.items():
         if hasattr(socket, name):

@@ -13,33 +13,21 @@ MAX_PORT = 65535
 
 
 def port_number(text: str) -> int:
-    """Convert an argument to a port.
-
-    Raises:
-        argparse.ArgumentTypeError: the text is not a number from 0 to 65535.
-    """
+    """Convert an argument to a port, or raise argparse.ArgumentTypeError, as a parser expects."""
     if _is_number(text) and int(text) <= MAX_PORT:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a valid port: a number from 0 to {MAX_PORT} is expected")
 
 
 def positive_number(text: str) -> int:
-    """Convert an argument to a number.
-
-    Raises:
-        argparse.ArgumentTypeError: the text is not a number from 1 to a million.
-    """
+    """Convert an argument to a number from 1 to a million."""
     if _is_number(text) and 1 <= int(text) <= MAX_NUMBER:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not valid: a number from 1 to {MAX_NUMBER} is expected")
 
 
 def host_and_port(text: str) -> tuple[str, int]:
-    """Convert HOST:PORT to the host and the port; an IPv6 address may stand in brackets.
-
-    Raises:
-        argparse.ArgumentTypeError: the text is not of this form.
-    """
+    """Convert HOST:PORT to the host and the port; an IPv6 address may stand in brackets."""
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host:
@@ -75,11 +63,7 @@ def fail(message: str, status: int = 1) -> int:
 
 
 def prepare_streams(errors: str = "replace") -> None:
-    """Make standard input and output usable even if they were closed before the start; line-buffer the output.
-
-    Args:
-        errors: the error handler of the two streams, as for open().
-    """
+    """Make standard input and output usable even if they were closed before the start; line-buffer the output."""
     sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY), closefd=False)
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)
     for stream in (sys.stdin, sys.stdout):

@@ -5,66 +5,81 @@ import select
 import socket
 import ssl
 import sys
+import time
 from contextlib import suppress
+from functools import cache
+from typing import NoReturn
 
+from net.addresses import keep_alive
 from net.command_line import reason, shown_address
-from net.stream import WOULD_BLOCK
+from protocol import harmless
 
 CONNECT_SECONDS = 10.0
-SILENCE_SECONDS = 6.0  # after this, the client suggests --tls; a login may take 5 seconds
+SILENCE_SECONDS = 1.5  # after this, the client says that the server may be of another kind
+CLOSE_SECONDS = 0.5  # how soon a server that refuses a client closes the connection after it has said why
 RECEIVE_BYTES = 1 << 16
-MAX_LINE_BYTES = 1 << 24  # the longest reply is three inventories of 10,000 codes: half a megabyte
+MAX_RECEIVED_LINE_BYTES = 1 << 24  # the longest reply is three inventories of 10,000 codes: half a megabyte
+SHOWN_CHARACTERS = 200  # of a line that the server was not expected to send
 
-# OpenSSL's verification results (X509_V_ERR_...); Python has no names for them.
-_EXPIRED, _SELF_SIGNED, _SELF_SIGNED_IN_CHAIN, _NO_ISSUER, _WRONG_HOST, _WRONG_IP = 10, 18, 19, 20, 62, 64
+# What recv() and send() raise on a non-blocking socket, plain or encrypted, that is not ready.
+WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+# Why a certificate cannot be trusted, by OpenSSL's result of the verification (X509_V_ERR_...).
+_SELF_SIGNED = "its certificate is self-signed; --tls-ca FILE names a certificate to trust"
+_OTHER_HOST = "its certificate is for another host, not for {host}"
+_DISTRUST = {
+    10: "its certificate has expired",
+    18: _SELF_SIGNED,
+    19: _SELF_SIGNED,  # the authority's
+    20: "its certificate was issued by an unknown authority; --tls-ca FILE names one to trust",
+    62: _OTHER_HOST,
+    64: _OTHER_HOST,  # not for this address
+}
 
 
 class CannotConnect(Exception):
-    """No connection could be made; the text is a sentence for the user."""
+    """No connection to a server of the expected kind could be made; the text is a sentence for the user."""
 
 
 class ConnectionLost(Exception):
-    """The connection to a server has ended; the text says why."""
+    """The connection to a server has ended; the text is a sentence for the user."""
 
 
 def add_tls_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that every client takes for servers that speak TLS."""
     parser.add_argument("--tls", action="store_true", help="encrypt the connection; the server must speak TLS too")
-    parser.add_argument(
-        "--tls-ca",
-        metavar="FILE",
-        help="use TLS, and trust the certificates in this PEM file instead of those that the system trusts",
-    )
+    trust = "use TLS, and trust the certificates in this PEM file instead of those that the system trusts"
+    parser.add_argument("--tls-ca", metavar="FILE", help=trust)
 
 
-def connect(host: str, port: int, options: argparse.Namespace, seconds: float = CONNECT_SECONDS) -> socket.socket:
+def connect(
+    host: str, port: int, options: argparse.Namespace, seconds: float = CONNECT_SECONDS, preface: bytes = b""
+) -> socket.socket:
     """Connect to a server; with --tls or --tls-ca, encrypt the connection and verify the server's certificate.
 
-    Args:
-        host: the server's name or address.
-        port: the server's port.
-        options: holds tls and tls_ca, which add_tls_options() defines.
-        seconds: how long the connection and the handshake may each take.
-
-    Returns:
-        a blocking socket without a timeout.
-
-    Raises:
-        CannotConnect: the server cannot be reached, or its certificate cannot be trusted.
+    If a name has several addresses, each is tried. The connection and the handshake may take `seconds` each. A preface
+    is sent before the handshake. The socket that is returned has no timeout. CannotConnect: the server cannot be
+    reached, or its certificate is not trusted.
     """
     where = shown_address(host, port)
-    context = _client_context(options) if options.tls or options.tls_ca is not None else None
+    context = client_context(options.tls_ca) if options.tls or options.tls_ca is not None else None
     try:
         sock = socket.create_connection((host, port), seconds)
     except UnicodeError as error:
         raise CannotConnect(f"Cannot connect to {where}: {host!r} is not a valid host name") from error
     except OSError as error:
         raise CannotConnect(f"Cannot connect to {where}: {reason(error)}") from error
+    with suppress(OSError):  # the server has closed the connection already; what it has sent can be read
+        keep_alive(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if preface:
+            sock.sendall(preface)
     try:
         if context:
             sock = context.wrap_socket(sock, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
-        raise CannotConnect(f"Cannot trust {where}: {_distrust(error, host)}") from error
+        why = _DISTRUST.get(error.verify_code, f"its certificate is refused: {error.verify_message}")
+        raise CannotConnect(f"Cannot trust {where}: {why.format(host=host)}") from error
     except OSError as error:
         raise CannotConnect(f"Cannot connect to {where} over TLS: {_tls_reason(error)}") from error
     sock.settimeout(None)
@@ -75,63 +90,58 @@ class ServerLines:
     """The lines that a server sends; select.select() can wait for them.
 
     A TLS server sends nothing to a client without TLS, or closes the connection. So until the first line has arrived,
-    silence and a closed connection are reported with a hint at --tls.
-
-    Args:
-        sock: the connection to the server.
-        seconds: how long the server may be silent when a line is expected; None means no limit.
+    a silence and the end of the connection are reported with a hint at --tls. `kind` names the expected server in
+    messages; after `seconds` without an expected line, the connection is lost.
     """
 
-    def __init__(self, sock: socket.socket, seconds: float | None = None) -> None:
+    def __init__(self, sock: socket.socket, kind: str, seconds: float | None = None) -> None:
         self._sock = sock
+        self._kind = kind
         self._seconds = seconds
         self._received = b""
-        self._ended = False
-        self._may_need_tls = not isinstance(sock, ssl.SSLSocket)  # until the server's first line has arrived
+        self._is_first = True  # until the server's first line has arrived
+        self._end = ""  # a sentence that says how the connection has ended
         sock.setblocking(False)
 
     def fileno(self) -> int:
         """Return the descriptor for select.select()."""
         return self._sock.fileno()
 
-    def read_line(self) -> bytes | None:
-        """Wait for the next line; return it without its end, or None if the connection ends first.
-
-        Raises:
-            ConnectionLost: the connection has failed, or the server was silent for too long or sent too long a line.
-        """
-        while b"\n" not in self._received and not self._ended:
+    def read_line(self) -> bytes:
+        """Wait for the next line; return it without its end. ConnectionLost: none comes, or it is too long."""
+        while b"\n" not in self._received:
+            if self._end:
+                raise ConnectionLost(self._end)
             self._wait()
             self.receive()
-            if len(self._received) > MAX_LINE_BYTES:
-                raise ConnectionLost(f"the server sent a line of more than {MAX_LINE_BYTES} bytes")
-        line, newline, self._received = self._received.partition(b"\n")
-        if self._may_need_tls and not newline:
-            raise ConnectionLost("the server closed it before it sent a line; perhaps it speaks TLS (--tls)")
-        self._may_need_tls = False
-        return line.removesuffix(b"\r") if newline else None
+            if len(self._received) > MAX_RECEIVED_LINE_BYTES:
+                raise ConnectionLost(f"The server sent a line of more than {MAX_RECEIVED_LINE_BYTES} bytes.")
+        line, _, self._received = self._received.partition(b"\n")
+        self._is_first = False
+        return line.removesuffix(b"\r")
 
     def _wait(self) -> None:
-        if self._may_need_tls and not select.select([self], [], [], SILENCE_SECONDS)[0]:
-            self._may_need_tls = False
-            print("The server has sent nothing yet. If it speaks TLS, use --tls.", file=sys.stderr)
+        if self._is_first and not select.select([self], [], [], SILENCE_SECONDS)[0]:
+            tls = "" if isinstance(self._sock, ssl.SSLSocket) else ", or it speaks TLS (--tls)"
+            print(f"The server has sent nothing yet. Perhaps it is not {self._kind}{tls}.", file=sys.stderr)
+            self._is_first = False
         if not select.select([self], [], [], self._seconds)[0]:
-            raise ConnectionLost("the server does not answer")
+            raise ConnectionLost("The server does not answer.")
 
     def receive(self) -> bool:
-        """Receive without blocking; return whether data, or the end of the connection, has arrived.
-
-        Raises:
-            ConnectionLost: the connection has failed.
-        """
+        """Receive without blocking; return whether data, or the end of the connection, has arrived."""
         try:
             data = self._sock.recv(RECEIVE_BYTES)
         except WOULD_BLOCK:
             return False
         except OSError as error:
-            raise ConnectionLost(reason(error)) from error
+            self._end = f"The connection to the server is lost: {reason(error)}."
+            return True
         self._received += data
-        self._ended = not data
+        if not data:
+            may_need_tls = self._is_first and not isinstance(self._sock, ssl.SSLSocket)
+            tls = " before it sent a line; perhaps it speaks TLS (--tls)" if may_need_tls else ""
+            self._end = f"The server closed the connection{tls}."
         return True
 
     def send(self, data: bytes) -> None:
@@ -141,30 +151,45 @@ class ServerLines:
             self._sock.sendall(data)
         self._sock.setblocking(False)
 
+    def reject(self, line: bytes) -> NoReturn:
+        """Raise ConnectionLost for a line that says why the server closes, or CannotConnect for a wrong server's line.
 
-def _client_context(options: argparse.Namespace) -> ssl.SSLContext:
-    """Return a context that verifies the certificate chain and the host name, and requires TLS 1.2 or later."""
+        The server is a wrong one if it is a web server, or if it does not close the connection.
+        """
+        text = harmless(line).lstrip("\N{REPLACEMENT CHARACTER}")[:SHOWN_CHARACTERS]
+        if text.startswith(("HTTP/", "<")) or not self._closes():
+            raise CannotConnect(f"The server is not {self._kind}. It says: {text}")
+        raise ConnectionLost(f"The server closed the connection: {text}")
+
+    def _closes(self) -> bool:
+        """Return whether the server ends the connection within CLOSE_SECONDS; discard what it sends until then."""
+        end = time.monotonic() + CLOSE_SECONDS
+        while not self._end and time.monotonic() < end:
+            select.select([self], [], [], CLOSE_SECONDS)
+            self.receive()
+        return bool(self._end)
+
+
+@cache  # it takes 27 ms to load the certificates, and the front end connects for each tab
+def client_context(tls_ca: str | None) -> ssl.SSLContext:
+    """Return a context that verifies the certificate chain and the host name, and requires TLS 1.2 or later.
+
+    CannotConnect: the file given with --tls-ca cannot be used; without one, the system's certificates are trusted.
+    """
     try:
-        context = ssl.create_default_context(cafile=options.tls_ca)
+        context = ssl.create_default_context(cafile=tls_ca)
     except ssl.SSLError:
-        raise CannotConnect(f"{options.tls_ca}: a file of PEM certificates is expected") from None
+        raise CannotConnect(f"{tls_ca}: a file of PEM certificates is expected") from None
     except OSError as error:
-        raise CannotConnect(f"{options.tls_ca}: {reason(error)}") from error
+        raise CannotConnect(f"{tls_ca}: {reason(error)}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # so that a write never has to wait for a read
+    if tls_ca:
+        # A certificate in the file is trusted by itself, also if an authority that is not in the file has issued it.
+        # Since Python 3.13, ssl moreover demands extensions that certificates of private authorities often lack.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
-
-
-def _distrust(error: ssl.SSLCertVerificationError, host: str) -> str:
-    """Return why a certificate cannot be trusted."""
-    if error.verify_code == _EXPIRED:
-        return "its certificate has expired"
-    if error.verify_code in (_SELF_SIGNED, _SELF_SIGNED_IN_CHAIN):
-        return "its certificate is self-signed; --tls-ca FILE names a certificate to trust"
-    if error.verify_code == _NO_ISSUER:
-        return "its certificate was issued by an unknown authority; --tls-ca FILE names one to trust"
-    if error.verify_code in (_WRONG_HOST, _WRONG_IP):
-        return f"its certificate is for another host, not for {host}"
-    return f"its certificate is refused: {error.verify_message}"
 
 
 def _tls_reason(error: OSError) -> str:

@@ -146,6 +146,12 @@ class Connection:
         """Return whether the connection is closed in both directions, or reset. Any thread may call this."""
         return self._is_in(select.POLLHUP)
 
+    def server_is_stopping(self) -> bool:
+        """Return whether the server is stopping. Any thread may call this."""
+        poll = select.poll()
+        poll.register(self.stop_fd, select.POLLIN)
+        return bool(poll.poll(0))
+
     def _is_in(self, state: int) -> bool:
         poll = select.poll()
         poll.register(self.fd, state)  # poll() reports POLLHUP and POLLERR in any case

@@ -1,80 +1,129 @@
-"""Read, lock and replace files that several programs share; after a crash, a file holds its old or its new contents."""
+"""Read, lock and replace files that several programs share; after a crash, a file holds its old or its new contents.
+
+There is one exception. No file can be renamed to a mount point, such as a file that `docker run -v` mounts. It is
+written in place, and after a crash it may hold a mixture.
+
+A second file, whose name ends with `.new`, is both the lock and the new contents: a program creates it, locks it,
+writes it, and renames it to the first.
+"""
 
 import errno
 import fcntl
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+MAX_FILE_BYTES = 1 << 24  # far more than any hall, inventory or list of members
 LOCK_SECONDS = 5.0  # the longest wait for a lock that another program holds
-LOCK_RETRY_SECONDS = 0.002  # as long as a write; in a longer pause, a busy second server would lock the file again
+LOCK_RETRY_SECONDS = 0.002  # in a longer pause, a busy second server would lock the file again
+SECRET_MODE = 0o600  # readable and writable for the owner alone
 
 
 class NotFlushed(OSError):
-    """The file holds its new contents, but after a power failure it may hold the old ones again."""
+    """The new contents were written, but perhaps not to disk: after a power failure the file may hold the old ones."""
 
 
-def read_file(file: Path) -> bytes:
-    """Return the contents of a regular file.
+def read_file(file: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Return the contents of a regular file; raise OSError for any other file, and for one that is too large.
 
     There are few system calls here, because another thread may take the GIL at each of them.
-
-    Raises:
-        OSError: the file cannot be read, or is not a regular file.
     """
     fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # otherwise opening a FIFO would block
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", file)
+        if status.st_size > max_bytes:
+            raise OSError(errno.EFBIG, f"too large: at most {max_bytes} bytes are expected", file)
         return os.read(fd, status.st_size)
     finally:
         os.close(fd)
 
 
 @contextmanager
-def locked(file: Path, private: bool = False) -> Iterator[None]:
-    """Hold the lock that keeps other programs from replacing a file; wait for it at most LOCK_SECONDS.
+def locked(file: Path, may_wait: bool = True) -> Iterator[None]:
+    """Hold the lock on a file; raise BlockingIOError if another program keeps it, at once or after LOCK_SECONDS.
 
-    The lock is on a second file, whose name ends with `.lock`, because the first one is replaced. The lock is advisory:
-    editors ignore it.
-
-    Args:
-        file: the file to be replaced.
-        private: whether only the owner may open the lock file.
-
-    Raises:
-        OSError: the lock file cannot be created or locked.
+    Any user who can open a file can lock it, so only users who may write the first file can open the second one until
+    it is complete. Editors ignore the lock.
     """
-    lock = f"{file}.lock"
-    fd = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600 if private else 0o666)  # NFS requires a writable descriptor
+    sibling = _sibling(file)
+    fd = _create_locked(sibling, LOCK_SECONDS if may_wait else 0)
     try:
-        end = time.monotonic() + LOCK_SECONDS
-        while not _lock(fd):
-            if time.monotonic() > end:
-                raise TimeoutError(errno.ETIMEDOUT, "another program keeps it locked", lock)
-            time.sleep(LOCK_RETRY_SECONDS)  # flock() has no time limit
+        _admit_writers(file, fd)
         yield
     finally:
+        with suppress(OSError):  # an error here must not hide the outcome
+            _lock(fd, sibling)  # raises an error if it has been renamed
+            sibling.unlink()
         os.close(fd)
 
 
-def _lock(fd: int) -> bool:
-    """Lock a file, unless another program has locked it; return whether it is locked now."""
-    try:
+def _sibling(file: Path) -> Path:
+    return file.with_name(f"{file.name}.new")
+
+
+def _create_locked(sibling: Path, seconds: float) -> int:
+    """Create a file, open it and lock it; if it exists, try for some seconds."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            _remove_unlocked(sibling)
+            fd = os.open(sibling, os.O_RDWR | os.O_CREAT | os.O_EXCL, SECRET_MODE)
+            try:
+                _lock(fd, sibling)
+            except OSError:
+                os.close(fd)
+                raise
+            return fd
+        except (FileExistsError, BlockingIOError, PermissionError):  # the last if root has not given it away yet
+            if time.monotonic() > end or not os.access(sibling.parent, os.W_OK):
+                raise
+        time.sleep(LOCK_RETRY_SECONDS)  # flock() has no time limit
+
+
+def _remove_unlocked(sibling: Path) -> None:
+    """Remove a file that a killed program has left, or a symbolic link, which would lead to another file."""
+    with suppress(FileNotFoundError):
+        if sibling.is_symlink():
+            sibling.unlink()
+        access = os.O_RDWR if os.access(sibling, os.W_OK) else os.O_RDONLY  # NFS locks only what can be written
+        fd = os.open(sibling, access | os.O_NOFOLLOW | os.O_NONBLOCK)  # opening a FIFO must not block
+        try:
+            _lock(fd, sibling)
+            sibling.unlink()
+        finally:
+            os.close(fd)
+
+
+def _lock(fd: int, path: Path) -> None:
+    """Lock an open file; raise BlockingIOError if another program has locked it, renamed it or removed it."""
+    with suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        if os.path.samestat(path.stat(), os.fstat(fd)):
+            return
+    raise BlockingIOError(errno.EAGAIN, "another program keeps it locked", str(path))
+
+
+def _admit_writers(file: Path, fd: int) -> None:
+    """Let exactly those users open a locked file who may write the file that it will replace."""
+    with suppress(OSError):  # there need not be one
+        status = file.stat()
+        _copy_owner(status, fd)
+        has_group = os.fstat(fd).st_gid == status.st_gid
+        writers = status.st_mode & (0o022 if has_group else 0o002)
+        os.fchmod(fd, SECRET_MODE | writers | writers << 1)  # each of them may also read it
 
 
 def replace_file(file: Path, new: bytes, old: bytes | None = None, private: bool = False) -> bool:
-    """Replace the contents of a file atomically and durably: after a crash it holds the old ones or the new ones.
+    """Replace the contents of a locked file durably and, except for a mount point, atomically.
 
-    The new file has the permissions and, if possible, the owner of the old one.
+    The new file has the permissions, the extended attributes and, as far as possible, the owner and group of the old.
+    After an OSError the file holds its old contents, except after NotFlushed. The error names a file.
 
     Args:
         file: the file, which need not exist; it must not be a symbolic link.
@@ -84,59 +133,88 @@ def replace_file(file: Path, new: bytes, old: bytes | None = None, private: bool
 
     Returns:
         True if the file was replaced; False if it was not, because an edit had changed the old contents.
-
-    Raises:
-        NotFlushed: the file holds the new contents, but the directory could not be flushed.
-        OSError: the file cannot be written; it holds the old contents. The error names a file.
     """
-    sibling = file.with_name(f"{file.name}.new")
+    sibling = _sibling(file)
     directory = os.open(file.parent, os.O_RDONLY)
     try:
         _write_sibling(file, sibling, new, private)
         if old is not None and read_file(file) != old:
             return False
-        sibling.replace(file)
-        _flush_directory(directory, file.parent)
-    except OSError as error:
-        error.filename = error.filename or str(file)  # the errors of write() and fsync() name no file
-        raise
+        try:
+            sibling.replace(file)
+        except OSError as error:
+            if error.errno != errno.EBUSY:  # it is a mount point
+                raise
+            with _not_flushed(file):
+                _write(file, new)
+        else:
+            with _not_flushed(file.parent):
+                _flush(directory)
     finally:
         os.close(directory)
-        with suppress(OSError):  # after replace() it no longer exists; an error here must not hide the outcome
-            sibling.unlink()
     return True
 
 
-def _write_sibling(file: Path, sibling: Path, contents: bytes, private: bool) -> None:
-    """Write a second file with the owner and the permissions of the first, and flush it to disk.
-
-    A file that already has this name is removed, not written to: it may be a read-only file that a killed program has
-    left, or another user's symbolic link to a file that must not be overwritten.
-    """
-    sibling.unlink(missing_ok=True)
-    with os.fdopen(os.open(sibling, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
-        if file.exists():
-            _copy_owner_and_permissions(file, new.fileno(), private)
-        new.write(contents)
-        new.flush()
-        _flush(new.fileno())
+def check_replaceable(file: Path, may_wait: bool = True) -> None:
+    """Do all that it takes to replace a file, up to the rename, so that the same errors are raised."""
+    with locked(file, may_wait):
+        _write_sibling(file, _sibling(file), read_file(file))
 
 
-def _copy_owner_and_permissions(file: Path, fd: int, private: bool) -> None:
+def is_mount_point(file: Path) -> bool:
+    """Return whether a file, at an absolute path without symbolic links, is a mount point (Linux only)."""
+    name = re.sub(rb"[\\ \t\n]", lambda match: b"\\%03o" % ord(match[0]), os.fsencode(file))
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes()  # see proc_pid_mountinfo(5)
+    except OSError:
+        return False
+    return any(line.split(b" ")[4] == name for line in mounts.splitlines())
+
+
+def _write_sibling(file: Path, sibling: Path, contents: bytes, private: bool = False) -> None:
+    """Give the second file its contents and the attributes of the first; others may open it from now on."""
+    _write(sibling, contents)
+    if not file.exists():
+        return
     status = file.stat()
+    if private and sibling.stat().st_uid != status.st_uid:
+        raise PermissionError(errno.EPERM, "only its owner or root may replace it", str(file))
+    with suppress(OSError, AttributeError):  # other systems than Linux, and some file systems, have none
+        for name in os.listxattr(file):
+            with suppress(OSError):  # only root may set some
+                os.setxattr(sibling, name, os.getxattr(file, name))
+    sibling.chmod(stat.S_IMODE(status.st_mode) & (SECRET_MODE if private else 0o7777))
+
+
+def _write(file: Path, contents: bytes) -> None:
+    """Replace the contents of a file in place, and flush them to disk; an error names the file."""
+    try:
+        with file.open("r+b") as opened:
+            opened.truncate(len(contents))
+            opened.write(contents)
+            opened.flush()
+            _flush(opened.fileno())
+    except OSError as error:
+        error.filename = str(file)
+        raise
+
+
+def _copy_owner(status: os.stat_result, fd: int) -> None:
+    """Give a file the owner and group of another one, or the group alone: only root may give a file away."""
     try:
         os.fchown(fd, status.st_uid, status.st_gid)
-    except PermissionError:  # only root may give a file to another user
-        if private and status.st_uid != os.geteuid():
-            raise
-    os.fchmod(fd, stat.S_IMODE(status.st_mode) & (0o600 if private else 0o7777))
+    except OSError:
+        with suppress(OSError):
+            os.fchown(fd, -1, status.st_gid)
 
 
-def _flush_directory(fd: int, directory: Path) -> None:
+@contextmanager
+def _not_flushed(path: Path) -> Iterator[None]:
+    """Turn an OSError into a NotFlushed that names a path."""
     try:
-        _flush(fd)
+        yield
     except OSError as error:
-        raise NotFlushed(error.errno, error.strerror, str(directory)) from error
+        raise NotFlushed(error.errno, error.strerror, str(path)) from error
 
 
 def _flush(fd: int) -> None:

@@ -13,7 +13,9 @@ LOGIN_SECONDS = 600
 
 def add_server_options(parser: argparse.ArgumentParser, host: str = "0.0.0.0") -> None:
     """Add the options that every TCP server takes, and `secret`, which matches a line with a password, for --trace."""
-    parser.add_argument("--host", default=host, help="name or address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--host", default=host, type=without_brackets, help="name or address to listen on (default: %(default)s)"
+    )
     add_number(parser, "--max-connections", MAX_CONNECTIONS, "how many clients may be connected at once")
     add_limit(parser, "--max-per-address", "how many of them from one address (default: half of --max-connections)")
     add_number(parser, "--login-seconds", LOGIN_SECONDS, "how long a client may take to log in or to send a request")

@@ -8,10 +8,14 @@ one, so that users on the proxy's host can connect too.
 """
 
 import ipaddress
+import re
 from collections.abc import Callable
 
 MAX_LINE_BYTES = 107
-_BEGINNING = b"PROXY "
+BEGINNING = b"PROXY "
+LINE = re.compile(
+    rb"PROXY (?:UNKNOWN[^\r\n]*|TCP4 ([0-9.]+) [0-9.]+ \d+ \d+|TCP6 ([0-9a-fA-F.:]+) [0-9a-fA-F.:]+ \d+ \d+)\r?"
+)
 
 
 class BadProxyLine(OSError):
@@ -19,52 +23,32 @@ class BadProxyLine(OSError):
 
 
 class ProxyLine:
-    """Takes the PROXY line off the first bytes of a connection.
-
-    Args:
-        name_client: called with the client's address, if the line names one.
-    """
+    """Takes the PROXY line off the first bytes of a connection; calls name_client with the address that it names."""
 
     def __init__(self, name_client: Callable[[str], None]) -> None:
         self._name_client = name_client
-        self._line = b""
+        self._begun = b""  # the first bytes, until they are known to be such a line or another
         self._is_over = False
 
     def take_off(self, data: bytes) -> bytes:
-        """Return received bytes without the line.
-
-        Raises:
-            BadProxyLine: the line is malformed.
-        """
+        """Return received bytes without the line, or raise BadProxyLine."""
         if self._is_over:
             return data
-        self._line += data
-        line, newline, rest = self._line.partition(b"\n")
-        begins = _BEGINNING.startswith(line[: len(_BEGINNING)]) and not (newline and len(line) < len(_BEGINNING))
+        self._begun += data
+        line, newline, rest = self._begun.partition(b"\n")
+        begins = (line + newline).startswith(BEGINNING) or (not newline and BEGINNING.startswith(line))
         if begins and not newline and len(line) <= MAX_LINE_BYTES:
             return b""
         self._is_over = True
         if not begins:
-            return self._line
-        if address := source_address(line.removesuffix(b"\r")):
-            self._name_client(address)
+            return self._begun
+        match = LINE.fullmatch(line)
+        try:
+            if not match or len(line) > MAX_LINE_BYTES:
+                raise ValueError
+            if address := (match[1] or match[2] or b"").decode():
+                self._name_client(str(ipaddress.ip_address(address)))
+        except ValueError:
+            shown = line[:MAX_LINE_BYTES]
+            raise BadProxyLine(None, f"a PROXY line of version 1 is expected, but this one came: {shown!r}") from None
         return rest
-
-
-def source_address(line: bytes) -> str:
-    """Return the client's address in a PROXY line without its end; "" if the proxy does not know it.
-
-    Raises:
-        BadProxyLine: the line is malformed.
-    """
-    fields = line.decode("ascii", "replace").split(" ")
-    if fields[1] == "UNKNOWN":
-        return ""
-    try:
-        version = {"TCP4": 4, "TCP6": 6}[fields[1]]
-        source, _ = (ipaddress.ip_address(field) for field in fields[2:4])
-        if source.version == version and len(fields) == 6 and len(line) <= MAX_LINE_BYTES:
-            return str(source)
-    except (KeyError, ValueError):
-        pass
-    raise BadProxyLine(None, f"a PROXY line of version 1 is expected, but this one came: {line[:MAX_LINE_BYTES]!r}")

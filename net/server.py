@@ -31,7 +31,7 @@ from protocol import LineTooLong
 ACCEPT_AGAIN_SECONDS = 0.1
 CUT_OFF_SECONDS = 0.3
 END_CHECK_SECONDS = 0.005  # polling, because thousands of threads that end would queue for the lock of a condition
-SEND_BUFFER_BYTES = 1 << 16  # the kernel doubles it; otherwise it may keep megabytes for a client that does not read
+SEND_BUFFER_BYTES = 48 << 10  # the kernel doubles it; otherwise it may keep megabytes for a client that does not read
 NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # a name may have an address that this host does not
 SERVER_DESCRIPTORS = 3  # of a server without connections: its listening socket and both ends of a pipe
 

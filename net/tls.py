@@ -129,18 +129,11 @@ class BadCertificate(Exception):
 
 
 class Certificate:
-    """A certificate and its key, and the TLS context of new connections.
-
-    Args:
-        certificate: a PEM file with the server's certificate, followed by any intermediate certificates.
-        key: a PEM file with the certificate's private key, not encrypted.
+    """A certificate, with any intermediate ones, and its key, in PEM files; BadCertificate is raised for bad files.
 
     Attributes:
-        context: the context for new connections; open connections keep the context they began with.
+        context: the TLS context for new connections; open connections keep the context they began with.
         warning: a sentence if the certificate has expired or soon will, or "".
-
-    Raises:
-        BadCertificate: the files cannot be used.
     """
 
     def __init__(self, certificate: Path, key: Path) -> None:
@@ -149,11 +142,7 @@ class Certificate:
         self.reload()
 
     def reload(self) -> None:
-        """Read the files again; if they cannot be used, the context does not change.
-
-        Raises:
-            BadCertificate: they cannot be used.
-        """
+        """Read the files again; if they cannot be used, the context does not change."""
         self.context = self._load()
         self.warning = self._warning()
 
@@ -202,21 +191,16 @@ class Certificate:
         received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
         client = client_context.wrap_bio(received, to_send)
         try:
-            while True:
-                try:
+            for _ in range(2):  # round trips
+                with suppress(ssl.SSLWantReadError):
                     client.do_handshake()
-                    break
-                except ssl.SSLWantReadError:
-                    server.decrypt(to_send.read())
-                    received.write(server.take_output())
-        except ssl.SSLCertVerificationError as error:
-            return f"Warning: {self._certificate}: {error.verify_message}"
+                server.decrypt(to_send.read())
+                received.write(server.take_output())
         except OSError as error:
-            return f"Warning: {self._certificate}: {tls_reason(error)}"
-        certificate = client.getpeercert() or {}
-        expires = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
-        soon = expires < time.time() + EXPIRES_SOON_SECONDS
-        return f"Warning: {self._certificate} expires on {certificate['notAfter']}" if soon else ""
+            return f"Warning: {self._certificate}: {getattr(error, 'verify_message', tls_reason(error))}"
+        end = str((client.getpeercert() or {}).get("notAfter"))
+        soon = ssl.cert_time_to_seconds(end) < time.time() + EXPIRES_SOON_SECONDS
+        return f"Warning: {self._certificate} expires on {end}" if soon else ""
 
 
 class EncryptedKey(Exception):

@@ -6,8 +6,7 @@
 
 A scenario sends lines to participants and expects lines from them. The harness shows a line when the scenario expects
 it, not when it arrives: a server writes a status line some milliseconds after its reply, but a scenario that expects
-the status line first shows the cause before its effect. Every wait has a limit; when a line does not come in time, the
-harness raises Unmet.
+the status line first shows the cause before its effect. If nothing comes within WAIT_SECONDS, the harness raises Unmet.
 """
 
 import re
@@ -21,13 +20,14 @@ import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple, TextIO
 
-from scenarios.report import BOLD, DIM, RED, Outcome, Report
+from scenarios.report import BOLD, DIM, RED, TICK_SECONDS, Outcome, Report
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
+EVERYWHERE = ("0.0.0.0", "::")
 WAIT_SECONDS = 8.0
-TICK_SECONDS = 0.1
 STOP_SECONDS = 3.0
 RECEIVE_BYTES = 1 << 16
 NAME_WIDTH = 15
@@ -42,19 +42,23 @@ class Unmet(Exception):
         return "expected {}, but {}".format(*self.args)
 
 
+class Invitation(NamedTuple):
+    """Lines to paste into other terminals, and hints what to do then."""
+
+    commands: list[str]
+    hints: list[str]
+
+
 class Participant:
     """A client or a server, to which a scenario sends lines and from which it expects lines.
 
-    Args:
-        report: shows the lines.
-        name: the name to show before each line.
-        command: the command line to show first.
-        sock: the connection to the participant.
+    The command that has started it is shown first. If there is a log, its lines go there, and nothing is shown.
     """
 
-    def __init__(self, report: Report, name: str, command: str, sock: socket.socket) -> None:
+    def __init__(self, report: Report, name: str, command: str, sock: socket.socket, log: TextIO | None = None) -> None:
         self.name = name
         self._report = report
+        self._log = log
         self._colour = report.colour_of(name)
         self._sock = sock
         self._changed = threading.Condition()  # guards all below
@@ -62,7 +66,8 @@ class Participant:
         self._unfinished = ""  # a line whose end has not arrived, such as a prompt
         self._echo = ""  # the last line typed at a prompt; a program may repeat it there
         self._ended = False
-        self._show("$", report.painted(command, DIM))
+        if not log:
+            self._show("$", report.painted(command, DIM))
         self._reader = threading.Thread(target=self._read_for_ever, name=name, daemon=True)
         self._reader.start()
 
@@ -78,37 +83,33 @@ class Participant:
             self._sock.sendall(f"{text}\n".encode())
 
     def expect(self, *texts: str) -> str:
-        """Wait until each text has occurred in a line or a prompt, in any order; return the last of these lines.
-
-        Raises:
-            Unmet: one of the texts did not occur in time.
-        """
-        until = time.monotonic() + WAIT_SECONDS
+        """Wait until each text has occurred in a line or prompt of its own, in any order; return the last one."""
         missing, latest = list(texts), NOTHING
         while missing:
-            line = self._next(until, missing[0])
+            line = self._next(missing[0])
             if not line:
                 raise Unmet(f"{self.name} shows: {missing[0]}", latest + (", and then the end" if self._ended else ""))
-            missing = [text for text in missing if text not in line]
+            found = next((text for text in missing if text in line), None)
+            if found:
+                missing.remove(found)
             latest = line
         return latest
 
     def expect_number(self, before: str) -> int:
-        """Wait for a line that contains a text; return the number that follows the text, or 0 if none does.
-
-        Raises:
-            Unmet: no such line came in time.
-        """
+        """Wait for a line that contains a text; return the number that follows the text, or 0 if none does."""
         match = re.search(rf"{re.escape(before)}(\d+)", self.expect(before))
         return int(match[1]) if match else 0
 
     def reply(self) -> str:
         """Return the next line; END or NOTHING if none comes."""
-        return self._next(time.monotonic() + WAIT_SECONDS) or (END if self._ended else NOTHING)
+        line = self._next()
+        if not line and self._ended:
+            self._show("|", self._report.painted(f"({END})", DIM))
+        return line or (END if self._ended else NOTHING)
 
     def read_to_end(self) -> None:
         """Read lines until no more come."""
-        while self.reply() not in (END, NOTHING):
+        while self._next():
             pass
 
     def show_rest(self) -> None:
@@ -123,12 +124,15 @@ class Participant:
             self._sock.shutdown(socket.SHUT_RDWR)
         self._reader.join()
         self._sock.close()
+        if self._log:
+            self._log.close()
 
-    def _next(self, until: float, prompt: str = "") -> str:
-        """Take the next line; if none comes before time.monotonic() reaches `until`, return an empty string.
+    def _next(self, prompt: str = "") -> str:
+        """Take the next line; if none comes within WAIT_SECONDS, return an empty string.
 
         An unfinished line that contains the text of an expected prompt is returned, too, but not yet taken.
         """
+        until = time.monotonic() + WAIT_SECONDS
         with self._changed:
             while time.monotonic() < until:
                 self._report.check()
@@ -143,7 +147,7 @@ class Participant:
 
     def _take(self) -> str:
         line = self._lines.popleft()
-        if not self._report.live:
+        if not self._log and not self._report.live:
             self._show("|", line)
         return line
 
@@ -151,6 +155,7 @@ class Participant:
         with suppress(OSError):
             while data := self._sock.recv(RECEIVE_BYTES):
                 self._add(data.decode(errors="replace"))
+            self._sock.shutdown(socket.SHUT_WR)  # as telnet does
         self._add("\n", ended=True)
 
     def _add(self, text: str, ended: bool = False) -> None:
@@ -160,28 +165,26 @@ class Participant:
             for line in lines:
                 if line.strip() and line != self._echo:
                     self._lines.append(line)
-                    if self._report.live:
+                    if self._log:
+                        print(line, file=self._log, flush=True)
+                    elif self._report.live:
                         self._show("|", line)
                 self._echo = ""
             self._ended = ended
             self._changed.notify_all()
 
     def _show(self, sign: str, text: str) -> None:
-        self._report.show(self._report.painted(f"{self.name:<{NAME_WIDTH}} {sign}", self._colour) + f" {text}")
+        self._report.show_step(self._report.painted(f"{self.name:<{NAME_WIDTH}} {sign}", self._colour) + f" {text}")
 
 
 class ScriptProcess(Participant):
-    """A program of the project as a process; its standard error counts as standard output.
+    """A program of the project as a process; its standard error counts as standard output."""
 
-    Attributes:
-        port: the port on which it listens, if it is a server.
-    """
+    port = 0  # on which it listens, if it is a server
 
-    port = 0
-
-    def __init__(self, report: Report, name: str, script: str, *arguments: str) -> None:
+    def __init__(self, report: Report, name: str, script: str, *arguments: str, log: TextIO | None = None) -> None:
         ours, theirs = socket.socketpair()
-        super().__init__(report, name, shlex.join(["python3", script, *arguments]), ours)
+        super().__init__(report, name, shlex.join(["python3", script, *arguments]), ours, log)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-u", str(ROOT / script), *arguments],
@@ -223,19 +226,20 @@ class Harness:
     Args:
         report: shows what they send and receive.
         directory: for their files.
-
-    Attributes:
-        directory: the directory.
-        servers: the running servers, by name, such as chat_server.
-        invitation: lines to paste into other terminals.
-        outcomes: the results of check().
+        host: the address on which servers listen.
+        stays: whether users are to use the servers, which then have their usual ports, if these are free, and logs.
     """
 
-    def __init__(self, report: Report, directory: Path) -> None:
+    def __init__(self, report: Report, directory: Path, host: str = HOST, stays: bool = False) -> None:
         self.directory = directory
-        self.servers: dict[str, ScriptProcess] = {}
-        self.invitation: list[str] = []
-        self.outcomes: list[Outcome] = []
+        self.servers: dict[str, ScriptProcess] = {}  # by name, such as chat_server
+        self.invitations: list[Invitation] = []
+        self.outcomes: list[Outcome] = []  # of check()
+        self.addresses = addresses_of(host)  # by which users reach the servers
+        self.local = HOST if host in EVERYWHERE else host  # where the programs here reach each other
+        self.listening = ["--host", host]
+        self._host = host
+        self._stays = stays
         self._report = report
         self._participants: list[Participant] = []
 
@@ -244,36 +248,34 @@ class Harness:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Show the lines that are left, and end all participants."""
+        """End all participants; if something unexpected has happened, first show the lines that nobody has read."""
         for participant in self._participants:
-            participant.show_rest()
+            if not (isinstance(participant, ScriptProcess) and participant.port and all(o.met for o in self.outcomes)):
+                participant.show_rest()
         for participant in reversed(self._participants):
             participant.end()
 
-    def start(self, name: str, script: str, *arguments: str) -> ScriptProcess:
+    def port(self, usual: int) -> str:
+        """Return a port for a server, as an argument: its usual one, if users are to use it and it is free, or 0."""
+        return str(usual) if self._stays and is_free(self._host, usual) else "0"
+
+    def start(self, name: str, script: str, *arguments: str, log: TextIO | None = None) -> ScriptProcess:
         """Start a program of the project."""
-        program = ScriptProcess(self._report, name, script, *arguments)
+        program = ScriptProcess(self._report, name, script, *arguments, log=log)
         self._participants.append(program)
         return program
 
     def start_server(self, script: str, *arguments: str) -> ScriptProcess:
-        """Start a server of the project, and wait until it listens.
-
-        Raises:
-            Unmet: it does not listen.
-        """
+        """Start a server of the project, and wait until it listens."""
         name = script.removesuffix(".py")
-        self.servers[name] = server = self.start(name, script, *arguments)
+        log = (self.directory / f"{name}.log").open("w") if self._stays and not self._report.live else None
+        self.servers[name] = server = self.start(name, script, *arguments, log=log)
         listening = f"Server {name[-1]} listening" if name[-1] in "SDU" else "Listening"
-        server.port = server.expect_number(f"{listening} on {HOST}:")
+        server.port = int(server.expect(f"{listening} on ").rpartition(":")[2])
         return server
 
     def connect(self, name: str, port: int) -> Participant:
-        """Connect a client that needs no program of its own; telnet need not be installed.
-
-        Raises:
-            OSError: the client cannot connect.
-        """
+        """Connect a client that needs no program of its own; telnet need not be installed."""
         sock = socket.create_connection((HOST, port), WAIT_SECONDS)
         sock.settimeout(None)
         client = Participant(self._report, name, f"(like telnet) localhost {port}", sock)
@@ -283,3 +285,29 @@ class Harness:
     def check(self, situation: str, expected: str, happened: str) -> None:
         """Record what was expected in a situation, and what happened."""
         self.outcomes.append(Outcome(situation, expected, happened))
+
+
+def is_free(host: str, port: int) -> bool:
+    """Return whether no program uses a port, for TCP or UDP."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.create_server((host, port), family=family), socket.socket(family, socket.SOCK_DGRAM) as udp:
+            udp.bind((host, port))
+    except OSError:
+        return False
+    return True
+
+
+def addresses_of(host: str) -> list[str]:
+    """Return how users reach servers that listen on a host: by this machine's addresses, if on all of them."""
+    if host == HOST:
+        return ["localhost"]
+    if host not in EVERYWHERE:
+        return [host]
+    addresses = []
+    with suppress(OSError), socket.socket(type=socket.SOCK_DGRAM) as udp:
+        udp.connect(("192.0.2.1", 9))  # sends nothing, but chooses the address that other hosts see
+        addresses.append(udp.getsockname()[0])
+    with suppress(OSError):  # this machine's name has no address
+        addresses += socket.gethostbyname_ex(socket.gethostname())[2]
+    return [address for address in dict.fromkeys(addresses) if not address.startswith("127.")] or ["localhost"]

@@ -1,22 +1,25 @@
 """The output of demo.py: lines from several threads, in colour on a terminal, and the table at the end."""
 
 import os
+import select
 import shutil
 import sys
 import textwrap
 import threading
 import time
+from itertools import zip_longest
 from typing import NamedTuple
 
 from net.command_line import fail_to_write
 
 PACE_SECONDS = 0.25  # on a terminal, so that the audience can read along
 PLAIN_PACE_SECONDS = 0.03
+TICK_SECONDS = 0.1
 WIDTH = 80  # in columns, where standard output is not a terminal
 MARK_WIDTH = 4
-SITUATION_WIDTH = 27
 GAP = 2
-MIN_CELL_WIDTH = 20
+MAX_SITUATION_WIDTH = 27  # that of the longest
+MIN_CELL_WIDTH = 10
 
 BOLD, DIM, RED, GREEN, PLAIN = "\033[1m", "\033[2m", "\033[31m", "\033[32m", "\033[0m"
 NAME_COLOURS = [f"\033[{number}m" for number in (36, 33, 35, 34, 32, 96, 93, 95, 94, 92, 97)]
@@ -42,12 +45,12 @@ class Outcome(NamedTuple):
 class Report:
     """Standard output, one line at a time from any thread.
 
-    Args:
-        live: whether to show each participant's lines as soon as they arrive.
+    If it is live, lines are shown as soon as they arrive; if it steps, the user presses Enter for each line.
     """
 
-    def __init__(self, live: bool) -> None:
+    def __init__(self, live: bool = False, steps: bool = False) -> None:
         self.live = live
+        self.steps = steps
         self._terminal = bool(sys.stdout and sys.stdout.isatty() and os.getenv("TERM") != "dumb")
         self._in_colour = self._terminal and not os.getenv("NO_COLOR")
         self._stopping = False
@@ -62,51 +65,61 @@ class Report:
         """Return a text in a colour, or unchanged where the output is not in colour."""
         return f"{colour}{text}{PLAIN}" if self._in_colour else text
 
-    def show(self, line: str = "") -> None:
+    def show(self, line: str = "", end: str = "\n") -> None:
         """Write a line; if it cannot be written, stop the demo."""
         with self._lock:
             try:
-                print(line, flush=True)
+                print(line, end=end, flush=True)
             except OSError as error:
                 self.stop()
                 fail_to_write(error)
 
+    def show_step(self, line: str) -> None:
+        """Write a line of a dialogue; if the demo steps, wait for Enter, which ends the line on a terminal."""
+        if not self.steps:
+            self.show(line)
+            return
+        self.show(line, end="" if sys.stdin.isatty() else "\n")
+        while not select.select([sys.stdin], [], [], TICK_SECONDS)[0]:
+            self.check()
+        self.steps = bool(os.read(sys.stdin.fileno(), 1 << 10))  # at the end of the input, the demo runs on
+
     def show_table(self, title: str, outcomes: list[Outcome]) -> None:
-        """Write a table of what was expected and what happened; where they differ, write both in full below the row."""
+        """Write a table of what was expected and what happened; texts that are too long for a line take several."""
         columns = shutil.get_terminal_size((WIDTH, 0)).columns if self._terminal else WIDTH
-        width = max((columns - MARK_WIDTH - SITUATION_WIDTH - GAP) // 2, MIN_CELL_WIDTH)
-        self.show(self.painted(" " * MARK_WIDTH + _cells(Outcome(title, "Expected", "Happened"), width), BOLD))
+        situation_width = min(MAX_SITUATION_WIDTH, columns // 3)
+        width = max((columns - MARK_WIDTH - situation_width) // 2 - GAP, MIN_CELL_WIDTH)
+        widths = (situation_width, width, width)
+        for line in _lines(Outcome(title, "Expected", "Happened"), widths):
+            self.show(self.painted(" " * MARK_WIDTH + line, BOLD))
         for outcome in outcomes:
             mark, colour = ("ok", GREEN) if outcome.met else ("NO", RED)
-            self.show(self.painted(mark, colour) + " " * GAP + _cells(outcome, width))
-            if not outcome.met:
-                for sentence in (f"expected: {outcome.expected}", f"happened: {outcome.happened}"):
-                    for part in textwrap.wrap(sentence, max(columns - MARK_WIDTH, MIN_CELL_WIDTH)):
-                        self.show(self.painted(" " * MARK_WIDTH + part, RED))
+            for line in _lines(outcome, widths):
+                self.show(
+                    self.painted(f"{mark:<{MARK_WIDTH}}", colour) + (line if outcome.met else self.painted(line, RED))
+                )
+                mark = ""
 
     def pause(self) -> None:
-        """Give the audience time to read.
-
-        Raises:
-            Stopped: stop() was called.
-        """
+        """Give the audience time to read; raise Stopped if the demo has been asked to end."""
         self.check()
-        time.sleep(PACE_SECONDS if self._terminal else PLAIN_PACE_SECONDS)
+        if not self.steps:
+            time.sleep(PACE_SECONDS if self._terminal else PLAIN_PACE_SECONDS)
 
     def stop(self) -> None:
         """Make the next check() raise Stopped; a signal handler may call this."""
         self._stopping = True
 
     def check(self) -> None:
-        """Raise Stopped if the demo has been asked to end.
-
-        Raises:
-            Stopped: stop() was called.
-        """
+        """Raise Stopped if the demo has been asked to end."""
         if self._stopping:
             raise Stopped
 
 
-def _cells(outcome: Outcome, width: int) -> str:
-    expected, happened = (text if len(text) <= width else f"{text[: width - 3]}..." for text in outcome[1:])
-    return f"{outcome.situation:<{SITUATION_WIDTH}}{expected:<{width}}" + " " * GAP + happened
+def _lines(outcome: Outcome, widths: tuple[int, int, int]) -> list[str]:
+    """Return the lines of a row, in which each text is wrapped to the width of its column."""
+    cells = [textwrap.wrap(text, width, break_on_hyphens=False) for text, width in zip(outcome, widths, strict=True)]
+    rows = zip_longest(*cells, fillvalue="")
+    return [
+        (" " * GAP).join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]

@@ -6,9 +6,10 @@ import subprocess
 from collections.abc import Callable
 from typing import NamedTuple
 
-from scenarios.harness import HOST, ROOT, Harness, Participant, ScriptProcess, Unmet
+from scenarios.harness import HOST, ROOT, Harness, Invitation, Participant, ScriptProcess, Unmet
 
 DORMITORY_FILES = ("single.txt", "double.txt", "suite.txt", "member.txt")
+BACK_END_PORTS = {"S": 21000, "D": 22000, "U": 23000}
 PASSWORDS = {"alice": "correct horse, battery", "bob": "tr0ub4dor"}  # of the members in member.txt
 TWO_FREE_SEATS = "1 1 1 1 1\n1 1 1 0 1\n1 1 0 1 1\n1 1 1 1 1\n1 1 1 1 1\n"  # 2-4 and 3-3
 MAKE_CERTIFICATE = (
@@ -36,9 +37,10 @@ def command(script: str, *arguments: str) -> str:
 
 def open_chat(harness: Harness, *options: str) -> ScriptProcess:
     """Start a chat server."""
-    server = harness.start_server("chat_server.py", "0", "--host", HOST, *options)
-    line = f"telnet localhost {server.port}  # then type: JOIN"
-    harness.invitation += [f"{line} alice", f"{line} bob, and BCST hello, MESG alice hi, LIST or QUIT"]
+    server = harness.start_server("chat_server.py", harness.port(5050), *harness.listening, *options)
+    line = shlex.join(["telnet", harness.addresses[0], str(server.port)])
+    hint = "type JOIN alice, or JOIN bob; then BCST hello, MESG alice hi, LIST, QUIT"
+    harness.invitations.append(Invitation([line], [hint]))
     return server
 
 
@@ -64,8 +66,9 @@ def play_chat(harness: Harness) -> None:
     server.receive(alice, "MESG dave are you there?")
     harness.check("a message to nobody", "Unknown Recipient dave", alice.reply())
     server.receive(dave, "JOIN dave")
+    server.expect("disconnected")
     harness.check("a fourth user, of three", "Too Many Users", dave.reply())
-    server.receive(bob, "QUIT")
+    server.receive(bob, "QUIT", "disconnected")
     harness.check("after QUIT", "disconnected", bob.reply())
     server.receive(alice, "LIST")
     alice.expect("users (2)")
@@ -75,9 +78,10 @@ def play_chat(harness: Harness) -> None:
 def open_tickets(harness: Harness) -> ScriptProcess:
     """Start a ticket server with a copy of the hall."""
     file = shutil.copy(ROOT / "seats.txt", harness.directory)
-    server = harness.start_server("ticket_server.py", "0", "--host", HOST, "--seats-file", str(file))
-    address = ("localhost", str(server.port))
-    harness.invitation += [command("ticket_client.py", *address), shlex.join(["telnet", *address])]
+    server = harness.start_server("ticket_server.py", harness.port(5051), *harness.listening, "--seats-file", str(file))
+    address = (harness.addresses[0], str(server.port))
+    commands = [command("ticket_client.py", *address), shlex.join(["telnet", *address])]
+    harness.invitations.append(Invitation(commands, []))
     return server
 
 
@@ -97,7 +101,7 @@ def play_tickets(harness: Harness) -> None:
 
     alice = start_client("alice")
     ask_for_one_ticket(alice)
-    server.receive(alice, "2-4", "booked 2-4")
+    server.receive(alice, "2-4", "disconnected")
     harness.check("a free seat", "Booked: 2-4", alice.expect("Booked"))
     alice.read_to_end()
     bob, carol = harness.connect("bob", server.port), start_client("carol")
@@ -107,7 +111,7 @@ def play_tickets(harness: Harness) -> None:
     bob.expect("Seat for ticket 1?")
     carol.send("3-3")
     bob.send("3")
-    server.expect("booked 3-3", "cancelled")
+    server.expect("booked 3-3", "cancelled", "disconnected", "disconnected")
     answers = sorted((bob.expect("3-3"), carol.expect("3-3")))
     harness.check("the last seat, one of two", "Booked: 3-3", answers[0])
     harness.check("the last seat, the other", "Seat 3-3 is taken.", answers[1])
@@ -115,16 +119,22 @@ def play_tickets(harness: Harness) -> None:
     taken, free = map(seats_file.read_text().count, "10")
     harness.check("seats.txt", "25 taken, 0 free", f"{taken} taken, {free} free")
     dave = start_client("dave", "--seats", "1-1")
-    server.expect("cancelled")
+    server.expect("cancelled", "disconnected")
     harness.check("a ticket too many", "Only 0 seats are free", dave.expect("Only"))
 
 
 def open_chat_rooms(harness: Harness) -> ScriptProcess:
     """Start a chat room server."""
-    server = harness.start_server("chatroom_server.py", "0", "--host", HOST)
-    line = command("chatroom_client.py", "localhost", str(server.port), "--name")
-    harness.invitation += [f"{line} alice  # then type: CREATE tea, and JOIN tea", f"{line} bob  # then type: JOIN tea"]
+    server = harness.start_server("chatroom_server.py", harness.port(5052), *harness.listening)
+    invite_to_chat_rooms(harness, server)
     return server
+
+
+def invite_to_chat_rooms(harness: Harness, server: ScriptProcess, *options: str) -> None:
+    """Say how to use a chat room server."""
+    line = command("chatroom_client.py", harness.addresses[0], str(server.port), *options, "--name")
+    hint = "type CREATE tea (one of the two), then JOIN tea"
+    harness.invitations.append(Invitation([f"{line} alice", f"{line} bob"], [hint]))
 
 
 def enter_lobby(harness: Harness, server: ScriptProcess, name: str, *options: str) -> Participant:
@@ -165,7 +175,7 @@ def play_chat_rooms(harness: Harness) -> None:
     harness.check("alice talks, at carol", "alice: have some tea", carol.reply())
     bob.expect("alice: have some tea")
     dave = enter_lobby(harness, server, "dave")
-    server.receive(dave, "DELETE tea")
+    server.receive(dave, "DELETE tea", "Room tea: deleted")
     for member in (alice, bob, carol):
         harness.check(f"room deleted, at {member.name}", "Warning: room tea is deleted", member.reply())
     harness.check("bob then", "Room tea is closed.", bob.reply())
@@ -179,23 +189,23 @@ def open_dormitory(harness: Harness) -> ScriptProcess:
     """Start three back ends and a main server, with copies of the inventories and the members."""
     for name in DORMITORY_FILES:
         shutil.copy(ROOT / name, harness.directory)
-    back_ends = [open_back_end(harness, letter) for letter in "SDU"]
-    options = ["--tcp-port", "0", "--data-dir", str(harness.directory)]
+    back_ends = [open_back_end(harness, letter, harness.port(port)) for letter, port in BACK_END_PORTS.items()]
+    options = ["--tcp-port", harness.port(25000), *harness.listening, "--data-dir", str(harness.directory)]
     for letter, back_end in zip("sdu", back_ends, strict=True):
         options += [f"--server-{letter}", f"{HOST}:{back_end.port}"]
     main = harness.start_server("serverM.py", *options)
     for back_end in back_ends:
         back_end.expect("sent")
     main.expect(*(f"Server {letter} has sent its room status" for letter in "SDU"))
-    client = command("client.py", "--port", str(main.port))
-    hints = [f"as {name}, whose password is: {password}" for name, password in PASSWORDS.items()]
-    harness.invitation += [f"{client}  # {hint}" for hint in [*hints, "as a guest"]]
+    client = command("client.py", "--host", harness.addresses[0], "--port", str(main.port))
+    hints = [f"be {name}, whose password is: {password}" for name, password in PASSWORDS.items()]
+    harness.invitations.append(Invitation([client], [*hints, "be a guest with any other name, and Enter"]))
     return main
 
 
-def open_back_end(harness: Harness, letter: str, port: int = 0) -> ScriptProcess:
+def open_back_end(harness: Harness, letter: str, port: str) -> ScriptProcess:
     """Start a back end."""
-    return harness.start_server(f"server{letter}.py", "--port", str(port), "--data-dir", str(harness.directory))
+    return harness.start_server(f"server{letter}.py", "--port", port, "--data-dir", str(harness.directory))
 
 
 def play_dormitory(harness: Harness) -> None:
@@ -249,7 +259,7 @@ def kill_while_reserving(harness: Harness, main: ScriptProcess, alice: Participa
     alice.send("S233")
     main.receive(alice, "reservation", "request sent to Server S")
     back_end.kill()
-    back_end = open_back_end(harness, "S", back_end.port)
+    back_end = open_back_end(harness, "S", str(back_end.port))
     try:
         back_end.expect("Server S sent RESERVED")
     except Unmet:  # on a slow machine the restart takes longer than the main server waits: alice is told to try later
@@ -272,12 +282,7 @@ def times_reserved(harness: Harness, main: ScriptProcess, member: Participant, r
 
 
 def open_tls(harness: Harness) -> ScriptProcess:
-    """Make a certificate, and start a chat room server that uses it.
-
-    Raises:
-        NotPlayed: there is no openssl.
-        Unmet: openssl made no certificate.
-    """
+    """Make a certificate, and start a chat room server that uses it."""
     if not shutil.which("openssl"):
         raise NotPlayed("openssl, which makes a certificate for this scenario, is not installed")
     done = subprocess.run(shlex.split(MAKE_CERTIFICATE), cwd=harness.directory, capture_output=True, text=True)
@@ -285,9 +290,8 @@ def open_tls(harness: Harness) -> ScriptProcess:
         raise Unmet("openssl makes a certificate", " / ".join(done.stderr.split("\n")[-3:]))
     certificate, key = str(harness.directory / "certificate.pem"), str(harness.directory / "key.pem")
     tls = ("--tls-certificate", certificate, "--tls-key", key)
-    server = harness.start_server("chatroom_server.py", "0", "--host", HOST, *tls)
-    line = command("chatroom_client.py", "localhost", str(server.port), "--tls", "--tls-ca", certificate, "--name")
-    harness.invitation += [f"{line} alice", f"{line} bob"]
+    server = harness.start_server("chatroom_server.py", harness.port(5053), *harness.listening, *tls)
+    invite_to_chat_rooms(harness, server, "--tls", "--tls-ca", certificate)
     return server
 
 
@@ -307,6 +311,20 @@ def play_tls(harness: Harness) -> None:
     dave = harness.connect("dave", server.port)
     server.receive(dave, "1soup, in plain text", "TLS handshake failed")
     harness.check("a client without TLS", "disconnected", dave.reply())
+
+
+def open_front_end(harness: Harness) -> ScriptProcess:
+    """Start the front end for all systems that are running."""
+    systems = {
+        "chat": "chat_server",
+        "tickets": "ticket_server",
+        "chatrooms": "chatroom_server",
+        "dormitory": "serverM",
+    }
+    options = [f"--{system}={harness.local}:{harness.servers[name].port}" for system, name in systems.items()]
+    for address in harness.addresses:
+        options += ["--allow-host", address]
+    return harness.start_server("front_end.py", harness.port(8000), *harness.listening, *options)
 
 
 SCENARIOS = {

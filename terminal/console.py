@@ -8,14 +8,15 @@ escape sequences.
 
 import codecs
 import os
+import re
 import select
 import signal
 import socket
 import sys
 import termios
 import tty
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 
 from net.connect import ServerLines
 from terminal.line_editor import KEY, UNFINISHED_KEY, LineEditor, width
@@ -23,81 +24,137 @@ from terminal.line_editor import KEY, UNFINISHED_KEY, LineEditor, width
 READ_BYTES = 1 << 16
 ESCAPE_SECONDS = 0.1  # an Esc that no byte follows within this time was pressed alone
 DEFAULT_COLUMNS = 80  # for a terminal that does not report its width
-ERASE_ROW = "\r\x1b[K"
 REDRAW_SIGNALS = (signal.SIGCONT, signal.SIGWINCH)
+LEAVING_SIGNALS = (signal.SIGTSTP, signal.SIGQUIT)  # Ctrl-Z and Ctrl-\
 ENTER = ("\n", "\r")
 END_OF_INPUT = "\x04"  # Ctrl-D
 
+# The terminal knows best where its cursor stands: it saves the position before the text after the cursor. A row that
+# turns out too wide is cut, not continued in the next row.
+_SAVE_CURSOR, _RESTORE_CURSOR = "\x1b7", "\x1b8"
+_CUT_ROW, _CONTINUE_ROW = "\x1b[?7l", "\x1b[?7h"
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+
+Server = socket.socket | ServerLines
+
 
 class Console:
-    """Standard input and output, for a thread that waits both for the user and for a server.
-
-    Attributes:
-        interactive: whether the input comes from a terminal and not from a script.
-        refusals: how often refuse() was called.
-    """
+    """Standard input and output, for a thread that waits both for the user and for a server."""
 
     def __init__(self) -> None:
-        self.interactive = sys.stdin.isatty()
-        self.refusals = 0
-        self._draws = self.interactive and shows_escapes()
-        self._single_keys = ExitStack()
-        self._signals: list[int] = []  # the descriptor from single_keys(), if the Console draws
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.interactive = sys.stdin.isatty()  # not a script
+        self.shows_escapes = sys.stdout.isatty() and os.getenv("TERM", "dumb") != "dumb"
+        self.draws = self.interactive and self.shows_escapes  # the line being typed
+        self.refusals = 0  # how often refuse() was called
+        self._mode = termios.tcgetattr(sys.stdin) if self.interactive else []
+        self._takes_keys = False  # single ones, without an echo
+        self._signals: list[int] = []  # a descriptor that becomes readable when a signal arrives
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
         self._input = ""  # text that was read and is not yet part of a line
         self._ended = False  # whether the end of the input was read
         self._histories: dict[str, list[str]] = {}  # by prompt
-        self._column = 0  # of the character at the cursor, or of the last character if the cursor is behind it
+        self._drawn: list[int] = []  # the widths of the rows that are drawn; of the last, the part before the cursor
         self.begin_line()
 
     def __enter__(self) -> "Console":
-        """Take single keys, if the Console draws the line."""
-        if self._draws:
-            self._signals = [self._single_keys.enter_context(single_keys())]
+        """Handle signals, and take single keys if the Console draws the line."""
+        if self.interactive:
+            reader, writer = os.pipe()
+            os.set_blocking(writer, False)
+            signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+            self._signals = [reader]
+            for number in REDRAW_SIGNALS:
+                signal.signal(number, lambda *_: None)  # a handler must not print
+            for number in LEAVING_SIGNALS:
+                signal.signal(number, self._leave_terminal)
+        if self.draws:
+            self._take_keys()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Restore the terminal's mode; leave the cursor at the start of a new row."""
-        self._single_keys.close()
-        if self._prompt or self._editor.text:
-            write("\n")
+        self._release_keys()
+        self.leave_line()
+
+    def _take_keys(self) -> None:
+        self._takes_keys = True
+        with suppress(termios.error):  # in the background; wait() tries again in the foreground
+            tty.setcbreak(sys.stdin, termios.TCSANOW)
+
+    def _release_keys(self) -> None:
+        self._takes_keys = False
+        with suppress(termios.error):  # the terminal is gone
+            if self.interactive:
+                termios.tcsetattr(sys.stdin, termios.TCSANOW, self._mode)
+
+    def _leave_terminal(self, number: int, _: object) -> None:
+        """Restore the terminal's mode for a shell, and let a signal stop or end the program."""
+        takes_keys = self._takes_keys
+        self._release_keys()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)  # after Ctrl-Z, this returns when the program continues
+        signal.signal(number, self._leave_terminal)
+        if takes_keys:
+            self._take_keys()
+
+    @property
+    def columns(self) -> int:
+        """The width of the terminal's window."""
+        return os.get_terminal_size(sys.stdout.fileno()).columns or DEFAULT_COLUMNS
 
     def wait(
-        self,
-        server: socket.socket | ServerLines,
-        sends: bool = False,
-        seconds: float | None = None,
-        keys: bool = True,
+        self, server: Server, sends: bool = False, seconds: float | None = None, keys: bool = True
     ) -> tuple[bool, bool, bool]:
         """Wait until the server is ready, the user has typed something, a signal arrives, or the time has passed.
 
-        Args:
-            server: the connection from which the caller wants to read.
-            sends: whether the caller also wants to send there.
-            seconds: how long to wait at most; None means without a limit.
-            keys: whether to read what the user types.
-
-        Returns:
-            Whether anything has happened in that time, whether the connection is readable, and whether it is writable.
+        After it, the caller calls next_line() or draw(), because a signal may require it. `sends`: the caller also
+        wants to send to the server. `keys`: read what the user types. Return whether anything has happened in that
+        time, whether the connection is readable, and whether it is writable.
         """
         keyboard = [sys.stdin] if keys else []
-        readable, writable, _ = select.select(
-            [server, *self._signals, *keyboard], [server] if sends else [], [], seconds
-        )
-        if self._signals and self._signals[0] in readable:
-            self._redraw(resume(self._signals[0]))
+        inputs = [server, *self._signals, *keyboard]
+        readable, writable, _ = select.select(inputs, [server] if sends else [], [], seconds)
+        if set(self._signals).intersection(readable) and signal.SIGCONT in os.read(self._signals[0], READ_BYTES):
+            self._drawn = []  # a shell has written below it
+            if self._takes_keys:
+                self._take_keys()
         if sys.stdin in readable:
-            data = read_keys(READ_BYTES)
+            data = _read_keys()
             self._ended = not data
             self._input += self._decoder.decode(data, final=self._ended)
         return bool(readable or writable), server in readable, bool(writable)
 
-    def begin_line(self, prompt: str = "") -> None:
-        """Begin a line after a prompt, with the history of that prompt; discard a line that is being typed."""
+    def read_line(self, prompt: str, server: ServerLines, secret: bool = False) -> str | None:
+        """Return the line that the user types after a prompt; None if the server sends something first."""
+        self.begin_line(prompt, secret)
+        if secret and self.interactive:
+            self._take_keys()
+        readable = False
+        try:
+            while (line := self.next_line()) is None and not (readable and server.receive()):
+                _, readable, _ = self.wait(server)
+        finally:
+            if not self.draws:
+                self._release_keys()
+        return line
+
+    def begin_line(self, prompt: str = "", secret: bool = False) -> None:
+        """Begin a line after a prompt, with the history of that prompt; discard a line that is being typed.
+
+        A terminal does not show a secret line, and the line does not become part of the history.
+        """
         self._prompt = prompt
-        self._editor = LineEditor(self._histories.setdefault(prompt, []))
-        if not self._draws:
+        self._secret = secret
+        self._editor = LineEditor([] if secret else self._histories.setdefault(prompt, []))
+        if prompt and not self.draws:
             write(prompt)
+
+    def leave_line(self) -> None:
+        """Leave the line that is being typed as it is; what is shown next stands below it."""
+        if self._prompt or self._editor.text or self._drawn:
+            write("\n")
+        self._drawn = []
+        self.begin_line()
 
     def next_line(self) -> str | None:
         """Return the next line that was typed, without its newline, or None if no line is complete yet.
@@ -107,28 +164,51 @@ class Console:
         Raises:
             EOFError: the input has ended, or Ctrl-D was pressed at the start of a line.
         """
-        line = self._edit_line() if self._draws else self._cut_line()
+        line = self._edit_line() if self._takes_keys else self._cut_line()
         if line is not None:
             self.begin_line()
         return line
 
+    def next_key(self) -> str | None:
+        """Return the next key that was pressed, a match of KEY; None if there is none yet; EOFError: none will come."""
+        if key := KEY.match(self._input):
+            self._input = self._input[key.end() :]
+            return key[0]
+        if self._ended:
+            raise EOFError
+        return None
+
     def show(self, lines: str) -> None:
-        """Show one or more lines in place of the line being typed; next_line() redraws that line below them."""
-        write(f"{ERASE_ROW * self._draws}{lines}\n")
+        """Show one or more lines in place of what is drawn; next_line() draws the line being typed below them."""
+        write(f"{self._erased()}{lines}\n")
+        self._drawn = []
 
     def refuse(self, sentence: str) -> None:
         """Show why a command or a line of the user was refused, and count the refusal."""
         self.refusals += 1
         self.show(sentence)
 
-    def _redraw(self, was_suspended: bool) -> None:
-        """Redraw the line after the program was suspended or the width of the window has changed.
+    def draw(self, before: str, after: str = "", above: Sequence[str] = ()) -> None:
+        """Draw a row, with the cursor between two parts of it, and rows above it, in place of what is drawn."""
+        rows = "".join(f"{row}\n" for row in above)
+        write(f"{self._erased()}{_CUT_ROW}{rows}{before}{_SAVE_CURSOR}{after}{_RESTORE_CURSOR}{_CONTINUE_ROW}")
+        # A cursor behind the last character stays in that character's row if the window becomes narrower.
+        column = width(before) if after else max(width(before) - 1, 0)
+        self._drawn = [
+            min(columns, self.columns) for columns in [*(width(_COLOUR.sub("", row)) for row in above), column]
+        ]
 
-        Most terminals break a row that does not fit a narrower window into several rows, so the line being typed may
-        begin above the cursor's row. A shell, however, leaves the cursor in a new row.
+    def _erased(self) -> str:
+        """Return the escape sequences that erase what is drawn.
+
+        Most terminals break a row that does not fit a narrower window into several rows.
         """
-        write(erase_rows(above=0 if was_suspended else self._column // _columns()))
-        self._draw_line()
+        if not self.draws:
+            return ""
+        columns = self.columns
+        *above, column = self._drawn or [0]
+        rows = sum(max(row - 1, 0) // columns + 1 for row in above) + column // columns
+        return (f"\x1b[{rows}A" if rows else "") + "\r\x1b[J"
 
     def _cut_line(self) -> str | None:
         line, newline, rest = self._input.partition("\n")
@@ -141,102 +221,36 @@ class Console:
         return None
 
     def _edit_line(self) -> str | None:
-        while key := KEY.match(self._input):
-            self._input = self._input[key.end() :]
-            if key[0] in ENTER:
+        while key := self.next_key():
+            if key in ENTER:
                 line = self._editor.finish()
-                write(f"{ERASE_ROW}{self._prompt}{line}\n")
+                self.show(self._prompt + ("" if self._secret else line) if self.draws else "")
                 return line
-            if key[0] == END_OF_INPUT and not self._editor.text:
+            if key == END_OF_INPUT and not self._editor.text:
                 self._draw_line()
                 raise EOFError
-            self._editor.press(key[0])
-        if self._ended:
-            raise EOFError
+            self._editor.press(key)
         self._draw_line()
         return None
 
     def _draw_line(self) -> None:
-        before, after = self._editor.view(self._prompt, _columns() - 1)
-        back = width(after)
-        self._column = max(width(before) - (not back), 0)
-        write(ERASE_ROW + before + after + (f"\x1b[{back}D" if back else ""))
+        if self._secret and self.draws:
+            self.draw(self._prompt)
+        elif self.draws:
+            self.draw(*self._editor.view(self._prompt, self.columns - 1))
 
 
-def _columns() -> int:
-    return os.get_terminal_size(sys.stdout.fileno()).columns or DEFAULT_COLUMNS
-
-
-@contextmanager
-def single_keys() -> Iterator[int]:
-    """Make the terminal pass on each key at once, without an echo; restore its mode at the end.
-
-    Yields:
-        a descriptor that becomes readable when a signal requires a redraw; the caller then calls resume() and redraws.
-        The signal handlers do nothing, because a handler must not print.
-    """
-    keyboard = sys.stdin.fileno()
-    mode = termios.tcgetattr(keyboard)
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in REDRAW_SIGNALS:
-        signal.signal(number, lambda *_: None)
-    try:
-        take_single_keys()
-        yield reader
-    finally:
-        with suppress(termios.error):  # the terminal is gone
-            termios.tcsetattr(keyboard, termios.TCSADRAIN, mode)
-        for number in REDRAW_SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        signal.set_wakeup_fd(-1)
-        os.close(reader)
-        os.close(writer)
-
-
-def resume(signals: int) -> bool:
-    """Read the signals that have arrived; return whether a shell has used the terminal, between Ctrl-Z and fg."""
-    was_suspended = signal.SIGCONT in os.read(signals, READ_BYTES)
-    if was_suspended:
-        take_single_keys()
-    return was_suspended
-
-
-def take_single_keys() -> None:
-    """Make the terminal pass on each key at once, without an echo, if this program is in the foreground."""
-    with suppress(termios.error):  # in the background; resume() tries again when a shell brings it to the foreground
-        tty.setcbreak(sys.stdin.fileno(), termios.TCSADRAIN)
-
-
-def read_keys(size: int) -> bytes:
-    """Read what the user has typed, and the rest of an escape sequence that has begun.
-
-    Args:
-        size: the largest number of bytes to read at a time; 1 reads a single key.
-
-    Returns:
-        The bytes; b"" if the input has ended or cannot be read.
-    """
+def _read_keys() -> bytes:
+    """Read what the user has typed, and the rest of an escape sequence that has begun; b"" at the end of the input."""
     typed = b""
     with suppress(OSError):  # the terminal is gone, or no shell could bring this program to the foreground
-        typed = os.read(sys.stdin.fileno(), size)
+        typed = os.read(sys.stdin.fileno(), READ_BYTES)
         while UNFINISHED_KEY.search(typed) and select.select([sys.stdin], [], [], ESCAPE_SECONDS)[0]:
-            more = os.read(sys.stdin.fileno(), size)
+            more = os.read(sys.stdin.fileno(), READ_BYTES)
             if not more:
                 break
             typed += more
     return typed
-
-
-def erase_rows(above: int) -> str:
-    """Return the escape sequences that erase some rows above the cursor, its own row and all below it."""
-    return (f"\x1b[{above}A" if above else "") + "\r\x1b[J"
-
-
-def shows_escapes() -> bool:
-    """Return whether standard output is a terminal that understands escape sequences."""
-    return sys.stdout.isatty() and os.getenv("TERM", "dumb") != "dumb"
 
 
 def write(text: str) -> None:

@@ -2,7 +2,8 @@
 
 import socket
 
-from net.stream import WOULD_BLOCK
+from net.command_line import reason
+from net.connect import WOULD_BLOCK, ConnectionLost
 from protocol import MAX_LINE_BYTES, LineTooLong, harmless
 from terminal.console import Console
 
@@ -14,13 +15,7 @@ NOT_A_COMMAND = f"Not sent. {LEAVE} or Ctrl-D leaves the room; a blank before / 
 
 
 class RoomSession:
-    """One user in one room.
-
-    Args:
-        console: where the user types and reads.
-        room: the connection to the room.
-        prefix: text to put before each line that is sent.
-    """
+    """One user in one room; the prefix stands before each line that is sent."""
 
     def __init__(self, console: Console, room: socket.socket, prefix: str) -> None:
         self._console = console
@@ -31,15 +26,13 @@ class RoomSession:
         self._leaving = False
 
     def run(self) -> bool:
-        """Talk until the user leaves or the room ends; return whether the user left."""
+        """Talk until the user leaves or the room ends; return whether the user left. ConnectionLost: neither."""
         self._room.setblocking(False)
         while True:
             self._take_lines()
+            sends, seconds = bool(self._outgoing), LEAVE_SECONDS if self._leaving else None
             happened, readable, writable = self._console.wait(
-                self._room,
-                sends=bool(self._outgoing),
-                seconds=LEAVE_SECONDS if self._leaving else None,
-                keys=not self._leaving and not self._outgoing,
+                self._room, sends, seconds, keys=not (sends or self._leaving)
             )
             if not happened:
                 return True
@@ -61,7 +54,7 @@ class RoomSession:
 
     def _take_line(self, line: str) -> None:
         text = (self._prefix + line).encode()
-        if line.strip() == LEAVE:
+        if line.rstrip() == LEAVE:
             self._leaving = True
             self._outgoing += f"{LEAVE}\n".encode()
         elif line.startswith("/"):
@@ -76,8 +69,10 @@ class RoomSession:
             self._outgoing = self._outgoing[self._room.send(self._outgoing) :]
         except WOULD_BLOCK:
             return
-        except OSError:  # the room has ended; the next receive returns the end of the input
+        except ConnectionError:  # the server has closed the room; its last lines may still have to be received
             self._outgoing = b""
+        except OSError as error:
+            raise ConnectionLost(reason(error)) from error
 
     def _receive(self) -> bool:
         """Show the lines that have arrived; return False at the end of the input."""
@@ -85,8 +80,10 @@ class RoomSession:
             data = self._room.recv(RECEIVE_BYTES)
         except WOULD_BLOCK:
             return True
-        except OSError:
-            data = b""
+        except OSError as error:
+            if self._leaving:
+                return False
+            raise ConnectionLost(reason(error)) from error
         received = (self._incoming + data).replace(b"\r\n", b"\n")
         lines, newline, self._incoming = received.rpartition(b"\n")
         if not data or len(self._incoming) > RECEIVE_BYTES:  # longer than any line that a room relays

@@ -1,12 +1,13 @@
 """A cinema for tests: a server with a hall of its own, and customers that speak its protocol."""
 
-import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import Peer, Program, Start, looking_after, wait_until
+
+from net.files import locked
 
 HALL = "0 0 0 0 0\n" * 5
 HOW_MANY = "How many tickets do you want?"
@@ -101,8 +102,7 @@ def seats_in(line: str) -> list[tuple[int, int]]:
 @contextmanager
 def another_writer(file: Path) -> Iterator[None]:
     """Hold the lock of a seats file, as another server does while it writes the file."""
-    with file.with_name(file.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(file):
         yield
 
 

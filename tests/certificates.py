@@ -34,7 +34,7 @@ class Certificates:
         client_context: for clients that trust the authority.
         good: for localhost, 127.0.0.1 and ::1.
         renewed: the same, issued later, with another key.
-        expired: expired yesterday.
+        expired: expired when it was made.
         other_host: for other.example only.
         self_signed: for localhost, issued by itself.
         weak: with a key that is too short.
@@ -50,7 +50,7 @@ class Certificates:
         self.client_context = ssl.create_default_context(cafile=self.authority)
         self.good = self._issue("good", NAMES)
         self.renewed = self._issue("renewed", NAMES)
-        self.expired = self._issue("expired", NAMES, days=-1)
+        self.expired = self._issue("expired", NAMES, days=0)  # OpenSSL 3.6 refuses a negative number
         self.other_host = self._issue("other_host", OTHER_NAMES)
         self.self_signed = Pair(folder / "self_signed.pem", self._make_key("self_signed"))
         self._openssl(f"req -x509 -new -key self_signed.key -out self_signed.pem -subj /CN=localhost -addext {NAMES}")

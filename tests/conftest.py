@@ -6,7 +6,9 @@ start, stop on SIGTERM with exit status 0 within two seconds, and have written n
 """
 
 import os
+import random
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -32,6 +34,8 @@ RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: closing the socket resets the 
 
 # A process started with nohup or & may ignore SIGINT, and the programs that it starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# The python3 of documents and of lines that programs print is the one that runs the tests.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def wait_until(
@@ -96,10 +100,11 @@ def fake_server(talk: Callable[[socket.socket], object]) -> Iterator[int]:
 
 
 def free_port() -> int:
-    """Return a TCP port on which no program listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """Return a TCP port that no program uses, and that no system gives to a client or to a server that asks for any."""
+    for port in random.sample(range(20_000, 30_000), 1000):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    pytest.fail("no port from 20000 to 29999 is free")
 
 
 def new_threads(before: list[threading.Thread]) -> list[threading.Thread]:
@@ -117,6 +122,8 @@ class Peer:
         self.sock.settimeout(WAIT_SECONDS)
         self.received = b""
         try:
+            if source and sys.platform != "linux":
+                pytest.skip("elsewhere 127.0.0.1 is the only loopback address")
             if source:
                 self.sock.bind((source, 0))
             self.sock.connect(("127.0.0.1", port))
@@ -268,13 +275,15 @@ class Program:
 
     Args:
         arguments: the script, then its arguments.
-        prefix: a command to run it with, such as prlimit.
+        prefix: a command to run it with, such as prlimit; if that is not installed, the test is skipped.
         stdin: as for subprocess.Popen.
     """
 
     def __init__(
         self, *arguments: str, prefix: tuple[str, ...] = (), cwd: Path = ROOT, stdin: int | None = None
     ) -> None:
+        if prefix and not shutil.which(prefix[0]):
+            pytest.skip(f"{prefix[0]} is not installed")
         self.process = subprocess.Popen(
             [*prefix, *python(*arguments)],
             stdin=stdin,
@@ -357,7 +366,7 @@ class Program:
         server has one more, which closes rooms that nobody uses.
         """
         assert self.port
-        threads += any("chatroom_server.py" in argument for argument in self.process.args)
+        threads += "chatroom_server.py" in str(self.process.args)
         wait_until(lambda: self.threads_and_sockets()[0] in (0, threads), f"{threads} threads")
         self._at_rest = self.threads_and_sockets()
 
@@ -523,7 +532,7 @@ def run_program(script: str, *arguments: str, input: str = "", **options: Any) -
     return run_command(python(script, *arguments), input, **options)
 
 
-def run_programs(*commands: tuple[str, ...]) -> list[subprocess.CompletedProcess[str]]:
+def run_programs(*commands: tuple[str, ...], **options: Any) -> list[subprocess.CompletedProcess[str]]:
     """Run programs to their ends, two at a time; return their results in order."""
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda command: run_program(*command), commands))
+        return list(pool.map(lambda command: run_program(*command, **options), commands))

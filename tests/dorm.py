@@ -3,6 +3,7 @@
 import hashlib
 import socket
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,6 +15,7 @@ import pytest
 from conftest import STOP_SECONDS, Peer, Program, Start, looking_after, wait_until
 
 KINDS = {"S": "single", "D": "double", "U": "suite"}
+needs_loopback_network = pytest.mark.skipif(sys.platform != "linux", reason="only Linux answers for all of 127.0.0.0/8")
 PASSWORDS = {"alice": "correct horse, battery", "bob": "secret"}
 
 
@@ -31,6 +33,7 @@ class Dormitory:
         main: the main server, once a test has started it.
         back_ends: the back ends that a test has started, by letter.
         ports: by letter, ports that the main server uses instead of a back end's own, such as a relay's.
+        scripts: by letter, programs to run instead of the project's, such as changed ones.
     """
 
     def __init__(self, launch: Start, directory: Path) -> None:
@@ -38,6 +41,7 @@ class Dormitory:
         self.main: Program
         self.back_ends: dict[str, Program] = {}
         self.ports: dict[str, int] = {}
+        self.scripts = {letter: f"server{letter}.py" for letter in ("M", *KINDS)}
         self._launch = launch
         self._reserved = {letter: free_udp_port() for letter in KINDS}
         self._back_end_ports: dict[str, int] = {
@@ -73,13 +77,15 @@ class Dormitory:
         for letter in KINDS:
             places += [f"--server-{letter.lower()}", f"127.0.0.1:{self.ports.get(letter, self.port(letter))}"]
         data = ("--tcp-port", str(self._tcp_port), "--data-dir", str(self.directory))
-        self.main = self._launch("serverM.py", *data, *places, *arguments, prefix=prefix)
+        self.main = self._launch(self.scripts["M"], *data, *places, *arguments, prefix=prefix)
         self._tcp_port = self.main.port
 
     def settle_main(self) -> None:
-        """Wait until the main server has started its threads and has no clients; its search may use one UDP socket."""
-        wait_until(lambda: self.main.threads_and_sockets()[1] <= 2, "no sockets but the listener and one of the search")
-        self.main.wait_for_start(threads=5)  # with those that search for back ends and check passwords
+        """Wait until the main server has started its threads and has no clients; each health probe may use a socket."""
+        sockets = 1 + len(KINDS)
+        wait_until(lambda: self.main.threads_and_sockets()[1] <= sockets, "no sockets but the listener and the probes'")
+        self.main.wait_for_start(threads=7)  # with those that probe back ends and check passwords
+        self.main._at_rest = 7, sockets  # the probes open and close theirs while a back end is down
 
     def start_back_end(self, letter: str) -> None:
         """Start a back end, on the same port as before, and wait until it listens."""
@@ -91,7 +97,7 @@ class Dormitory:
         self._reserved[letter].close()
         port = () if "--port" in arguments else ("--port", str(self.port(letter)))
         data = ("--data-dir", str(self.directory))
-        self.back_ends[letter] = self._launch(f"server{letter}.py", *data, *port, *arguments, prefix=prefix)
+        self.back_ends[letter] = self._launch(self.scripts[letter], *data, *port, *arguments, prefix=prefix)
 
     def start_back_ends(self, letters: str) -> None:
         """Start back ends, together."""

@@ -21,18 +21,19 @@ from conftest import ROOT, WAIT_SECONDS, wait_until
 
 ROWS, COLUMNS = 40, 120
 UNLIMITED_COLUMNS = 10_000  # for a window whose size is unknown
-SEQUENCE = re.compile(r"\x1b\[([0-?]*)([@-~])")  # ECMA-48: parameters and a final character
+SEQUENCE = re.compile(r"\x1b\[([0-?]*)([@-~])|\x1b([78])")  # ECMA-48: parameters and a final character; DECSC, DECRC
 UNFINISHED = re.compile(r"\x1b(\[[0-?]*)?\Z")
 REVERSE = re.compile(r"\x1b\[7m(?:\x1b\[[\d;]+m)?(.)\x1b\[0m")
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
+DRAWING = re.compile(r"\r?\x1b\[\d*[AJ]|\x1b\[\?7[hl]|\x1b[78]")
 
 
 class ScreenBuffer:
     """The rows of a terminal, including those that have scrolled off its screen.
 
     It interprets what the programs here write: text, carriage returns, newlines, and sequences that move the cursor,
-    erase or colour. Text that does not fit into a row continues in the next one; a change of the width
-    wraps it again.
+    erase or colour. Text that does not fit into a row continues in the next one, unless a program turns that off; a
+    change of the width wraps it again. A mark, and a vowel of decomposed Hangul, join the character before them.
     """
 
     def __init__(self, columns: int) -> None:
@@ -40,6 +41,8 @@ class ScreenBuffer:
         self._rows: list[list[str]] = [[]]  # of cells; the second cell of a wide character is empty
         self._continued: set[int] = set()  # the rows whose text goes on in the next one
         self._row = self._column = 0
+        self._saved = (0, 0)  # a row and a column
+        self._wraps = True
         self._colour = ""  # a sequence that belongs to the next character
         self._text = ""  # an escape sequence whose end has not arrived
 
@@ -52,7 +55,7 @@ class ScreenBuffer:
         position = 0
         while position < end:
             if sequence := SEQUENCE.match(text, position):
-                self._obey(sequence[1], sequence[2], sequence[0])
+                self._obey(sequence[1] or "", sequence[2] or sequence[3], sequence[0])
                 position = sequence.end()
             else:
                 self._put(text[position])
@@ -105,7 +108,13 @@ class ScreenBuffer:
             self._put_visible(character)
 
     def _put_visible(self, character: str) -> None:
+        if unicodedata.category(character) in ("Mn", "Cf") or "\u1160" <= character <= "\u11ff":
+            if self._column:  # a byte order mark at the beginning of a row joins nothing
+                self._rows[self._row][self._column - 1] += character
+            return
         width = 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if self._column + width > self._columns and not self._wraps:
+            self._column = self._columns - width
         if self._column + width > self._columns:
             self._continued.add(self._row)
             self._go_down()
@@ -133,6 +142,12 @@ class ScreenBuffer:
         self._column = max(self._column + number * ((final == "C") - (final == "D")), 0)
         if final == "m":
             self._colour += sequence
+        elif final == "7":
+            self._saved = (self._row, self._column)
+        elif final == "8":
+            self._row, self._column = self._saved
+        elif parameters == "?7":
+            self._wraps = final == "h"
 
 
 class Terminal:
@@ -193,14 +208,6 @@ class Terminal:
         self._set_window(rows, columns)
         self.process.send_signal(signal.SIGWINCH)
 
-    def hold_output(self) -> None:
-        """Block the program's writes, as Ctrl-S does."""
-        termios.tcflow(self.tty, termios.TCOOFF)
-
-    def release_output(self) -> None:
-        """Let the program's writes go on, as Ctrl-Q does."""
-        termios.tcflow(self.tty, termios.TCOON)
-
     def rows(self) -> list[str]:
         """Return the rows of the screen and those that have scrolled off it; the last row holds the cursor.
 
@@ -246,8 +253,8 @@ class Terminal:
         self._text_seen += self.rest().index(text) + len(text)
 
     def rest(self) -> str:
-        """Return what the program has written after the text expected last."""
-        return self.output.replace("\r\n", "\n")[self._text_seen :]
+        """Return what the program has written after the text expected last, without the sequences that draw a line."""
+        return DRAWING.sub("", self.output.replace("\r\n", "\n"))[self._text_seen :]
 
     def shows_keys(self) -> bool:
         """Return whether the terminal echoes what is typed, as it does for a shell."""

@@ -8,6 +8,7 @@ import os
 import pickle
 import selectors
 import sys
+import threading
 from collections.abc import Iterator
 from itertools import groupby
 from typing import BinaryIO
@@ -26,6 +27,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     option = session.config.option
     groups = groups_of(session.items)
     if len(groups) < 2 or option.usepdb or option.maxfail or option.collectonly or session.testsfailed:
+        return None
+    if threading.active_count() > 1:  # a forked process would lack the other threads, and perhaps inherit their locks
         return None
     tokens_reader, tokens_writer = os.pipe()
     os.write(tokens_writer, bytes(range(len(groups))))  # each process reads a byte for the next group

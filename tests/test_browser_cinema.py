@@ -1,22 +1,23 @@
 """The cinema's page in a real browser, with a real server."""
 
-import re
+import random
+import signal
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
-from box_office import Cinema, OpenCinema
-from browsing import expect_good_design, front_end
-from conftest import Start, looking_after
+from box_office import Cinema, OpenCinema, another_writer, hold
+from browsing import expect_good_design, front_end, hurried
+from conftest import Start, looking_after, wait_until
 from webdriver import DOWN, ENTER, RIGHT, SPACE, TAB, UP, Window
 
+from cinema.picture import SeatPicture
+
+HOME, END, PAGE_UP, PAGE_DOWN, CONTROL = "\ue011", "\ue010", "\ue00e", "\ue00f", "\ue009"
 NOTHING = "Order cancelled, nothing was booked."
-HOLD_SECONDS = 2
-RECORD_STATUS = """
-    window.said = [];
-    const status = document.getElementById("status");
-    new MutationObserver(() => window.said.push(status.textContent)).observe(status, { childList: true });
-    """
+WIDE_HALL = ("0 1 " * 15 + "\n") * 20
+# Whether the browser would ask before it leaves the page.
+ASKS = "return !dispatchEvent(new Event('beforeunload', { cancelable: true }))"
 
 
 class CinemaSite(NamedTuple):
@@ -25,12 +26,22 @@ class CinemaSite(NamedTuple):
     cinema: Cinema
     page: str
 
-    def order(self, window: Window, tickets: int) -> None:
-        """Open the page, say how many tickets are wanted and wait for the hall."""
+    def open(self, window: Window) -> None:
+        """Open the page and wait for the hall."""
         window.open(self.page)
-        window.type("Number of tickets", str(tickets))
-        window.press("Choose seats")
-        window.wait_for_text("Screen")
+        window.wait_for_text(" are free")
+
+    def choose(self, window: Window, *seats: tuple[int, int]) -> None:
+        """Open the page and choose seats."""
+        self.open(window)
+        for row, number in seats:
+            window.press(f"Row {row}, seat {number}, free")
+
+    def review(self, window: Window, *seats: tuple[int, int]) -> None:
+        """Open the page, choose seats and let the server hold them, all but the last."""
+        self.choose(window, *seats)
+        window.press("Review")
+        window.find(f"Book {len(seats)} seat{'s' if len(seats) > 1 else ''}")
 
 
 @pytest.fixture(scope="module")
@@ -46,117 +57,246 @@ def site(cinema: OpenCinema, page: str) -> CinemaSite:
     return CinemaSite(cinema(), page)
 
 
-def test_two_seats_are_booked_and_shown_as_a_ticket(site: CinemaSite, alice: Window) -> None:
-    site.order(alice, 2)
-    alice.press("Row 2, seat 3, free")
+def focused(window: Window) -> Any:
+    """Return the id or the name of the element that has the focus."""
+    return window.run("const at = document.activeElement; return at.id || at.getAttribute('aria-label')")
+
+
+def test_order_is_reviewed_booked_and_shown_as_a_receipt_that_survives_a_reload(
+    site: CinemaSite, alice: Window
+) -> None:
+    site.choose(alice, (2, 3), (2, 4), (2, 5), (4, 1))
+    alice.wait_for_text("Row 2, seats 3–5; Row 4, seat 1")
+    alice.press("Row 2, seat 5, yours")  # given back
+    alice.wait_for_text("Row 2, seats 3–4; Row 4, seat 1")
+    expect_good_design(alice)
+    assert site.cinema.taken() == set()
+    assert not alice.run(ASKS)
+    alice.press("Review")
+    alice.wait_for_text("Nothing is booked yet. The seats are held for you, except the last one.")
+    assert alice.run(ASKS)
+    assert focused(alice) == "bar-title"
+    assert site.cinema.matrix() == ["00000", "00110", "00000", "00000", "00000"]
+    expect_good_design(alice)
+    alice.press("Row 2, seat 3, yours")  # changes nothing now
     alice.find("Row 2, seat 3, yours")
-    assert re.search(r"9:5\d left|10:00 left", alice.text())
+    alice.press("Book 3 seats")
+    alice.wait_for_text("Booked: 2-3, 2-4, 4-1")
+    assert site.cinema.taken() == {(2, 3), (2, 4), (4, 1)}
+    assert not alice.run(ASKS)
+    alice.command("POST", "/refresh")
+    alice.wait_for_text("Row 2, seats 3–4\nRow 4, seat 1")
     expect_good_design(alice)
-    alice.press("Row 2, seat 4, free")
-    alice.wait_for_text("Booked: 2-3, 2-4")
-    assert site.cinema.taken() == {(2, 3), (2, 4)}
-    expect_good_design(alice)
+    alice.devtools("Emulation.setEmulatedMedia", media="print")
+    assert alice.text().startswith("Cinema\n")
+    assert not alice.has("Print")
+    alice.devtools("Emulation.setEmulatedMedia", media="")
     alice.press("Order more tickets")
-    alice.press("Choose seats")
     alice.find("Row 2, seat 3, taken")
+    alice.wait_for_text("22 of 25 seats are free")
 
 
-def test_last_seat_goes_to_one_of_two_browsers(site: CinemaSite, alice: Window, bob: Window) -> None:
-    site.cinema.file.write_text("1 1 1 1 1\n" * 4 + "1 1 1 1 0\n")
-    site.order(alice, 1)
-    site.order(bob, 1)
-    alice.press("Row 5, seat 5, free")
-    alice.wait_for_text("Booked: 5-5")
-    bob.press("Row 5, seat 5, free")
-    bob.wait_for_text(f"Seat 5-5 is taken. {NOTHING}")
-    expect_good_design(bob)
-    bob.press("Start again")
-    bob.wait_for_text(f"Only 0 seats are free. {NOTHING}")
-    bob.find("Number of tickets")
-
-
-def test_seat_lost_to_another_browser_offers_a_new_start(site: CinemaSite, alice: Window, bob: Window) -> None:
-    site.order(alice, 2)
-    site.order(bob, 2)
-    alice.press("Row 1, seat 1, free")
-    alice.find("Row 1, seat 1, yours")
-    bob.press("Row 1, seat 2, free")
-    bob.press("Row 1, seat 1, free")
+def test_seat_lost_to_another_browser_is_marked_and_the_others_stay_chosen(
+    site: CinemaSite, alice: Window, bob: Window
+) -> None:
+    with hurried(bob, 1 / 1000):  # this page does not look at the hall again by itself
+        site.choose(bob, (1, 2), (1, 1), (1, 3))
+    site.review(alice, (1, 1), (1, 3))
+    bob.press("Review")
     bob.wait_for_text(f"Seat 1-1 is taken. {NOTHING}")
-    bob.find("Row 1, seat 1, taken")
-    bob.find("Row 1, seat 2, free")
-    bob.press("Start again")
-    bob.find("Row 1, seat 1, taken")
-    bob.press("Row 1, seat 2, free")
-    bob.press("Row 1, seat 3, free")
-    bob.wait_for_text("Booked: 1-2, 1-3")
+    bob.find("Row 1, seat 1, lost")
+    assert focused(bob) == "bar-title"
+    bob.wait_for_text("Row 1, seats 2–3")
+    bob.press("Review")  # the last seat is not held for either
+    bob.find("Book 2 seats")
+    alice.press("Book 2 seats")
+    alice.wait_for_text("Booked: 1-1, 1-3")
+    bob.press("Book 2 seats")
+    bob.wait_for_text(f"Seat 1-3 is taken. {NOTHING}")
+    bob.find("Row 1, seat 3, lost")
+    expect_good_design(bob)
 
 
-def test_closing_the_page_and_giving_up_release_held_seats(site: CinemaSite, alice: Window, bob: Window) -> None:
-    site.order(alice, 2)
-    alice.press("Row 3, seat 3, free")
-    alice.find("Row 3, seat 3, yours")
+def test_hall_stays_current_and_seats_that_others_take_meanwhile_are_marked(site: CinemaSite, alice: Window) -> None:
+    with hurried(alice):
+        site.choose(alice, (1, 1), (1, 2))
+        customer = site.cinema.order(2)
+        hold(customer, 1, 1)
+        alice.find("Row 1, seat 1, lost")
+        alice.wait_for_text("Row 1, seat 1: somebody else was faster.")
+        customer.close()
+        alice.find("Row 1, seat 1, free")
+        alice.press("Review")
+        alice.find("Book 1 seat")
+        assert site.cinema.buy((1, 2)) == "Booked: 1-2"  # this seat is not held
+        alice.find("Row 1, seat 2, lost")
+        alice.wait_for_text("No seats chosen")
+        site.cinema.file.write_text("0 0\n0 0\n")
+        alice.wait_for_text("4 of 4 seats are free")
+        site.cinema.file.write_text("1 1\n1 1\n")
+        alice.wait_for_text("Sold out")
+
+
+def test_closing_the_page_giving_up_and_changing_seats_release_held_seats(site: CinemaSite, alice: Window) -> None:
+    free = ["00000"] * 5
+    site.review(alice, (3, 3), (3, 4))
+    assert site.cinema.matrix() != free
     alice.open("about:blank")
-    site.order(bob, 2)
-    bob.press("Row 3, seat 3, free")
-    bob.find("Row 3, seat 3, yours")
-    bob.press("Give up")
-    bob.wait_for_text("You gave up the order. Nothing was booked.")
-    site.order(alice, 1)
-    alice.press("Row 3, seat 3, free")
-    alice.wait_for_text("Booked: 3-3")
+    site.cinema.wait_for_matrix(*free)
+    site.review(alice, (3, 3), (3, 4))
+    alice.press("Give up")
+    alice.wait_for_text("You gave up the order. Nothing was booked.")
+    alice.wait_for_text("No seats chosen")
+    site.cinema.wait_for_matrix(*free)
+    site.review(alice, (3, 3), (3, 4))
+    alice.press("Change seats")
+    site.cinema.wait_for_matrix(*free)
+    alice.press("Row 3, seat 3, yours")
+    alice.wait_for_text("Row 3, seat 4")
+    alice.press("Review")
+    alice.press("Book 1 seat")
+    alice.wait_for_text("Booked: 3-4")
 
 
-def test_arrow_keys_choose_seats(site: CinemaSite, alice: Window) -> None:
-    alice.open(site.page)
-    alice.run("document.getElementById('tickets').focus()")
-    alice.keys(UP, ENTER)  # 3 tickets
-    alice.wait_for_text("Choose 3 seats")
-    alice.wait(lambda: alice.run("return document.activeElement.id") == "choice-title", "the focus on the title")
-    alice.keys(TAB, TAB, DOWN, RIGHT, RIGHT, ENTER)  # past "Give up" to 1-1, then to 2-3
-    alice.find("Row 2, seat 3, yours")
-    alice.keys(RIGHT, SPACE)
-    alice.find("Row 2, seat 4, yours")
-    alice.keys("\ue010", UP, UP, ENTER)  # End, and twice up from row 2
-    alice.wait_for_text("Booked: 2-3, 2-4, 1-5")
+def test_arrow_home_end_and_page_keys_move_in_the_grid(site: CinemaSite, alice: Window) -> None:
+    site.cinema.file.write_text("0 0 0 0 0\n" * 12)
+    site.open(alice)
+    alice.run("document.getElementById('best').focus()")
+    moves = {
+        TAB: "1, seat 1",
+        DOWN: "2, seat 1",
+        RIGHT: "2, seat 2",
+        END: "2, seat 5",
+        PAGE_DOWN: "7, seat 5",
+        HOME: "7, seat 1",
+        UP: "6, seat 1",
+        PAGE_UP: "1, seat 1",
+    }
+    for key, seat in moves.items():
+        alice.keys(key)
+        assert focused(alice) == f"Row {seat}, free"
+    alice.keys(RIGHT, ENTER, RIGHT, SPACE)
+    alice.wait_for_text("Row 1, seats 2–3")
+    alice.wait_for_text("Row 1, seat 3, yours")  # the bar names the seat with the focus
+    roles = "return [...document.querySelectorAll('[role=grid] > [role=row] > *')].slice(0, 3).map((node) => node.role)"
+    assert alice.run(roles) == ["rowheader", "gridcell", "gridcell"]
 
 
-def test_clicks_on_a_held_seat_change_nothing(site: CinemaSite, alice: Window) -> None:
-    site.order(alice, 2)
-    alice.click_fast("Row 4, seat 4, free", 3)
-    alice.find("Row 4, seat 4, yours")
-    alice.press("Row 4, seat 5, free")
-    alice.wait_for_text("Booked: 4-4, 4-5")
+def test_double_click_on_review_does_not_book(site: CinemaSite, alice: Window) -> None:
+    site.choose(alice, (4, 4))
+    alice.click_fast("Review", 2, pause_milliseconds=200)
+    alice.find("Book 1 seat")
+    assert site.cinema.taken() == set()
 
 
-def test_seats_chosen_before_the_server_asks_are_sent_one_after_the_other(site: CinemaSite, alice: Window) -> None:
-    site.order(alice, 3)
-    clicks = "for (const seat of [...document.querySelectorAll('.seat')].slice(7, 10)) seat.click();"
-    alice.run(clicks)
-    alice.wait_for_text("Booked: 2-3, 2-4, 2-5")
+def test_best_seats_are_those_of_the_terminal_client(site: CinemaSite, alice: Window) -> None:
+    site.open(alice)
+    generator = random.Random(23)
+    halls, expected = [], []
+    for _ in range(200):
+        rows, columns, taken = generator.randint(1, 8), generator.randint(1, 12), generator.random()
+        hall = [[str(int(generator.random() < taken)) for _ in range(columns)] for _ in range(rows)]
+        count = generator.randint(1, 6)
+        picture = SeatPicture(in_colour=False)
+        for number, signs in enumerate(hall, 1):
+            picture.add_line(f"Row {number} {' '.join(signs)}")
+        halls.append([hall, count])
+        expected.append([list(seat) for group in picture.best(count) for seat in group])
+    best = """
+        const [halls] = arguments;
+        const placesOf = (seats) => seats.map(({ row, number }) => [row, number]);
+        return import("/seats.js").then((seats) => halls.map((hall) => placesOf(seats.bestSeats(...hall))));
+        """
+    assert alice.run(best, halls) == expected
 
 
-def test_hall_of_20_by_30_can_be_used_on_a_phone(site: CinemaSite, alice: Window) -> None:
-    site.cinema.file.write_text(("0 1 " * 15 + "\n") * 20)
-    site.order(alice, 1)
+def test_best_seats_are_chosen_and_too_few_are_said_at_the_field(site: CinemaSite, alice: Window) -> None:
+    site.cinema.file.write_text("0 1 0 0 1\n" * 2)
+    site.open(alice)
+    alice.press("Best seats")
+    alice.wait_for_text("Row 1, seats 3–4")
+    alice.type("Tickets", "3")
+    alice.press("Best seats")
+    alice.wait_for_text("No 3 adjacent seats are free; the nearest are: Row 1, seats 3–4; Row 2, seat 3.")
+    alice.type("Tickets", "7")
+    alice.press("Best seats")
+    alice.wait_for_text("Only 6 seats are free.")
+    assert alice.run("return document.getElementById('tickets').getAttribute('aria-invalid')") == "true"
+
+
+def test_hall_of_20_by_30_fits_a_screen_and_pans_inside_its_frame_on_a_phone(site: CinemaSite, alice: Window) -> None:
+    site.cinema.file.write_text(WIDE_HALL)
+    site.open(alice)
     expect_good_design(alice)
+    frame = "const frame = document.querySelector('.hall-frame'); "
+    for width in (1280, 1920):
+        alice.resize(width, 800)
+        assert alice.run(f"{frame}return frame.scrollWidth === frame.clientWidth")
+    tops = "return new Set([...document.querySelector('.row').children].slice(1, -1).map((s) => s.offsetTop)).size"
+    assert alice.run(tops) == 1
     alice.resize(320, 640)
+    assert alice.run(f"{frame}return frame.scrollWidth > frame.clientWidth")
+    left = "return document.querySelector('.row-label').getBoundingClientRect().left"
+    before = alice.run(left)
+    assert alice.run(f"{frame}frame.scrollLeft = 300; {left}") == before
     alice.press("Row 20, seat 29, free")
-    alice.wait_for_text("Booked: 20-29")
+    alice.find("Row 20, seat 29, yours")
 
 
-def test_remaining_time_is_shown_with_a_warning_before_its_end(
+def test_page_learns_the_time_limit_and_warns_before_it_ends(
     alice: Window, launch: Start, fresh_cinema: OpenCinema
 ) -> None:
-    the = fresh_cinema("--hold-seconds", str(HOLD_SECONDS))
-    address = front_end(launch, tickets=the.server.port)
-    alice.open(f"{address}cinema.html?hold-seconds={44 + HOLD_SECONDS}")
-    alice.run(RECORD_STATUS)
-    alice.press("Choose seats")
-    alice.press("Row 1, seat 1, free")
+    the = fresh_cinema("--hold-seconds", "1")
+    site = CinemaSite(the, f"{front_end(launch, tickets=the.server.port)}cinema.html")
+    alice.open(site.page)
+    alice.run("localStorage.clear()")
+    site.review(alice, (1, 1), (1, 2))
+    alice.wait_for_text("of usually 10:00")
     alice.wait_for_text(f"Time is up. {NOTHING}")
-    said = alice.run("return window.said")
-    assert any(text.endswith(" seconds left to choose your seats.") for text in said), said
-    assert alice.has("Start again")
+    alice.wait(lambda: alice.run("return localStorage.getItem('hold-seconds')") == "1", "the limit")
+    alice.press("Review")
+    alice.wait_for_text("Only 0:0")  # the warning
+    alice.wait_for_text(f"Time is up. {NOTHING}")
+    alice.find("Row 1, seat 1, yours")
     assert the.taken() == set()
     alice.open("about:blank")
+
+
+def test_outage_is_shown_while_the_page_tries_again_and_ends_with_a_current_hall(
+    alice: Window, launch: Start, fresh_cinema: OpenCinema
+) -> None:
+    the = fresh_cinema()
+    site = CinemaSite(the, f"{front_end(launch, tickets=the.server.port)}cinema.html")
+    with hurried(alice):
+        site.review(alice, (1, 1), (1, 2))
+        the.server.kill()
+        alice.wait_for_text("Nothing was booked.")
+        alice.wait_for_text("The cinema is not running. This page tries again by itself.")
+        expect_good_design(alice)
+        alice.press("Give up")
+        alice.wait_for_text("The cinema is not running. This page tries again by itself.")
+        the.file.write_text("1 0 0\n")
+        again = launch("ticket_server.py", str(the.server.port), "--seats-file", str(the.file))
+        again.wait_for_start()
+        alice.wait_until_gone("The cinema is not running.")
+        alice.wait_for_text("2 of 3 seats are free")
+        the.file.chmod(0o444)
+        alice.wait_for_text("Sorry, no seat can be sold now. This page tries again by itself.")
+        the.file.chmod(0o644)
+        alice.wait_until_gone("Sorry")
+        again.process.send_signal(signal.SIGSTOP)
+        alice.wait_for_text("The cinema did not answer within 5 seconds. This page tries again by itself.")
+        again.process.send_signal(signal.SIGCONT)
+        alice.wait_until_gone("The cinema did not answer")
+    alice.open("about:blank")
+
+
+def test_order_without_an_answer_is_uncertain_until_the_hall_shows_its_seats(site: CinemaSite, alice: Window) -> None:
+    with hurried(alice):
+        site.review(alice, (1, 1), (1, 2))
+        with another_writer(site.cinema.file):
+            alice.press("Book 2 seats")
+            alice.wait_for_text("It is not certain whether the order is booked.")
+        alice.wait_for_text("The order is probably booked: all its seats are taken now.")
+        alice.find("Row 1, seat 1, taken")
+    wait_until(lambda: site.cinema.taken() == {(1, 1), (1, 2)}, "the order is booked")

@@ -1,12 +1,16 @@
 """The dormitory's page in a real browser, with the real servers."""
 
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from typing import Any
 
 import pytest
-from browsing import expect_good_design, front_end
-from conftest import looking_after, wait_until
-from dorm import PASSWORDS, Dormitory, caring_for
+from browsing import expect_good_design, front_end, hurried
+from conftest import Start, in_thread, looking_after, wait_until
+from dorm import PASSWORDS, ask, caring_for
 from webdriver import ENTER, SPACE, TAB, Window
 
 LIVE_SECONDS = 1.5
@@ -16,7 +20,7 @@ LAST_STOP = 40  # more stops of the Tab key than any page has before the one tha
 class DormitorySite:
     """The dormitory and the address of its page."""
 
-    def __init__(self, dormitory: Dormitory, address: str) -> None:
+    def __init__(self, dormitory: Any, address: str) -> None:
         self.dormitory = dormitory
         self.page = f"{address}dormitory.html"
 
@@ -34,6 +38,10 @@ class DormitorySite:
         window.open(self.page)
         window.press("Look around as a guest")
         window.wait_for_text("left in")
+
+    def reserve(self, window: Window, code: str) -> None:
+        """Press the button of a room, whose name says how many are left."""
+        window.press(f"Reserve {code}, {room(window, code)}")
 
     def reservations_of(self, room: str) -> list[str]:
         """Return the ids of a room's reservations that are on disk."""
@@ -57,11 +65,44 @@ def room(window: Window, code: str) -> str:
     return str(dict(rooms).get(code))
 
 
+@contextmanager
+def fake_dormitory(*replies: str) -> Iterator[int]:
+    """Run a main server that answers each login with the next reply, and nothing after RESERVE; yield its port.
+
+    It ends a connection after MINE, unless all replies were used.
+    """
+    logins = list(replies)
+
+    class Talk(StreamRequestHandler):
+        def handle(self) -> None:
+            for line in self.rfile:
+                word = line.decode().split()[0]
+                if word == "LOGIN":
+                    self.wfile.write(f"{logins.pop(0)}\n".encode())
+                elif word == "LIST":
+                    self.wfile.write(b"ROOMS S1=2\n")
+                elif word == "MINE":
+                    self.wfile.write(b"RESERVATIONS\n")
+                    if logins:
+                        return
+                elif word == "RESERVE":
+                    self.rfile.read()
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Talk) as server:
+        server.daemon_threads = True
+        thread = in_thread(server.serve_forever, 0.01)
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def test_last_room_goes_to_one_of_two_browsers(site: DormitorySite, alice: Window, bob: Window) -> None:
     site.log_in(alice, "alice")
     site.log_in(bob, "bob")
-    alice.press("Reserve S1")
-    bob.press("Reserve S1")
+    site.reserve(alice, "S1")
+    site.reserve(bob, "S1")
     alice.wait_for_text("Room S1 is yours")
     bob.wait_for_text("Room S1 is full")
     assert len(site.reservations_of("S1")) == 1
@@ -73,35 +114,28 @@ def test_reservation_is_seen_at_once_here_and_soon_in_another_browser(
 ) -> None:
     site.log_in(alice, "alice")
     site.look_around(bob)
-    alice.press("Reserve S2")
+    site.reserve(alice, "S2")
     began = time.monotonic()
     alice.wait(lambda: room(alice, "S2") == "8 left", "8 left", 0.5)
     bob.wait(lambda: room(bob, "S2") == "8 left", "8 left", began + LIVE_SECONDS - time.monotonic())
     (number,) = site.reservations_of("S2")
-    alice.press(f"Cancel {number}")
+    alice.press(f"Cancel {number}, room S2")
     alice.wait_for_text(f"Reservation {number} is cancelled")
     alice.wait(lambda: room(alice, "S2") == "9 left", "9 left", 0.5)
     assert site.reservations_of("S2") == []
 
 
-def test_triple_click_makes_one_reservation(site: DormitorySite, alice: Window) -> None:
+def test_fast_clicks_make_one_reservation(site: DormitorySite, alice: Window) -> None:
     site.log_in(alice, "alice")
-    alice.click_fast("Reserve S3", 3)
+    alice.click_fast("Reserve S3, 9 left", 3)
     alice.wait_for_text("Room S3 is yours")
-    alice.press("Reserve D2")  # replies come in order: those to all clicks have come before this one's
-    alice.wait_for_text("Room D2 is yours")
-    assert len(site.reservations_of("S3")) == 1
-
-
-def test_fast_clicks_by_a_script_make_one_reservation(site: DormitorySite, alice: Window) -> None:
-    site.log_in(alice, "alice")
     clicks = "const [button] = arguments; for (let i = 0; i < 3; i += 1) button.click();"
-    alice.run(clicks, alice.find("Reserve D1"))
+    alice.run(clicks, alice.find("Reserve D1, 9 left"))
     alice.wait_for_text("Room D1 is yours")
-    alice.run(clicks, alice.find("Reserve D1"))
-    alice.press("Reserve S4")
+    alice.run(clicks, alice.find("Reserve D1, 8 left"))
+    site.reserve(alice, "S4")  # replies come in order: those to all clicks have come before this one's
     alice.wait_for_text("Room S4 is yours")
-    assert len(site.reservations_of("D1")) == 1
+    assert [len(site.reservations_of(code)) for code in ("S3", "D1")] == [1, 1]
 
 
 def test_wrong_password_is_reported_and_hidden_on_the_wire(site: DormitorySite, alice: Window) -> None:
@@ -112,6 +146,7 @@ def test_wrong_password_is_reported_and_hidden_on_the_wire(site: DormitorySite, 
         alice.type("Password", f"hunter{attempt}")
         alice.press("Log in")
         alice.wait_for_text("Wrong user name or password." if attempt < 5 else "Too many wrong logins.")
+        assert alice.run("return document.getElementById('password').ariaInvalid") == "true"
         alice.press("Clear")
         assert "REFUSED" not in alice.text()
     assert "hunter" not in alice.text()
@@ -125,7 +160,7 @@ def test_wrong_password_is_reported_and_hidden_on_the_wire(site: DormitorySite, 
 
 def test_guest_sees_rooms_without_reserve_buttons(site: DormitorySite, alice: Window) -> None:
     site.look_around(alice)
-    assert not alice.has("Reserve S2")
+    assert "Reserve" not in alice.text()
     assert not alice.has("My reservations")
     alice.press("Only rooms with places left")
     assert "S6" not in alice.text()
@@ -157,12 +192,12 @@ def test_keyboard_alone_reserves_and_cancels(site: DormitorySite, alice: Window)
     tab_to("User name")
     alice.keys(*"alice", TAB, *PASSWORDS["alice"], ENTER)
     alice.wait_for_text("Logged in as alice")
-    alice.find("Reserve S5")
-    tab_to("Reserve S5")
+    alice.find("Reserve S5, 9 left")
+    tab_to("Reserve S5, 9 left")
     alice.keys(ENTER)
     alice.wait_for_text("Room S5 is yours")
     (number,) = site.reservations_of("S5")
-    tab_to(f"Cancel {number}")
+    tab_to(f"Cancel {number}, room S5")
     alice.keys(SPACE)
     alice.wait_for_text(f"Reservation {number} is cancelled")
 
@@ -173,28 +208,107 @@ def test_killed_back_end_is_named_until_it_is_back_while_the_others_work(site: D
     try:
         alice.wait_for_text("Server S is not answering. This was the count at ")
         expect_good_design(alice)
-        alice.press("Reserve D2")
+        site.reserve(alice, "D2")
         alice.wait_for_text("Room D2 is yours")
     finally:
         site.dormitory.start_back_end("S")
     alice.wait_until_gone("Server S is not answering")
-    alice.press("Reserve S4")
+    site.reserve(alice, "S4")
     alice.wait_for_text("Room S4 is yours")
 
 
-def test_killed_main_server_is_reported_until_the_page_has_logged_in_again(site: DormitorySite, alice: Window) -> None:
-    site.log_in(alice, "alice")
-    site.dormitory.main.kill()
-    try:
-        alice.wait_for_text("This page tries again by itself.")
-        alice.wait_for_text("Next try in 2 s")
-        expect_good_design(alice)
-    finally:
-        site.dormitory.start_main()
-    alice.wait_until_gone("This page tries again by itself.")
-    alice.wait_for_text("The dormitory is back.")
-    alice.wait_until_gone("is not answering")
-    assert alice.has("Reserve S4")
+def test_stopped_or_killed_main_server_is_reported_until_the_page_has_logged_in_again(
+    site: DormitorySite, alice: Window
+) -> None:
+    with hurried(alice):
+        site.log_in(alice, "alice")
+        site.dormitory.main.process.send_signal(signal.SIGSTOP)
+        alice.wait_for_text("The dormitory did not answer within 5 seconds. This page tries again by itself.")
+        site.dormitory.main.process.send_signal(signal.SIGCONT)
+        alice.wait_for_text("The dormitory is back.")
+        site.dormitory.main.kill()
+        try:
+            alice.wait_for_text("The dormitory is not running. This page tries again by itself.")
+            alice.wait_for_text("Next try in ")
+            expect_good_design(alice)
+        finally:
+            site.dormitory.start_main()
+        alice.wait_until_gone("This page tries again by itself.")
+        alice.wait_until_gone("is not answering")
+        alice.find(f"Reserve S4, {room(alice, 'S4')}")
+
+
+def test_login_that_must_be_tried_later_is_tried_again(alice: Window, launch: Start) -> None:
+    busy = "TRY_LATER Too many people are logging in"
+    with fake_dormitory(busy, "MEMBER alice", busy, "MEMBER alice") as port, hurried(alice):
+        site = DormitorySite(None, front_end(launch, dormitory=port))
+        site.log_in(alice, "alice")
+        alice.wait_for_text("The dormitory is back.")
+        alice.open("about:blank")
+
+
+def test_change_by_somebody_else_between_two_polls_is_shown(site: DormitorySite, alice: Window) -> None:
+    bob = site.dormitory.log_in("bob")
+    number = ask(bob, "RESERVE D2").split()[1]
+    with hurried(alice, 1 / 1000):  # this page polls only when it is told to
+        site.log_in(alice, "alice")
+        before = room(alice, "D2")
+        site.reserve(alice, "D2")
+        alice.wait_for_text("Room D2 is yours")
+        assert ask(bob, f"CANCEL {number}") == "CANCELLED D2"
+        alice.run("document.dispatchEvent(new Event('visibilitychange'))")
+        alice.wait(lambda: room(alice, "D2") == before, before)
+
+
+def test_slow_reservation_looks_busy_but_not_full(alice: Window, launch: Start) -> None:
+    with fake_dormitory("MEMBER alice") as port:
+        site = DormitorySite(None, front_end(launch, dormitory=port))
+        site.log_in(alice, "alice")
+        site.reserve(alice, "S1")
+        button = alice.find("Reserve S1, 2 left")
+        alice.wait(lambda: alice.run("return arguments[0].ariaBusy", button) == "true", "a busy button")
+        assert alice.run("return arguments[0].ariaDisabled", button) == "false"
+        alice.open("about:blank")
+
+
+def test_rooms_can_be_searched_and_sorted(site: DormitorySite, alice: Window) -> None:
+    def listed() -> list[str]:
+        rooms = "[...document.querySelectorAll('.room')].filter((room) => room.checkVisibility())"
+        codes: list[str] = alice.run(f"return {rooms}.map((room) => room.firstChild.textContent)")
+        return codes
+
+    site.look_around(alice)
+    alice.type("Search rooms", "d")
+    assert listed() == ["D1", "D2"]
+    alice.type("Search rooms", "s")
+    alice.choose("Order of the rooms", "Most places first")
+    assert listed()[-1] == "S6"
+    assert sorted(listed()) == ["S1", "S2", "S3", "S4", "S5", "S6"] != listed()
+
+
+def test_filter_and_list_agree_after_going_back(site: DormitorySite, alice: Window) -> None:
+    site.look_around(alice)
+    alice.press("Only rooms with places left")
+    alice.open("about:blank")
+    alice.command("POST", "/back")
+    alice.press("Look around as a guest")
+    alice.wait_for_text("left in")
+    is_filtered = alice.run("return document.getElementById('only-free').checked")
+    assert is_filtered == ("S6" not in alice.text())
+
+
+def test_demo_members_are_offered_until_one_is_refused(site: DormitorySite, alice: Window) -> None:
+    alice.open(site.page)
+    alice.press("Log in as alice")
+    alice.wait_for_text("Logged in as alice")
+    assert alice.run("return document.activeElement.textContent") == "Dormitory"
+    alice.press("Log out")
+    alice.press("Log in as bob")  # who has another password here
+    alice.wait_for_text("Wrong user name or password.")
+    assert not alice.has("Log in as alice")
+    alice.open(site.page)
+    alice.find("Log in")
+    assert not alice.has("Log in as alice")
 
 
 def test_eight_tabs_are_all_live(site: DormitorySite, alice: Window, bob: Window) -> None:
@@ -203,7 +317,7 @@ def test_eight_tabs_are_all_live(site: DormitorySite, alice: Window, bob: Window
         alice.command("POST", "/window/new", type="tab")
     for _ in alice.each_tab():
         site.look_around(alice)
-    bob.press("Reserve U1")
+    site.reserve(bob, "U1")
     bob.wait_for_text("Room U1 is yours")
     for _ in alice.each_tab():
         alice.wait(lambda: room(alice, "U1") == "2 left", "2 left", LIVE_SECONDS)

@@ -1,5 +1,7 @@
 """What all pages have in common, in a real browser: the start page, the wire, the frame and the front end's guards."""
 
+import re
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +10,15 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from browsing import expect_good_design, front_end
+from box_office import OpenCinema
+from browsing import SHORT_TIME_LIMITS, expect_good_design, front_end
 from certificates import Certificates
 from conftest import Program, Start, looking_after, wait_until
-from webdriver import Window
+from dorm import Dormitory
+from webdriver import ESCAPE, Window
 
 PAGES = ["", "dormitory.html", "cinema.html", "chat.html", "chatrooms.html"]
-MAX_PAGE_BYTES = 100 << 10
+MAX_PAGE_BYTES = 60 << 10
 
 
 class PagesSite:
@@ -37,38 +41,44 @@ def site_fixture() -> Iterator[PagesSite]:
         yield PagesSite(front_end(launch, chat=chat.port, chatrooms=rooms.port, tickets=gone_port), chat)
 
 
-def test_start_page_has_a_card_for_each_system_and_says_whether_it_answers(site: PagesSite, alice: Window) -> None:
+def test_start_page_shows_a_fact_of_each_system_or_why_there_is_none(site: PagesSite, alice: Window) -> None:
     alice.open(site.address)
+    alice.wait(lambda: alice.run("return document.querySelectorAll('.up, .down').length") == 3, "three facts")
     cards = "return [...document.querySelectorAll('.card')].filter((c) => c.checkVisibility()).map((c) => c.innerText)"
-    states = "return [...document.querySelectorAll('.up, .down')].length"
-    alice.wait(lambda: alice.run(states) == 3, "every system has answered or not")
-    cinema, chat, rooms = alice.run(cards)
-    assert cinema.startswith("Cinema\n")
-    assert "Does not answer" in cinema
-    assert chat.startswith("Chat\n")
-    assert chat.endswith("Answers")
-    assert rooms.startswith("Chat rooms\n")
-    assert rooms.endswith("Answers")
+    cinema, chat, rooms = (card.split("\n") for card in alice.run(cards))
+    assert (cinema[0], cinema[-2]) == ("Cinema", "The cinema is not running.")
+    assert cinema[-1].startswith("Cannot connect to 127.0.0.1:")  # in small print
+    assert (chat[0], chat[-1]) == ("Chat", "Running")
+    assert (rooms[0], rooms[-1]) == ("Chat rooms", "No rooms yet")
     assert not alice.has("Dormitory")
     expect_good_design(alice)
 
 
-def test_start_page_connects_again_quietly_when_a_server_ends_an_idle_connection(alice: Window, launch: Start) -> None:
-    chat = launch("chat_server.py", "0", "--login-seconds", "1")
-    chat.wait_for_start()
-    alice.open(front_end(launch, chat=chat.port))
-    alice.wait_for_text("Answers")
-    alice.run(
-        """
-        window.states = [];
-        const state = document.querySelector('.card[data-system="chat"] .state');
-        new MutationObserver(() => window.states.push(state.textContent)).observe(state, { childList: true });
-        """
-    )
-    wait_until(lambda: chat.count_lines(r"Client \(\d+\): LIST.*") >= 3, "two more connections")
-    assert set(alice.run("return window.states")) == {"Answers"}
-    chat.kill()
-    alice.wait_for_text("Does not answer.")
+def test_start_page_counts_seats_and_places(
+    alice: Window, launch: Start, cinema: OpenCinema, dormitory: Dormitory
+) -> None:
+    dormitory.start()
+    address = front_end(launch, tickets=cinema(hall="0 1\n0 0\n").server.port, dormitory=dormitory.main.port)
+    alice.open(address)
+    alice.wait_for_text("3 seats left")
+    alice.wait_for_text("places left in")
+    alice.open("about:blank")
+
+
+def test_start_page_says_that_a_system_is_full_or_hangs(alice: Window, launch: Start) -> None:
+    chat, rooms = launch("chat_server.py", "0", "--max-connections", "1"), launch("chatroom_server.py", "0")
+    for server in (chat, rooms):
+        server.wait_for_start()
+    guest = chat.connect()
+    guest.send("JOIN guest")
+    guest.expect("JOIN guest accepted")
+    alice.open(front_end(launch, chat=chat.port, chatrooms=rooms.port))
+    alice.wait_for_text("Too many connections")
+    alice.wait_for_text("No rooms yet")
+    rooms.process.send_signal(signal.SIGSTOP)
+    alice.run(SHORT_TIME_LIMITS + "document.dispatchEvent(new Event('visibilitychange'))")  # the page asks again
+    alice.wait_for_text("The chat room server did not answer within 5 seconds.")
+    rooms.process.send_signal(signal.SIGCONT)
     alice.open("about:blank")
 
 
@@ -93,36 +103,71 @@ def test_page_is_well_designed_small_and_loads_nothing_from_elsewhere(
 
 def test_page_reports_an_absent_system_and_when_it_tries_again(site: PagesSite, alice: Window) -> None:
     alice.open(f"{site.address}cinema.html")
-    alice.press("Choose seats")
-    alice.wait_for_text("Connection refused. This page tries again by itself.")
+    alice.wait_for_text("The cinema is not running. This page tries again by itself.")
     for pause in (1, 2):
         alice.wait_for_text(f"Next try in {pause} s")
     expect_good_design(alice)
 
 
-def test_wire_shows_bytes_and_repeated_polls_and_can_be_cleared_and_copied(site: PagesSite, alice: Window) -> None:
+def test_wire_shows_one_line_in_a_row_and_can_be_filtered_paused_copied_and_saved(
+    site: PagesSite, alice: Window, tmp_path: Path
+) -> None:
     alice.open(f"{site.address}chatrooms.html")
     for name in ("clipboard-read", "clipboard-write"):
         alice.command("POST", "/permissions", descriptor={"name": name}, state="granted")
-    assert not alice.has("Clear")
+    alice.devtools("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     alice.press("Show the wire")
-    alice.wait_for_text("<3>")
-    alice.wait_for_text("\N{MULTIPLICATION SIGN}2")  # the poll and its reply came twice
+    alice.wait_for_text("opened /ws/chatrooms")
+    assert "→ lobby" not in copied(alice)
+    alice.press("Polls")
+    alice.wait(lambda: copied(alice).count("→ lobby: <3>\n") >= 2, "two polls")
+    alice.press("Polls")
     alice.press("Clear")
-    alice.wait_until_gone("<3>", 0.5)
+    alice.wait_until_gone("opened")
     alice.type("New room", "wired")
-    alice.press("Create")
-    alice.wait_for_text("<1>wired")
-    alice.wait_for_text("<0>wired")
-    alice.press("Copy")
-    alice.wait_for_text("Copied.")
-    copied = alice.run("return navigator.clipboard.readText()")
-    assert "→ lobby: <1>wired\n" in copied
-    assert "← lobby: <0>\n" in copied
-    alice.press("Delete wired")
+    alice.press("Create and join")
+    alice.wait_for_text("opened /ws/chatrooms/wired")
+    rows = "return [...document.querySelectorAll('.wire li')].filter((row) => row.checkVisibility())"
+    assert max(alice.run(f"{rows}.map((row) => row.offsetHeight)")) < 25
+    dialogue = re.sub(r"(?m)^\S+ ", "", copied(alice)).splitlines()
+    assert dialogue[:3] == ["→ lobby: <1>wired", "← lobby: <0>", "→ lobby: <2>wired"]
+    assert re.fullmatch(r"← lobby: <0>\d+ 0", dialogue[3])
+    alice.type("Filter the wire", "<1>")
+    assert len(alice.run(rows)) == 1
+    alice.press("Save")
+    file = tmp_path / "wire.txt"
+    wait_until(lambda: file.exists() and file.read_text().endswith("→ lobby: <1>wired\n"), "the saved line")
+    alice.type("Filter the wire", "")
+    alice.press("Pause")
+    alice.press("Leave room")
+    alice.press_and_confirm("Delete wired")
+    alice.wait_for_text("Room wired is deleted.")
+    assert "closed by this page" not in alice.text()
+    alice.press("Go on")
+    alice.wait_for_text("closed by this page")
     alice.wait_for_text("<4>wired")
-    alice.press("Hide the wire")
-    assert alice.has("Show the wire")
+
+
+def copied(window: Window) -> str:
+    """Copy the lines of the wire; return them."""
+    window.press("Copy")
+    window.wait_for_text("Copied.")
+    return str(window.run("return navigator.clipboard.readText()"))
+
+
+def test_wire_stays_open_and_selected_from_page_to_page_until_escape(site: PagesSite, alice: Window) -> None:
+    alice.open(f"{site.address}chatrooms.html")
+    alice.press("Show the wire")
+    alice.press("Chat rooms")
+    alice.wait_for_text("opened /ws/chatrooms")
+    alice.press("Polls")
+    alice.wait_for_text("<3>")
+    alice.run("getSelection().selectAllChildren(document.querySelector('.wire li'))")
+    alice.wait_for_text("<3>", times=2)
+    assert "opened /ws/chatrooms" in alice.run("return getSelection().toString()")
+    alice.keys(ESCAPE)
+    alice.find("Show the wire")
+    alice.wait_until_gone("<3>")
 
 
 def test_pages_work_over_tls(site: PagesSite, alice: Window, launch: Start, certificates: Certificates) -> None:
@@ -141,6 +186,28 @@ def test_reduced_motion_stops_animations(site: PagesSite, alice: Window) -> None
     assert alice.run("return getComputedStyle(document.getElementById('show-wire')).transitionDuration") in ("0s", "")
     alice.prefer("light")
     assert alice.run("return getComputedStyle(document.getElementById('show-wire')).transitionDuration") == "0.15s"
+
+
+def test_success_goes_after_a_while_and_covers_nothing(site: PagesSite, alice: Window) -> None:
+    alice.open(f"{site.address}chat.html")
+    is_live = "return document.getElementById('status').checkVisibility()"
+    assert alice.run(is_live)  # although it is empty
+    alice.run(SHORT_TIME_LIMITS)
+    alice.type("User name", "alice")
+    alice.press("Join")
+    alice.wait_for_text("You are alice.")
+    parts = "[document.getElementById('status'), document.getElementById('message')]"
+    status, field = alice.run(f"return {parts}.map((node) => node.getBoundingClientRect().toJSON())")
+    assert status["top"] >= field["bottom"]
+    alice.wait_until_gone("You are alice.")
+
+
+def test_forced_colours_show_the_present_page(site: PagesSite, alice: Window) -> None:
+    alice.devtools("Emulation.setEmulatedMedia", features=[{"name": "forced-colors", "value": "active"}])
+    alice.open(f"{site.address}chat.html")
+    borders = "return [...document.querySelectorAll('nav a')].map((link) => getComputedStyle(link).borderBottomColor)"
+    _, cinema, chat, rooms = alice.run(borders)
+    assert cinema == rooms == alice.run("return getComputedStyle(document.body).backgroundColor") != chat
 
 
 def test_page_of_another_origin_cannot_open_the_socket(site: PagesSite, alice: Window, tmp_path: Path) -> None:

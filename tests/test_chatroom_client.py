@@ -2,11 +2,9 @@
 
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,9 +22,7 @@ from conftest import (
     meanwhile,
     python,
     run_program,
-    run_programs,
     run_shell,
-    wait_until,
 )
 from pseudo_terminal import ROWS, OpenTerminal, Terminal, orphaned
 
@@ -38,8 +34,9 @@ HELP = [
     "HELP or ?     show this help",
     "QUIT or EXIT  end, as Ctrl-D does",
 ]
+OTHER = "The server is not a chat room server."
 NO_ROOMS = "There are no rooms."
-LOST = "The connection to the server is lost: "
+CLOSED = "The server closed the connection"
 UNKNOWN = "Unknown command: CREATE, JOIN, LIST, DELETE, HELP or QUIT is expected."
 NOT_SENT = "Not sent. /leave or Ctrl-D leaves the room; a blank before / sends the line."
 
@@ -85,21 +82,6 @@ def enter(client: Program) -> None:
     """Let a client that reads a pipe enter a room called tea."""
     client.type("join tea")
     client.wait_for_line(r"Members before you: \d+\. Leave with /leave or Ctrl-D\.")
-
-
-def test_wrong_arguments_end_the_client_with_its_usage() -> None:
-    wrong = [[], ["localhost"], ["localhost", "tea"], ["localhost", "1", "x"], ["localhost", "1", "--tls-ca"]]
-    wrong += [["localhost", "1", "--name", name] for name in ("", "x" * 33, "a\nb")]
-    for done in run_programs(*(("chatroom_client.py", *arguments) for arguments in wrong)):
-        assert done.returncode == 2
-        assert done.stderr.startswith("usage: chatroom_client.py")
-
-
-def test_a_refused_connection_is_reported_in_one_line() -> None:
-    port = free_port()
-    done = run_program("chatroom_client.py", "127.0.0.1", str(port))
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"Cannot connect to 127.0.0.1:{port}: Connection refused\n"
 
 
 def test_commands_are_not_case_sensitive_but_names_are(server: Program) -> None:
@@ -170,7 +152,7 @@ def test_two_clients_talk_through_pipes(server: Program, piped: Start) -> None:
     alice.type("hello", "", " \t", "Grüße")
     bob.wait_for_line("alice: Grüße")
     assert bob.lines[-2:] == ["alice: hello", "alice: Grüße"]
-    bob.type("hi", " /leave ", "list")
+    bob.type("hi", "/leave ", "list")
     alice.wait_for_line("bob: hi")
     bob.wait_for_line(r"You have left room tea\.")
     bob.wait_for_line(r"Command> Rooms: tea")
@@ -190,6 +172,8 @@ def test_a_mistyped_command_in_a_room_is_answered_and_not_sent(server: Program, 
     bob.type("/quit", "/help", "/", "/Leave", " /etc/hosts", "/leave now", "hello")
     alice.wait_for_line("bob: hello")
     assert alice.lines[-2:] == ["bob:  /etc/hosts", "bob: hello"]
+    alice.type(" /leave")  # as the advice says
+    bob.wait_for_line(" /leave")
     bob.end_input()
     assert bob.wait() == 1
     assert bob.count_lines(re.escape(NOT_SENT)) == 5
@@ -214,19 +198,6 @@ def test_three_clients_that_flood_each_other_get_every_line_until_they_leave(ser
         assert said == lines
 
 
-def test_a_deleted_room_gives_the_prompt_back_after_its_warning(server: Program, piped: Start) -> None:
-    alice = piped()
-    alice.type("create tea")
-    enter(alice)
-    commands(server, "delete tea")
-    alice.wait_for_line("Warning: room tea is deleted")
-    alice.wait_for_line(r"Room tea is closed\.")
-    alice.type("list")
-    alice.wait_for_line(r"Command> There are no rooms\.")
-    alice.end_input()
-    assert alice.wait() == 0
-
-
 def test_a_lost_server_is_reported_at_once_at_the_prompt_and_in_a_room(server: Program, piped: Start) -> None:
     alice, bob = piped(), piped()
     alice.type("create tea")
@@ -234,7 +205,7 @@ def test_a_lost_server_is_reported_at_once_at_the_prompt_and_in_a_room(server: P
     bob.wait_for_line(".* room.*")
     server.stop()
     assert (alice.wait(), bob.wait()) == (1, 1)
-    assert alice.errors == bob.errors == LOST + "the server closed it\n"
+    assert alice.errors == bob.errors == f"{CLOSED}.\n"
     assert alice.lines[-2:] == ["Room tea is closed.", "Command> "]
 
 
@@ -244,7 +215,7 @@ def test_the_sentence_of_a_server_that_is_full_is_shown(start: Start, run: Start
     lobby.send("\3")
     lobby.expect("\0")
     client = run("chatroom_client.py", "127.0.0.1", str(server.port))
-    assert (client.wait(), client.errors) == (1, LOST + "Too many connections\n")
+    assert (client.wait(), client.errors) == (1, f"{CLOSED}: Too many connections\n")
 
 
 def test_a_line_that_is_too_long_is_not_sent(server: Program, piped: Start) -> None:
@@ -277,7 +248,8 @@ def play(*commands: str, replies: bytes) -> subprocess.CompletedProcess[str]:
 def test_a_room_that_is_gone_when_the_client_connects_is_reported() -> None:
     port = free_port()
     done = play("join tea", "list", replies=b"\0%d 2\n\0\n" % port)
-    gone = f"Cannot connect to 127.0.0.1:{port}: Connection refused. Perhaps room tea was deleted.\n"
+    why = f"Perhaps room tea was deleted, or a firewall blocks port {port} (see --room-ports of the server)"
+    gone = f"Cannot connect to 127.0.0.1:{port}: Connection refused. {why}.\n"
     assert done.stdout.split("Command> ")[1:] == [gone, f"{NO_ROOMS}\n", "\n"]
     assert (done.returncode, done.stderr) == (1, "")
 
@@ -288,17 +260,9 @@ def test_a_room_that_is_reset_while_the_client_enters_is_reported() -> None:
 
     with fake_server(reset) as room:
         done = play("join tea", replies=b"\0%d 2\n" % room)
-    outcomes = r"(You have left room tea|Perhaps room tea was deleted|Room tea is closed)\.\nCommand> \n"
+    outcomes = r"(The connection to room tea is lost|Perhaps room tea was deleted|You have left room tea)"
     assert re.search(outcomes, done.stdout)  # a race decides which
-    assert (done.returncode, done.stderr) == (int("Perhaps" in done.stdout), "")
-
-
-def test_any_number_of_members_is_shown_as_the_server_sent_it() -> None:
-    members = "9" * 5000  # more digits than int() converts
-    with fake_server(lambda sock: sock.recv(1 << 16)) as room:
-        done = play("join tea", replies=f"\0{room} {members}\n".encode())
-    assert f"\nMembers before you: {members}. " in done.stdout
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0 if "You have left" in done.stdout else 1, "")
 
 
 def test_a_line_from_a_room_that_does_not_end_is_shown_in_pieces() -> None:
@@ -330,16 +294,27 @@ def test_text_from_a_server_is_made_harmless() -> None:
 @pytest.mark.parametrize(
     "reply, reason",
     [
-        (b"HTTP/1.1 400 Bad Request\r\n", "HTTP/1.1 400 Bad Request"),
-        (b"\0tea\n", "a port and a number of members are expected, but the server sent 'tea'"),
-        (b"\0" + b"99999 1\n", "a port and a number of members are expected, but the server sent '99999 1'"),
-        (b"\n", ""),
-        (b"\0", "the server closed it"),
+        (b"\0tea\n", f"{OTHER} Its reply to JOIN is 'tea'.\n"),
+        (b"\0" + b"99999 1\n", f"{OTHER} Its reply to JOIN is '99999 1'.\n"),
+        (b"\n", f"{OTHER} It says: \n"),
+        (b"HTTP/1.1 400 Bad Request\r\n", f"{OTHER} It says: HTTP/1.1 400 Bad Request\n"),
+        (b"\0", f"{CLOSED}.\n"),
     ],
 )
-def test_another_kind_of_server_is_reported_in_one_line(reply: bytes, reason: str) -> None:
+def test_a_reply_of_another_form_is_reported_in_one_line(reply: bytes, reason: str) -> None:
     done = play("join tea", replies=reply)
-    assert (done.returncode, done.stderr) == (1, f"{LOST}{reason}\n")
+    assert (done.returncode, done.stderr) == (1, reason)
+
+
+def test_a_refusal_of_the_first_list_is_shown_above_the_prompt() -> None:
+    def refuse(sock: socket.socket) -> None:
+        sock.sendall(b"\3busy\n")
+        sock.recv(100)
+
+    with fake_server(refuse) as port:
+        done = run_program("chatroom_client.py", "127.0.0.1", str(port))
+    assert done.stdout.splitlines()[len(HELP) :] == ["busy.", "Command> "]
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_a_terminal_that_cannot_be_read_counts_as_the_end_of_the_input(
@@ -351,11 +326,6 @@ def test_a_terminal_that_cannot_be_read_counts_as_the_end_of_the_input(
     terminal.wait()
     assert (tmp_path / "status").read_text() == "0\n"
     assert "Traceback" not in terminal.output
-
-
-def test_a_closed_output_pipe_ends_the_client_without_a_traceback(server: Program) -> None:
-    done = run_shell(f"yes list | {command(server)} | true; echo ${{PIPESTATUS[1]}}")
-    assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 def test_a_client_reads_commands_from_a_file_and_ends_at_once_without_an_input(server: Program, tmp_path: Path) -> None:
@@ -424,10 +394,18 @@ EDITS = [  # keys, and what is then before and after the cursor
     ("one two\x02\x17!", "one !", "o"),
     ("one two\x02\x15!", "!", "o"),
     ("one two\x02\x02\x0b!", "one t!", ""),
+    ("one two\x1b\x7f", "one two", ""),
     ("\x7f\x1b[3~\x1b[D\x1b[Cone\x1b[C\x04\x0b", "one", ""),
     ("one\x1b[1;5D\x1b[15~\x1b[Z\x00\x0c!", "one!", ""),  # keys without a meaning here
-    ("\x1ba\x1b\x1b[Db", "b", "a"),  # Esc in the same read as the next key
+    ("a\x1b\x1b[Db", "b", "a"),  # Esc in the same read as the next key
+    ("one\x1b[[A\x1b[[B\x1b[[E!", "one!", ""),  # F1, F2 and F5 of the Linux console
+    ("one\x1bb\x1bx\x1bé!", "one!", ""),  # Alt and a letter
+    ("one\x1b]11;rgb:0000/0000/0000\x1b\\\x1b]0;title\a\x1bP1+r\x1b\\!", "one!", ""),  # a terminal's late replies
     ("日本\x02é\x02", "日", "é本"),
+    ("ae\u0301b\x02\x02!", "a!", "e\u0301b"),  # a letter and its accent
+    ("한국\u1112\u1161\u11ab\x02", "한국", "\u1112\u1161\u11ab"),  # decomposed Hangul
+    ("a\u00ad\U0001f469\u200d\U0001f467b\x02\x02!", "a\u00ad!", "\U0001f469\u200d\U0001f467b"),
+    ("ae\u0301\x7fb", "ab", ""),
     ("a\tb\x1b[D", "a ", "b"),
 ]
 
@@ -442,15 +420,6 @@ def test_keys_edit_the_line_at_the_prompt_and_in_a_room(client: OpenTerminal) ->
             alice.expect_typing(prompt + before, after)
             alice.type("\x05\x15")
             alice.expect_typing(prompt)
-
-
-def test_an_edited_line_is_entered_whole(client: OpenTerminal) -> None:
-    alice = client()
-    alice.type("lost\x15reate te\x01c\n")
-    alice.expect("Command> create te", "Room te is created.")
-    alice.type("x\x01\x04\x04")
-    alice.expect("Command> ")
-    assert alice.wait() == 0
 
 
 def test_up_and_down_recall_lines_of_the_prompt_and_of_the_room(client: OpenTerminal) -> None:
@@ -534,70 +503,11 @@ def test_a_dumb_terminal_gets_no_escape_sequences(client: OpenTerminal) -> None:
     assert "\x1b" not in alice.output + bob.output
 
 
-def test_a_script_whose_output_is_a_terminal_gets_no_escape_sequences(
-    server: Program, open_terminal: OpenTerminal
-) -> None:
-    client = command(server)
-    terminal = open_terminal("bash", "-c", f"echo create tea | {client}; echo refused | {client}; echo $?")
-    wait_until(lambda: terminal.rows()[-2:] == ["1", ""], "the exit status")
-    assert "\x1b" not in terminal.output
-
-
-def test_the_sentences_on_entering_a_room_fit_80_columns(client: OpenTerminal) -> None:
-    alice = client()
-    name = "n" * 32
-    alice.type(f"create {name}\njoin {name}\n")
-    alice.expect(f"Command> create {name}", f"Room {name} is created.", f"Command> join {name}")
-    assert max(len(alice.expect_match(text)) for text in ("You are in room", "Leave with /leave")) < 80
-
-
 def test_a_refused_command_at_a_terminal_leaves_the_exit_status_0(client: OpenTerminal) -> None:
     alice = client()
     alice.type("hello\nquit\n")
     alice.expect("Command> hello", UNKNOWN, "Command> quit")
     assert alice.wait() == 0
-
-
-def waits_in(program: Terminal) -> str:
-    """Return the kernel function in which a program waits (Linux only)."""
-    return Path(f"/proc/{program.process.pid}/wchan").read_text()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the test finds a blocked write in /proc")
-def test_ctrl_z_and_fg_during_a_blocked_write_lose_no_line(server: Program, client: OpenTerminal) -> None:
-    alice = client(PYTHONUNBUFFERED="")
-    enter_room(alice, "create", "join")
-    bob = socket.create_connection(("127.0.0.1", room_port(alice)))
-    with bob:
-        wait_until(lambda: "poll" in waits_in(alice) or "select" in waits_in(alice), "alice waits")
-        alice.hold_output()
-        bob.sendall(b"hello\n")
-        wait_until(lambda: "write" in waits_in(alice) or "woken" in waits_in(alice), "alice's write blocks")
-        for number in (signal.SIGSTOP, signal.SIGCONT, signal.SIGWINCH, signal.SIGCONT):
-            alice.process.send_signal(number)
-        alice.release_output()
-        alice.expect("hello")
-        alice.type("still here\n")
-        bob.settimeout(10)
-        assert bob.recv(100) == b"still here\n"
-
-
-def room_port(member: Terminal) -> int:
-    """Return the port of the room that a client has entered last."""
-    return int(re.findall(r"on port (\d+)\.", member.output)[-1])
-
-
-def test_the_line_is_drawn_again_after_fg(client: OpenTerminal) -> None:
-    alice = client()
-    alice.type("lis")
-    alice.expect_typing("Command> lis")
-    alice.process.send_signal(signal.SIGSTOP)
-    alice.show_keys()
-    assert alice.shows_keys()
-    alice.process.send_signal(signal.SIGCONT)
-    wait_until(lambda: not alice.shows_keys(), "the client takes the keys again")
-    alice.type("t\n")
-    alice.expect("Command> list", NO_ROOMS)
 
 
 def test_a_deleted_room_gives_the_prompt_back_while_a_line_is_typed(server: Program, client: OpenTerminal) -> None:
@@ -658,39 +568,3 @@ def test_the_lobby_and_the_rooms_are_reached_over_tls(start: Start, run: Start, 
     for client in (alice, bob):
         client.end_input()
         assert (client.wait(), client.errors) == (0, "")
-
-
-@pytest.mark.skipif(not shutil.which("telnet"), reason="telnet is not installed")
-def test_two_clients_and_telnet_talk_in_a_room_until_a_third_client_deletes_it(
-    client: OpenTerminal, open_terminal: OpenTerminal
-) -> None:
-    alice, bob = client("--name", "alice"), client("--name", "bob")
-    enter_room(alice, "create", "join")
-    enter_room(bob, "join")
-    carol = open_terminal("telnet", "127.0.0.1", str(room_port(alice)))
-    carol.expect("Trying 127.0.0.1...", "Connected to 127.0.0.1.", "Escape character is '^]'.")
-    carol.type("carol is here\n\n")
-    for member in (alice, bob, carol):
-        member.expect("carol is here", "")
-    alice.type("welcome\n")
-    alice.expect("welcome")
-    for member in (bob, carol):
-        member.expect("alice: welcome")
-    dave = client()
-    dave.type("create tea\ndelete tea\ndelete tea\n")
-    dave.expect("Command> create tea", "Room tea already exists.")
-    dave.expect("Command> delete tea", "Room tea is deleted.")
-    dave.expect("Command> delete tea", "Room tea does not exist.")
-    for member in (alice, bob, carol):
-        member.expect("Warning: room tea is deleted")
-    carol.expect("Connection closed by foreign host.")
-    for member in (alice, bob):
-        member.expect("Room tea is closed.")
-        member.expect_typing("Command> ")
-
-
-@pytest.mark.parametrize("host", ["a..b", "x" * 70])
-def test_an_invalid_host_name_is_reported_in_one_line(host: str) -> None:
-    done = run_program("chatroom_client.py", host, "5000")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"Cannot connect to {host}:5000: {host!r} is not a valid host name\n"

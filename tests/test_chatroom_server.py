@@ -3,7 +3,6 @@
 import argparse
 import re
 import shutil
-import signal
 import socket
 import time
 from collections import Counter
@@ -134,12 +133,6 @@ def race(clients: list[Peer], request: str) -> Counter[str]:
     return Counter(client.read_line()[0] for client in clients)
 
 
-def expect_free(port: int) -> None:
-    """Fail if a server listens on a port. Binding the port would fail if another test's client uses it meanwhile."""
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port)).close()
-
-
 def test_chatroom_server_has_the_functions_of_the_original_design() -> None:
     for name in ("main", "server", "connection_handler", "room_creation_handler"):
         assert callable(getattr(chatroom_server, name))
@@ -257,13 +250,6 @@ def test_a_signal_in_the_middle_of_deletions_stops_every_room_once(start: Start)
     assert not server.count_lines(".*Bad file descriptor.*")
 
 
-@pytest.mark.skipif(not shutil.which("nc"), reason="nc is not installed")
-def test_nc_gets_every_reply_even_to_a_last_line_without_a_newline(server: Program) -> None:
-    requests = "\1tea\n\3\n\4tea\n\1soup\n\3"
-    done = run_command(["nc", "-N", "127.0.0.1", str(server.port)], requests)
-    assert done.stdout == "\0\n\0tea\n\0\n\0\n\0soup\n"
-
-
 def test_each_line_goes_to_all_other_members_of_its_room(server: Program) -> None:
     lobby, port = new_room(server)
     create(lobby, "soup")
@@ -295,16 +281,6 @@ def test_control_characters_and_invalid_bytes_reach_no_other_terminal(fresh_serv
     fresh_server.wait_for_line(CLIENT + "line to room tea, sent to 1 client")
 
 
-def test_join_counts_the_members_before_this_one(fresh_server: Program) -> None:
-    lobby, port = new_room(fresh_server)
-    for members in range(40):
-        join(lobby, "tea", members)
-        enter(fresh_server, port)
-    fresh_server.peers[-1].close()
-    fresh_server.wait_for_line(CLIENT + "disconnected")
-    join(lobby, "tea", 39)
-
-
 def test_one_of_25_clients_that_create_the_same_room_at_once_succeeds(server: Program) -> None:
     clients = [server.connect() for _ in range(25)]
     assert race(clients, CREATE + "tea") == {SUCCESS: 1, ALREADY_EXISTS: 24}
@@ -313,7 +289,7 @@ def test_one_of_25_clients_that_create_the_same_room_at_once_succeeds(server: Pr
 
 
 def test_60_of_80_rooms_are_created_if_60_are_allowed(start_rooms: Start) -> None:
-    few = ("prlimit", "--nofile=100:2000") if shutil.which("prlimit") else ()  # the server raises the limit by itself
+    few = ("prlimit", "--nofile=100:")  # the server raises the limit by itself
     server = start_rooms("--max-rooms", "60", "--max-connections", "30", "--max-per-address", "30", prefix=few)
     clients = [server.connect() for _ in range(8)]
     replies: list[str] = []
@@ -334,7 +310,6 @@ def test_60_of_80_rooms_are_created_if_60_are_allowed(start_rooms: Start) -> Non
     lobby.expect_match(UNKNOWN_FAILURE + "Too many rooms.+")
 
 
-@pytest.mark.skipif(not shutil.which("prlimit"), reason="prlimit is not installed")
 def test_create_without_a_free_descriptor_is_refused_without_a_leak_and_the_lobby_goes_on(start_rooms: Start) -> None:
     server = start_rooms(prefix=("prlimit", "--nofile=20"))
     lobby = server.connect()
@@ -395,7 +370,6 @@ def test_delete_warns_the_members_closes_them_and_then_answers(server: Program) 
     lobby.expect(SUCCESS)
     with pytest.raises(ConnectionRefusedError):
         Peer(port)
-    expect_free(port)
 
 
 def test_one_of_ten_clients_that_delete_a_room_at_once_succeeds(server: Program) -> None:
@@ -404,19 +378,6 @@ def test_one_of_ten_clients_that_delete_a_room_at_once_succeeds(server: Program)
     clients = [server.connect() for _ in range(10)]
     assert race(clients, DELETE + "tea") == {SUCCESS: 1, DOES_NOT_EXIST: 9}
     assert member.read_all() == WARNING + "\n"
-
-
-def test_members_that_connect_just_before_a_deletion_are_warned(server: Program) -> None:
-    for _ in range(10):
-        lobby, port = new_room(server)
-        server.process.send_signal(signal.SIGSTOP)
-        try:
-            members = [enter(server, port) for _ in range(3)]  # the kernel connects them without the server
-            lobby.send(DELETE + "tea")
-        finally:
-            server.process.send_signal(signal.SIGCONT)
-        lobby.expect(SUCCESS)
-        assert [member.read_all() for member in members] == [WARNING + "\n"] * 3
 
 
 def test_the_warning_is_the_last_line_that_members_get_even_if_they_flood_the_room(fresh_server: Program) -> None:
@@ -504,7 +465,7 @@ def test_a_client_that_connects_while_a_room_is_deleted_is_warned_or_refused(ser
 
         def come(port: int = port, members: list[Peer] = members) -> None:
             with suppress(ConnectionError):
-                while True:
+                while len(members) < 300:  # a process may have no more than 1,024 descriptors
                     members.append(Peer(port))
 
         with meanwhile(come):
@@ -515,7 +476,7 @@ def test_a_client_that_connects_while_a_room_is_deleted_is_warned_or_refused(ser
             with suppress(ConnectionError):  # Linux resets a client that was never accepted only when the client sends
                 member.send("Am I in?")
             end = member.read_all()
-            assert end in ("", WARNING + "\n", "Too many connections from your address\n")
+            assert end in ("", WARNING + "\n")
             told += end == WARNING + "\n"
             member.close()
     assert told >= 24  # the members that had connected before the deletion
@@ -543,25 +504,23 @@ def test_a_client_that_connects_while_the_members_are_being_warned_does_not_ente
     assert server.count_lines(CLIENT + "entered room tea") == told
 
 
-def test_ten_clients_that_create_join_and_delete_the_same_rooms_leave_no_thread_socket_or_port_behind(
+def test_ten_clients_that_create_join_and_delete_the_same_rooms_leave_no_thread_or_socket_behind(
     fresh_server: Program,
 ) -> None:
     clients = [fresh_server.connect() for _ in range(10)]
     ports: set[int] = set()
-    end = time.monotonic() + 0.7
 
     def storm(index: int) -> None:
         lobby = clients[index]
-        while time.monotonic() < end:
-            for name in ("tea", "soup"):
-                lobby.send(CREATE + name, JOIN + name)
-                assert lobby.read_line()[0] in SUCCESS + ALREADY_EXISTS
-                if (reply := lobby.read_line())[0] == SUCCESS:
-                    ports.add(port := int(reply[1:].split()[0]))
-                    with suppress(ConnectionError):
-                        visit(port)
-                lobby.send(DELETE + name)
-                assert lobby.read_line()[0] in SUCCESS + DOES_NOT_EXIST
+        for name in ("tea", "soup") * 15:
+            lobby.send(CREATE + name, JOIN + name)
+            assert lobby.read_line()[0] in SUCCESS + ALREADY_EXISTS
+            if (reply := lobby.read_line())[0] == SUCCESS:
+                ports.add(port := int(reply[1:].split()[0]))
+                with suppress(ConnectionError):
+                    visit(port)
+            lobby.send(DELETE + name)
+            assert lobby.read_line()[0] in SUCCESS + DOES_NOT_EXIST
 
     def visit(port: int) -> None:
         member = Peer(port)
@@ -576,8 +535,6 @@ def test_ten_clients_that_create_join_and_delete_the_same_rooms_leave_no_thread_
     clients[0].expect(SUCCESS)
     assert len(ports) > 10
     fresh_server.expect_rest()
-    for port in ports:
-        expect_free(port)
 
 
 def test_a_member_that_has_left_is_not_counted_and_half_a_line_before_a_reset_is_not_sent(
@@ -601,25 +558,38 @@ def test_a_member_that_has_left_is_not_counted_and_half_a_line_before_a_reset_is
     alice.expect("anybody here?")
 
 
-def test_a_line_that_is_too_long_ends_only_its_senders_connection(server: Program) -> None:
-    _, port = new_room(server)
+def test_a_member_that_has_left_does_not_count_though_it_keeps_the_socket_open(server: Program) -> None:
+    lobby, port = new_room(server)
     alice, bob = enter(server, port), enter(server, port)
-    join(server.connect(), "tea", 2)
-    alice.send("hello", "x" * 4096, "y" * 4097)
-    bob.expect("hello", "x" * 4096)
-    alice.expect(LINE_TOO_LONG)
-    alice.expect_end()
-    bob.expect_nothing(0.05)
+    bob.send("/leave")
+    server.wait_for_line(CLIENT + "left room tea")
+    assert bob.sock.recv(1) == b""  # and the server waits for bob's end
+    join(lobby, "tea", 1)
+    alice.send("gone?")
+    server.wait_for_line(CLIENT + "line to room tea, sent to 0 clients")
 
 
-@pytest.mark.parametrize("keys", [b"/leave\r\n", b" /leave \n", b"\4", b"/leev\b\bave\r\0"])
+def test_a_deletion_waits_for_a_member_who_reads_slowly_so_that_the_warning_arrives(server: Program) -> None:
+    lobby, port = new_room(server)
+    alice, slow = enter(server, port), enter(server, port, receive_buffer=4096)
+    alice.send(*["x" * 4000] * 100)
+    lines = rf"{CLIENT}line to room tea, sent to 1 client"
+    wait_until(lambda: server.count_lines(lines) >= 100, "all lines are sent on or kept")
+    lobby.send(DELETE + "tea")
+    server.wait_for_line(CLIENT + "DELETE tea")
+    time.sleep(1.2)  # longer than a stopping server waits
+    assert slow.read_all().splitlines()[-1] == WARNING
+    lobby.expect(SUCCESS)
+
+
+@pytest.mark.parametrize("keys", [b"/leave\r\n", b"/leave \n", b"\4", b"/leev\b\bave\r\0"])
 def test_a_member_leaves_with_a_line_or_with_ctrl_d(server: Program, keys: bytes) -> None:
     lobby, port = new_room(server)
     alice, bob = enter(server, port), enter(server, port)
     join(lobby, "tea", 2)
-    alice.send("bye /leave", "/leaves")
+    alice.send("bye /leave", "/leaves", " /leave")
     alice.send_bytes(keys + b"not sent\n")
-    bob.expect("bye /leave", "/leaves")
+    bob.expect("bye /leave", "/leaves", " /leave")
     alice.expect_end()
     bob.send("alone")
     bob.expect_nothing(0.05)
@@ -661,13 +631,22 @@ def test_a_client_that_does_not_read_its_replies_costs_little_memory(fresh_serve
     lobby.reset()
 
 
-def test_lobby_and_rooms_share_the_places_for_connections(start_rooms: Start) -> None:
-    server = start_rooms("--max-connections", "3", "--max-per-address", "3")
+@pytest.mark.parametrize(
+    ("limits", "refusal"),
+    [
+        (("--max-connections", "3", "--max-per-address", "3"), "Too many connections"),
+        (("--max-per-address", "3"), "Too many connections from your address"),
+    ],
+)
+def test_lobby_and_rooms_share_the_places_for_connections(
+    start_rooms: Start, limits: tuple[str, ...], refusal: str
+) -> None:
+    server = start_rooms(*limits)
     lobby, port = new_room(server)
     alice, bob = enter(server, port), enter(server, port)
     join(lobby, "tea", 2)
     for refused in (enter(server, port), server.connect()):
-        refused.expect("Too many connections")
+        refused.expect(refusal)
         refused.expect_end()
     bob.close()
     server.wait_for_line(CLIENT + "disconnected")
@@ -677,20 +656,14 @@ def test_lobby_and_rooms_share_the_places_for_connections(start_rooms: Start) ->
     alice.expect("hello")
 
 
-def test_a_signal_stops_lobby_and_rooms_within_two_seconds_and_their_ports_are_free(start_rooms: Start) -> None:
+def test_a_signal_stops_lobby_and_rooms_within_two_seconds(start_rooms: Start) -> None:
     server = start_rooms()
-    lobby = server.connect()
-    ports = [server.port]
-    for number in range(50):
-        create(lobby, f"room-{number}")
-        ports.append(join(lobby, f"room-{number}"))
-    members = [enter(server, port) for port in ports[1:] for _ in range(2)]
-    enter(server, ports[1], receive_buffer=4096)
+    ports = [new_room(server, f"room-{number}")[1] for number in range(50)]
+    members = [enter(server, port) for port in ports for _ in range(2)]
+    enter(server, ports[0], receive_buffer=4096)
     with flooding(FLOOD * 200, *members[:6]):
         wait_until(lambda: server.count_lines(CLIENT + r"line to room .*") > 500, "a flood")
         assert server.stop() == 0
-    for port in ports:
-        expect_free(port)
     for member in members[6:]:
         member.expect_end()
 
@@ -726,7 +699,6 @@ def test_rooms_use_the_ports_of_the_room_ports_option_and_no_others(start_rooms:
     lobby.expect(SUCCESS, SUCCESS)
 
 
-@pytest.mark.skipif(not shutil.which("prlimit"), reason="prlimit is not installed")
 def test_rooms_that_find_no_free_port_leave_no_descriptor_open(start_rooms: Start) -> None:
     with socket.create_server(("0.0.0.0", 0)) as listener:
         port = listener.getsockname()[1]
@@ -808,14 +780,15 @@ def test_status_lines_show_every_request_and_name_the_client_by_its_descriptor(f
 
 def test_a_member_that_resets_or_sends_too_long_a_line_is_logged_as_having_left(fresh_server: Program) -> None:
     lobby, port = new_room(fresh_server)
-    alice, bob = enter(fresh_server, port), enter(fresh_server, port)
-    join(lobby, "tea", 2)
+    alice, bob, carol = (enter(fresh_server, port) for _ in range(3))
+    join(lobby, "tea", 3)
     alice.send_bytes(b"x")
     server_has_read(alice)
     alice.reset()
-    bob.send("x" * 4097)
+    fresh_server.wait_for_line(CLIENT + "disconnected: Connection reset by peer")
+    bob.send("x" * 4096, "y" * 4097)
     bob.expect(LINE_TOO_LONG)
     bob.expect_end()
-    fresh_server.wait_for_line(CLIENT + "disconnected: Connection reset by peer")
+    carol.expect("x" * 4096)
     fresh_server.wait_for_line(CLIENT + "disconnected: Line too long.*")
     assert fresh_server.count_lines(CLIENT + "left room tea") == 2

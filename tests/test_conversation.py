@@ -14,7 +14,7 @@ import pytest
 from conftest import WAIT_SECONDS, in_thread
 
 from net.connection import Connection, TimeLimitPassed
-from net.conversation import GATHERED_CHARACTERS, TURN_LINES, Conversation, InputEnded
+from net.conversation import GATHERED_CHARACTERS, TURN_BYTES, TURN_LINES, Conversation, InputEnded
 from net.output import Patience
 from protocol import MAX_LINE_BYTES, LineTooLong
 
@@ -222,6 +222,25 @@ def test_each_recipient_gets_its_messages_in_the_order_in_which_they_were_sent(s
         client.expect_nothing()
 
 
+def test_a_reply_says_that_the_messages_before_it_were_sent(alice: PairedClient, bob: PairedClient) -> None:
+    alice.conversation.reply("earlier")  # so that alice is the first recipient of the batch
+    alice.conversation.queue((bob.connection,), "hello")
+    alice.conversation.reply("later")
+    alice.conversation.flush()
+    alice.expect(b"earlier\nlater\n")
+    bob.sock.setblocking(False)
+    bob.expect(b"hello\n")
+
+
+def test_a_turn_ends_after_so_many_bytes_though_no_line_has_ended(alice: PairedClient, bob: PairedClient) -> None:
+    alice.send(b"first\n" + b"\xff\xf1" * (TURN_BYTES // 2) + b"second\n")
+    lines = alice.conversation.lines()
+    next(lines)
+    alice.conversation.queue((bob.connection,), "hello")
+    assert next(lines) == "second"
+    bob.expect(b"hello\n")
+
+
 def test_gathered_output_is_sent_before_it_fills_much_memory(alice: PairedClient, bob: PairedClient) -> None:
     line = "x" * 999
     for _ in range(GATHERED_CHARACTERS // 999 + 2):
@@ -295,7 +314,7 @@ def test_three_recipients_that_do_not_read_are_dropped_after_one_period_together
     alice.conversation.queue([client.connection for client in stuck], "x" * 60_000)
     began = time.monotonic()
     alice.conversation.flush()
-    assert PERIOD_SECONDS / 2 < time.monotonic() - began < 2 * PERIOD_SECONDS
+    assert PERIOD_SECONDS / 2 < time.monotonic() - began < 3 * PERIOD_SECONDS
 
 
 def test_before_turn_is_called_once_before_the_lines_that_arrived_together_are_given(alice: PairedClient) -> None:

@@ -224,7 +224,7 @@ def test_each_line_shown_begins_with_the_name_of_its_program(plays: Plays) -> No
 
 CAUSES = [  # patterns of lines, in the order in which the demo must show them
     ["chat_server     .*: JOIN alice", "alice           . JOIN alice accepted"],
-    ["chat_server     .*: MESG dave .*refused.*", "alice           . Unknown Recipient dave"],
+    ["chat_server     .*: MESG dave, refused.*", "alice           . Unknown Recipient dave"],
     ["ticket_server   .*: booked 2-4", "alice           . Booked: 2-4"],
     ["ticket_server   .*: cancelled.*", ".* Seat 3-3 is taken\\. .*"],
     ["chatroom_server .*: CREATE tea", "alice           . Room tea is created\\."],

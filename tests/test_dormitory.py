@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from conftest import Peer, wait_until
+from conftest import Peer
 from dorm import PASSWORDS, Dormitory, ask
 
 
@@ -68,15 +68,6 @@ def test_status_lines_show_each_step_of_a_reservation_and_of_its_cancellation(do
     assert PASSWORDS["alice"] not in "\n".join(lines + dormitory.back_ends["D"].lines)
 
 
-def test_a_password_in_a_mistyped_request_is_not_logged(common_dormitory: Dormitory) -> None:
-    main = common_dormitory.main
-    peer = main.connect()
-    peer.send("login alice pa55word", "LOGIN  alice pa55word")
-    peer.expect("DENIED Log in first", "INVALID Expected LOGIN user [password]")
-    main.wait_for_line(r"Client \(\d+\): result sent: INVALID .*")
-    assert not any("pa55word" in line for line in main.lines)
-
-
 def reserve(peer: Peer, room: str) -> str:
     """Reserve a room; return the reservation's id."""
     word, reservation, _ = ask(peer, f"RESERVE {room}").split()
@@ -90,6 +81,7 @@ def test_before_login_every_request_is_denied_and_a_guest_cannot_reserve(common_
     guest = common_dormitory.main.connect()
     for request in ("AVAILABILITY S1", "RESERVE S1", "CANCEL S1", "MINE", "LIST", "HELLO", ""):
         assert ask(guest, request) == "DENIED Log in first"
+    assert ask(guest, "LOGIN Zoe\u0308") == "GUEST Zo\u00eb"
     assert ask(guest, "LOGIN alice") == "GUEST alice"  # a member's name without the password
     assert ask(guest, "AVAILABILITY S1") == "AVAILABLE 8"
     assert ask(guest, "RESERVE S1") == "DENIED Guests cannot reserve"
@@ -174,21 +166,19 @@ def test_requests_byte_by_byte_and_many_at_once_are_answered_in_order(common_dor
     assert ask(common_dormitory.log_in("bob"), "MINE") == "RESERVATIONS"
 
 
-def test_ten_thousand_codes_and_a_thousand_reservations_of_one_member_are_all_listed(dormitory: Dormitory) -> None:
+def test_ten_thousand_codes_and_two_hundred_reservations_of_one_member_are_all_listed(dormitory: Dormitory) -> None:
     codes = [f"S{number:011}" for number in range(10_000)]
     dormitory.write("single.txt", "".join(f"{code}, 9999\n" for code in codes))
     dormitory.start("SD")
     alice = dormitory.log_in("alice")
-    alice.send(*(f"RESERVE {code}" for code in codes[:1000]), "RESERVE D1")
-    for number in range(1, 1001):
+    alice.send(*(f"RESERVE {code}" for code in codes[:200]), "RESERVE D1")
+    for number in range(1, 201):
         alice.expect(f"RESERVED S{number} 9998")
     alice.expect("RESERVED D1 1")
-    mine = [f"S{number}={code}" for number, code in enumerate(codes[:1000], 1)]
+    mine = [f"S{number}={code}" for number, code in enumerate(codes[:200], 1)]
     assert ask(alice, "MINE").split() == ["RESERVATIONS", *mine, "D1=D1", "U=?"]
-    assert ask(alice, "LIST S").split() == [
-        "ROOMS",
-        *(f"{c}={9998 if n < 1000 else 9999}" for n, c in enumerate(codes)),
-    ]
+    left = [f"{code}={9998 if number < 200 else 9999}" for number, code in enumerate(codes)]
+    assert ask(alice, "LIST S").split() == ["ROOMS", *left]
     assert all(len(line) < 1000 for line in dormitory.main.lines)
 
 
@@ -268,21 +258,6 @@ def test_when_all_back_ends_fall_silent_list_waits_for_the_first_of_them_and_bri
     assert time.monotonic() - began < 7.0  # three full waits would take nine seconds
 
 
-def test_a_client_is_told_at_once_that_a_back_end_was_never_started_and_can_use_it_once_it_is(
-    dormitory: Dormitory,
-) -> None:
-    dormitory.start_main()
-    dormitory.main.wait_for_line("Server U at .* is not answering")
-    guest = dormitory.log_in("eve")
-    began = time.monotonic()
-    assert ask(guest, "LIST") == "ROOMS S=? D=? U=?"
-    assert ask(guest, "AVAILABILITY U1") == "TRY_LATER Server U is not answering"
-    assert time.monotonic() - began < 0.5
-    dormitory.start_back_end("U")
-    dormitory.wait_until_found("U", seconds=2.0)
-    assert ask(guest, "LIST") == "ROOMS S=? D=? U1=3"
-
-
 def test_a_back_end_to_which_no_route_leads_counts_as_one_that_does_not_answer(dormitory: Dormitory) -> None:
     dormitory.start_back_end("D")
     nowhere = "255.255.255.255:21000"  # the system lets no socket connect to this address
@@ -354,11 +329,29 @@ def test_servers_that_wait_for_each_other_are_on_different_processors(common_dor
 def test_each_connection_has_the_descriptors_it_needs(dormitory: Dormitory) -> None:
     arguments = ("--max-connections", "150", "--max-per-address", "150")
     dormitory.start_back_ends("SDU")
-    dormitory.start_main(*arguments, prefix=("prlimit", "--nofile=64:4096"))
+    dormitory.start_main(*arguments, prefix=("prlimit", "--nofile=64:"))
     for peer in [dormitory.main.connect() for _ in range(150)]:
         peer.send("LOGIN eve", "LIST")
         peer.expect("GUEST eve", "ROOMS S1=9 S12=6 S123=0 D1=2 U1=3")
     dormitory.main.connect().expect("Too many connections")
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
+def test_a_main_server_out_of_descriptors_does_not_blame_the_back_end(dormitory: Dormitory) -> None:
+    dormitory.start()
+    guest = dormitory.log_in("eve")
+    assert ask(guest, "AVAILABILITY S1") == "AVAILABLE 9"
+    pid = dormitory.main.pid
+    usual = resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    for request in ("AVAILABILITY D1", "LIST"):
+        assert ask(guest, request) == "TRY_LATER Too many people are connected"
+    dormitory.main.wait_for_line(r"Client \(\d+\): no request sent: Too many open files")
+    assert ask(guest, "LIST S") == "ROOMS S1=9 S12=6 S123=0"
+    dormitory.back_ends["S"].kill()
+    assert ask(guest, "AVAILABILITY S1") == "TRY_LATER Server S is not answering"
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+    assert ask(guest, "LIST") == "ROOMS S=? D1=2 U1=3"
+    assert dormitory.main.count_lines("Server [DU] at .* is not answering") == 0
 
 
 def test_a_server_stops_at_once_even_while_a_client_waits_for_a_back_end(dormitory: Dormitory) -> None:
@@ -369,18 +362,6 @@ def test_a_server_stops_at_once_even_while_a_client_waits_for_a_back_end(dormito
     dormitory.main.wait_for_line(r"Client \(\d+\): request sent to Server S over UDP")
     assert dormitory.main.stop() == 0
     assert dormitory.back_ends["D"].stop(signal.SIGINT) == 0
-
-
-def test_a_client_that_sends_much_and_reads_nothing_costs_little_memory(dormitory: Dormitory) -> None:
-    dormitory.start_main()
-    guest = dormitory.main.connect(receive_buffer=4096)
-    guest.send("LOGIN eve")
-    guest.expect("GUEST eve")
-    before = dormitory.main.resident_bytes()
-    guest.send_bytes(b"\n" * (1 << 18))  # each gets a reply of a hundred bytes
-    wait_until(lambda: dormitory.main.count_lines("Client .* result sent: INVALID .*") > 5000, "replies")
-    assert dormitory.main.resident_bytes() - before < 12e6
-    guest.reset()
 
 
 @pytest.mark.skipif(not Path("/proc/net/udp").exists(), reason="needs Linux")

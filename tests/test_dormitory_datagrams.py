@@ -7,16 +7,20 @@ import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from conftest import WAIT_SECONDS, wait_until
-from dorm import Dormitory, ask, free_udp_port
+from conftest import WAIT_SECONDS, changed_program, wait_until
+from dorm import Dormitory, ask, free_udp_port, needs_loopback_network
 
+from dormitory.request_handler import RequestHandler
 from dormitory.reservations import Reservations
+from dormitory.textfiles import WatchedFile
+from dormitory.udp_server import UdpServer, bind_all
 from dormitory.wire import Action, BadDatagram, Datagram, new_request, now_ms, pack, unpack
+from net.command_line import shown_address
 
 KEY = bytes(range(32))
 REQUEST = new_request(Action.RESERVE, "S1 alice", b"database", 7)
@@ -26,17 +30,22 @@ MINUTE_MS = 60_000
 class ImitatedMainServer:
     """A socket that sends datagrams as a main server does."""
 
-    def __init__(self, port: int, key: bytes) -> None:
-        self.sock = free_udp_port()
-        self.sock.connect(("127.0.0.1", port))
+    def __init__(self, port: int, key: bytes, host: str = "127.0.0.1") -> None:
+        self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.connect((host, port))
         self.sock.settimeout(WAIT_SECONDS)
         self.key = key
+
+    def __enter__(self) -> "ImitatedMainServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
 
     @property
     def address(self) -> str:
         """Where it sends from, as status lines show it."""
-        host, port = self.sock.getsockname()
-        return f"{host}:{port}"
+        return shown_address(*self.sock.getsockname()[:2])
 
     def ask(self, action: Action, text: str, **fields: object) -> str:
         """Send a request and return the reply."""
@@ -62,23 +71,8 @@ class ImitatedMainServer:
 def main_server(dormitory: Dormitory) -> Iterator[ImitatedMainServer]:
     """Start Server S; provide a socket that sends requests to it."""
     dormitory.start_back_end("S")
-    main_server = ImitatedMainServer(dormitory.port("S"), dormitory.key)
-    with main_server.sock:
+    with ImitatedMainServer(dormitory.port("S"), dormitory.key) as main_server:
         yield main_server
-
-
-def test_unpack_returns_the_datagram_that_was_packed() -> None:
-    assert unpack(KEY, pack(KEY, REQUEST)) == REQUEST
-
-
-def test_a_datagram_that_was_changed_anywhere_has_a_wrong_tag() -> None:
-    data = pack(KEY, REQUEST)
-    changed = [data[:n] + bytes([data[n] ^ 1]) + data[n + 1 :] for n in range(len(data))]
-    for bad in (*changed, *(data[:n] for n in range(len(data))), data + b"x", b"", bytes(2000)):
-        with pytest.raises(BadDatagram, match=r"whose tag is wrong: is dorm.key the same"):
-            unpack(KEY, bad)
-    with pytest.raises(BadDatagram, match="whose tag is wrong"):
-        unpack(KEY[::-1], data)
 
 
 def test_junk_forged_and_malformed_datagrams_are_not_answered_and_change_nothing(
@@ -141,42 +135,154 @@ def test_a_repeated_change_gets_its_first_answer_and_changes_nothing_even_after_
     assert [main_server.repeat(request) for request in requests] == answers
     dormitory.back_ends["S"].kill()
     dormitory.start_back_end("S")
-    with ImitatedMainServer(
-        dormitory.port("S"), main_server.key
-    ).sock as other:  # a recorded datagram, sent from elsewhere
-        other.settimeout(WAIT_SECONDS)
-        for request, answer in zip(requests, answers, strict=True):
-            other.send(pack(main_server.key, request))
-            assert unpack(main_server.key, other.recv(2000)).text == answer
+    with ImitatedMainServer(dormitory.port("S"), main_server.key) as elsewhere:  # a recorded datagram, from elsewhere
+        assert [elsewhere.repeat(request) for request in requests] == answers
     assert dormitory.rows("S") == []
 
 
-def test_answers_are_kept_while_their_requests_are_accepted_and_deleted_later(
-    dormitory: Dormitory, main_server: ImitatedMainServer
+@pytest.mark.parametrize(("changed_after", "set_back_to"), [(11, 0), (21, -9)])
+def test_a_request_that_comes_again_after_the_clock_was_set_back_is_not_carried_out_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed_after: int, set_back_to: int
 ) -> None:
-    kept, old = now_ms() - 9 * MINUTE_MS, now_ms() - 60 * MINUTE_MS
-    with closing(sqlite3.connect(dormitory.database("S"), isolation_level=None)) as db:
-        for time_ms in (kept, old):
-            db.execute("INSERT INTO replay_cache VALUES (?, ?, 'RESERVED S7 7')", (time_ms, REQUEST.request_id))
+    (tmp_path / "single.txt").write_text("S1, 9\n")
+    sent = now_ms()
+
+    def set_clock(minutes: int) -> None:
+        monkeypatch.setattr(time, "time_ns", lambda: (sent + minutes * MINUTE_MS) * 1_000_000)
+
+    def change(request: Datagram) -> str:
+        with closing(Reservations(tmp_path / "single.db")) as reservations, reservations.transaction():
+            return RequestHandler("S", inventory, reservations, None).reply_to(request).text
+
+    inventory: WatchedFile[dict[str, int]] = WatchedFile(tmp_path / "single.txt", lambda _: {"S1": 9})
+    request = new_request(Action.RESERVE, "S1 alice")
+    assert change(request) == "RESERVED S1 8"
+    set_clock(changed_after)
+    change(new_request(Action.RESERVE, "S1 bob"))  # deletes the recorded reply, if it is older than 20 minutes
+    set_clock(set_back_to)
+    if changed_after == 11:
+        assert change(request) == "RESERVED S1 8"
+    else:
+        with pytest.raises(
+            BadDatagram, match=r"that may be a repetition, \d+ seconds too old to tell: was a clock set"
+        ):
+            change(request)
+    with closing(sqlite3.connect(tmp_path / "single.db")) as db:
+        assert db.execute("SELECT number, member FROM reservations").fetchall() == [(1, "alice"), (2, "bob")]
+
+
+def test_a_member_at_the_limit_is_denied_and_the_answer_is_recorded(dormitory: Dormitory) -> None:
+    dormitory.launch_back_end("S", "--max-per-member", "2")
+    dormitory.back_ends["S"].wait_for_start()
+    denied = "DENIED At most 2 reservations per member"
+    with ImitatedMainServer(dormitory.port("S"), dormitory.key) as main_server:
+        third = new_request(Action.RESERVE, "S1 alice")
         assert main_server.ask(Action.RESERVE, "S1 alice") == "RESERVED S1 8"
-        recorded = REQUEST._replace(time_ms=kept, database=bytes(8))
-        assert main_server.repeat(recorded) == "RESERVED S7 7"
-        assert db.execute("SELECT count(*) FROM replay_cache WHERE time_ms = ?", (old,)).fetchone() == (0,)
-    assert len(dormitory.rows("S")) == 1
+        assert main_server.ask(Action.RESERVE, "S12 alice") == "RESERVED S2 5"
+        assert main_server.repeat(third) == denied
+        assert main_server.ask(Action.RESERVE, "S9 alice") == "UNKNOWN_ROOM"
+        assert main_server.ask(Action.RESERVE, "S1 bob") == "RESERVED S3 7"
+        assert main_server.ask(Action.CANCEL, "S1 alice") == "CANCELLED S1 8"
+        assert main_server.repeat(third) == denied
+        assert main_server.ask(Action.RESERVE, "S1 alice") == "RESERVED S4 7"
 
 
-def test_a_reply_is_still_known_when_the_clock_has_been_ahead_for_a_while(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_trace_shows_each_datagram_that_is_received_and_sent(dormitory: Dormitory) -> None:
+    dormitory.launch_back_end("S", "--trace")
+    back_end = dormitory.back_ends["S"]
+    back_end.wait_for_start()
+    clock = r"\d\d:\d\d:\d\d\.\d{3}"
+    with ImitatedMainServer(dormitory.port("S"), dormitory.key) as main_server:
+        prefix = f"{clock} Server S {re.escape(main_server.address)}"
+        request = new_request(Action.LIST, "S")
+        main_server.repeat(request)
+        back_end.wait_for_line(f"{prefix} <- LIST {request.request_id.hex()} {clock} 'S'")
+        back_end.wait_for_line(f"{prefix} -> REPLY {request.request_id.hex()} {clock} 'S1=9 S12=6 S123=0'")
+        odd = request._replace(action=77, time_ms=1 << 63, page=7, text="\x1b")
+        main_server.expect_no_reply(pack(dormitory.key, odd), b"\x1b]junk")
+        back_end.wait_for_line(rf"{prefix} <- action 77 {request.request_id.hex()} {clock} page 7 '\\x1b'")
+        back_end.wait_for_line(rf"{prefix} <- b'\\x1b\]junk'")
+
+
+@needs_loopback_network
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_reply_leaves_from_the_address_that_was_asked(dormitory: Dormitory, host: str) -> None:
+    if host == "::" and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    dormitory.launch_back_end("S", "--host", host)
+    dormitory.back_ends["S"].wait_for_start()
+    with ImitatedMainServer(dormitory.port("S"), dormitory.key, "127.0.0.2") as main_server:
+        assert main_server.ask(Action.AVAILABILITY, "S12") == "AVAILABLE 6"
+    if host == "::":
+        with ImitatedMainServer(dormitory.port("S"), dormitory.key, "::1") as main_server:
+            assert main_server.ask(Action.AVAILABILITY, "S12") == "AVAILABLE 6"
+
+
+def has_ipv6() -> bool:
+    """Return whether this machine has an IPv6 loopback address."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def two_addresses(first: str, second: str) -> Callable[..., list[tuple[object, ...]]]:
+    """Return an imitation of getaddrinfo() for a name with two addresses."""
+    found = socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDP, ""
+    return lambda _, port, **options: [(*found, (address, port)) for address in (first, second)]
+
+
+@needs_loopback_network
+def test_a_back_end_answers_at_each_address_of_its_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "single.txt").write_text("S12, 6\n")
+    inventory: WatchedFile[dict[str, int]] = WatchedFile(tmp_path / "single.txt", lambda _: {"S12": 6})
+    monkeypatch.setattr(socket, "getaddrinfo", two_addresses("127.0.0.1", "127.0.0.2"))
+    with ExitStack() as cleanup:
+        sockets = [cleanup.enter_context(sock) for sock in bind_all("twofold", 0)]
+        monkeypatch.undo()
+        reservations = cleanup.enter_context(closing(Reservations(tmp_path / "single.db")))
+        server = UdpServer("S", sockets, KEY, inventory, reservations)
+        server.start()
+        cleanup.callback(server.stop)
+        port = sockets[0].getsockname()[1]
+        for host in ("127.0.0.1", "127.0.0.2"):
+            with ImitatedMainServer(port, KEY, host) as main_server:
+                assert main_server.ask(Action.AVAILABILITY, "S12") == "AVAILABLE 6"
+
+
+def test_addresses_of_a_name_that_this_machine_does_not_use_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = "192.0.2.1"
+    monkeypatch.setattr(socket, "getaddrinfo", two_addresses(elsewhere, "127.0.0.1"))
+    (sock,) = bind_all("localhost", 0)
+    with sock:
+        assert sock.getsockname()[0] == "127.0.0.1"
+        with pytest.raises(OSError, match="in use"):
+            bind_all("localhost", sock.getsockname()[1])
+    monkeypatch.setattr(socket, "getaddrinfo", two_addresses(elsewhere, elsewhere))
+    with pytest.raises(OSError, match=r"assign|available"):
+        bind_all("elsewhere", 0)
+
+
+@needs_loopback_network
+def test_the_main_server_asks_each_address_of_a_name_and_uses_the_one_that_answers(
+    dormitory: Dormitory, tmp_path: Path
 ) -> None:
-    with closing(Reservations(tmp_path / "single.db")) as reservations:
-        sent = now_ms()
-        with reservations.transaction():
-            reservations.record_reply(sent, REQUEST.request_id, "RESERVED S1 8")
-        with monkeypatch.context() as clock:
-            clock.setattr(time, "time_ns", lambda: (sent + 11 * MINUTE_MS) * 1_000_000)
-            with reservations.transaction():  # deletes old replies
-                pass
-        assert reservations.recorded_reply(sent, REQUEST.request_id) == "RESERVED S1 8"
+    resolved = "[(2, ('127.0.0.3', port)), (2, ('127.0.0.1', port))]"
+    dormitory.scripts["M"] = changed_program(
+        tmp_path, "serverM.py", f"program.resolve_all = lambda host, port, kind: {resolved}"
+    )
+    dormitory.start()
+    alice = dormitory.log_in("alice")
+    assert ask(alice, "RESERVE S1") == "RESERVED S1 8"
+    dormitory.back_ends["S"].kill()
+    assert ask(alice, "RESERVE S1") == "TRY_LATER Server S is not answering"
+    port = dormitory.port("S")
+    dormitory.main.wait_for_line(rf"Server S at 127\.0\.0\.3:{port} or 127\.0\.0\.1:{port} is not answering")
+    dormitory.start_back_end("S")
+    dormitory.wait_until_found("S", times=2, seconds=2.0)
+    assert ask(alice, "RESERVE S1") == "RESERVED S2 7"
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
@@ -185,12 +291,11 @@ def test_changes_that_arrive_together_are_flushed_to_disk_once_before_their_repl
 ) -> None:
     trace = tmp_path / "trace"
     dormitory.launch_back_end(
-        "S", prefix=("strace", "-D", "-f", "-o", str(trace), "-e", "trace=fdatasync,fsync,sendto")
+        "S", prefix=("strace", "-D", "-f", "-o", str(trace), "-e", "trace=fdatasync,fsync,sendmsg")
     )
     back_end = dormitory.back_ends["S"]
     back_end.wait_for_start()
-    main_server = ImitatedMainServer(dormitory.port("S"), dormitory.key)
-    with main_server.sock:
+    with ImitatedMainServer(dormitory.port("S"), dormitory.key) as main_server:
         assert main_server.ask(Action.RESERVE, "S1 alice") == "RESERVED S1 8"
         before = trace.read_text()
         back_end.process.send_signal(signal.SIGSTOP)  # so that all changes are there when it receives the first
@@ -203,7 +308,7 @@ def test_changes_that_arrive_together_are_flushed_to_disk_once_before_their_repl
     assert replies == [f"RESERVED S{number} {10 - number - 1}" for number in range(2, 7)]
     back_end.wait_for_line("Server S has 3 of room S1 left")
     calls = trace.read_text().removeprefix(before)
-    assert re.findall(r"(sync|sendto)\(", calls) == ["sync"] + ["sendto"] * 5
+    assert re.findall(r"(sync|sendmsg)\(", calls) == ["sync"] + ["sendmsg"] * 5
 
 
 def test_a_request_that_names_another_database_is_not_carried_out(

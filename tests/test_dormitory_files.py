@@ -9,14 +9,17 @@ import socket
 import sqlite3
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Peer, at_once, python, run_program, run_programs, run_shell, wait_until
+from conftest import ROOT, Peer, at_once, python, run_program, run_programs, run_shell, wait_until
 from dorm import KINDS, Dormitory, ask
 
 from dormitory.inventory import MAX_CODES, read_inventory
+from dormitory.reservations import Damaged, Reservations, read_rows
 from dormitory.shared_key import load_key
 from dormitory.textfiles import Malformed, WatchedFile, read_fields
 
@@ -27,6 +30,13 @@ def expect_failure(result: "subprocess.CompletedProcess[str]", *texts: str) -> N
     assert result.stderr.count("\n") == 1, result.stderr
     for text in texts:
         assert text in result.stderr
+
+
+def make_database(dormitory: Dormitory, letter: str) -> None:
+    """Make a database with the reservations 1 and 2."""
+    with closing(Reservations(dormitory.database(letter))) as reservations, reservations.transaction():
+        for room, member in ("S1", "alice"), ("S12", "bob"):
+            reservations.reserve(room, member)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +103,8 @@ def test_files_that_are_missing_or_not_a_database_are_named(dormitory: Dormitory
 
 def test_a_database_that_cannot_be_used_now_is_named_without_advice_to_move_it_away(dormitory: Dormitory) -> None:
     os.mkfifo(dormitory.database("S"))  # SQLite cannot read it
+    make_database(dormitory, "D")
     with closing(sqlite3.connect(dormitory.database("D"))) as db:
-        db.executescript(EARLIER_SCHEMA)
         failure = "CREATE TRIGGER failure BEFORE DELETE ON reservations BEGIN SELECT RAISE(ABORT, 'out of order'); END"
         db.execute(failure)
     data = ("--data-dir", str(dormitory.directory))
@@ -122,6 +132,35 @@ def test_a_key_that_others_may_read_is_refused(dormitory: Dormitory) -> None:
     expect_failure(run_program("serverU.py", *arguments), "dorm.key", "64 hexadecimal")
 
 
+def make_fifo(path: Path) -> None:
+    """Put a FIFO where a file is."""
+    path.unlink(missing_ok=True)
+    os.mkfifo(path, 0o600)
+
+
+def make_huge(path: Path) -> None:
+    """Make a file of eight gigabytes that needs no space on the disk."""
+    path.touch(0o600)
+    os.truncate(path, 8 << 30)
+
+
+@pytest.mark.parametrize("damage", [make_fifo, make_huge])
+def test_a_file_that_is_not_regular_or_larger_than_it_can_be_is_refused_at_once(
+    dormitory: Dormitory, damage: Callable[[Path], None]
+) -> None:
+    data = ("--data-dir", str(dormitory.directory))
+    for name, command in (
+        ("dorm.key", ("serverS.py",)),
+        ("single.txt", ("serverS.py",)),
+        ("member.txt", ("serverM.py",)),
+        ("member.txt", ("serverM.py", "--add-member", "dave")),
+    ):
+        damage(dormitory.directory / name)
+        result = run_program(*command, *data, input="a long password\n")
+        expect_failure(result, f"{name}: ", "not a regular file" if damage is make_fifo else "bytes are expected")
+        (dormitory.directory / name).unlink()
+
+
 def test_servers_that_start_together_create_one_key_and_all_read_it(tmp_path: Path) -> None:
     for number in range(30):
         directory = tmp_path / str(number)
@@ -130,7 +169,7 @@ def test_servers_that_start_together_create_one_key_and_all_read_it(tmp_path: Pa
         at_once(8, lambda _, directory=directory, keys=keys: keys.append(load_key(directory)))  # type: ignore[misc]
         assert len(keys) == 8
         assert len(set(keys)) == 1
-        assert sorted(path.name for path in directory.iterdir()) == ["dorm.key", "dorm.key.lock"]
+        assert sorted(path.name for path in directory.iterdir()) == ["dorm.key"]
         assert (directory / "dorm.key").stat().st_mode & 0o777 == 0o600
 
 
@@ -147,33 +186,6 @@ def test_taken_ports_and_unknown_hosts_are_named(dormitory: Dormitory) -> None:
         )
     for result, text in zip(results, (tcp_port, udp_port, "a..b", "a..b"), strict=True):
         expect_failure(result, text)
-
-
-def test_wrong_arguments_are_answered_with_the_usage() -> None:
-    for result in run_programs(
-        ("serverM.py", "--tcp-port", "65536"),
-        ("serverM.py", "extra"),
-        ("serverM.py", "--max-connections", "0"),
-        ("serverM.py", "--server-s", "21000"),
-        ("serverD.py", "--port", "x"),
-        ("serverD.py", "--csv"),
-        ("serverD.py", "--report", "--cancel", "D1"),
-    ):
-        assert result.returncode == 2
-        assert result.stderr.startswith("usage: ")
-
-
-def test_the_default_ports_are_those_of_the_original() -> None:
-    defaults = {
-        "M": r"127\.0\.0\.1:21000.*127\.0\.0\.1:22000.*127\.0\.0\.1:23000",
-        "S": "21000",
-        "D": "22000",
-        "U": "23000",
-    }
-    helps = run_programs(*((f"server{letter}.py", "--help") for letter in defaults))
-    for result, ports in zip(helps, defaults.values(), strict=True):
-        assert re.search(rf"\(default:\s+{ports}", result.stdout, re.DOTALL), result.stdout
-    assert re.search(r"--tcp-port P .*?\(default:\s+25000\)", helps[0].stdout, re.DOTALL)
 
 
 # Inventories that change.
@@ -263,32 +275,6 @@ def test_the_databases_are_created_with_mode_600(dormitory: Dormitory) -> None:
     assert modes == {"single.db": 0o600, "single.db-wal": 0o600, "single.db-shm": 0o600}
 
 
-EARLIER_SCHEMA = """
-    PRAGMA journal_mode = WAL;
-    CREATE TABLE reservations (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
-        room TEXT NOT NULL,
-        member TEXT NOT NULL,
-        time TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
-    );
-    CREATE INDEX by_member ON reservations (member);
-    CREATE TABLE answers (request BLOB PRIMARY KEY, reply TEXT NOT NULL, time REAL NOT NULL);
-    INSERT INTO reservations (room, member) VALUES ('S1', 'alice'), ('S12', 'bob'), ('S1', 'alice');
-    DELETE FROM reservations WHERE number = 3;
-    INSERT INTO answers VALUES (x'00', 'RESERVED S1 8', 0);
-"""
-
-
-def test_a_database_of_an_earlier_version_is_upgraded(dormitory: Dormitory) -> None:
-    with closing(sqlite3.connect(dormitory.database("S"))) as db:
-        db.executescript(EARLIER_SCHEMA)
-    dormitory.start("S")
-    alice = dormitory.log_in("alice")
-    assert ask(alice, "MINE") == "RESERVATIONS S1=S1 D=? U=?"
-    assert ask(alice, "LIST S") == "ROOMS S1=8 S12=5 S123=0"
-    assert ask(alice, "RESERVE S1") == "RESERVED S4 7"
-
-
 def delete_all(database: Path) -> None:
     """Delete all three files of a database."""
     for path in database.parent.glob(f"{database.name}*"):
@@ -333,8 +319,112 @@ def test_a_back_end_whose_database_is_deleted_or_replaced_stops_answering_and_sa
     assert ask(dormitory.log_in("alice"), "LIST S") == "ROOMS S1=9 S12=6 S123=0"
 
 
+def overwrite(path: Path, data: bytes, offset: int = 0) -> None:
+    """Write over a part of a file without replacing it."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def overwrite_a_page(database: Path) -> None:
+    """Write over the page that begins the index, without which all queries but those for a member still work."""
+    with closing(sqlite3.connect(database)) as db:
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'by_member'").fetchone()
+    overwrite(database, bytes(4096), 4096 * (page - 1))
+
+
+def overwrite_with_another(database: Path) -> None:
+    """Copy another database over this one, as cp does."""
+    other = database.with_name("other.db")
+    with closing(Reservations(other)) as reservations, reservations.transaction():
+        reservations.reserve("S1", "eve")
+    database.write_bytes(other.read_bytes())
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "another database": overwrite_with_another,
+    "zeros": lambda database: overwrite(database, bytes(database.stat().st_size)),
+    "truncated": lambda database: database.write_bytes(b""),
+    "a log of zeros": lambda database: overwrite(wal(database), bytes(wal(database).stat().st_size)),
+    "a log of junk": lambda database: overwrite(wal(database), os.urandom(wal(database).stat().st_size)),
+    "a log without its head": lambda database: overwrite(wal(database), bytes(32)),
+    "a truncated log": lambda database: wal(database).write_bytes(b""),
+}
+
+
+def wal(database: Path) -> Path:
+    """Return the path of a database's write-ahead log."""
+    return database.with_name(f"{database.name}-wal")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("checked_after", [10, None])
+@pytest.mark.parametrize("commits_after", [0, 1])
+def test_an_overwritten_database_is_found_unless_a_restart_would_find_all_that_was_committed(
+    tmp_path: Path, damage: str, checked_after: int | None, commits_after: int
+) -> None:
+    path = tmp_path / "single.db"
+    with closing(Reservations(path)) as reservations:
+        for number in range(20 + commits_after):
+            if number == 20:
+                DAMAGES[damage](path)
+            with reservations.transaction():
+                reservations.reserve("S1", "alice")
+            if number + 1 == checked_after:
+                reservations.check_contents()
+        if not commits_after:
+            DAMAGES[damage](path)
+        try:
+            reservations.check_contents()
+        except Damaged:
+            with pytest.raises(Damaged, match=r"was overwritten while it was open|cannot be read back from the disk: "):
+                reservations.check_contents()
+            return
+        (tmp_path / "restart").mkdir()
+        for file in path, wal(path):  # SQLite would not reconstruct the third one while this process uses it
+            shutil.copy(file, tmp_path / "restart")
+        with closing(sqlite3.connect(tmp_path / "restart" / "single.db")) as db:
+            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            assert db.execute("SELECT count(*) FROM reservations").fetchone() == (20 + commits_after,)
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"), [(overwrite_with_another, "was overwritten while"), (overwrite_a_page, "cannot be read back")]
+)
+def test_an_idle_database_that_is_overwritten_is_found(
+    tmp_path: Path, damage: Callable[[Path], None], text: str
+) -> None:
+    path = tmp_path / "single.db"
+    Reservations(path).close()
+    with closing(Reservations(path)) as reservations:
+        damage(path)
+        with pytest.raises(Damaged, match=text):
+            reservations.check_contents()
+
+
+def test_an_overwritten_database_stops_answering_and_says_why(dormitory: Dormitory, tmp_path: Path) -> None:
+    script = tmp_path / "often.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from dormitory import back_end, udp_server\n"
+        "udp_server.CONTENT_CHECK_SECONDS = 0.2\n"
+        "sys.exit(back_end.main('S', 0))\n"
+    )
+    dormitory.scripts["S"] = str(script)
+    dormitory.start("SD")
+    alice = dormitory.log_in("alice")
+    assert ask(alice, "RESERVE S1") == "RESERVED S1 8"
+    overwrite(wal(dormitory.database("S")), bytes(10_000))  # first: a check could restore the database from it
+    overwrite_with_another(dormitory.database("S"))
+    back_end = dormitory.back_ends["S"]
+    back_end.wait_for_line(r"Server S cannot answer: .*single\.db (was overwritten while it was open|cannot be read).*")
+    assert ask(alice, "RESERVE S1") == ask(alice, "AVAILABILITY S1") == "TRY_LATER Server S is not answering"
+    assert ask(alice, "LIST") == "ROOMS S=? D1=2 U=?"
+    assert back_end.count_lines("Server S cannot answer.*") == 1
+
+
 def test_two_back_ends_on_one_database_never_reserve_more_rooms_than_there_are(dormitory: Dormitory) -> None:
-    dormitory.write("single.txt", "S1, 100\n")
+    dormitory.write("single.txt", "S1, 40\n")
     dormitory.start_back_end("S")
     first = dormitory.back_ends["S"]
     dormitory.start_main()
@@ -346,11 +436,11 @@ def test_two_back_ends_on_one_database_never_reserve_more_rooms_than_there_are(d
     dormitory.start_main("--tcp-port", "0")
     clients += [dormitory.log_in("alice") for _ in range(4)]
     for client in clients:
-        client.send(*["RESERVE S1"] * 25)
-    replies = [client.read_line() for client in clients for _ in range(25)]
+        client.send(*["RESERVE S1"] * 10)
+    replies = [client.read_line() for client in clients for _ in range(10)]
     reserved = [reply.split()[1] for reply in replies if reply.startswith("RESERVED")]
     rows = dormitory.rows("S")
-    assert len(rows) == 100
+    assert len(rows) == 40
     assert len(set(reserved)) == len(reserved)
     assert {row[0] for row in rows} >= set(reserved)
     assert all(reply == "FULL" for reply in replies if not reply.startswith(("RESERVED", "TRY_LATER")))
@@ -359,9 +449,10 @@ def test_two_back_ends_on_one_database_never_reserve_more_rooms_than_there_are(d
 # Reports and cancellations.
 
 
-def administer(dormitory: Dormitory, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def administer(dormitory: Dormitory, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
     """Run serverS.py with --report or --cancel."""
-    return run_program("serverS.py", "--data-dir", str(dormitory.directory), *arguments)
+    data = ("--data-dir", str(dormitory.directory))
+    return run_program("serverS.py", *data, *arguments, encoding="utf-8", **options)
 
 
 def test_report_shows_all_reservations_whether_the_server_is_running_or_not(dormitory: Dormitory) -> None:
@@ -375,8 +466,71 @@ def test_report_shows_all_reservations_whether_the_server_is_running_or_not(dorm
         rf"id  room  member  time \(UTC\)\nS1  S12   alice   {when}\nS2  S1    bob     {when}\n", table.stdout
     ), table
     assert dormitory.back_ends["S"].stop() == 0
-    rows = list(csv.reader(administer(dormitory, "--report", "--csv").stdout.splitlines()))
+    text = administer(dormitory, "--report", "--csv").stdout.removeprefix("\ufeff")  # spreadsheets expect it
+    rows = list(csv.reader(text.splitlines()))
     assert [row[:3] for row in rows] == [["id", "room", "member"], ["S1", "S12", "alice"], ["S2", "S1", "bob"]]
+
+
+def insert(dormitory: Dormitory, *members: object) -> None:
+    """Put reservations of room S1 into the database of Server S, whatever the members' names are."""
+    make_database(dormitory, "S")
+    with closing(sqlite3.connect(dormitory.database("S"), isolation_level=None)) as db:
+        db.execute("DELETE FROM reservations")
+        for member in members:
+            db.execute("INSERT INTO reservations VALUES (NULL, 'S1', CAST(? AS TEXT), 'now')", (member,))
+
+
+def test_report_aligns_wide_and_combining_characters(dormitory: Dormitory) -> None:
+    insert(dormitory, "\u738b\u5c0f\u660e", "Zoe\u0308", "bob")
+    lines = administer(dormitory, "--report").stdout.splitlines()
+    assert lines[0] == "id  room  member  time (UTC)"
+    assert lines[1:] == ["S3  S1    \u738b\u5c0f\u660e  now", "S4  S1    Zoe\u0308     now", "S5  S1    bob     now"]
+
+
+def test_csv_begins_with_a_byte_order_mark_and_contains_no_formula(dormitory: Dormitory) -> None:
+    insert(dormitory, "=1+1", "-x", "@x", "+x", "\uff1dx", "a=b")
+    result = administer(dormitory, "--report", "--csv", env={**os.environ, "PYTHONIOENCODING": "latin-1"})
+    names = [row[2] for row in csv.reader(result.stdout.removeprefix("\ufeff").splitlines())]
+    assert result.stdout.startswith("\ufeffid,room,member,time (UTC)\n")
+    assert names[1:] == ["'=1+1", "'-x", "'@x", "'+x", "'\uff1dx", "a=b"]
+    assert result.stderr == ""
+
+
+def test_a_report_says_that_the_locale_cannot_show_a_name(dormitory: Dormitory) -> None:
+    insert(dormitory, "\u738b")
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = administer(dormitory, "--report", env=ascii_only)
+    assert result.stdout.splitlines() == ["id  room  member  time (UTC)", "S3  S1    \\u738b  now"]
+    assert result.stderr == "ascii has no \\u... characters: use a UTF-8 locale, or --report --csv\n"
+    assert administer(dormitory, "--cancel", "S3", env=ascii_only).stdout == "Cancelled S3: room S1 of \\u738b\n"
+
+
+def test_a_report_shows_no_control_character_and_no_traceback_whatever_is_in_the_database(dormitory: Dormitory) -> None:
+    odd = ["\x1b]0;title\x07", "a\nS9  S1    eve", "a\tb", "\u202eecila", b"\xff\xfe", "\x00"]
+    insert(dormitory, *odd)
+    with closing(sqlite3.connect(dormitory.database("S"), isolation_level=None)) as db:
+        db.execute("UPDATE reservations SET room = x'1b5b' WHERE number = 3")
+    for arguments in (("--report",), ("--report", "--csv"), ("--cancel", "S3"), ("--cancel", "S7")):
+        result = administer(dormitory, *arguments)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert not re.search(r"[^\n -\ufffd]|[\x7f-\x9f\u202e]", result.stdout)
+        assert result.stdout.count("\n") == (1 + len(odd) if "--report" in arguments else 1)
+
+
+def test_a_report_from_a_directory_that_cannot_be_written_creates_nothing_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "single.db"
+    with closing(Reservations(path)) as reservations:
+        with reservations.transaction():
+            reservations.reserve("S1", "alice")
+        for name in ("single.db", "single.db-wal"):  # as a killed server leaves them
+            (tmp_path / "disc").mkdir(exist_ok=True)
+            shutil.copy(tmp_path / name, tmp_path / "disc")
+    (tmp_path / "disc").chmod(0o500)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere but on a read-only file system
+    assert [row[:3] for row in read_rows(tmp_path / "disc" / "single.db", 1.0)] == [(1, "S1", "alice")]
+    assert sorted(file.name for file in (tmp_path / "disc").iterdir()) == ["single.db", "single.db-wal"]
 
 
 def test_cancel_deletes_any_reservation_whether_the_server_is_running_or_not(dormitory: Dormitory) -> None:
@@ -397,16 +551,14 @@ def test_cancel_deletes_any_reservation_whether_the_server_is_running_or_not(dor
 def test_a_report_or_cancellation_that_fails_prints_one_line(dormitory: Dormitory) -> None:
     expect_failure(administer(dormitory, "--report"), "single.db: No such file or directory")
     assert not dormitory.database("S").exists()
-    with closing(sqlite3.connect(dormitory.database("S"))) as db:
-        db.executescript(EARLIER_SCHEMA)
+    make_database(dormitory, "S")
     for reservation in ("", "D1", "S", "S01", "17", "S1 "):
         expect_failure(administer(dormitory, "--cancel", reservation), "such as S17", repr(reservation))
     assert len(dormitory.rows("S")) == 2
 
 
 def test_a_report_or_cancellation_to_a_full_disk_or_a_closed_output_causes_no_traceback(dormitory: Dormitory) -> None:
-    with closing(sqlite3.connect(dormitory.database("S"))) as db:
-        db.executescript(EARLIER_SCHEMA)
+    make_database(dormitory, "S")
     for number, arguments in enumerate((("--report",), ("--report", "--csv"), ("--cancel", "S1"), ("--cancel", "S2"))):
         command = shlex.join(python("serverS.py", "--data-dir", str(dormitory.directory), *arguments))
         if number != 3:

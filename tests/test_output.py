@@ -1,7 +1,6 @@
 """Output to a client that reads slowly or not at all, in the tests' own process and with short periods."""
 
 import os
-import re
 import socket
 import threading
 import time
@@ -140,16 +139,6 @@ def test_lines_of_five_senders_arrive_whole_and_each_senders_in_order(served: En
     assert len(numbers) == 5000
     for i in range(5):
         assert [n for n in numbers if n // 10_000 == i] == list(range(10_000 * i, 10_000 * i + 1000))
-
-
-def test_blocks_that_the_kernel_accepts_in_parts_arrive_whole(served: Ends) -> None:
-    connected, client = served
-    blocks = [letter * 600_000 for letter in (b"a", b"b", b"c", b"d")]
-    senders = [in_thread(connected.send, block) for block in blocks]
-    data = receive(client, 2_400_000)
-    for sender in senders:
-        sender.join()
-    assert sorted(run[0] for run in re.findall(rb"((.)\2*)", data)) == blocks
 
 
 def test_every_way_to_send_keeps_the_order(served: Ends) -> None:
@@ -300,18 +289,18 @@ def test_a_client_whose_backlog_has_drained_once_is_dropped_one_period_after_it_
     fill(connected)
     began = time.monotonic()
     connected.send(LINE % 0)
-    assert time.monotonic() - began < 5 * PERIOD_SECONDS
+    assert time.monotonic() - began < 7 * PERIOD_SECONDS  # 4 until the client is dropped
 
 
 def test_a_client_that_stops_reading_in_the_second_period_is_dropped_at_its_end(serve: Serve) -> None:
-    connected, client = serve(IMPATIENT._replace(period_seconds=2 * PERIOD_SECONDS))
-    fill(connected)
+    connected, client = serve(IMPATIENT._replace(period_seconds=4 * PERIOD_SECONDS, least_bytes_per_second=1 << 18))
     began = time.monotonic()
+    fill(connected)
     sender = in_thread(connected.send, b"x" * BACKLOG_BYTES)  # fits only when all is read
     receive(client, BACKLOG_BYTES * 3 // 8)  # enough for the first period
     sender.join(WAIT_SECONDS / 2)
     assert not sender.is_alive()
-    assert time.monotonic() - began > 3 * PERIOD_SECONDS
+    assert time.monotonic() - began > 6 * PERIOD_SECONDS
 
 
 def test_a_client_that_accepts_too_little_is_dropped(served: Ends) -> None:

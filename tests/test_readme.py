@@ -20,7 +20,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -57,8 +56,7 @@ class CommandTerminal(Terminal):
     """A terminal in which one command of a document runs."""
 
     def __init__(self, command: str, prefix: tuple[str, ...], tree: Path) -> None:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        super().__init__(*prefix, "bash", "-c", command, cwd=tree, PATH=path, TERM="dumb")
+        super().__init__(*prefix, "bash", "-c", command, cwd=tree, TERM="dumb")
         self.command = command
         self._next_row = 0
 

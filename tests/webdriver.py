@@ -28,7 +28,7 @@ BROWSER = {
         "prefs": {"net.network_prediction_options": 2},  # a server would wait 10 seconds for a request on a spare one
     },
 }
-TAB, ENTER, SPACE = "\ue004", "\ue007", " "
+TAB, ENTER, ESCAPE, SPACE = "\ue004", "\ue007", "\ue00c", " "
 UP, RIGHT, DOWN = "\ue013", "\ue014", "\ue015"
 
 # Finds the visible control, section or log that has an accessible name.
@@ -39,7 +39,7 @@ const nameOf = (node) => {
   if (by) return document.getElementById(by)?.textContent;
   return node.getAttribute("aria-label") ?? node.labels?.[0]?.textContent ?? node.textContent;
 };
-const named = [...document.querySelectorAll("button, a, input, select, section, [role=log]")];
+const named = [...document.querySelectorAll("button, a, input, select, textarea, section, [role=log]")];
 return named.find((node) => node.checkVisibility() && nameOf(node)?.trim() === name) ?? null;
 """
 
@@ -49,11 +49,7 @@ class WebDriverError(Exception):
 
 
 class Window:
-    """A browser with an empty profile of its own, and its chromedriver.
-
-    Args:
-        port: where chromedriver listens.
-    """
+    """A browser with an empty profile of its own; its chromedriver listens on a port."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -61,11 +57,7 @@ class Window:
         self._path += "/" + self.command("POST", capabilities={"alwaysMatch": BROWSER})["sessionId"]
 
     def command(self, method: str, path: str = "", **body: Any) -> Any:
-        """Send a command for this browser; return its value.
-
-        Raises:
-            WebDriverError: the browser could not carry it out.
-        """
+        """Send a command for this browser; return its value, or raise WebDriverError."""
         self._connection.request(method, self._path + path, json.dumps(body) if method == "POST" else None)
         value = json.loads(self._connection.getresponse().read())["value"]
         if isinstance(value, dict) and "error" in value:
@@ -93,7 +85,9 @@ class Window:
         """Click the element with an accessible name."""
 
         def is_clicked() -> bool:
-            self.command("POST", f"/element/{self._find_now(name)[ELEMENT]}/click")
+            element = self._find_now(name)
+            self.run("arguments[0].scrollIntoView({ block: 'nearest' })", element)  # the foot covers what is below it
+            self.command("POST", f"/element/{element[ELEMENT]}/click")
             return True
 
         self.wait(is_clicked, f"an element named {name!r}")
@@ -107,6 +101,11 @@ class Window:
     def has(self, name: str) -> bool:
         """Return whether an element with this accessible name is visible now."""
         return self.run(FIND, name) is not None
+
+    def press_and_confirm(self, name: str) -> None:
+        """Click the element with an accessible name, and accept what the browser then asks."""
+        self.press(name)
+        self.command("POST", "/alert/accept")
 
     def type(self, name: str, text: str) -> None:
         """Replace the text of a field."""
@@ -129,11 +128,12 @@ class Window:
         actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
         self.command("POST", "/actions", actions=[{"type": "key", "id": "keyboard", "actions": actions}])
 
-    def click_fast(self, name: str, times: int) -> None:
-        """Click several times without a pause."""
+    def click_fast(self, name: str, times: int, pause_milliseconds: int = 0) -> None:
+        """Click several times at one place, with a short pause at most."""
         move = {"type": "pointerMove", "origin": self.find(name), "x": 0, "y": 0, "duration": 0}
         click = [{"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}]
-        mouse = {"type": "pointer", "id": "mouse", "actions": [move, *(click * times)]}
+        pause = {"type": "pause", "duration": pause_milliseconds}
+        mouse = {"type": "pointer", "id": "mouse", "actions": [move, *([*click, pause] * times)]}
         self.command("POST", "/actions", actions=[mouse])
 
     def text(self) -> str:

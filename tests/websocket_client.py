@@ -43,16 +43,10 @@ def upgrade(port: int, path: str, *headers: str) -> bytes:
 
 
 class Response(NamedTuple):
-    """A response to a request.
-
-    Attributes:
-        status: such as 200.
-        headers: by name in lower case.
-        body: what came until the connection ended.
-    """
+    """A response to a request."""
 
     status: int
-    headers: dict[str, str]
+    headers: dict[str, str]  # by name in lower case
     body: bytes
 
     def json(self) -> object:
@@ -91,13 +85,7 @@ def get(port: int, path: str, *headers: str, method: str = "GET") -> Response:
 class WebSocket:
     """A browser's side of a WebSocket; every wait has the limit of a Peer.
 
-    Args:
-        server: the front end, which closes the connection at the end of a test.
-        path: such as /ws/chat.
-        headers: more headers of the request.
-        rest: sent together with the request.
-        receive_buffer: the size of the kernel's buffer, if not the usual one.
-        tls: encrypt the connection.
+    The headers are added to the request, and the rest is sent together with it; receive_buffer is the kernel's.
     """
 
     def __init__(
@@ -131,6 +119,12 @@ class WebSocket:
             size = int.from_bytes(self._read(2 if size == 126 else 8), "big")
         return first, self._read(size)
 
+    def read_frame_after_pings(self) -> tuple[int, bytes]:
+        """Return the next frame that is not a ping."""
+        while (frame := self.read_frame())[0] == PING:
+            pass
+        return frame
+
     def read(self) -> str:
         """Return the next message; answer pings that come before it."""
         while True:
@@ -147,7 +141,7 @@ class WebSocket:
 
     def expect_close(self, code: int, pattern: str = ".*") -> None:
         """Fail unless a close frame with a code and a reason comes next, and then the end; close the connection."""
-        first, payload = self.read_frame()
+        first, payload = self.read_frame_after_pings()
         assert first == CLOSE, f"expected a close frame, got {first:#x} {payload!r}"
         assert int.from_bytes(payload[:2], "big") == code, payload
         assert re.fullmatch(pattern, payload[2:].decode()), payload

@@ -3,12 +3,13 @@
 Every response ends its connection, so no second request follows the first, and no body is ever read.
 """
 
-import base64
 import http.client
 import io
+import ipaddress
 import re
 from collections.abc import Mapping
 from email.message import Message
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -16,11 +17,14 @@ from web.websocket import accept_key
 
 MAX_HEAD_BYTES = 16 << 10
 MAX_REQUEST_LINE_BYTES = 4 << 10
-KEY_BYTES = 16
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 FOLDED_LINE = re.compile(rb"[\r\n][ \t]")  # RFC 9112, 5.2: a server refuses it; its newline would forge a status line
-REQUEST_LINE = re.compile(r"(?P<method>[!#$%&'*+.^_`|~0-9A-Za-z-]+) (?P<target>[!-~]+) HTTP/1\.[01]")
+REQUEST_LINE = re.compile(r"(?P<method>[!#$%&'*+.^_`|~0-9A-Za-z-]+) (?P<target>[!-~]+) HTTP/(?P<version>1\.[01])")
+ABSOLUTE_FORM = re.compile(r"https?://(?P<host>[^/]+)(?P<path>.*)", re.IGNORECASE)
+AUTHORITY = re.compile(r"(?P<name>(?:[a-z0-9_-]+\.)*[a-z0-9_-]+\.?|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{0,5}))?")
+KEY = re.compile(r"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 
 # Allow scripts, styles and images from this server alone; forbid framing, type sniffing and caching.
 PAGE_HEADERS = {
@@ -33,13 +37,7 @@ PAGE_HEADERS = {
 
 
 class HttpError(Exception):
-    """A request must be answered with an error status.
-
-    Args:
-        status: the status.
-        sentence: what was wrong.
-        headers: headers that the response needs because of its status.
-    """
+    """A request must be answered with an error status, a sentence, and the headers that this status needs."""
 
     def __init__(self, status: HTTPStatus, sentence: str, headers: Mapping[str, str] = {}) -> None:
         super().__init__(sentence)
@@ -48,39 +46,28 @@ class HttpError(Exception):
 
 
 class Request(NamedTuple):
-    """The head of a request.
-
-    Attributes:
-        method: such as GET.
-        path: the target up to a question mark.
-        headers: the headers, whose names are not case-sensitive.
-    """
+    """The head of a request."""
 
     method: str
+    host: str  # and port, from the target if that is a whole URL, otherwise from Host
     path: str
+    version: str  # of HTTP: 1.0 or 1.1
     headers: Message
 
     def header(self, name: str) -> str:
-        """Return a header's value, or "" if the header is missing.
-
-        Raises:
-            HttpError: the header came more than once.
-        """
+        """Return a header's value, or "" if the header is missing; it may come only once."""
         values = self.headers.get_all(name, [])
         if len(values) > 1:
             raise HttpError(HTTPStatus.BAD_REQUEST, f"One {name} header is expected, but {len(values)} came")
         return str(values[0]).strip() if values else ""
 
+    def tokens(self, name: str) -> list[str]:
+        """Return the elements of a header that is a list (RFC 9110, 5.6.1), in lower case."""
+        return [token.strip().lower() for token in ",".join(self.headers.get_all(name, [])).split(",")]
+
 
 def split_head(data: bytes) -> tuple[Request, bytes] | None:
-    """Split what a client has sent into the head of its request and the bytes that follow the head.
-
-    Returns:
-        Both, or None if the head is not complete.
-
-    Raises:
-        HttpError: the head is malformed or too long, which may be known before it is complete.
-    """
+    """Split what a client has sent into the head of its request and the rest; return None if the head has no end."""
     end = HEAD_END.search(data)
     head = data[: end.end()] if end else data
     if head and not head[:1].isalpha():  # such as a TLS handshake, which never completes a head
@@ -88,18 +75,12 @@ def split_head(data: bytes) -> tuple[Request, bytes] | None:
     if len(head.partition(b"\n")[0]) > MAX_REQUEST_LINE_BYTES:
         raise HttpError(HTTPStatus.REQUEST_URI_TOO_LONG, f"The request line is over {MAX_REQUEST_LINE_BYTES} bytes")
     if len(head) > MAX_HEAD_BYTES:
-        raise HttpError(
-            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The head of the request is over {MAX_HEAD_BYTES} bytes"
-        )
+        raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The head is over {MAX_HEAD_BYTES} bytes")
     return (parse_head(head), data[len(head) :]) if end else None
 
 
 def parse_head(head: bytes) -> Request:
-    """Parse a complete head.
-
-    Raises:
-        HttpError: it is malformed.
-    """
+    """Parse a complete head."""
     line, _, fields = head.partition(b"\n")
     match = REQUEST_LINE.fullmatch(line.decode("latin-1").removesuffix("\r"))
     if not match:
@@ -110,55 +91,77 @@ def parse_head(head: bytes) -> Request:
         raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"Too many headers: {error}") from None
     if headers.defects or FOLDED_LINE.search(head):
         raise HttpError(HTTPStatus.BAD_REQUEST, "A header is malformed: lines such as Host: localhost are expected")
-    return Request(match["method"], match["target"].partition("?")[0], headers)
+    request = Request(match["method"], "", match["target"].partition("?")[0], match["version"], headers)
+    host = request.header("Host")
+    if not host:
+        raise HttpError(HTTPStatus.BAD_REQUEST, "A Host header is expected")
+    if absolute := ABSOLUTE_FORM.fullmatch(request.path):  # RFC 9112, 3.2.2: its host takes precedence over the header
+        return request._replace(host=absolute["host"], path=absolute["path"] or "/")
+    return request._replace(host=host)
 
 
-def check_upgrade(request: Request) -> None:
-    """Check that a request asks for a WebSocket (RFC 6455, section 4.2.1).
+def split_authority(text: str) -> tuple[str, int | None] | None:
+    """Split HOST or HOST:PORT (RFC 3986, 3.2) into the host and the port; return None if the text has another form.
 
-    Raises:
-        HttpError: the request does not, or asks for another version than 13.
+    The host is written as browsers write it: in lower case, and an IPv6 address in its shortest form. A dot at the end
+    of a name is left out.
     """
-    tokens = {token.strip().lower() for token in ",".join(request.headers.get_all("Connection", [])).split(",")}
-    if request.header("Upgrade").lower() != "websocket" or "upgrade" not in tokens:
-        raise HttpError(HTTPStatus.UPGRADE_REQUIRED, "A WebSocket is expected here", {"Upgrade": "websocket"})
-    if request.header("Sec-WebSocket-Version") != "13":
-        headers = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
-        raise HttpError(HTTPStatus.UPGRADE_REQUIRED, "Version 13 of WebSocket is expected", headers)
+    match = AUTHORITY.fullmatch(text.lower())
+    if not match:
+        return None
+    name = match["name"].removesuffix(".")
     try:
-        key = base64.b64decode(request.header("Sec-WebSocket-Key"), validate=True)
+        if name.startswith("["):
+            name = f"[{ipaddress.IPv6Address(name[1:-1])}]"
+        elif name.rpartition(".")[2].isdigit():
+            ipaddress.IPv4Address(name)
     except ValueError:
-        key = b""
-    if len(key) != KEY_BYTES:
-        raise HttpError(HTTPStatus.BAD_REQUEST, f"A Sec-WebSocket-Key of {KEY_BYTES} bytes in base64 is expected")
+        return None
+    return name, int(match["port"]) if match["port"] else None
 
 
-def switching_protocols(request: Request) -> bytes:
-    """Return the response after which a WebSocket begins."""
-    return response_head(
-        HTTPStatus.SWITCHING_PROTOCOLS,
-        {
-            "Upgrade": "websocket",
-            "Connection": "Upgrade",
-            "Sec-WebSocket-Accept": accept_key(request.header("Sec-WebSocket-Key")),
-        },
-    )
+def normal_origin(text: str) -> str:
+    """Return an origin with its port, such as https://chat.example.com:443; return "" if it is not a web origin."""
+    scheme, _, authority = text.lower().partition("://")
+    host = split_authority(authority)
+    if scheme not in DEFAULT_PORTS or not host:
+        return ""
+    name, port = host
+    return f"{scheme}://{name}:{port or DEFAULT_PORTS[scheme]}"
+
+
+def accept_websocket(request: Request) -> bytes:
+    """Return the response after which a WebSocket of version 13 begins (RFC 6455, section 4.2)."""
+    upgrade = {"Upgrade": "websocket", "Connection": "close, Upgrade"}
+    if request.version == "1.0":  # RFC 9110, 7.8: a server ignores Upgrade then
+        raise HttpError(HTTPStatus.UPGRADE_REQUIRED, "A WebSocket over HTTP/1.1 is expected here", upgrade)
+    if "websocket" not in request.tokens("Upgrade") or "upgrade" not in request.tokens("Connection"):
+        raise HttpError(HTTPStatus.UPGRADE_REQUIRED, "A WebSocket is expected here", upgrade)
+    if request.header("Sec-WebSocket-Version") != "13":
+        upgrade["Sec-WebSocket-Version"] = "13"
+        raise HttpError(HTTPStatus.UPGRADE_REQUIRED, "Version 13 of WebSocket is expected", upgrade)
+    key = request.header("Sec-WebSocket-Key")
+    if not KEY.fullmatch(key):
+        raise HttpError(HTTPStatus.BAD_REQUEST, "A Sec-WebSocket-Key of 16 bytes in base64 is expected")
+    accepted = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": accept_key(key)}
+    return response_head(HTTPStatus.SWITCHING_PROTOCOLS, accepted)
 
 
 def response(
     status: HTTPStatus, kind: str, body: bytes, headers: Mapping[str, str] = {}, head_only: bool = False
 ) -> bytes:
-    """Return a response that ends the connection.
+    """Return a response that ends the connection; its body has a type (kind), and is left out for HEAD.
 
-    Args:
-        status: the status.
-        kind: the type of the body, such as text/html; charset=utf-8.
-        body: the body.
-        headers: more headers.
-        head_only: leave the body out, as for HEAD.
+    The given headers are added to the usual ones, or replace them.
     """
-    about_body = {"Content-Type": kind, "Content-Length": str(len(body)), "Connection": "close"}
-    return response_head(status, {**about_body, **PAGE_HEADERS, **headers}) + (b"" if head_only else body)
+    usual = {
+        "Date": formatdate(usegmt=True),
+        "Connection": "close",
+        "Content-Type": kind,
+        "Content-Length": str(len(body)),
+        **PAGE_HEADERS,
+    }
+    return response_head(status, {**usual, **headers}) + (b"" if head_only else body)
 
 
 def response_head(status: HTTPStatus, headers: Mapping[str, str]) -> bytes:

@@ -13,7 +13,6 @@ import hashlib
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import NamedTuple
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 MAX_CONTROL_BYTES = 125
@@ -53,39 +52,23 @@ SENDABLE_CODES = frozenset([*range(1000, 1004), *range(1007, 1015), *range(3000,
 
 
 class Closing(Exception):
-    """The WebSocket must be closed.
-
-    Args:
-        code: the close code.
-        reason: a sentence that says why.
-    """
+    """The WebSocket must be closed, with a code and a sentence that says why."""
 
     def __init__(self, code: int, reason: str = "") -> None:
         super().__init__(reason)
         self.code = code
 
 
-class Event(NamedTuple):
-    """A whole message, or a control frame.
-
-    Attributes:
-        opcode: TEXT, BINARY, CLOSE, PING or PONG.
-        payload: unmasked; that of TEXT is valid UTF-8, and that of CLOSE is empty or a code and a reason.
-    """
-
-    opcode: Opcode
-    payload: bytes
+# A whole message or a control frame: the opcode, which is not CONTINUATION, and the payload, unmasked. The payload of
+# TEXT is valid UTF-8; that of CLOSE is empty, or a code and a reason.
+Event = tuple[Opcode, bytes]
 
 
 class FrameReader:
-    """Turn the bytes that a client sent, in pieces of any size, into events.
-
-    Args:
-        max_message_bytes: how long a message may be, over all its frames.
-    """
+    """Turn the bytes that a client sent, in pieces of any size, into events."""
 
     def __init__(self, max_message_bytes: int) -> None:
-        self._max_message_bytes = max_message_bytes
+        self._max_message_bytes = max_message_bytes  # over all frames of a message
         self._buffer = bytearray()  # a frame that is not complete yet
         self._opcode: Opcode | None = None  # of a message that is not complete yet
         self._message = bytearray()
@@ -94,23 +77,21 @@ class FrameReader:
     def feed(self, data: bytes) -> Iterator[Event]:
         """Take received bytes, and yield the events that they complete; ignore what follows a close frame.
 
-        Raises:
-            Closing: a frame is not acceptable; the events before it have been yielded.
+        Closing is raised for a frame that is not acceptable, after the events before it have been yielded.
         """
         self._buffer += data
         while not self._closed and (frame := self._next_frame()):
             fin, opcode, payload = frame
             if opcode >= Opcode.CLOSE:
                 self._closed = opcode is Opcode.CLOSE
-                yield Event(opcode, check_close(payload) if self._closed else payload)
+                yield opcode, check_close(payload) if self._closed else payload
             elif event := self._add_to_message(fin, opcode, payload):
                 yield event
 
     def _next_frame(self) -> tuple[bool, Opcode, bytes] | None:
         """Take a whole frame out of the buffer: FIN, the opcode and the payload. Return None if none is complete.
 
-        Raises:
-            Closing: the header is not acceptable; this is raised before the payload arrives.
+        The header is checked as soon as it is complete, before the payload arrives.
         """
         if len(self._buffer) < 2:
             return None
@@ -118,14 +99,13 @@ class FrameReader:
         fin, opcode = bool(first & FIN), check_first_byte(first)
         if not second & MASK:
             raise Closing(CloseCode.PROTOCOL_ERROR, "A client's frame is not masked")
-        self._check_order(fin, opcode)
         length = second & ~MASK
         start = 2 + {126: 2, 127: 8}.get(length, 0) + 4  # of the payload, after the mask
         if len(self._buffer) < start:
             return None
         if length >= 126:
             length = check_long_length(length, int.from_bytes(self._buffer[2 : start - 4], "big"))
-        self._check_length(opcode, length)
+        self._check_header(fin, opcode, length)
         end = start + length
         if len(self._buffer) < end:
             return None
@@ -133,22 +113,19 @@ class FrameReader:
         del self._buffer[:end]
         return fin, opcode, payload
 
-    def _check_order(self, fin: bool, opcode: Opcode) -> None:
-        """Check that a frame may follow those before it."""
+    def _check_header(self, fin: bool, opcode: Opcode, length: int) -> None:
+        """Check that a frame may follow those before it, and that it is not too long."""
         if opcode >= Opcode.CLOSE:
             if not fin:
                 raise Closing(CloseCode.PROTOCOL_ERROR, "A control frame is fragmented")
-        elif opcode is Opcode.CONTINUATION and self._opcode is None:
-            raise Closing(CloseCode.PROTOCOL_ERROR, "A continuation comes without a message to continue")
-        elif opcode is not Opcode.CONTINUATION and self._opcode is not None:
-            raise Closing(CloseCode.PROTOCOL_ERROR, "A message begins before the one before it has ended")
-
-    def _check_length(self, opcode: Opcode, length: int) -> None:
-        """Check a frame's length, before its payload arrives."""
-        if opcode >= Opcode.CLOSE:
             if length > MAX_CONTROL_BYTES:
                 raise Closing(CloseCode.PROTOCOL_ERROR, f"A control frame is over {MAX_CONTROL_BYTES} bytes")
-        elif len(self._message) + length > self._max_message_bytes:
+            return
+        if opcode is Opcode.CONTINUATION and self._opcode is None:
+            raise Closing(CloseCode.PROTOCOL_ERROR, "A continuation comes without a message to continue")
+        if opcode is not Opcode.CONTINUATION and self._opcode is not None:
+            raise Closing(CloseCode.PROTOCOL_ERROR, "A message begins before the one before it has ended")
+        if len(self._message) + length > self._max_message_bytes:
             raise Closing(CloseCode.TOO_BIG, f"A message is over {self._max_message_bytes} bytes")
 
     def _add_to_message(self, fin: bool, opcode: Opcode, payload: bytes) -> Event | None:
@@ -161,15 +138,11 @@ class FrameReader:
             return None
         message = bytes(self._message)
         self._message.clear()
-        return Event(opcode, check_text(message) if opcode is Opcode.TEXT else message)
+        return opcode, check_text(message) if opcode is Opcode.TEXT else message
 
 
 def check_first_byte(first: int) -> Opcode:
-    """Return the opcode in the first byte of a frame.
-
-    Raises:
-        Closing: the opcode is not defined, or a reserved bit is set.
-    """
+    """Return the opcode in the first byte of a frame; check that it is defined, and that no reserved bit is set."""
     if first & 0x70:
         raise Closing(CloseCode.PROTOCOL_ERROR, "A reserved bit is set, but no extension was agreed on")
     try:
@@ -179,22 +152,14 @@ def check_first_byte(first: int) -> Opcode:
 
 
 def check_long_length(kind: int, length: int) -> int:
-    """Return a length of 16 bits (kind 126) or 64 bits (kind 127).
-
-    Raises:
-        Closing: it fits a shorter field, or its most significant bit is set.
-    """
+    """Return a length of 16 bits (kind 126) or 64 bits (kind 127); check that it does not fit a shorter field."""
     if length < (126 if kind == 126 else 1 << 16) or length >= 1 << 63:
         raise Closing(CloseCode.PROTOCOL_ERROR, "A length is not written in the shortest form")
     return length
 
 
 def check_text(payload: bytes) -> bytes:
-    """Return the payload of a text message.
-
-    Raises:
-        Closing: it is not UTF-8.
-    """
+    """Return the payload of a text message; check that it is UTF-8."""
     try:
         payload.decode()
     except UnicodeDecodeError as error:
@@ -203,11 +168,7 @@ def check_text(payload: bytes) -> bytes:
 
 
 def check_close(payload: bytes) -> bytes:
-    """Return the payload of a close frame.
-
-    Raises:
-        Closing: it is neither empty nor a valid code and a reason in UTF-8.
-    """
+    """Return the payload of a close frame; check that it is empty, or a valid code and a reason in UTF-8."""
     if len(payload) == 1:
         raise Closing(CloseCode.PROTOCOL_ERROR, "A close frame holds half a close code")
     if payload and close_code(payload) not in SENDABLE_CODES:

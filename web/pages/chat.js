@@ -1,69 +1,69 @@
-// The chat: join under a name, see who is there, talk to everybody or to one person.
+// The chat: join under a name, see who is there, talk to all users or to one.
 
 import { Connection } from "./connection.js";
 import { MessageLog, onMessage } from "./messages.js";
-import { byId, element, hideOutage, onSubmit, pollWith, say, showOutage, showView } from "./page.js";
-import { endPoll } from "./wire.js";
+import {
+  askBeforeLeaving, byId, element, hideOutage, onSubmit, pollWith, say, sayAt, showItems, showOutage, showView,
+  whilePending,
+} from "./page.js";
 
 const MESSAGE = /^FROM ([A-Za-z0-9]+)( \(all\))?: (.*)$/su;
 const LIST_HEAD = /^Registered users \((\d+)\):$/;
+const LISTED_NAME = /^[A-Za-z0-9]+$/;
+const NAME_REFUSED = /^(?:Username|Invalid username)/;
 
 let name = ""; // under which the user is, or wants to be, registered
 let isRegistered = false; // whether the server has accepted it
-let listing = null; // the part of the reply to LIST that has arrived: {names, expected}
-const log = new MessageLog(byId("messages"));
+let hasTalked = false; // whether the log belongs to a talk that goes on
+let refusal = ""; // what the server said before it ended the connection
+let unconfirmed = []; // messages that the server may still refuse, oldest first: {refusal}
+let offered = ""; // the recipients, as last offered
+const log = new MessageLog(writeTo);
 
 const connection = new Connection("/ws/chat", {
-  opened: () => connection.send(`JOIN ${name}`),
-  isPollReply: (text) => listing !== null && (listing.expected ? !MESSAGE.test(text) : LIST_HEAD.test(text)),
+  opened: () => whilePending(byId("join-button"), join()),
+  isReply: (text) => !isRegistered || LIST_HEAD.test(text) || LISTED_NAME.test(text),
   line: handleLine,
   closed,
 });
 
-function handleLine(text) {
-  hideOutage();
-  const message = MESSAGE.exec(text);
-  if (message) {
-    const [, sender, isToAll, words] = message;
-    log.add({ sender, note: isToAll ? "" : "to you alone", text: words });
-  } else if (text === `JOIN ${name} accepted`) {
-    enter();
-  } else if (listing && (listing.expected || LIST_HEAD.test(text))) {
-    takeListed(text);
-  } else if (byId("talk").hidden) {
-    refuse(text);
-  } else {
-    say(text, true);
-  }
+// Joining and leaving
+
+async function join() {
+  const reply = await connection.ask(`JOIN ${name}`);
+  if (reply === null) return;
+  if (reply === `JOIN ${name} accepted`) enter();
+  else if (hasTalked && !NAME_REFUSED.test(reply)) refusal = reply; // the server ends the connection
+  else askForName(reply);
 }
 
 function enter() {
-  const isFirst = byId("talk").hidden;
+  hideOutage();
   isRegistered = true;
+  refusal = "";
+  say(hasTalked ? `The chat is back. You are ${name}.` : `You are ${name}.`);
+  if (!hasTalked) log.clear();
+  hasTalked = true;
   showView("talk");
-  say(isFirst ? `You are ${name}.` : `The chat is back. You are ${name}.`);
-  if (isFirst) {
-    log.clear();
-    byId("message").focus();
-  }
-  listing = null;
+  byId("message").focus();
   poll();
 }
 
-function refuse(text) {
-  name = "";
+function askForName(reason) {
+  hideOutage();
   connection.close();
-  say(text, true);
-  byId("user").focus();
+  showView("join");
+  byId("user").value = name;
+  name = "";
+  sayAt(byId("user"), reason);
 }
 
-function closed(sentence) {
-  listing = null;
-  if (!name) return;
+function closed(sentence, detail) {
   if (isRegistered) log.remark(sentence);
   isRegistered = false;
   say("");
-  showOutage(sentence, connection);
+  showOutage(refusal || sentence, connection, detail);
+  refusal = "";
 }
 
 function leave() {
@@ -71,49 +71,83 @@ function leave() {
   connection.close();
   hideOutage();
   say("You have left the chat.");
-  name = "";
-  isRegistered = false;
+  isRegistered = hasTalked = false;
+  byId("message").value = "";
   showView("join");
   byId("user").focus();
 }
 
+// Talking
+
+function handleLine(text) {
+  const message = MESSAGE.exec(text);
+  const refused = unconfirmed.find((sent) => !sent.refusal);
+  if (message) {
+    const [, sender, isToAll, words] = message;
+    log.add({ sender, note: isToAll ? "" : "to you alone", text: words });
+  } else if (isRegistered && refused) {
+    refused.refusal = text;
+  } else {
+    refusal = text;
+    say(text, true);
+  }
+}
+
+/** Send a message. The server confirms none, but it answers in order: a refusal comes before the reply to LIST. */
+async function deliver(line) {
+  const sent = { refusal: "" };
+  unconfirmed.push(sent);
+  connection.send(line);
+  const isAnswered = await listPeople();
+  unconfirmed = unconfirmed.filter((other) => other !== sent);
+  if (sent.refusal) return `Not sent: ${sent.refusal}`;
+  return isAnswered ? "" : "No answer came: it is not certain whether this was sent.";
+}
+
+function writeTo(user) {
+  const select = byId("to");
+  select.value = user;
+  if (!select.value) select.append(element("option", { value: user, selected: "", translate: "no" }, user)); // not listed
+  byId("message").focus();
+}
+
 // Who is there
 
-const poll = pollWith(() => {
-  if (!isRegistered || listing) return;
-  listing = { names: [], expected: 0 };
-  connection.send("LIST", { isPoll: true });
-});
+const poll = pollWith(() => isRegistered && listPeople());
 
-function takeListed(text) {
-  const head = LIST_HEAD.exec(text);
-  if (head && !listing.expected) {
-    listing.expected = Number(head[1]);
-  } else {
-    listing.names.push(text);
-  }
-  if (listing.names.length === listing.expected) {
-    endPoll();
-    showPeople(listing.names);
-    listing = null;
-  }
+/** Ask who is there. Return whether the server answered. */
+async function listPeople() {
+  const lines = await connection.ask("LIST", { isPoll: true, isComplete: isWholeList });
+  if (lines) showPeople(lines.slice(1));
+  return lines !== null;
+}
+
+function isWholeList(lines) {
+  return lines.length === 1 + Number(LIST_HEAD.exec(lines[0])[1]);
 }
 
 function showPeople(names) {
-  const items = names.map((user) => element("li", {}, element("bdi", {}, user)));
-  items[names.indexOf(name)]?.append(element("span", { class: "note" }, "you"));
-  byId("people").replaceChildren(...items);
+  showItems(byId("people"), names, createPerson);
   showRecipients(names.filter((user) => user !== name));
 }
 
-/** Offer the recipients. Keep a chosen recipient who has left: a private message must not go to everybody. */
+function createPerson(user) {
+  if (user === name) return element("li", {}, element("bdi", {}, user), " ", element("span", { class: "note" }, "you"));
+  const button = element("button", { type: "button", class: "name", title: `Write to ${user}` }, element("bdi", {}, user));
+  button.addEventListener("click", () => writeTo(user));
+  return element("li", {}, button);
+}
+
+/** Offer the recipients. Keep a chosen recipient who has left: a private message must not go to all users. */
 function showRecipients(names) {
   const select = byId("to");
   const chosen = select.value;
-  const offered = chosen && !names.includes(chosen) ? [...names, chosen] : names;
-  const labels = ["everybody", ...offered.map((user) => (names.includes(user) ? user : `${user} (has left)`))];
-  if ([...select.options].map((option) => option.text).join() === labels.join()) return;
-  select.replaceChildren(...labels.map((label, i) => element("option", { value: i ? offered[i - 1] : "" }, label)));
+  const hasLeft = chosen && !names.includes(chosen);
+  const labels = hasLeft ? [...names, `${chosen} (has left)`] : names;
+  if (labels.join() === offered) return;
+  offered = labels.join();
+  const options = labels.map((label, i) => element("option", { value: names[i] ?? chosen, translate: "no" }, label));
+  select.replaceChildren(element("option", { value: "" }, "All users"), ...options);
   select.value = chosen;
 }
 
@@ -123,9 +157,14 @@ onSubmit(byId("join-form"), () => {
   say("");
   connection.open();
 });
-onMessage(log, (text) => {
-  const to = byId("to").value;
-  const line = to ? `MESG ${to} ${text}` : `BCST ${text}`;
-  return { connection, line, entry: { sender: name, note: to ? `to ${to} alone` : "", text } };
+onMessage(log, {
+  isConnected: () => isRegistered && connection.isOpen,
+  compose: (text) => {
+    const to = byId("to").value;
+    const line = to ? `MESG ${to} ${text}` : `BCST ${text}`;
+    return { line, entry: { sender: name, note: to ? `to ${to} alone` : "", text } };
+  },
+  deliver,
 });
 byId("leave").addEventListener("click", leave);
+askBeforeLeaving(() => hasTalked);

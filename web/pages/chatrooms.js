@@ -1,88 +1,140 @@
 // The chat rooms: the lobby, which lists the rooms, and the inside of one room.
 
-import { Connection } from "./connection.js";
+import { Connection, REFUSED } from "./connection.js";
 import { MessageLog, onMessage } from "./messages.js";
 import {
-  byId,
-  element,
-  hideOutage,
-  onSingleClick,
-  onSubmit,
-  pollWith,
-  say,
-  showItems,
-  showOutage,
-  showView,
+  askBeforeLeaving, byId, element, hideOutage, onSingleClick, onSubmit, pollWith, recall, remember, say, sayAt,
+  setText, showItems, showOutage, showView, whilePending,
 } from "./page.js";
 
-const [CREATE, LIST, DELETE] = ["\u0001", "\u0003", "\u0004"]; // JOIN (2) is sent by the front end
+const [CREATE, JOIN, LIST, DELETE] = ["\u0001", "\u0002", "\u0003", "\u0004"];
 const SUCCESS = "\u0000";
+const COUNTED_ROOMS = 3; // whose members are counted at each poll
+const SENDER = /^(\S{1,32}): (.+)$/su; // how the clients of the chat rooms write who speaks
+const NO_ANSWER = "The lobby did not answer.";
 
-let creating = null; // the name in a request to CREATE that has not been answered
 let room = null; // the room that the user is in: {name, connection, lastLine}
-const log = new MessageLog(byId("messages"));
+let wanted = new URLSearchParams(location.search).get("room") ?? ""; // the room to join at first
+let refusal = ""; // what the lobby answered to a poll, perhaps before it ends the connection
+let nextCounted = 0; // the place in the list of the room whose members are counted next
+const drafts = new Map(); // what was typed in a room and not sent, by room
+const log = new MessageLog();
 
 const lobby = new Connection(
   "/ws/chatrooms",
   {
-    opened: () => poll(),
-    line: (text) => say(text.slice(1), true),
-    closed: (sentence) => showOutage(sentence, lobby),
+    opened: enterWantedRoom,
+    line: (text) => say(information(text), true),
+    closed: (sentence, detail) => {
+      if (room && !room.connection.isOpen) lobby.retry();
+      else showOutage(refusal || sentence, lobby, detail);
+      refusal = "";
+    },
   },
   "lobby",
 );
 
+/** Return a reply without its status byte; a server that is full does not send one. */
+function information(reply) {
+  return reply.replace(/^[\u0000-\u0004]/, "");
+}
+
+/** Send a request to the lobby; return whether it succeeded, and the information or why not. */
+async function request(action, name = "", isPoll = false) {
+  const reply = await lobby.ask(action + name, { isPoll });
+  return { succeeds: reply?.startsWith(SUCCESS) ?? false, text: reply === null ? NO_ANSWER : information(reply) };
+}
+
 // The lobby
 
 const poll = pollWith(async () => {
-  if (room) return; // the list is not visible
-  const reply = await lobby.ask(LIST, { isPoll: true });
-  if (reply === null) return;
+  if (room) {
+    await countMembersHere();
+    return;
+  }
+  const { succeeds, text } = await request(LIST, "", true);
+  refusal = succeeds || text === NO_ANSWER ? "" : text;
+  if (!succeeds || room) return;
   hideOutage();
-  if (reply.startsWith(SUCCESS)) showRooms(reply.slice(1));
-  else say(reply.slice(1), true);
+  const names = text ? text.split(",") : [];
+  showRooms(names);
+  await countMembers(names);
 });
 
-function showRooms(list) {
-  const names = list ? list.split(",") : [];
+async function enterWantedRoom() {
+  const name = wanted.replace(/[\u0000-\u001f]/g, "");
+  wanted = "";
+  if (name) await join(name);
+  poll();
+}
+
+function showRooms(names) {
   showItems(byId("rooms"), names, createRoom);
   byId("rooms-empty").hidden = names.length > 0;
-  byId("rooms-summary").textContent = names.length ? `${names.length} open` : "";
+  setText(byId("rooms-summary"), names.length ? `${names.length} open` : "");
 }
 
 function createRoom(name) {
   const joinButton = element("button", { type: "button", "aria-label": `Join ${name}` }, "Join");
   const deleteButton = element("button", { type: "button", class: "quiet", "aria-label": `Delete ${name}` }, "Delete");
-  onSingleClick(joinButton, () => join(name));
-  onSingleClick(deleteButton, () => request(DELETE, name, `Room ${name} is deleted.`));
-  const title = element("bdi", { class: "code" }, name);
-  return element("li", { class: "room chat-room" }, title, joinButton, deleteButton);
+  onSingleClick(joinButton, () => whilePending(joinButton, join(name)));
+  onSingleClick(deleteButton, () => whilePending(deleteButton, deleteRoom(name)));
+  const title = element("bdi", { class: "code", translate: "no" }, name);
+  return element("li", {}, title, element("span", { class: "summary" }), joinButton, deleteButton);
 }
 
-/** Send a request to the lobby and show its result. Return whether it succeeded. */
-async function request(action, name, success) {
-  const reply = await lobby.ask(action + name);
-  if (reply === null) {
-    say("The lobby is not answering: try again later.", true);
-    return false;
+/** Count the members of some rooms, by asking for their ports; the next call counts others. */
+async function countMembers(names) {
+  const counted = names.slice(nextCounted, nextCounted + COUNTED_ROOMS);
+  nextCounted = nextCounted + COUNTED_ROOMS < names.length ? nextCounted + COUNTED_ROOMS : 0;
+  const replies = await Promise.all(counted.map((name) => request(JOIN, name, true)));
+  replies.forEach(({ succeeds, text }, i) => {
+    const item = [...byId("rooms").children].find(({ dataset }) => dataset.key === counted[i]);
+    if (item && succeeds) setText(item.querySelector(".summary"), members(text));
+  });
+}
+
+/** Return the members in the information of a reply to JOIN, "PORT MEMBERS", in words. */
+function members(text) {
+  const count = text.split(" ")[1];
+  return { 0: "no members", 1: "1 member" }[count] ?? `${count} members`;
+}
+
+async function createAndJoin() {
+  const field = byId("new-room");
+  const name = field.value.trim();
+  const { succeeds, text } = await request(CREATE, name);
+  if (!succeeds) {
+    sayAt(field, text);
+    return;
   }
-  const hasSucceeded = reply.startsWith(SUCCESS);
-  say(hasSucceeded ? success : reply.slice(1), !hasSucceeded);
-  poll();
-  return hasSucceeded;
+  field.value = "";
+  await join(name);
+}
+
+async function deleteRoom(name) {
+  if (!confirm(`Delete room ${name}? Its members are disconnected.`)) return;
+  const { succeeds, text } = await request(DELETE, name);
+  say(succeeds ? `Room ${name} is deleted.` : text, !succeeds);
+  await poll();
 }
 
 // Inside a room
 
-function join(name) {
+/** Ask the lobby for a room's port, as every client does, and enter the room through the front end. */
+async function join(name) {
+  const { succeeds, text } = await request(JOIN, name);
   if (room) return;
-  const connection = new Connection(
-    `/ws/chatrooms/${encodeURIComponent(name)}`,
-    { line: receive, closed: (sentence) => leave(room?.lastLine || sentence, true) },
-    name,
-  );
+  if (!succeeds) {
+    say(text, true);
+    return;
+  }
+  const connection = new Connection(`/ws/chatrooms/${encodeURIComponent(name)}`, { opened: entered, line: receive, closed }, name);
   room = { name, connection, lastLine: "" };
-  byId("title").textContent = `Room ${name}`;
+  byId("room-title").textContent = `Room ${name}`;
+  byId("room-facts").textContent = "";
+  byId("message").value = drafts.get(name) ?? "";
+  history.replaceState(null, "", `?room=${name}`);
   log.clear();
   say("");
   showView("inside");
@@ -90,34 +142,70 @@ function join(name) {
   connection.open();
 }
 
+function entered() {
+  if (lobby.isOpen) poll();
+  else lobby.open();
+}
+
 function receive(text) {
   room.lastLine = text === `Warning: room ${room.name} is deleted` ? text : "";
-  log.add({ text });
+  const [, sender = "", words = text] = SENDER.exec(text) ?? [];
+  log.add({ sender, text: words });
+}
+
+function closed(sentence, detail, code) {
+  if (room.lastLine || code === REFUSED) {
+    leave(room.lastLine || sentence, true);
+    return;
+  }
+  if (byId("room-facts").textContent) log.remark(sentence);
+  byId("room-facts").textContent = "";
+  showOutage(sentence, room.connection, detail);
+}
+
+/** Show the port and the number of members. Return whether the lobby knows the room, and the room is connected. */
+async function countMembersHere() {
+  const present = room;
+  const { succeeds, text } = await request(JOIN, present.name, true);
+  if (room !== present || !succeeds || !present.connection.isOpen) return false;
+  hideOutage();
+  setText(byId("room-facts"), `Port ${text.split(" ")[0]}, ${members(text)}`);
+  return true;
+}
+
+/** Send a line. A room confirms nothing: the lobby's next answer shows that the server and the front end work. */
+async function deliver(line) {
+  room.connection.send(line);
+  const isConfirmed = await countMembersHere();
+  return isConfirmed ? "" : "No answer came: it is not certain whether this was sent.";
 }
 
 function leave(sentence, isProblem) {
   const { name, connection } = room;
   connection.close();
+  drafts.set(name, byId("message").value);
   room = null;
-  byId("title").textContent = "Chat rooms";
+  hideOutage();
+  history.replaceState(null, "", location.pathname);
   showView("lobby");
   say(sentence, isProblem);
-  const button = [...byId("rooms").children].find((item) => item.dataset.key === name)?.querySelector("button");
-  (button && !isProblem ? button : byId("title")).focus();
-  poll();
+  const item = [...byId("rooms").children].find(({ dataset }) => dataset.key === name);
+  (isProblem || !item ? byId("lobby-title") : item.querySelector("button")).focus();
+  if (lobby.isOpen) poll();
+  else lobby.open();
 }
 
-onSubmit(byId("create-form"), async () => {
-  const name = byId("new-room").value.trim();
-  if (name === creating) return; // the reply to the first click has not arrived
-  creating = name;
-  if (await request(CREATE, name, `Room ${name} is open.`)) byId("new-room").value = "";
-  creating = null;
+onSubmit(byId("create-form"), () => whilePending(byId("create"), createAndJoin()));
+onMessage(log, {
+  isConnected: () => room.connection.isOpen,
+  compose: (text) => {
+    const name = byId("name").value.trim();
+    return { line: name ? `${name}: ${text}` : text, entry: { sender: name || "You", text } };
+  },
+  deliver,
 });
-onMessage(log, (text) => {
-  const name = byId("name").value.trim();
-  const line = name ? `${name}: ${text}` : text;
-  return { connection: room.connection, line, entry: { sender: "You", text: line } };
-});
+byId("name").value = recall("name");
+byId("name").addEventListener("input", () => remember("name", byId("name").value.trim()));
 byId("leave").addEventListener("click", () => leave(`You have left room ${room.name}.`, false));
+askBeforeLeaving(() => room !== null);
 lobby.open();

@@ -1,33 +1,45 @@
 // A WebSocket to the front end, which connects it to one system: a message is a line of that system's protocol.
 
-import { endPoll, recordLine, recordPollLine } from "./wire.js";
+import { record } from "./wire.js";
 
 const FIRST_PAUSE_SECONDS = 1;
 const LONGEST_PAUSE_SECONDS = 30;
+const ANSWER_SECONDS = 5; // a request without an answer for this long is an outage
+const SETTLED_MILLISECONDS = 2000; // a connection that has lasted this long is no refusal
 const NORMAL_CLOSE = 1000;
-const NO_CLOSE_FRAME = 1006; // the browser's own code: the front end is not answering, or refused the request
+const NO_CLOSE_FRAME = 1006; // the browser's own code
+const NOT_REACHED = 1014;
+export const REFUSED = 1008; // trying again does not help
 const MESSAGE_BYTES = 4096;
+const SYSTEMS = { dormitory: "dormitory", tickets: "cinema", chat: "chat", chatrooms: "chat room server" };
 
 export class Connection {
   #path;
   #label;
+  #isPoll;
+  #name; // of the system, in words
   #handlers;
   #socket = null;
+  #openedAt = 0;
   #pauseSeconds = FIRST_PAUSE_SECONDS;
-  #timer = 0;
-  #asked = []; // requests whose reply has not arrived, oldest first: {isPoll, resolve}
+  #retryTimer = 0;
+  #openTimer = 0;
+  #asked = []; // requests whose reply is not complete, oldest first: see ask()
 
   /**
    * Prepare a connection; open() opens it.
    *
-   * handlers.opened() is called when lines can be sent, handlers.line(text) for each line that is not the reply to
-   * ask(), and handlers.closed(sentence) when the other side has ended the connection. handlers.isPollReply(text) tells
-   * whether a line that is not the reply to ask() answers a poll. opened and isPollReply may be missing.
+   * handlers.opened() is called when lines can be sent, handlers.line(text) for each line that is not part of a reply
+   * to ask(), and handlers.closed(sentence, detail, code) when the other side has ended the connection or does not
+   * answer: a sentence for people, what the front end said, and its close code. handlers.isReply(text) tells whether a
+   * line may be part of a reply; without it, every line may. With isPoll, the wire panel takes all of it for a poll.
    */
-  constructor(path, handlers, label = "") {
+  constructor(path, handlers, label = "", isPoll = false) {
     this.#path = path;
     this.#handlers = handlers;
     this.#label = label;
+    this.#isPoll = isPoll;
+    this.#name = SYSTEMS[path.split("/")[2]];
   }
 
   get isOpen() {
@@ -41,65 +53,105 @@ export class Connection {
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(`${scheme}//${location.host}${this.#path}`);
     this.#socket = socket;
-    socket.addEventListener("open", () => socket === this.#socket && this.#handlers.opened?.());
+    socket.addEventListener("open", () => socket === this.#socket && this.#opened());
     socket.addEventListener("message", (event) => socket === this.#socket && this.#receive(event.data));
-    socket.addEventListener("close", (event) => socket === this.#socket && this.#ended(event));
+    socket.addEventListener("close", (event) => socket === this.#socket && this.#closed(event));
+    this.#openTimer = this.#giveUpAfter(ANSWER_SECONDS, "The front end is not answering.");
   }
 
-  /** Connect after a pause, which doubles until a line arrives. Return the pause in seconds. */
+  /** Connect after a pause, which doubles until a connection has lasted. Return the pause in seconds. */
   retry() {
     const seconds = this.#pauseSeconds;
     this.#pauseSeconds = Math.min(2 * seconds, LONGEST_PAUSE_SECONDS);
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.open(), 1000 * seconds);
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = setTimeout(() => this.open(), 1000 * seconds);
     return seconds;
   }
 
-  /** Send a line; the wire panel shows `shown` in its place. Return whether there was a connection to send it on. */
+  /** Send a line, if there is a connection, and return whether there is; the wire panel shows `shown` in its place. */
   send(line, { shown = line, isPoll = false } = {}) {
     if (!this.isOpen) return false;
     this.#socket.send(line);
-    (isPoll ? recordPollLine : recordLine)({ sent: true, text: shown, label: this.#label });
+    this.#record("sent", shown, isPoll);
     return true;
   }
 
-  /** Send a request; return its reply, which is one line, or null if the connection ends before it arrives. */
-  ask(line, options = {}) {
-    if (!this.send(line, options)) return Promise.resolve(null);
-    return new Promise((resolve) => this.#asked.push({ isPoll: options.isPoll, resolve }));
+  /**
+   * Send a request; return its reply, or null if the connection ends before. A reply that takes longer than `seconds`
+   * is an outage. With null, nothing is sent: the system speaks first. The reply is one line; with isComplete(lines),
+   * it is an array of all lines until isComplete() returns true.
+   */
+  ask(line, { shown, isPoll = false, isComplete = null, seconds = ANSWER_SECONDS } = {}) {
+    if (!this.isOpen) return Promise.resolve(null);
+    if (line !== null) this.send(line, { shown, isPoll });
+    const timer = this.#giveUpAfter(seconds, `The ${this.#name} did not answer within ${seconds} seconds.`);
+    return new Promise((resolve) => this.#asked.push({ isPoll, isComplete, lines: [], resolve, timer }));
   }
 
   /** Close the connection and do not connect again. */
   close() {
-    clearTimeout(this.#timer);
-    const socket = this.#socket;
-    this.#socket = null;
-    socket?.close(NORMAL_CLOSE);
-    this.#giveUpReplies();
+    clearTimeout(this.#retryTimer);
+    if (this.#socket) this.#record("event", "closed by this page");
+    this.#drop();
+  }
+
+  #opened() {
+    clearTimeout(this.#openTimer);
+    this.#openedAt = performance.now();
+    this.#record("event", `opened ${this.#path}`);
+    this.#handlers.opened?.();
   }
 
   #receive(text) {
-    this.#pauseSeconds = FIRST_PAUSE_SECONDS;
-    const request = this.#asked.shift();
-    const isPoll = request ? request.isPoll : this.#handlers.isPollReply?.(text);
-    (isPoll ? recordPollLine : recordLine)({ sent: false, text, label: this.#label });
+    if (performance.now() - this.#openedAt > SETTLED_MILLISECONDS) this.#pauseSeconds = FIRST_PAUSE_SECONDS;
+    const request = this.#handlers.isReply?.(text) === false ? null : this.#asked[0];
+    this.#record("received", text, request?.isPoll);
     if (!request) {
-      this.#handlers.line(text);
+      this.#handlers.line?.(text);
       return;
     }
-    if (isPoll) endPoll();
-    request.resolve(text);
+    request.lines.push(text);
+    if (request.isComplete && !request.isComplete(request.lines)) return;
+    this.#asked.shift();
+    clearTimeout(request.timer);
+    request.resolve(request.isComplete ? request.lines : text);
   }
 
-  #giveUpReplies() {
-    for (const request of this.#asked.splice(0)) request.resolve(null);
+  #closed({ code, reason }) {
+    this.#record("event", `closed, ${code}${reason && ` ${reason}`}`);
+    const isNotRunning = code === NOT_REACHED && reason.startsWith("Cannot connect");
+    if (code === NO_CLOSE_FRAME) this.#end("The front end is not answering.");
+    else if (code === NORMAL_CLOSE) this.#end(`The ${this.#name} ended the connection.`);
+    else if (isNotRunning) this.#end(`The ${this.#name} is not running.`, reason);
+    else this.#end(/[.!?]$/.test(reason) ? reason : `${reason || "The connection has ended"}.`, "", code);
   }
 
-  #ended({ code, reason }) {
+  #giveUpAfter(seconds, sentence) {
+    return setTimeout(() => {
+      this.#record("event", `given up: no answer within ${seconds} seconds`);
+      this.#end(sentence);
+    }, 1000 * seconds);
+  }
+
+  #end(sentence, detail = "", code = NORMAL_CLOSE) {
+    this.#drop();
+    this.#handlers.closed(sentence, detail, code);
+  }
+
+  /** Forget the present connection, and give up the replies that are awaited. */
+  #drop() {
+    const socket = this.#socket;
     this.#socket = null;
-    this.#giveUpReplies();
-    const text = reason || (code === NO_CLOSE_FRAME ? "The front end is not answering" : "The connection has ended");
-    this.#handlers.closed(/[.!?]$/.test(text) ? text : `${text}.`);
+    clearTimeout(this.#openTimer);
+    socket?.close(NORMAL_CLOSE);
+    for (const request of this.#asked.splice(0)) {
+      clearTimeout(request.timer);
+      request.resolve(null);
+    }
+  }
+
+  #record(kind, text, isPoll = false) {
+    record({ kind, text, isPoll: isPoll || this.#isPoll, label: this.#label });
   }
 }
 

@@ -2,35 +2,24 @@
 
 import { Connection, fitsLine } from "./connection.js";
 import {
-  byId,
-  element,
-  hideOutage,
-  onSingleClick,
-  onSubmit,
-  pollWith,
-  say,
-  showItems,
-  showOutage,
-  showView,
+  byId, element, hideOutage, onSingleClick, onSubmit, pollWith, recall, remember, say, sayAt, setText, showItems,
+  showOutage, showView, whilePending,
 } from "./page.js";
-import {
-  clearRooms,
-  isReservable,
-  markAllSilent,
-  noteCounts,
-  placesLeft,
-  setBusy,
-  setPlacesLeft,
-  showRooms,
-} from "./rooms.js";
 
 const GUEST_NAME = "guest";
+const DEMO_PASSWORDS = { alice: "correct horse, battery", bob: "tr0ub4dor" }; // as README.md tells everybody
 const DOTS = "••••••••";
+const LOGIN_SECONDS = 10; // the check of a password may have to wait for others
+const KINDS = { S: "Single rooms", D: "Double rooms", U: "Suites" };
+const POLLS_BETWEEN_RESERVATIONS = 10; // they are asked for at least so often, and whenever a count has changed
 
 let login = null; // {user, password}: who is, or wants to be, logged in; kept to log in again after an outage
 let isMember = false;
 let lastList = "";
+let polls = 0;
 let reservations = new Map(); // room codes by reservation id
+const kinds = Object.keys(KINDS).map(createKind);
+const rooms = new Map(); // by code: {code, kind, item, button, count, fill, left}
 
 const connection = new Connection("/ws/dormitory", {
   opened: sendLogin,
@@ -41,12 +30,11 @@ const connection = new Connection("/ws/dormitory", {
 // Logging in and out
 
 function startLogin(user, password) {
-  if (login && connection.isOpen) return; // the reply to the first click has not arrived
   if (/\s/.test(user) || !fitsLine(`LOGIN ${user} ${password}`)) {
-    say("A user name is one word.", true);
-    byId("user").focus();
+    sayAt(byId("user"), "A user name is one word.");
     return;
   }
+  if (login && connection.isOpen) return; // the reply to the first click has not arrived
   login = { user, password };
   say("");
   if (connection.isOpen) sendLogin();
@@ -57,8 +45,13 @@ async function sendLogin() {
   if (!login) return;
   const { user, password } = login;
   const secret = password && ` ${password}`;
-  const reply = await connection.ask(`LOGIN ${user}${secret}`, { shown: `LOGIN ${user}${secret && ` ${DOTS}`}` });
+  const shown = `LOGIN ${user}${secret && ` ${DOTS}`}`;
+  const reply = await connection.ask(`LOGIN ${user}${secret}`, { shown, seconds: LOGIN_SECONDS });
   if (reply === null) return;
+  if (reply.startsWith("TRY_LATER")) {
+    showOutage(readable(reply), connection);
+    return;
+  }
   hideOutage();
   if (reply.startsWith("MEMBER ") || reply.startsWith("GUEST ")) enter(reply.startsWith("MEMBER "));
   else refuseLogin(reply);
@@ -73,28 +66,27 @@ function enter(asMember) {
   byId("log-out").textContent = isMember ? "Log out" : "Log in as a member";
   byId("password").value = "";
   showView("inside");
-  if (isFirst) {
-    byId("main").focus();
-    say(isMember ? `Welcome, ${login.user}.` : "Welcome.");
-  } else {
-    say("The dormitory is back.");
-  }
+  if (isFirst) byId("title").focus();
+  if (isFirst) say(isMember ? `Welcome, ${login.user}.` : "Welcome.");
+  else say("The dormitory is back.");
   lastList = "";
   poll();
 }
 
 function refuseLogin(reply) {
-  login = null;
+  const { user, password } = login;
   leave();
-  say(reply.startsWith("REFUSED") ? "Wrong user name or password." : readable(reply), true);
-  byId("password").focus();
+  if (password === DEMO_PASSWORDS[user]) {
+    remember("no-demo-members", "true");
+    showDemoMembers();
+  }
+  sayAt(byId("password"), reply.startsWith("REFUSED") ? "Wrong user name or password." : readable(reply));
   byId("password").select();
 }
 
 function logOut() {
   connection.send("QUIT");
   connection.close();
-  login = null;
   leave();
   hideOutage();
   say("");
@@ -102,71 +94,169 @@ function logOut() {
 }
 
 function leave() {
-  clearRooms();
+  login = null;
+  for (const kind of kinds) setCounts(kind, []);
   showReservations(new Map());
   showView("login");
 }
 
-function closed(sentence) {
-  if (login) {
-    say("");
-    showOutage(sentence, connection);
-    markAllSilent();
-  }
+function closed(sentence, detail) {
+  if (!login) return;
+  showOutage(sentence, connection, detail);
+  for (const kind of kinds) kind.silent = "The dormitory";
+  kinds.forEach(draw);
 }
+
+function showDemoMembers() {
+  byId("demo").hidden = Boolean(recall("no-demo-members"));
+}
+
+// The rooms
 
 const poll = pollWith(async () => {
   if (byId("inside").hidden) return;
   const reply = await connection.ask("LIST", { isPoll: true });
   if (!reply?.startsWith("ROOMS")) return;
-  noteCounts(reply);
-  if (reply !== lastList) {
-    lastList = reply;
-    showRooms(reply, reserve);
-    if (isMember) await askForReservations();
-  }
+  showList(reply);
+  polls += 1;
+  const isDue = reply !== lastList || polls % POLLS_BETWEEN_RESERVATIONS === 0;
+  lastList = reply;
+  if (isMember && isDue) await askForReservations();
 });
+
+/** Show a reply to LIST; in "ROOMS S233=6 D=?", Server D does not answer. */
+function showList(reply) {
+  const counts = reply.split(" ").slice(1).map((field) => field.split("="));
+  for (const kind of kinds) {
+    kind.silent = counts.some(([name]) => name === kind.letter) ? `Server ${kind.letter}` : "";
+    if (!kind.silent) setCounts(kind, counts.filter(([code]) => code.startsWith(kind.letter)));
+    draw(kind);
+  }
+}
+
+function createKind(letter) {
+  const id = `kind-${letter}`;
+  const summary = element("p", { class: "summary" });
+  const notice = element("p", { class: "notice", role: "status" });
+  const list = element("ul", { class: "rooms" });
+  const head = element("header", { class: "section-head" }, element("h2", { id }, KINDS[letter]), summary);
+  const section = element("section", { class: "kind", "aria-labelledby": id }, head, notice, list);
+  byId("kinds").append(section);
+  // silent says who does not answer, or is "". The largest count that a room has had is a full bar.
+  return { letter, section, summary, notice, list, codes: [], silent: "", answeredAt: null, largest: 1 };
+}
+
+function setCounts(kind, counts) {
+  const codes = counts.map(([code]) => code);
+  const isChanged = codes.join() !== kind.codes.join();
+  for (const code of kind.codes) if (!codes.includes(code)) rooms.delete(code);
+  for (const [code, left] of counts) {
+    if (!rooms.has(code)) rooms.set(code, createRoom(code, kind));
+    rooms.get(code).left = Number(left);
+  }
+  kind.codes = codes;
+  kind.answeredAt = new Date();
+  if (isChanged) arrange(kind);
+}
+
+function createRoom(code, kind) {
+  const fill = element("span");
+  const count = element("span", { class: "left" });
+  const button = element("button", { type: "button" }, "Reserve");
+  const bar = element("span", { class: "bar" }, fill);
+  const item = element("li", { class: "room" }, element("span", { class: "code" }, code), bar, count, button);
+  const room = { code, kind, item, button, count, fill, left: 0 };
+  onSingleClick(button, () => reserve(room));
+  return room;
+}
+
+/** Put the rooms in the chosen order. They keep it while their counts change, so that none moves under a pointer. */
+function arrange(kind) {
+  const all = roomsOf(kind);
+  if (byId("sort").value) all.sort((one, other) => other.left - one.left);
+  showItems(kind.list, all.map(({ code }) => code), (code) => rooms.get(code).item);
+}
+
+function draw(kind) {
+  const all = roomsOf(kind);
+  const open = all.filter(({ left }) => left > 0);
+  const places = open.reduce((sum, { left }) => sum + left, 0);
+  kind.largest = Math.max(kind.largest, ...open.map(({ left }) => left));
+  all.forEach(drawRoom);
+  const some = places ? `${places} left in ${open.length} of ${all.length} rooms` : "No places left";
+  setText(kind.summary, all.length ? some : "No rooms");
+  const time = kind.answeredAt ? ` This was the count at ${kind.answeredAt.toTimeString().slice(0, 8)}.` : "";
+  setText(kind.notice, kind.silent && `${kind.silent} is not answering.${time}`);
+  kind.section.classList.toggle("silent", Boolean(kind.silent));
+}
+
+function drawRoom(room) {
+  const { code, kind, left, item, button, count, fill } = room;
+  const state = left ? `${left} left` : "Full";
+  setText(count, state);
+  fill.style.width = `${(100 * left) / kind.largest}%`;
+  item.classList.toggle("full", !left);
+  button.setAttribute("aria-label", `Reserve ${code}, ${state.toLowerCase()}`);
+  button.setAttribute("aria-disabled", String(!isReservable(room)));
+  const isFound = code.toLowerCase().includes(byId("search").value.trim().toLowerCase());
+  const isWanted = isFound && (left > 0 || !byId("only-free").checked);
+  item.hidden = !isWanted && !item.contains(document.activeElement);
+}
+
+function isReservable({ left, kind }) {
+  return left > 0 && !kind.silent;
+}
+
+function roomsOf(kind) {
+  return kind.codes.map((code) => rooms.get(code));
+}
 
 // Reserving and cancelling
 
-async function reserve(code) {
-  if (!isReservable(code)) {
-    say(placesLeft(code) === 0 ? `Room ${code} is full.` : `Room ${code} cannot be reserved now.`, true);
+async function reserve(room) {
+  const { code, button } = room;
+  if (!isReservable(room)) {
+    say(room.left ? `Room ${code} cannot be reserved now.` : `Room ${code} is full.`, true);
     return;
   }
-  setBusy(code, true);
-  const reply = await connection.ask(`RESERVE ${code}`);
-  setBusy(code, false);
+  const reply = await whilePending(button, connection.ask(`RESERVE ${code}`));
   const [word, id, left] = (reply ?? "").split(" ");
   if (word === "RESERVED") {
-    setPlacesLeft(code, Number(left));
+    setLeft(code, Number(left));
     showReservations(new Map(reservations).set(id, code));
     say(`Room ${code} is yours: reservation ${id}. ${left} left.`);
   } else if (word === "FULL") {
-    setPlacesLeft(code, 0);
+    setLeft(code, 0);
     say(`Room ${code} is full: somebody else was faster.`, true);
   } else {
     sayUncertain(reply, `room ${code} was reserved`);
   }
 }
 
-async function cancel(id) {
-  const reply = await connection.ask(`CANCEL ${id}`);
+async function cancel(id, button) {
+  const reply = await whilePending(button, connection.ask(`CANCEL ${id}`));
   const [word, code] = (reply ?? "").split(" ");
-  if (word === "CANCELLED" || word === "UNKNOWN_RESERVATION") {
-    const left = new Map(reservations);
-    left.delete(id);
-    showReservations(left);
-    byId("mine").focus();
-    if (word === "CANCELLED") {
-      setPlacesLeft(code, placesLeft(code) + 1);
-      say(`Reservation ${id} is cancelled: room ${code} has one more place.`);
-    } else {
-      say(`There was no reservation ${id} any more.`, true);
-    }
-  } else {
+  if (word !== "CANCELLED" && word !== "UNKNOWN_RESERVATION") {
     sayUncertain(reply, `reservation ${id} was cancelled`);
+    return;
   }
+  const kept = new Map(reservations);
+  kept.delete(id);
+  showReservations(kept);
+  byId("mine-title").focus();
+  if (word === "CANCELLED") {
+    setLeft(code, (rooms.get(code)?.left ?? 0) + 1);
+    say(`Reservation ${id} is cancelled: room ${code} has one more place.`);
+  } else {
+    say(`There was no reservation ${id} any more.`, true);
+  }
+}
+
+/** Show a count that this page has changed; the next poll shows what the server says. */
+function setLeft(code, left) {
+  if (!rooms.has(code)) return;
+  rooms.get(code).left = left;
+  draw(rooms.get(code).kind);
 }
 
 function sayUncertain(reply, change) {
@@ -180,27 +270,28 @@ function sayUncertain(reply, change) {
 }
 
 async function askForReservations() {
-  const reply = await connection.ask("MINE");
+  const reply = await connection.ask("MINE", { isPoll: true });
   if (!reply?.startsWith("RESERVATIONS")) return;
   const fields = reply.split(" ").slice(1).map((field) => field.split("="));
   const silent = fields.filter(([, code]) => code === "?").map(([letter]) => letter);
   const kept = [...reservations].filter(([id]) => silent.includes(id[0]));
   showReservations(new Map([...fields.filter(([, code]) => code !== "?"), ...kept]));
   const sentences = silent.map((letter) => `Server ${letter} is not answering. `);
-  byId("mine-notice").textContent = silent.length ? `${sentences.join("")}Some reservations may be missing here.` : "";
+  setText(byId("mine-notice"), silent.length ? `${sentences.join("")}Some reservations may be missing here.` : "");
 }
 
 function showReservations(shown) {
   reservations = shown;
-  byId("mine-count").textContent = String(reservations.size);
+  setText(byId("mine-count"), String(reservations.size));
   byId("mine-empty").hidden = reservations.size > 0;
   showItems(byId("mine-list"), [...reservations.keys()], createReservation);
 }
 
 function createReservation(id) {
-  const button = element("button", { type: "button", class: "quiet", "aria-label": `Cancel ${id}` }, "Cancel");
-  onSingleClick(button, () => cancel(id));
-  const room = element("span", { class: "code" }, reservations.get(id));
+  const code = reservations.get(id);
+  const button = element("button", { type: "button", class: "quiet", "aria-label": `Cancel ${id}, room ${code}` }, "Cancel");
+  onSingleClick(button, () => cancel(id, button));
+  const room = element("span", { class: "code" }, code);
   return element("li", {}, element("span", {}, room, element("span", { class: "muted" }, id)), button);
 }
 
@@ -213,16 +304,15 @@ function readable(reply) {
 onSubmit(byId("login-form"), () => {
   const user = byId("user").value.trim();
   const password = byId("password").value;
-  if (user && password) {
-    startLogin(user, password);
-  } else {
-    say(`Enter your ${user ? "password" : "user name"}, or look around as a guest.`, true);
-    byId(user ? "password" : "user").focus();
-  }
+  if (!user) sayAt(byId("user"), "Enter your user name, or look around as a guest.");
+  else if (!password) sayAt(byId("password"), "Enter your password, or look around as a guest.");
+  else startLogin(user, password);
 });
 byId("guest").addEventListener("click", () => startLogin(byId("user").value.trim() || GUEST_NAME, ""));
+for (const button of document.querySelectorAll("#demo button")) {
+  button.addEventListener("click", () => startLogin(button.dataset.user, DEMO_PASSWORDS[button.dataset.user]));
+}
 byId("log-out").addEventListener("click", logOut);
-byId("only-free").addEventListener("change", (event) => {
-  byId("kinds").classList.toggle("only-free", event.target.checked);
-});
-document.addEventListener("visibilitychange", poll);
+byId("sort").addEventListener("change", () => kinds.forEach(arrange));
+for (const id of ["search", "only-free"]) byId(id).addEventListener("input", () => kinds.forEach(draw));
+showDemoMembers();

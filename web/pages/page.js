@@ -1,15 +1,20 @@
 // What all pages share. Text from other users becomes text nodes only: no page builds HTML from it.
 
 const CLICK_PAUSE_MILLISECONDS = 600; // clicks on one button that follow each other faster count as one
-const POLL_MILLISECONDS = 1000;
+const PENDING_MILLISECONDS = 400;
+const SUCCESS_MILLISECONDS = 5000;
+const HIDDEN_TAB_MILLISECONDS = 100; // a hidden tab draws no frames
+const NEAR_END_PIXELS = 40;
 
 const outageSentence = element("p", { role: "status" });
+const outageDetail = element("small");
 const outageCountdown = element("span", { "aria-hidden": "true" });
 const tryNow = element("button", { type: "button" }, "Try now");
-const outage = element("div", { class: "outage" }, outageSentence, outageCountdown, tryNow);
+const outageParts = [outageSentence, outageDetail, outageCountdown, tryNow];
+const outage = element("section", { class: "outage", "aria-label": "Outage" }, ...outageParts);
 let outageTimer = 0;
+let statusTimer = 0;
 
-/** Return the element of this page with an id. */
 export function byId(id) {
   return document.getElementById(id);
 }
@@ -22,16 +27,24 @@ export function element(tag, attributes = {}, ...children) {
   return node;
 }
 
-/** Show an item for each key, in this order. An item that is shown already is kept, so that the focus stays on it. */
+/** Show an item for each key, in this order. Items that are shown already stay; the focus of one that goes moves on. */
 export function showItems(list, keys, createItem) {
   const known = new Map([...list.children].map((item) => [item.dataset.key, item]));
   const items = keys.map((key) => known.get(key) ?? createItem(key));
   const kept = new Set(items);
+  const focused = [...list.children].findIndex((item) => item.contains(document.activeElement));
+  const losesFocus = focused >= 0 && !kept.has(list.children[focused]);
   for (const item of known.values()) if (!kept.has(item)) item.remove();
   items.forEach((item, i) => {
     item.dataset.key = keys[i];
     if (list.children[i] !== item) list.insertBefore(item, list.children[i] ?? null);
   });
+  if (losesFocus) ((items[focused] ?? items.at(-1))?.querySelector("button") ?? byId("main")).focus();
+}
+
+/** Set the text of an element, unless it is there already: a selection in it stays. */
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
 }
 
 /** Return a function that calls an action, unless an earlier call has not finished. */
@@ -59,50 +72,142 @@ export function onSingleClick(button, action) {
   });
 }
 
-/** Call an action once a second while the page is visible. Return a function that calls the action now. */
-export function pollWith(action) {
+/** Call an action every second, or every few, while the page is visible. Return a function that calls it now. */
+export function pollWith(action, seconds = 1) {
   const poll = oneAtATime(action);
   const pollIfVisible = () => document.hidden || poll();
-  setInterval(pollIfVisible, POLL_MILLISECONDS);
+  setInterval(pollIfVisible, 1000 * seconds);
   document.addEventListener("visibilitychange", pollIfVisible);
   return poll;
 }
 
-/** Call an action when a form is submitted, instead of letting the browser load a page. */
+/** Return a function that lets an action be called once, before the next frame; in a hidden tab, a little later. */
+export function oncePerFrame(action) {
+  let isDue = false;
+  const act = () => {
+    if (!isDue) return;
+    isDue = false;
+    action();
+  };
+  return () => {
+    if (isDue) return;
+    isDue = true;
+    requestAnimationFrame(act);
+    setTimeout(act, HIDDEN_TAB_MILLISECONDS);
+  };
+}
+
+/**
+ * Keep a scrolling element at its end when its content grows or it is resized, unless the reader has scrolled up. Call
+ * changed(isAtEnd) when it scrolls. Return a function that goes to the end.
+ */
+export function followEnd(scroller, content, changed = () => {}) {
+  let isAtEnd = true;
+  const goToEnd = () => {
+    scroller.scrollTop = scroller.scrollHeight;
+  };
+  scroller.addEventListener("scroll", () => {
+    isAtEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_END_PIXELS;
+    changed(isAtEnd);
+  });
+  const follow = () => isAtEnd && goToEnd();
+  new ResizeObserver(follow).observe(scroller);
+  new MutationObserver(follow).observe(content, { childList: true }); // at once: a scroll event must find the end
+  return goToEnd;
+}
+
+/** Show a button as busy if a promise takes longer than 400 ms; return the promise's result. */
+export async function whilePending(button, promise) {
+  const timer = setTimeout(() => button.setAttribute("aria-busy", "true"), PENDING_MILLISECONDS);
+  try {
+    return await promise;
+  } finally {
+    clearTimeout(timer);
+    button.removeAttribute("aria-busy");
+  }
+}
+
+/** Call an action when a form is submitted and the action is not still being done; the browser loads no page. */
 export function onSubmit(form, action) {
+  const act = oneAtATime(action);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    action();
+    act();
   });
 }
 
-/** Show the result of what the user did, in the page's role=status; a problem is marked with more than colour. */
+/** Show the result of what the user did, at the foot of the window: a success for 5 seconds, a problem until the next. */
 export function say(text, isProblem = false) {
   const status = byId("status");
-  status.className = text && isProblem ? "status problem" : "status";
+  clearTimeout(statusTimer);
+  status.classList.toggle("problem", Boolean(text) && isProblem);
   status.textContent = text;
+  if (text && !isProblem) statusTimer = setTimeout(() => say(""), SUCCESS_MILLISECONDS);
 }
 
-/** Show that a connection has ended. Connect again after a pause, or when the user says so. */
-export function showOutage(sentence, connection) {
-  const end = Date.now() + 1000 * connection.retry();
+/** Show what is wrong with a field, below it, until its text changes; move the focus to it. */
+export function sayAt(field, text) {
+  const id = `${field.id}-error`;
+  const clear = () => {
+    byId(id)?.remove();
+    field.removeAttribute("aria-invalid");
+    field.removeAttribute("aria-describedby");
+  };
+  clear();
+  field.after(element("p", { id, class: "field-error", role: "alert" }, text));
+  field.setAttribute("aria-invalid", "true");
+  field.setAttribute("aria-describedby", id);
+  field.addEventListener("input", clear, { once: true });
+  field.focus();
+}
+
+/** Show that a connection has ended, with a detail in small print. Connect again after a pause, or on a click. */
+export function showOutage(sentence, connection, detail = "") {
+  let left = connection.retry();
   const count = () => {
-    const left = Math.ceil((end - Date.now()) / 1000);
     outageCountdown.textContent = left > 0 ? `Next try in ${left} s` : "Trying …";
+    left -= 1;
   };
   clearInterval(outageTimer);
   outageTimer = setInterval(count, 1000);
   count();
   outage.classList.add("shown");
-  outageSentence.textContent = `${sentence} This page tries again by itself.`;
+  setText(outageSentence, `${sentence} This page tries again by itself.`);
+  setText(outageDetail, detail);
   tryNow.onclick = () => connection.open();
 }
 
-/** Hide what showOutage() showed. */
 export function hideOutage() {
   clearInterval(outageTimer);
   outage.classList.remove("shown");
-  outageSentence.textContent = "";
+  outageSentence.textContent = outageDetail.textContent = "";
+}
+
+/** Let the browser ask before the page is left or loaded again, while isNeeded() returns true. */
+export function askBeforeLeaving(isNeeded) {
+  addEventListener("beforeunload", (event) => {
+    const mayAsk = navigator.userActivation?.hasBeenActive ?? true; // else browsers only complain
+    if (mayAsk && isNeeded()) event.preventDefault();
+  });
+}
+
+/** Remember a text beyond this page; sessionStorage forgets it with the tab. */
+export function remember(key, text, storage = "localStorage") {
+  try {
+    if (text) window[storage].setItem(key, text);
+    else window[storage].removeItem(key);
+  } catch {
+    // The browser does not let pages remember anything.
+  }
+}
+
+/** Return a text that is remembered, or "". */
+export function recall(key, storage = "localStorage") {
+  try {
+    return window[storage].getItem(key) ?? "";
+  } catch {
+    return "";
+  }
 }
 
 /** Return the names of the systems that the front end was given. */
@@ -117,6 +222,12 @@ export function showView(id) {
   for (const view of document.querySelectorAll(".view")) view.hidden = view.id !== id;
 }
 
+function markPresentPage() {
+  for (const link of document.querySelectorAll(".top a")) {
+    if (link.pathname === location.pathname) link.setAttribute("aria-current", "page");
+  }
+}
+
 async function hideLinksToAbsentSystems() {
   try {
     const systems = await fetchSystems();
@@ -124,9 +235,10 @@ async function hideLinksToAbsentSystems() {
       link.parentElement.hidden = !systems.includes(link.dataset.system);
     }
   } catch {
-    // The front end is not answering: the page's own connection reports that.
+    // The page's own connection reports it.
   }
 }
 
 byId("main").before(outage);
+markPresentPage();
 hideLinksToAbsentSystems();

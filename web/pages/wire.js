@@ -1,106 +1,88 @@
-// The wire panel: each line that this page sent and received, with its time and direction.
+// The wire panel: the lines that this page sent and received, and what happened to its connections.
 
-import { byId, element } from "./page.js";
+import { byId, element, followEnd, oncePerFrame, recall, remember } from "./page.js";
 
-const SHOWN_LINES = 500;
+const MAX_LINES = 1000; // older ones are forgotten
+const MAX_POLLED_LINES = 200;
 const CONTROL_CHARACTER = /([\u0000-\u001f\u007f-\u009f])/g;
-const NEAR_END_PIXELS = 40;
-const POLL_SHOWN_AFTER_MILLISECONDS = 300;
+const ARROWS = { sent: "→", received: "←", event: "·" };
+const LEGEND = "→ sent ← received · connection. <1> is the byte 1, which has no printable sign.";
 
 const showButton = byId("show-wire");
-const hideButton = createButton("Hide the wire", () => showPanel(false));
-const result = element("p", { role: "status" });
-const list = element("ol", { tabindex: 0, "aria-label": "Lines sent and received" });
+const pauseButton = createButton("Pause", pause);
+const filter = element("input", { type: "search", placeholder: "Filter", "aria-label": "Filter the wire" });
+const withPolls = element("input", { type: "checkbox" });
+const result = element("p", { class: "wire-result", role: "status" });
+const list = element("ol");
+const scroller = element("div", { class: "wire-lines", tabindex: 0, role: "region", "aria-label": "Lines" }, list);
 const panel = element(
   "aside",
   { class: "wire", "aria-label": "The wire", hidden: "" },
+  element("header", {}, element("h2", {}, "The wire"), result, filter),
   element(
-    "header",
-    {},
-    element("h2", {}, "The wire"),
-    result,
+    "div",
+    { class: "wire-tools" },
+    element("label", { class: "check" }, withPolls, "Polls"),
+    pauseButton,
     createButton("Copy", copy),
+    createButton("Save", save),
     createButton("Clear", clear),
-    hideButton,
   ),
-  list,
+  scroller,
+  element("p", { class: "legend" }, LEGEND),
 );
-const entries = []; // what is shown, oldest first: {sent, text, label, time, count, item}
-let polled = []; // lines of a poll whose reply is not complete; not shown yet
-let shownPoll = []; // the entries of the last poll that was shown
-let pollTimer = 0;
+let waiting = []; // entries that are not shown yet, oldest first: {kind, text, label, isPoll, time}
+let shown = []; // those that are, each with its item
+let isPaused = false;
 
-/** Record and show a line that was sent or received: {sent, text, label}. */
-export function recordLine(line) {
-  showPoll();
-  show({ ...line, time: timeNow(), count: 1 });
+/** Record {kind, text, label, isPoll}, where kind is "sent" or "received", or "event" of a connection. */
+export function record(entry) {
+  waiting.push({ ...entry, time: timeNow() });
+  if (waiting.length > 2 * MAX_LINES) waiting = newest(waiting);
+  showSoon();
 }
 
-/** Record a line of a poll. It is shown when the reply is complete, before any other line, or after a pause. */
-export function recordPollLine(line) {
-  polled.push({ ...line, time: timeNow(), count: 1 });
-  clearTimeout(pollTimer);
-  pollTimer = setTimeout(showPoll, POLL_SHOWN_AFTER_MILLISECONDS);
-}
-
-/** Note that a poll's reply is complete. If the last lines shown are the same poll, only raise their counts. */
-export function endPoll() {
-  const last = shownPoll.length ? entries.slice(-shownPoll.length) : [];
-  const isRepeated =
-    polled.length === last.length && last.every((entry, i) => entry === shownPoll[i] && isSameLine(entry, polled[i]));
-  if (!isRepeated) {
-    shownPoll = showPoll();
-    return;
+const showSoon = oncePerFrame(() => {
+  if (panel.hidden || isPaused) return;
+  const added = newest(waiting);
+  waiting = [];
+  for (const entry of added) {
+    entry.item = createItem(entry);
+    entry.item.hidden = !isWanted(entry);
   }
-  last.forEach((entry, i) => {
-    entry.count += 1;
-    entry.time = polled[i].time;
-    entry.item.replaceChildren(...describe(entry));
-  });
-  polled = [];
+  list.append(...added.map((entry) => entry.item));
+  const all = [...shown, ...added];
+  shown = newest(all);
+  const kept = new Set(shown);
+  for (const entry of all) if (!kept.has(entry)) entry.item.remove();
+});
+const goToEnd = followEnd(scroller, list);
+
+/** Return the newest entries, so that polls do not displace other lines. */
+function newest(entries) {
+  const lines = entries.filter(({ isPoll }) => !isPoll).slice(-MAX_LINES);
+  const polls = entries.filter(({ isPoll }) => isPoll).slice(-MAX_POLLED_LINES);
+  const kept = new Set([...lines, ...polls]);
+  return entries.filter((entry) => kept.has(entry));
 }
 
-function createButton(text, action) {
-  const button = element("button", { type: "button", class: "quiet" }, text);
-  button.addEventListener("click", action);
-  return button;
+function isWanted(entry) {
+  return (withPolls.checked || !entry.isPoll) && asText(entry).toLowerCase().includes(filter.value.toLowerCase());
 }
 
-function isSameLine(one, other) {
-  return one.sent === other.sent && one.text === other.text;
+function showWanted() {
+  for (const entry of shown) entry.item.hidden = !isWanted(entry);
 }
 
-function showPoll() {
-  clearTimeout(pollTimer);
-  const shown = polled;
-  polled = [];
-  shown.forEach(show);
-  return shown;
-}
-
-function show(entry) {
-  const follows = list.scrollHeight - list.scrollTop - list.clientHeight < NEAR_END_PIXELS;
-  entry.item = element("li", { class: entry.sent ? "sent" : "received" }, ...describe(entry));
-  entries.push(entry);
-  list.append(entry.item);
-  if (entries.length > SHOWN_LINES) entries.shift().item.remove();
-  if (follows) list.scrollTop = list.scrollHeight;
-}
-
-function timeNow() {
-  const now = new Date();
-  const parts = [now.getHours(), now.getMinutes(), now.getSeconds()].map((part) => String(part).padStart(2, "0"));
-  return `${parts.join(":")}.${String(now.getMilliseconds()).padStart(3, "0")}`;
-}
-
-function describe(entry) {
-  return [
+function createItem(entry) {
+  return element(
+    "li",
+    { class: entry.kind },
     element("time", {}, entry.time),
-    element("span", { class: "direction" }, entry.sent ? "→ sent" : "← received"),
+    element("span", { class: "arrow" }, ARROWS[entry.kind]),
     ...(entry.label ? [element("span", { class: "label" }, entry.label)] : []),
-    ...(entry.count > 1 ? [element("span", { class: "count" }, `×${entry.count}`)] : []),
     element("bdi", { class: "line" }, ...withVisibleBytes(entry.text)),
-  ];
+  );
 }
 
 /** Return a text as nodes in which a control character reads <1>. */
@@ -112,40 +94,76 @@ function byteName(character) {
   return `<${character.charCodeAt(0)}>`;
 }
 
-function asText(entry) {
-  const line = entry.text.replace(CONTROL_CHARACTER, byteName);
-  const count = entry.count > 1 ? ` ×${entry.count}` : "";
-  return `${entry.time} ${entry.sent ? "→" : "←"} ${entry.label ? `${entry.label}: ` : ""}${line}${count}`;
+function asText({ time, kind, label, text }) {
+  return `${time} ${ARROWS[kind]} ${label ? `${label}: ` : ""}${text.replace(CONTROL_CHARACTER, byteName)}`;
+}
+
+function timeNow() {
+  const now = new Date();
+  return new Date(now - now.getTimezoneOffset() * 60_000).toISOString().slice(11, 23);
+}
+
+function createButton(text, action) {
+  const button = element("button", { type: "button", class: "quiet" }, text);
+  button.addEventListener("click", action);
+  return button;
+}
+
+/** Return the lines that can be seen, as text. */
+function visibleText() {
+  return shown.filter(isWanted).map((entry) => `${asText(entry)}\n`).join("");
 }
 
 async function copy() {
   try {
-    await navigator.clipboard.writeText(entries.map(asText).join("\n"));
+    await navigator.clipboard.writeText(visibleText());
     result.textContent = "Copied.";
   } catch {
-    // Without TLS, a browser lets only pages of its own machine use the clipboard.
-    getSelection().selectAllChildren(list);
-    result.textContent = "The lines are selected: copy them with the keyboard.";
+    getSelection().selectAllChildren(list); // without TLS, only pages of this machine may use the clipboard
+    result.textContent = "Selected: copy the lines with the keyboard.";
   }
 }
 
+function save() {
+  const url = URL.createObjectURL(new Blob([visibleText()], { type: "text/plain" }));
+  element("a", { href: url, download: "wire.txt" }).click();
+  URL.revokeObjectURL(url);
+  result.textContent = "Saved as wire.txt.";
+}
+
 function clear() {
-  entries.length = 0;
-  shownPoll = [];
+  waiting = [];
+  shown = [];
   list.replaceChildren();
   result.textContent = "Cleared.";
 }
 
-function showPanel(visible) {
-  const scrolled = [byId("page"), document.documentElement]; // while the panel is open, the page scrolls in its part
-  const top = Math.max(...scrolled.map((node) => node.scrollTop));
-  panel.hidden = !visible;
-  showButton.hidden = visible;
-  document.documentElement.classList.toggle("with-wire", visible);
-  for (const node of scrolled) node.scrollTop = top;
-  list.scrollTop = list.scrollHeight;
-  (visible ? hideButton : showButton).focus();
+function pause() {
+  isPaused = !isPaused;
+  pauseButton.textContent = isPaused ? "Go on" : "Pause";
+  result.textContent = isPaused ? "Paused." : "";
+  showSoon();
 }
 
-showButton.addEventListener("click", () => showPanel(true));
+function showPanel(isVisible) {
+  const scrolled = [byId("page"), document.documentElement]; // while the panel is open, the page scrolls in its part
+  const top = Math.max(...scrolled.map((node) => node.scrollTop));
+  panel.hidden = !isVisible;
+  showButton.textContent = isVisible ? "Hide the wire" : "Show the wire";
+  document.documentElement.classList.toggle("with-wire", isVisible);
+  for (const node of scrolled) node.scrollTop = top;
+  remember("wire", isVisible ? "open" : "", "sessionStorage");
+  showSoon();
+  goToEnd();
+}
+
+showButton.addEventListener("click", () => showPanel(panel.hidden));
+filter.addEventListener("input", showWanted);
+withPolls.addEventListener("change", showWanted);
+addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || panel.hidden) return;
+  if (panel.contains(document.activeElement)) showButton.focus();
+  showPanel(false);
+});
 document.body.append(panel);
+if (recall("wire", "sessionStorage")) showPanel(true);

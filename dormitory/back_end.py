@@ -1,0 +1,74 @@
+"""The program that serverS, serverD and serverU run: a back end, which answers requests for the rooms of one kind."""
+
+import argparse
+import sqlite3
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from dormitory.administration import add_administration_options, administer
+from dormitory.inventory import read_inventory
+from dormitory.reservations import Reservations, explain_database_error
+from dormitory.shared_key import load_key
+from dormitory.textfiles import Malformed, WatchedFile, add_data_dir, explain
+from dormitory.udp_server import UdpServer, bind_all
+from dormitory.wire import KINDS
+from net import process
+from net.command_line import fail, port_number, positive_number, shown_address
+from net.log import LOG
+
+
+def main(letter: str, port: int) -> int:
+    """Run the back end of a letter, or administer its reservations; return the exit status of the program."""
+    options = _parse_options(letter, port)
+    database: Path = options.data_dir / f"{KINDS[letter]}.db"
+    try:
+        if options.report or options.cancel is not None:
+            return administer(letter, database, options)
+        return _serve(letter, database, options)
+    except (Malformed, OSError) as error:
+        return fail(explain(error))
+    except sqlite3.Error as error:
+        return fail(explain_database_error(database, error))
+
+
+def _serve(letter: str, database: Path, options: argparse.Namespace) -> int:
+    processors = max(1, len(process.PROCESSORS) - 1)  # the last one is for the main server
+    process.prepare(processor=1 + list(KINDS).index(letter) % processors)
+    inventory = WatchedFile(database.with_suffix(".txt"), lambda path: read_inventory(path, letter))
+    key = load_key(options.data_dir)
+    try:
+        sockets = bind_all(options.host, options.port)
+    except OSError as error:
+        return fail(process.cannot_listen(options.host, options.port, error))
+    with ExitStack() as cleanup:
+        for sock in sockets:
+            cleanup.enter_context(sock)
+        reservations = cleanup.enter_context(closing(Reservations(database)))
+        addresses = " and ".join(shown_address(*sock.getsockname()[:2]) for sock in sockets)
+        LOG.write(f"Server {letter} listening on {addresses}")
+        server = UdpServer(letter, sockets, key, inventory, reservations, options.max_per_member, options.trace)
+        server.start()
+        process.wait_for_stop()
+        server.stop()
+        LOG.flush(process.FLUSH_SECONDS)
+    return 0
+
+
+def _parse_options(letter: str, port: int) -> argparse.Namespace:
+    kind = KINDS[letter]
+    parser = argparse.ArgumentParser(
+        description=f"The dormitory's Server {letter}: answers the main server's questions about the {kind} rooms.",
+        epilog=f"Example: python3 server{letter}.py --report --csv > {kind}.csv",
+    )
+    default = "(default: %(default)s)"
+    parser.add_argument("--host", default="127.0.0.1", metavar="H", help=f"name or address to listen on {default}")
+    parser.add_argument("--port", type=port_number, default=port, metavar="P", help=f"UDP port; 0 means any {default}")
+    limit = "how many rooms a member may reserve (default: no limit)"
+    parser.add_argument("--max-per-member", type=positive_number, metavar="N", help=limit)
+    parser.add_argument("--trace", action="store_true", help="show each datagram that is received or sent")
+    add_data_dir(parser)
+    add_administration_options(parser, letter)
+    options = parser.parse_args()
+    if options.csv and not options.report:
+        parser.error("--csv is only possible with --report")
+    return options

@@ -1,0 +1,284 @@
+"""Receive the datagrams of a back end, have the requests in them carried out, and reply.
+
+    wait for datagrams -> carry out all that have arrived, in one transaction (group commit) -> send the replies
+
+One thread does all of this. It sends a reply only after the change that the reply confirms is on disk, in the files
+that a restart would open.
+"""
+
+import logging
+import select
+import socket
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+from dormitory.request_handler import CHANGES, RequestHandler
+from dormitory.reservations import MAX_CLOCK_DIFFERENCE_MS, Damaged, Reservations
+from dormitory.textfiles import WatchedFile
+from dormitory.wire import (
+    MAX_DATAGRAM_BYTES,
+    RECEIVE_TICK,
+    RECEIVE_TICK_SECONDS,
+    BadDatagram,
+    Datagram,
+    clock_time,
+    now_ms,
+    pack,
+    shortened,
+    unpack,
+)
+from net.addresses import resolve_all
+from net.command_line import reason, shown_address
+from net.log import LOG
+from net.server import NOT_HERE
+
+FILE_CHECK_SECONDS = 0.5
+CONTENT_CHECK_SECONDS = 20.0
+STOP_SECONDS = 1.0
+PROBLEM_SECONDS = 60.0  # the least time between two status lines about the same problem
+MAX_BATCH = 256  # requests that share a transaction
+RECEIVE_BUFFER_BYTES = 1 << 20
+ANCILLARY_BYTES = 128
+
+# A reply must leave from the address that was asked: the main server accepts it from nowhere else. At a socket with all
+# addresses of a host, the kernel reports the address with each datagram, and takes it back with the reply (ip(7); RFC
+# 3542, 6.2).
+WILDCARDS = ("0.0.0.0", "::")
+IP_PKTINFO = getattr(socket, "IP_PKTINFO", 26 if sys.platform == "darwin" else 8)  # Python has had it since 3.12
+PACKET_INFORMATION: dict[int, tuple[int, int]] = {
+    socket.AF_INET: (socket.IPPROTO_IP, IP_PKTINFO),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO),
+}
+
+Ancillary = Sequence[tuple[int, int, bytes]]
+
+
+class ReceivedRequest(NamedTuple):
+    """A request, and what its reply needs: the socket, the address of the sender, and the address that was asked."""
+
+    datagram: Datagram
+    sock: socket.socket
+    sender: Any
+    asked: Ancillary
+
+
+class UdpServer:
+    """The sockets of a back end, and the thread that serves them.
+
+    No other thread uses the attributes, so there is no lock. With `is_traced`, a line on standard output shows each
+    datagram that is received or sent.
+    """
+
+    def __init__(
+        self,
+        letter: str,
+        sockets: Sequence[socket.socket],
+        key: bytes,
+        inventory: WatchedFile[dict[str, int]],
+        reservations: Reservations,
+        max_per_member: int | None = None,
+        is_traced: bool = False,
+    ) -> None:
+        self._letter = letter
+        self._name = f"Server {letter}"
+        self._sockets = sockets
+        self._key = key
+        self._inventory = inventory
+        self._reservations = reservations
+        self._handler = RequestHandler(letter, inventory, reservations, max_per_member)
+        self._is_traced = is_traced
+        self._file_check_due = 0.0
+        self._content_check_due = time.monotonic() + CONTENT_CHECK_SECONDS
+        self._problem_due: dict[str, float] = {}  # when the next status line about a problem may be written
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._serve_for_ever, name=self._name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the transaction that is under way, and stop."""
+        self._stopping.set()
+        self._thread.join(STOP_SECONDS)
+
+    def _serve_for_ever(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                requests = self._receive()
+                self._check_files()
+                if requests:
+                    self._serve(requests)
+            except Exception as error:  # the thread has sent no reply: the main server asks again
+                self._file_check_due = 0.0  # check at once: the counts may include changes that were rolled back
+                if isinstance(error, (sqlite3.Error, Damaged)):
+                    self._report(str(error), f"cannot answer: {error}")
+                else:
+                    logging.exception(self._name)
+
+    def _check_files(self) -> None:
+        """From time to time, take account of what other programs have done to the files; raise Damaged if they did.
+
+        A check that fails is repeated before the next request, so a damaged database answers nothing.
+        """
+        now = time.monotonic()
+        if now >= self._file_check_due:
+            self._inventory.refresh()
+            self._reservations.refresh()
+            self._reservations.check_files()
+            self._file_check_due = now + FILE_CHECK_SECONDS
+        if now >= self._content_check_due:
+            self._reservations.check_contents()
+            self._content_check_due = now + CONTENT_CHECK_SECONDS
+
+    def _receive(self) -> list[ReceivedRequest]:
+        """Wait briefly for a request; return it and, if it is a change, all others that have arrived."""
+        requests: list[ReceivedRequest] = []
+        for sock in self._readable():
+            flags = 0
+            while request := self._receive_one(sock, flags):
+                requests.append(request)
+                if request.datagram.action not in CHANGES or len(requests) >= MAX_BATCH:
+                    break
+                flags = socket.MSG_DONTWAIT
+        return requests
+
+    def _readable(self) -> Sequence[socket.socket]:
+        """Return the sockets at which datagrams have arrived; a single socket can be waited for by receiving."""
+        if len(self._sockets) == 1:
+            return self._sockets
+        return select.select(self._sockets, [], [], RECEIVE_TICK_SECONDS)[0]
+
+    def _receive_one(self, sock: socket.socket, flags: int) -> ReceivedRequest | None:
+        """Return the next request, or None if no datagram has arrived or the datagram is not accepted."""
+        try:
+            data, ancillary, _, sender = sock.recvmsg(MAX_DATAGRAM_BYTES + 1, ANCILLARY_BYTES, flags)
+        except OSError:  # no datagram has arrived, or the kernel reports a reply that could not be delivered
+            return None
+        datagram = self._decode(data, sender)
+        return (
+            ReceivedRequest(datagram, sock, sender, _source(*ancillary[0]) if ancillary else ()) if datagram else None
+        )
+
+    def _decode(self, data: bytes, sender: Any) -> Datagram | None:
+        """Return the request in a datagram, or None if it is forged, stale, malformed, or meant for another server."""
+        received: Datagram | bytes = data
+        try:
+            received = request = unpack(self._key, data)
+            self._check(request)
+        except BadDatagram as bad:
+            self._report_dropped(bad, sender)
+            return None
+        finally:
+            self._trace(sender, "<-", received)
+        return request
+
+    def _check(self, request: Datagram) -> None:
+        if not request.text.startswith(self._letter):
+            raise BadDatagram("that is meant for another server", f", Server {request.text[:1]}")
+        late_ms = now_ms() - request.time_ms
+        if abs(late_ms) > MAX_CLOCK_DIFFERENCE_MS:
+            raise BadDatagram(
+                "whose time is wrong",
+                f": {abs(late_ms) // 1000} seconds {'behind' if late_ms > 0 else 'ahead of'} the clock of this host;"
+                f" at most {MAX_CLOCK_DIFFERENCE_MS // 1000} are accepted",
+            )
+
+    def _serve(self, requests: list[ReceivedRequest]) -> None:
+        """Carry out requests and reply to them; changes share one transaction."""
+        self._handler.status_lines.clear()
+        if any(request.datagram.action in CHANGES for request in requests):
+            with self._reservations.transaction():
+                replies = self._replies_to(requests)
+            self._reservations.check_files()
+        else:
+            replies = self._replies_to(requests)
+        for request, reply in replies:
+            self._send(request, reply)
+        if self._handler.status_lines:
+            LOG.write("\n".join(self._handler.status_lines))
+
+    def _replies_to(self, requests: list[ReceivedRequest]) -> list[tuple[ReceivedRequest, Datagram]]:
+        """Carry out requests; return each with its reply."""
+        replies = []
+        for request in requests:
+            try:
+                replies.append((request, self._handler.reply_to(request.datagram)))
+            except BadDatagram as bad:
+                self._report_dropped(bad, request.sender)
+        return replies
+
+    def _send(self, request: ReceivedRequest, reply: Datagram) -> None:
+        try:
+            request.sock.sendmsg([pack(self._key, reply)], request.asked, 0, request.sender)
+        except OSError as error:  # as if the reply were lost: the main server asks again
+            self._report("send", f"cannot reply to {shown_address(*request.sender[:2])}: {reason(error)}")
+            return
+        self._trace(request.sender, "->", reply)
+        text = shortened(reply.text) or "nothing"
+        self._handler.status_lines.append(f"{self._name} sent {text} to the main server")
+
+    def _report_dropped(self, bad: BadDatagram, sender: Any) -> None:
+        self._report(bad.problem, f"dropped a datagram from {shown_address(*sender[:2])} {bad}")
+
+    def _report(self, problem: str, sentence: str) -> None:
+        """Write a status line about a problem, unless there was one less than a minute ago."""
+        now = time.monotonic()
+        if now >= self._problem_due.get(problem, 0.0):
+            self._problem_due[problem] = now + PROBLEM_SECONDS
+            LOG.write(f"{self._name} {sentence}")
+
+    def _trace(self, other: Any, direction: str, datagram: Datagram | bytes) -> None:
+        if self._is_traced:
+            LOG.write(f"{clock_time(now_ms())} {self._name} {shown_address(*other[:2])} {direction} {datagram!s}")
+
+
+def _source(level: int, kind: int, information: bytes) -> Ancillary:
+    """Return what makes the kernel send a reply from the address that a datagram was sent to, by any interface."""
+    any_interface = bytes(4)
+    if level == socket.IPPROTO_IP:  # struct in_pktinfo: interface, local address, address in the header
+        return [(level, kind, any_interface + 2 * information[8:12])]
+    return [(level, kind, information[:16] + any_interface)]  # struct in6_pktinfo: address, interface
+
+
+def bind_all(host: str, port: int) -> list[socket.socket]:
+    """Return UDP sockets on all addresses of a host, with the same port; port 0 means any.
+
+    A name may have addresses that this machine does not use, such as ::1 where there is no IPv6; those are left out.
+
+    Raises:
+        OSError: there is no such host, or the port is taken, or no address is left.
+    """
+    sockets: list[socket.socket] = []
+    with ExitStack() as bound:
+        for family, address in resolve_all(host, port, socket.SOCK_DGRAM):
+            try:
+                sockets.append(bound.enter_context(_bind(family, (address[0], port, *address[2:]))))
+                port = sockets[0].getsockname()[1]
+            except OSError as error:
+                unused = error
+                if error.errno not in NOT_HERE:
+                    raise
+        if not sockets:
+            raise unused
+        bound.pop_all()
+    return sockets
+
+
+def _bind(family: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, RECEIVE_TICK)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        if address[0] in WILDCARDS:
+            sock.setsockopt(*PACKET_INFORMATION[family], 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
