@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw docs/page-*.webp, the pictures of the pages in the documents, from a real run: every server, the front end and two browsers.
+"""Draw docs/page-*.webp, the documents' pictures of the pages, from a real run: all servers and two browsers.
 
 It needs chromium and chromedriver, and pytest for what it shares with the browser tests.
 """
@@ -32,9 +32,9 @@ def draw(window: Window, name: str) -> None:
 
 
 def draw_start(address: str, alice: Window) -> None:
-    """Draw the start page when every system has answered."""
+    """Draw the start page when every system has told a fact."""
     alice.open(address)
-    alice.wait(lambda: alice.text().count("Answers") == 4, "four answers")
+    alice.wait(lambda: alice.run("return document.querySelectorAll('.up').length") == 4, "four facts")
     draw(alice, "start")
 
 
@@ -85,11 +85,13 @@ def draw_chat_rooms(address: str, alice: Window) -> None:
     names = ("tea", "coffee", "networks-lecture-7")
     for name in names:
         alice.type("New room", name)
-        alice.press("Create")
-        alice.find(f"Join {name}")
+        alice.press("Create and join")
+        alice.wait_for_text("1 member")
+        alice.press("Leave room")
+    alice.wait(lambda: alice.text().count("no members") == len(names), "the members of each room")
     draw(alice, "chatrooms")
     for name in names:  # a server that still has rooms is not at rest
-        alice.press(f"Delete {name}")
+        alice.press_and_confirm(f"Delete {name}")
         alice.wait_for_text(f"Room {name} is deleted.")
 
 

@@ -49,11 +49,7 @@ class WebDriverError(Exception):
 
 
 class Window:
-    """A browser with an empty profile of its own, and its chromedriver.
-
-    Args:
-        port: where chromedriver listens.
-    """
+    """A browser with an empty profile of its own; its chromedriver listens on a port."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -61,11 +57,7 @@ class Window:
         self._path += "/" + self.command("POST", capabilities={"alwaysMatch": BROWSER})["sessionId"]
 
     def command(self, method: str, path: str = "", **body: Any) -> Any:
-        """Send a command for this browser; return its value.
-
-        Raises:
-            WebDriverError: the browser could not carry it out.
-        """
+        """Send a command for this browser; return its value, or raise WebDriverError."""
         self._connection.request(method, self._path + path, json.dumps(body) if method == "POST" else None)
         value = json.loads(self._connection.getresponse().read())["value"]
         if isinstance(value, dict) and "error" in value:
