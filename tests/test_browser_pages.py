@@ -2,11 +2,7 @@
 
 import re
 import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -181,11 +177,35 @@ def test_pages_work_over_tls(site: PagesSite, alice: Window, launch: Start, cert
 
 
 def test_reduced_motion_stops_animations(site: PagesSite, alice: Window) -> None:
-    alice.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
     alice.open(f"{site.address}chatrooms.html")
-    assert alice.run("return getComputedStyle(document.getElementById('show-wire')).transitionDuration") in ("0s", "")
-    alice.prefer("light")
-    assert alice.run("return getComputedStyle(document.getElementById('show-wire')).transitionDuration") == "0.15s"
+    duration = "return getComputedStyle(document.getElementById('show-wire')).transitionDuration"
+    assert alice.run(duration) == "0.15s"
+    alice.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
+    assert alice.run(duration) in ("0s", "")
+
+
+def test_page_polls_less_often_while_its_user_does_nothing(site: PagesSite, alice: Window) -> None:
+    alice.open(f"{site.address}chat.html")
+    polls = alice.run(
+        """
+        const { setInterval } = window;
+        let tick, polls = 0;
+        const pass = async (minutes) => {
+          polls = 0;
+          for (let i = 0; i < 20 * minutes; i += 1) await tick();
+          return polls;
+        };
+        window.setInterval = (action) => { tick = action; };
+        return import("/page.js").then(async ({ pollWith }) => {
+          pollWith(() => { polls += 1; }, 3);
+          window.setInterval = setInterval;
+          const counts = [await pass(1), await pass(1)];
+          dispatchEvent(new Event("pointermove"));
+          return [...counts, await pass(1)];
+        });
+        """
+    )
+    assert polls == [20, 4, 20]
 
 
 def test_success_goes_after_a_while_and_covers_nothing(site: PagesSite, alice: Window) -> None:
@@ -210,8 +230,7 @@ def test_forced_colours_show_the_present_page(site: PagesSite, alice: Window) ->
     assert cinema == rooms == alice.run("return getComputedStyle(document.body).backgroundColor") != chat
 
 
-def test_page_of_another_origin_cannot_open_the_socket(site: PagesSite, alice: Window, tmp_path: Path) -> None:
-    (tmp_path / "evil.html").write_text("<!doctype html><link rel=icon href=data:,><title>evil</title>")
+def test_page_of_another_origin_cannot_open_the_socket(site: PagesSite, alice: Window) -> None:
     script = """
         const [address, done] = arguments;
         const socket = new WebSocket(address);
@@ -219,33 +238,11 @@ def test_page_of_another_origin_cannot_open_the_socket(site: PagesSite, alice: W
         socket.addEventListener("close", (event) => done(event.code));
         """
     socket = site.address.replace("http:", "ws:") + "ws/chat"
-    with static_server(tmp_path) as address:
-        alice.open(f"{address}evil.html")
-        before = site.chat.count_lines(".*accepted.*")
-        assert alice.command("POST", "/execute/async", script=script, args=[socket]) == 1006
-        assert site.chat.count_lines(".*accepted.*") == before
+    alice.open("data:text/html,<title>evil</title>")
+    before = site.chat.count_lines(".*accepted.*")
+    assert alice.command("POST", "/execute/async", script=script, args=[socket]) == 1006
+    assert site.chat.count_lines(".*accepted.*") == before
     alice.open(f"{site.address}chat.html")
     assert alice.command("POST", "/execute/async", script=script, args=[socket]) == "open"
     (message,) = alice.console()
     assert "403" in message
-
-
-@contextmanager
-def static_server(directory: Path) -> Iterator[str]:
-    """Serve a directory from another origin; give its address."""
-    handler = partial(QuietHandler, directory=str(directory))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    """Serve files without a log."""
-
-    def log_message(self, format: str, *_: object) -> None:
-        """Write no log."""

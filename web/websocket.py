@@ -104,7 +104,10 @@ class FrameReader:
         if len(self._buffer) < start:
             return None
         if length >= 126:
-            length = check_long_length(length, int.from_bytes(self._buffer[2 : start - 4], "big"))
+            shortest = 126 if length == 126 else 1 << 16
+            length = int.from_bytes(self._buffer[2 : start - 4], "big")
+            if length < shortest or length >= 1 << 63:
+                raise Closing(CloseCode.PROTOCOL_ERROR, "A length is not written in the shortest form")
         self._check_header(fin, opcode, length)
         end = start + length
         if len(self._buffer) < end:
@@ -149,13 +152,6 @@ def check_first_byte(first: int) -> Opcode:
         return Opcode(first & 0x0F)
     except ValueError:
         raise Closing(CloseCode.PROTOCOL_ERROR, f"Unknown opcode {first & 0x0F}") from None
-
-
-def check_long_length(kind: int, length: int) -> int:
-    """Return a length of 16 bits (kind 126) or 64 bits (kind 127); check that it does not fit a shorter field."""
-    if length < (126 if kind == 126 else 1 << 16) or length >= 1 << 63:
-        raise Closing(CloseCode.PROTOCOL_ERROR, "A length is not written in the shortest form")
-    return length
 
 
 def check_text(payload: bytes) -> bytes:

@@ -27,8 +27,6 @@ const connection = new Connection("/ws/chat", {
   closed,
 });
 
-// Joining and leaving
-
 async function join() {
   const reply = await connection.ask(`JOIN ${name}`);
   if (reply === null) return;
@@ -77,14 +75,11 @@ function leave() {
   byId("user").focus();
 }
 
-// Talking
-
 function handleLine(text) {
   const message = MESSAGE.exec(text);
   const refused = unconfirmed.find((sent) => !sent.refusal);
   if (message) {
-    const [, sender, isToAll, words] = message;
-    log.add({ sender, note: isToAll ? "" : "to you alone", text: words });
+    log.add({ sender: message[1], note: message[2] ? "" : "to you alone", text: message[3] });
   } else if (isRegistered && refused) {
     refused.refusal = text;
   } else {
@@ -111,24 +106,17 @@ function writeTo(user) {
   byId("message").focus();
 }
 
-// Who is there
-
 const poll = pollWith(() => isRegistered && listPeople());
 
 /** Ask who is there. Return whether the server answered. */
 async function listPeople() {
-  const lines = await connection.ask("LIST", { isPoll: true, isComplete: isWholeList });
-  if (lines) showPeople(lines.slice(1));
-  return lines !== null;
-}
-
-function isWholeList(lines) {
-  return lines.length === 1 + Number(LIST_HEAD.exec(lines[0])[1]);
-}
-
-function showPeople(names) {
+  const isComplete = (lines) => lines.length === 1 + Number(LIST_HEAD.exec(lines[0])[1]);
+  const lines = await connection.ask("LIST", { isPoll: true, isComplete });
+  if (lines === null) return false;
+  const names = lines.slice(1);
   showItems(byId("people"), names, createPerson);
   showRecipients(names.filter((user) => user !== name));
+  return true;
 }
 
 function createPerson(user) {

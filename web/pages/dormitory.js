@@ -2,8 +2,8 @@
 
 import { Connection, fitsLine } from "./connection.js";
 import {
-  byId, element, hideOutage, onSingleClick, onSubmit, pollWith, recall, remember, say, sayAt, setText, showItems,
-  showOutage, showView, whilePending,
+  byId, element, hideOutage, local, onSingleClick, onSubmit, pollWith, say, sayAt, setText, showItems, showOutage, showView,
+  whilePending,
 } from "./page.js";
 
 const GUEST_NAME = "guest";
@@ -27,8 +27,6 @@ const connection = new Connection("/ws/dormitory", {
   closed,
 });
 
-// Logging in and out
-
 function startLogin(user, password) {
   if (/\s/.test(user) || !fitsLine(`LOGIN ${user} ${password}`)) {
     sayAt(byId("user"), "A user name is one word.");
@@ -47,39 +45,34 @@ async function sendLogin() {
   const secret = password && ` ${password}`;
   const shown = `LOGIN ${user}${secret && ` ${DOTS}`}`;
   const reply = await connection.ask(`LOGIN ${user}${secret}`, { shown, seconds: LOGIN_SECONDS });
-  if (reply === null) return;
-  if (reply.startsWith("TRY_LATER")) {
-    showOutage(readable(reply), connection);
-    return;
-  }
-  hideOutage();
-  if (reply.startsWith("MEMBER ") || reply.startsWith("GUEST ")) enter(reply.startsWith("MEMBER "));
-  else refuseLogin(reply);
+  const word = reply?.split(" ")[0];
+  if (word === "TRY_LATER") showOutage(readable(reply), connection);
+  else if (word === "MEMBER" || word === "GUEST") enter(word === "MEMBER");
+  else if (reply !== null) refuseLogin(reply);
 }
 
 function enter(asMember) {
   const isFirst = byId("inside").hidden;
   isMember = asMember;
+  hideOutage();
   byId("inside").classList.toggle("guest", !isMember);
-  const guestText = "You are looking around as a guest; only members can reserve.";
-  byId("who").textContent = isMember ? `Logged in as ${login.user}` : guestText;
+  const guest = "You are looking around as a guest; only members can reserve.";
+  byId("who").textContent = isMember ? `Logged in as ${login.user}` : guest;
   byId("log-out").textContent = isMember ? "Log out" : "Log in as a member";
   byId("password").value = "";
   showView("inside");
+  say(isFirst ? `Welcome, ${login.user}.` : "The dormitory is back.");
   if (isFirst) byId("title").focus();
-  if (isFirst) say(isMember ? `Welcome, ${login.user}.` : "Welcome.");
-  else say("The dormitory is back.");
   lastList = "";
   poll();
 }
 
 function refuseLogin(reply) {
   const { user, password } = login;
+  hideOutage();
   leave();
-  if (password === DEMO_PASSWORDS[user]) {
-    remember("no-demo-members", "true");
-    showDemoMembers();
-  }
+  if (password === DEMO_PASSWORDS[user]) local["no-demo-members"] = "true";
+  showDemoMembers();
   sayAt(byId("password"), reply.startsWith("REFUSED") ? "Wrong user name or password." : readable(reply));
   byId("password").select();
 }
@@ -108,10 +101,8 @@ function closed(sentence, detail) {
 }
 
 function showDemoMembers() {
-  byId("demo").hidden = Boolean(recall("no-demo-members"));
+  byId("demo").hidden = Boolean(local["no-demo-members"]);
 }
-
-// The rooms
 
 const poll = pollWith(async () => {
   if (byId("inside").hidden) return;
@@ -210,8 +201,6 @@ function isReservable({ left, kind }) {
 function roomsOf(kind) {
   return kind.codes.map((code) => rooms.get(code));
 }
-
-// Reserving and cancelling
 
 async function reserve(room) {
   const { code, button } = room;
