@@ -65,12 +65,14 @@ class FrontEnd:
         """Serve a browser's connection; the connection's own thread runs this."""
         request = None
         try:
-            received = receive_request(client.connection)
-            if received:
+            if received := receive_request(client.connection):
                 request, rest = received
                 self._answer(client, request, rest)
         except HttpError as error:
-            self._send_error(client, request, error)
+            why = harmless(str(error).encode())
+            client.log(f"{shown(request)}: {error.status.value} {why}")
+            head_only = request is not None and request.method == "HEAD"
+            client.connection.send(response(error.status, TEXT_TYPE, f"{why}\n".encode(), error.headers, head_only))
 
     def _answer(self, client: Conversation, request: Request, rest: bytes) -> None:
         """Send a file, or serve a WebSocket until it ends."""
@@ -119,12 +121,6 @@ class FrontEnd:
         content_type, content = self._files[request.path]
         client.log(f"{shown(request)}: {HTTPStatus.OK.value}")
         client.connection.send(response(HTTPStatus.OK, content_type, content, head_only=request.method == "HEAD"))
-
-    def _send_error(self, client: Conversation, request: Request | None, error: HttpError) -> None:
-        why = harmless(str(error).encode())
-        client.log(f"{shown(request)}: {error.status.value} {why}")
-        head_only = request is not None and request.method == "HEAD"
-        client.connection.send(response(error.status, TEXT_TYPE, f"{why}\n".encode(), error.headers, head_only))
 
     def _find_system(self, request: Request) -> System:
         name, slash, room = request.path[len("/ws/") :].partition("/")

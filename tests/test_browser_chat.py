@@ -131,9 +131,7 @@ def test_list_of_people_is_left_alone_and_a_user_called_everybody_is_one_of_them
     assert options == ["Alle", "everybody"]
 
 
-def test_taken_name_is_refused_beside_its_field_until_its_page_is_closed(
-    site: ChatSite, alice: Window, bob: Window
-) -> None:
+def test_taken_name_is_refused_until_its_page_is_closed(site: ChatSite, alice: Window, bob: Window) -> None:
     join(alice, site.address, "dave")
     bob.open(f"{site.address}chat.html")
     bob.type("User name", "dave")
@@ -288,9 +286,7 @@ def test_draft_belongs_to_its_room_and_the_name_to_the_browser(site: ChatSite, a
     assert alice.run("return document.getElementById('name').value") == "alice"
 
 
-def test_deletion_by_keyboard_moves_the_focus_and_a_deleted_room_cannot_be_joined(
-    site: ChatSite, alice: Window
-) -> None:
+def test_deletion_moves_the_focus_and_a_deleted_room_cannot_be_joined(site: ChatSite, alice: Window) -> None:
     site.create("tea", "soup")
     alice.open(f"{site.address}chatrooms.html")
     alice.find("Join tea")

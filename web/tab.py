@@ -191,10 +191,7 @@ class Tab:
                 self._lines_to_system += 1
 
     def _line(self, message: bytes) -> bytes:
-        """Return a message as a line; the message may end with a newline, as some programs send it.
-
-        Closing is raised if the system would take the message for several lines, or for the end of the input.
-        """
+        """Return a message, which may end with a newline, as a line. Closing: the system would take it for more."""
         line = message.removesuffix(b"\n").removesuffix(b"\r")
         if b"\n" in line or b"\r" in line:
             raise Closing(CloseCode.POLICY_VIOLATION, "A message is expected to be one line, but holds a newline")

@@ -59,8 +59,7 @@ class Closing(Exception):
         self.code = code
 
 
-# A whole message or a control frame: the opcode, which is not CONTINUATION, and the payload, unmasked. The payload of
-# TEXT is valid UTF-8; that of CLOSE is empty, or a code and a reason.
+# The opcode of a whole message (in valid UTF-8, if it is TEXT) or of a control frame, and its payload, unmasked.
 Event = tuple[Opcode, bytes]
 
 
@@ -133,10 +132,9 @@ class FrameReader:
 
     def _add_to_message(self, fin: bool, opcode: Opcode, payload: bytes) -> Event | None:
         """Add a frame to the message it belongs to; return the message if this completes it."""
-        if self._opcode is not None:
-            opcode = self._opcode
-        self._message += payload
+        opcode = self._opcode or opcode
         self._opcode = None if fin else opcode
+        self._message += payload
         if not fin:
             return None
         message = bytes(self._message)

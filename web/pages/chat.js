@@ -1,7 +1,7 @@
 // The chat: join under a name, see who is there, talk to all users or to one.
 
 import { Connection } from "./connection.js";
-import { MessageLog, onMessage } from "./messages.js";
+import { createNameButton, MessageLog, onMessage } from "./messages.js";
 import {
   askBeforeLeaving, byId, element, hideOutage, onSubmit, pollWith, say, sayAt, showItems, showOutage, showView,
   whilePending,
@@ -121,9 +121,7 @@ async function listPeople() {
 
 function createPerson(user) {
   if (user === name) return element("li", {}, element("bdi", {}, user), " ", element("span", { class: "note" }, "you"));
-  const button = element("button", { type: "button", class: "name", title: `Write to ${user}` }, element("bdi", {}, user));
-  button.addEventListener("click", () => writeTo(user));
-  return element("li", {}, button);
+  return element("li", {}, createNameButton(user, writeTo));
 }
 
 /** Offer the recipients. Keep a chosen recipient who has left: a private message must not go to all users. */

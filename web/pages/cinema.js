@@ -180,9 +180,8 @@ function clock(seconds) {
 
 function showReceipt() {
   const { line, time } = receipt;
-  const seats = line.match(/\d+-\d+/g).map((text) => text.split("-").map(Number));
-  const sorted = seats.map(([row, number]) => ({ row, number }));
-  byId("receipt-seats").replaceChildren(...namesOf(sorted).map((name) => element("li", {}, name)));
+  const seats = [...line.matchAll(/(\d+)-(\d+)/g)].map(([, row, seat]) => ({ row: Number(row), number: Number(seat) }));
+  byId("receipt-seats").replaceChildren(...namesOf(seats).map((name) => element("li", {}, name)));
   byId("receipt-time").textContent = new Date(time).toLocaleString([], { dateStyle: "long", timeStyle: "short" });
   byId("receipt-line").textContent = line;
   lookout.stop();
