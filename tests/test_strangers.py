@@ -232,8 +232,8 @@ def test_a_tls_client_that_makes_the_server_answer_and_never_reads_is_dropped(
     start: Start, certificates: Certificates, tmp_path: Path
 ) -> None:
     small = (
-        "from net import output, server\n"
-        "server.SEND_BUFFER_BYTES = 1\n"
+        "from net import listener, output\n"
+        "listener.SEND_BUFFER_BYTES = 1\n"
         "output.BACKLOG_BYTES, output.EXCESS_BYTES = 2000, 0\n"
         "patience = output.Patience(0.5)\n"
         "output.Patience = lambda: patience"
