@@ -5,8 +5,8 @@ most BACKLOG_BYTES, and a second thread for that client, which lives only while 
 whose data does not fit into the backlog blocks until it does. A message of one line may exceed the limit a little, so
 that it does not wait behind the blocks of those who flood the client.
 
-The second thread drops a client that accepts too little: less than LEAST_BYTES_PER_SECOND over PERIOD_SECONDS since a
-sender found the backlog full, or nothing at all for STALL_SECONDS. So several clients that stop reading are dropped
+The second thread drops a client that accepts too little: less than Patience asks for in a period that begins when a
+sender finds the backlog full, or nothing at all for stall_seconds. So several clients that stop reading are dropped
 together, and delay a sender once; a client that merely reads slowly loses nothing, and slows down whoever floods it.
 """
 
@@ -144,7 +144,6 @@ class Output:
             self._drop_if_too_slow()  # here too: before the handshake's end there is no thread that sends
 
     def _put(self, data: bytes) -> None:
-        """Send or queue data, over TLS encrypted, in one step that keeps the order."""
         if not self._open:
             return
         if self._tls:
@@ -177,7 +176,6 @@ class Output:
         return sent
 
     def _start_sender(self) -> None:
-        """Start a thread that sends the backlog, unless one is running."""
         if self._sender:
             return
         self._moved = time.monotonic()
@@ -189,14 +187,12 @@ class Output:
             self._drop()
 
     def _send_backlog(self) -> None:
-        """Send the backlog as fast as the client reads it, in a thread of its own, until nothing is left."""
         writable = select.poll()
         writable.register(self.fd, select.POLLOUT)
         while self._send_some():
             writable.poll(self._patience.retry_seconds * 1000)
 
     def _send_some(self) -> bool:
-        """Send as much of the backlog as the kernel accepts now; return whether anything is left."""
         with self._lock:
             before = self._sent_bytes
             while self._backlog and self._send_first_blocks():
@@ -232,7 +228,6 @@ class Output:
         self._full_since = self._full_since or (time.monotonic(), self._sent_bytes)
 
     def _drop_if_too_slow(self) -> None:
-        """Drop the client if its backlog has not moved for too long, or if it has read too little in a period."""
         period, least_bytes_per_second, burst_bytes, stall, _ = self._patience
         now = time.monotonic()
         if not self._unsent_bytes():
