@@ -67,9 +67,11 @@ class Users:
 
     def _leaving(self, name: str) -> str | None:
         """Return the user whose connection has ended, but who still has the name, or a place when none is free."""
-        users = [name] if name in self._connections else list(self._connections)
-        if users != [name] and len(users) < self._max_users:
-            return None
+        users = []
+        if name in self._connections:
+            users = [name]
+        elif len(self._connections) >= self._max_users:
+            users = list(self._connections)
         return next((user for user in users if self._connections[user].has_ended_input()), None)
 
     def leave(self, name: str, connection: Connection) -> None:
