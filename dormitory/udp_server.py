@@ -56,7 +56,7 @@ PACKET_INFORMATION: dict[int, tuple[int, int]] = {
 Ancillary = Sequence[tuple[int, int, bytes]]
 
 
-class Request(NamedTuple):
+class ReceivedRequest(NamedTuple):
     """A request, and what its reply needs: the socket, the address of the sender, and the address that was asked."""
 
     datagram: Datagram
@@ -134,9 +134,9 @@ class UdpServer:
             self._reservations.check_contents()
             self._content_check_due = now + CONTENT_CHECK_SECONDS
 
-    def _receive(self) -> list[Request]:
+    def _receive(self) -> list[ReceivedRequest]:
         """Wait briefly for a request; return it and, if it is a change, all others that have arrived."""
-        requests: list[Request] = []
+        requests: list[ReceivedRequest] = []
         for sock in self._readable():
             flags = 0
             while request := self._receive_one(sock, flags):
@@ -152,14 +152,16 @@ class UdpServer:
             return self._sockets
         return select.select(self._sockets, [], [], RECEIVE_TICK_SECONDS)[0]
 
-    def _receive_one(self, sock: socket.socket, flags: int) -> Request | None:
+    def _receive_one(self, sock: socket.socket, flags: int) -> ReceivedRequest | None:
         """Return the next request, or None if no datagram has arrived or the datagram is not accepted."""
         try:
             data, ancillary, _, sender = sock.recvmsg(MAX_DATAGRAM_BYTES + 1, ANCILLARY_BYTES, flags)
         except OSError:  # no datagram has arrived, or the kernel reports a reply that could not be delivered
             return None
         datagram = self._decode(data, sender)
-        return Request(datagram, sock, sender, _source(*ancillary[0]) if ancillary else ()) if datagram else None
+        return (
+            ReceivedRequest(datagram, sock, sender, _source(*ancillary[0]) if ancillary else ()) if datagram else None
+        )
 
     def _decode(self, data: bytes, sender: Any) -> Datagram | None:
         """Return the request in a datagram, or None if it is forged, stale, malformed, or meant for another server."""
@@ -185,7 +187,7 @@ class UdpServer:
                 f" at most {MAX_CLOCK_DIFFERENCE_MS // 1000} are accepted",
             )
 
-    def _serve(self, requests: list[Request]) -> None:
+    def _serve(self, requests: list[ReceivedRequest]) -> None:
         """Carry out requests and reply to them; changes share one transaction."""
         self._handler.status_lines.clear()
         if any(request.datagram.action in CHANGES for request in requests):
@@ -199,7 +201,7 @@ class UdpServer:
         if self._handler.status_lines:
             LOG.write("\n".join(self._handler.status_lines))
 
-    def _replies_to(self, requests: list[Request]) -> list[tuple[Request, Datagram]]:
+    def _replies_to(self, requests: list[ReceivedRequest]) -> list[tuple[ReceivedRequest, Datagram]]:
         """Carry out requests; return each with its reply."""
         replies = []
         for request in requests:
@@ -209,7 +211,7 @@ class UdpServer:
                 self._report_dropped(bad, request.sender)
         return replies
 
-    def _send(self, request: Request, reply: Datagram) -> None:
+    def _send(self, request: ReceivedRequest, reply: Datagram) -> None:
         try:
             request.sock.sendmsg([pack(self._key, reply)], request.asked, 0, request.sender)
         except OSError as error:  # as if the reply were lost: the main server asks again
