@@ -52,27 +52,18 @@ def write_lines(logged: Log, count: int) -> None:
         logged.write("x" * 999)
 
 
-def read_some(fd: int, size: int) -> bytes:
-    """Return what can be read, at most this many bytes."""
-    readable, _, _ = select.select([fd], [], [], WAIT_SECONDS)
-    assert readable, "nothing was written"
-    return os.read(fd, size)
-
-
-def read(fd: int, size: int) -> bytes:
-    """Return this many bytes."""
-    data = b""
-    while len(data) < size:
-        data += read_some(fd, size - len(data))
-    return data
-
-
 def read_until(fd: int, is_enough: Callable[[bytes], object]) -> bytes:
     """Read until a condition holds; return what was read."""
     data = b""
     while not is_enough(data):
-        data += read_some(fd, 1 << 16)
+        assert select.select([fd], [], [], WAIT_SECONDS)[0], "nothing was written"
+        data += os.read(fd, 1 << 16)
     return data
+
+
+def read(fd: int, size: int) -> bytes:
+    """Read at least this many bytes."""
+    return read_until(fd, lambda data: len(data) >= size)
 
 
 def test_lines_of_many_threads_are_written_whole_and_each_threads_in_order(
