@@ -137,7 +137,7 @@ def test_an_output_that_is_merely_slow_gets_every_line(
         nonlocal data
         pause = threading.Event()
         while len(data) < count * 1000 and not LOST.search(data[-1000:]):
-            data += read_some(reader, 1 << 15)
+            data += os.read(reader, 1 << 15)
             pause.wait(0.012)
 
     at_once(2, lambda index: write_lines(logged, count) if index else read_slowly())
