@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import select
 import shutil
 import signal
 import socket
@@ -22,16 +21,15 @@ from conftest import (
     Peer,
     Program,
     Start,
-    at_once,
     changed_program,
     fake_server,
     meanwhile,
-    python,
     run_command,
     run_program,
     wait_until,
 )
 from dorm import PASSWORDS, Dormitory
+from pseudo_terminal import OpenTerminal
 
 from net.connect import CannotConnect, connect
 from net.connection import Connection
@@ -687,31 +685,15 @@ def test_each_client_program_says_in_one_sentence_why_it_does_not_trust_a_server
         assert recorded in ([], [b""])
 
 
-def test_each_client_program_asks_for_tls_when_the_server_is_silent_and_goes_on_waiting() -> None:
-    dialogues = [  # what is typed, what the server sends in the end, what the client then shows
-        ("client.py", b"a secret\nquit\n", b"MEMBER alice\n", b"Welcome, member alice.\n"),
-        ("chatroom_client.py", b"", b"\0\n", b"CREATE name   create a room\n"),
-        ("ticket_client.py", b"", b"Booked: 1-1\n", b"Booked: 1-1\n"),
-    ]
-    at_once(len(dialogues), lambda index: expect_patience(*dialogues[index]))  # each waits for five seconds
-
-
-def expect_patience(program: str, typed: bytes, line: bytes, shown: bytes) -> None:
-    """Fail unless a client asks for TLS after a while, and then understands a line from the server."""
-    pipe = subprocess.PIPE
+def test_a_client_program_asks_for_tls_when_the_server_is_silent_and_goes_on_waiting(
+    open_terminal: OpenTerminal,
+) -> None:
     with socket.create_server(("localhost", 0)) as listener:
-        command = python(*client_command(program, listener.getsockname()[1]))
-        client = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
-        with client, listener.accept()[0] as sock:
-            assert client.stdin
-            assert client.stdout
-            assert client.stderr
-            client.stdin.write(typed)
-            client.stdin.flush()
-            assert select.select([client.stderr], [], [], WAIT_SECONDS)[0], "the client says nothing"
-            assert client.stderr.readline().endswith(b", or it speaks TLS (--tls).\n")
-            sock.sendall(line)
-            assert client.stdout.readline() == shown
+        terminal = open_terminal(*client_command("chatroom_client.py", listener.getsockname()[1]))
+        with listener.accept()[0] as sock:
+            terminal.expect_text("or it speaks TLS (--tls).")
+            sock.sendall(b"\0\n")  # the reply to the first LIST
+            terminal.expect_text("CREATE name")
 
 
 @pytest.mark.parametrize("program", ["client.py", "chatroom_client.py"])
