@@ -155,7 +155,12 @@ def explained(sentence: str, chat: Chat) -> str:
     parts = [sentence, "", "The dialogue:", str(chat.dialogue)]
     if output := chat.target.output().strip():
         parts += ["", "The server's last lines:", output]
-    return "\n".join(parts)
+    return printable("\n".join(parts))
+
+
+def printable(text: str) -> str:
+    """Return a text without what a server may have sent to fool the reader's terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

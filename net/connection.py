@@ -61,7 +61,7 @@ class Connection(Output):
 
     def shake_hands(self) -> None:
         """Carry out the TLS handshake, if the connection speaks TLS, or raise HandshakeFailed."""
-        while self._tls and not self._tls.is_ready and self._wait_for_input():
+        while self._tls and not self._tls.is_ready and not self._has_closed and self._wait_for_input():
             self._early = self.try_receive() or b""
 
     def receive(self, size: int = RECEIVE_BYTES) -> bytes:

@@ -124,9 +124,10 @@ def test_a_report_shows_rules_points_and_the_dialogue_and_needs_no_other_file(tm
         ("os.abort()", "; the server was killed by SIGABRT"),
         ("while True: clients[-1].send(b'ha' * 1000)", "the server sends text to alice without end: 'haha"),
         ("while True: print('busy')", "alice should receive a line with"),
+        ("clients[-1].send(bytes([27, 93]) + b'title')", "received '\N{REPLACEMENT CHARACTER}]title'"),
     ],
 )
-def test_a_server_that_dies_hangs_or_is_mute_or_endless_fails_its_checks(server: str, complaint: str) -> None:
+def test_a_server_that_dies_hangs_or_sends_nothing_or_rubbish_fails_its_checks(server: str, complaint: str) -> None:
     if "{port}" not in server:
         server = shlex.join([sys.executable, "-c", BAD_SERVER.format(server), "{port}"])
     limits = ("--answer-seconds", "0.5", "--ready-seconds", "0.5")

@@ -245,6 +245,16 @@ def test_an_end_during_the_handshake_waits_for_nothing_and_drops_nobody(
     assert "dropped" not in capfd.readouterr().out
 
 
+def test_a_client_that_is_dropped_during_the_handshake_ends_the_owners_wait(ends: Ends) -> None:
+    connection, client = ends
+    client.sock.sendall(client.hello()[:20])
+    connection.send(b"x" * 1_000_000)  # what others send to a member who has not entered yet
+    connection.set_time_limit(WAIT_SECONDS, "the owner still waits")
+    with meanwhile(connection.shake_hands):
+        connection.send(b"x" * 1_000_000)  # blocks until the client is dropped
+    assert connection.is_dropped
+
+
 def test_nothing_is_sent_in_clear_text_after_close_notify(ends: Ends) -> None:
     connection, client = ends
     shake_hands(ends)

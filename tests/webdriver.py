@@ -103,7 +103,7 @@ class Window:
         return self.run(FIND, name) is not None
 
     def press_and_confirm(self, name: str) -> None:
-        """Click the element with an accessible name, and accept what the browser then asks."""
+        """Click an element, and accept what the browser then asks."""
         self.press(name)
         self.command("POST", "/alert/accept")
 
