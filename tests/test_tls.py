@@ -21,7 +21,6 @@ from conftest import (
     Peer,
     Program,
     Start,
-    changed_program,
     fake_server,
     meanwhile,
     run_command,
@@ -38,7 +37,6 @@ from net.output import Patience
 from net.tls import Certificate, TlsLayer
 
 PERIOD_SECONDS = 0.5  # instead of net.output's
-FLOOD_LINES = 4000
 LONG_TEXT = "x" * 1000
 
 
@@ -394,40 +392,6 @@ def test_an_end_without_close_notify_is_logged_and_half_a_line_is_discarded(serv
     carol = register(server, join, "carol")
     carol.send("LIST")
     carol.expect("Registered users (1):", "carol")
-
-
-def test_a_client_that_does_not_read_is_dropped_and_a_flood_reaches_the_others_whole(
-    start_tls: Start, join: Join, tmp_path: Path
-) -> None:
-    short = f"from net import output; patience = output.Patience({PERIOD_SECONDS}); output.Patience = lambda: patience"
-    server = start_tls(changed_program(tmp_path, "chat_server.py", short), "0")
-    senders = [register(server, join, f"sender{i}") for i in range(2)]
-    reader = register(server, join, "reader", receive_buffer=1 << 16)
-    silent = register(server, join, "silent", receive_buffer=1 << 12)
-    before = server.resident_bytes() if Path("/proc").exists() else 0
-    with ThreadPoolExecutor(len(senders)) as pool:
-        floods = [pool.submit(flood, sender) for sender in senders]
-        got: dict[str, list[int]] = {"sender0": [], "sender1": []}
-        for _ in range(FLOOD_LINES * len(senders)):
-            sender, number = reader.expect_match(rf"FROM (\w+): (\d+) {LONG_TEXT}").groups()
-            got[sender].append(int(number))
-        for done in floods:
-            done.result()
-    assert got == {"sender0": [*range(FLOOD_LINES)], "sender1": [*range(FLOOD_LINES)]}
-    fd = server.wait_for_line(r"Client \((\d+)\): dropped: it took less than 65536 bytes a second")[1]
-    server.wait_for_line(rf"Client \({fd}\): disconnected")  # without another reason
-    with suppress(ConnectionError, ssl.SSLEOFError):
-        while silent.sock.recv(1 << 16):
-            pass
-    if before:
-        assert server.resident_bytes() - before < 16 << 20  # at most 1 MiB for each client, and what malloc keeps
-
-
-def flood(sender: TlsPeer) -> None:
-    """Send numbered lines to two users."""
-    for first in range(0, FLOOD_LINES, 100):
-        for user in ("reader", "silent"):
-            sender.send(*(f"MESG {user} {i} {LONG_TEXT}" for i in range(first, first + 100)))
 
 
 def test_a_client_that_ends_its_side_without_close_notify_gets_every_reply(
