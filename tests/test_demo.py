@@ -412,7 +412,7 @@ def visit(terminal: Terminal, line: str) -> None:
         terminal.type(f"{match.expand(typed)}\n")
         wait_for_row(terminal, *match.expand(rows).split("|"))
     if not steps:
-        wait_until(lambda: any("Listening on" in row for row in terminal.rows()), "a status line")
+        wait_until(lambda: any(": " in row for row in terminal.rows()), "a status line")
 
 
 def test_all_servers_with_host_are_reached_by_this_machines_addresses(tree: Path, run: Start) -> None:
