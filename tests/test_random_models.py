@@ -1,7 +1,8 @@
-"""Model checks: random steps in the real systems, each compared with a model: what the protocol promises, in a dict.
+"""Model checks: random steps in the real systems, compared with a model, a dict that holds what a protocol promises.
 
 One client at a time acts and waits for its reply, so the model knows the one right answer. Where clients act together,
-the test checks what must hold whoever comes first. A failure shows the last steps, and the command that repeats them.
+a test checks what must hold whoever comes first. A failure shows the last steps, and the command that repeats them; to
+search for longer: pytest tests/test_random_models.py --model-seconds 300
 """
 
 import random
@@ -27,7 +28,7 @@ TELNET_NOP = b"\xff\xf1"
 
 
 class Model:
-    """Whatever is random; a subclass holds the model of a system, and its methods are the steps."""
+    """Takes random steps; a subclass holds the model of one system, and its methods are the steps."""
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
         options = request.config.option
@@ -144,7 +145,7 @@ def test_chat_agrees_with_its_model(start: Start, request: pytest.FixtureRequest
 
 
 class RoomModel(Model):
-    """The port of each chat room, and its members, by its name, in order of creation; the first member only listens."""
+    """The port and the members of each chat room by its name, in order of creation; the first member only listens."""
 
     def __init__(self, request: pytest.FixtureRequest, server: Program) -> None:
         super().__init__(request)
