@@ -15,8 +15,8 @@ import argparse
 import shlex
 import signal
 import sys
-import tempfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from net.command_line import fail
 from scenarios.harness import EVERYWHERE, HOST, Harness, Unmet
@@ -96,7 +96,7 @@ def play_all(scenarios: list[Scenario], report: Report) -> int:
 
 def play(scenario: Scenario, report: Report) -> list[Outcome]:
     """Play one scenario; return a row for each expectation, and one for an error that ended the scenario early."""
-    with tempfile.TemporaryDirectory() as directory, Harness(report, Path(directory)) as harness:
+    with TemporaryDirectory() as directory, Harness(report, Path(directory)) as harness:
         try:
             scenario.play(harness)
         except NotPlayed as reason:
@@ -110,10 +110,7 @@ def play(scenario: Scenario, report: Report) -> list[Outcome]:
 
 def stay(names: list[str], report: Report, host: str) -> int:
     """Start servers, show how to reach them, and wait for a signal to stop them; return the exit status."""
-    with (
-        tempfile.TemporaryDirectory(prefix="demo-") as directory,
-        Harness(report, Path(directory), host, True) as harness,
-    ):
+    with TemporaryDirectory(prefix="demo-") as directory, Harness(report, Path(directory), host, True) as harness:
         try:
             for name in names:
                 SCENARIOS[name].open(harness)

@@ -3,11 +3,12 @@
     python3 dormitory_asyncio.py back
     python3 dormitory_asyncio.py front PORT_OF_BACK
 
-Both write a status line for each request. The front server answers every line with what the back end says about it; it
-checks no tag and repeats no request, and a lost datagram would leave its client waiting.
+Both write a status line for each request, as it comes, even into a file. The front server answers every line with what
+the back end says about it; it checks no tag and repeats no request, and a lost datagram would leave its client waiting.
 """
 
 import asyncio
+import io
 import itertools
 import sys
 
@@ -77,6 +78,8 @@ async def front(back_port: int) -> None:
 
 
 if __name__ == "__main__":
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=True, write_through=False)
     match sys.argv[1:]:
         case ["back"]:
             asyncio.run(back())

@@ -528,6 +528,7 @@ def test_text_as_typed(chat: Chat) -> None:
 
 
 @rule("EMPTY-LINE", BEYOND, "an empty line is ignored")
+@needs("UNKNOWN-REQUEST")
 def test_empty_line(chat: Chat) -> None:
     alice = chat.join("alice")
     alice.read_rest()

@@ -54,9 +54,9 @@ def _harmless(field: object) -> str:
 
 
 def _csv(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows as CSV that spreadsheets read: with a byte order mark, and a quote before what would be a formula."""
+    """Return rows as CSV that spreadsheets read: a file with a byte order mark, and a quote before a formula."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8-sig")
+        sys.stdout.reconfigure(encoding="utf-8" if sys.stdout.isatty() else "utf-8-sig")
     text = io.StringIO()
     safe = [[f"'{field}" if field.startswith(FORMULA_BEGINNINGS) else field for field in row] for row in rows]
     csv.writer(text, lineterminator="\n").writerows(safe)

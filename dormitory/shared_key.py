@@ -8,8 +8,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from dormitory.textfiles import Malformed, read_limited
-from net.files import locked, replace_file
+from dormitory.textfiles import Malformed
+from net.files import locked, read_file, replace_file
 
 KEY_FILE = "dorm.key"
 KEY_BYTES = 32
@@ -27,7 +27,7 @@ def load_key(directory: Path) -> bytes:
     if mode & 0o077:
         raise Malformed(f"{path}: expected mode 600, readable by its owner alone, got {mode:o}")
     with suppress(ValueError):  # also a UnicodeDecodeError
-        key = bytes.fromhex(read_limited(path, MAX_FILE_BYTES).decode())
+        key = bytes.fromhex(read_file(path, MAX_FILE_BYTES).decode())
         if len(key) == KEY_BYTES:
             return key
     raise Malformed(

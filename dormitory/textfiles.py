@@ -12,8 +12,6 @@ from net.command_line import reason
 from net.files import read_file
 from net.log import LOG
 
-MAX_FILE_BYTES = 1 << 24  # a hundred thousand members
-
 Content = TypeVar("Content")
 
 
@@ -39,19 +37,10 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_limited(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """Return the contents of a regular file; raise Malformed if it is larger than such a file can be."""
-    size = path.stat().st_size
-    if size > max_bytes:
-        raise Malformed(f"{path}: expected at most {max_bytes} bytes, got {size}")
-    return read_file(path)
-
-
 def read_text(path: Path) -> str:
     """Return the text of a file without a byte order mark; raise Malformed if it is not UTF-8."""
-    data = read_limited(path)
     try:
-        return data.decode("utf-8-sig")
+        return read_file(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise Malformed(f"{path}:{error.object[: error.start].count(10) + 1}: expected UTF-8") from None
 

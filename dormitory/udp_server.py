@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from dormitory.request_handler import CHANGES, RequestHandler
@@ -32,10 +31,9 @@ from dormitory.wire import (
     shortened,
     unpack,
 )
-from net.addresses import resolve_all
+from net.addresses import open_at_each_address
 from net.command_line import reason, shown_address
 from net.log import LOG
-from net.server import NOT_HERE
 
 FILE_CHECK_SECONDS = 0.5
 CONTENT_CHECK_SECONDS = 20.0
@@ -58,7 +56,7 @@ PACKET_INFORMATION: dict[int, tuple[int, int]] = {
 Ancillary = Sequence[tuple[int, int, bytes]]
 
 
-class Request(NamedTuple):
+class ReceivedRequest(NamedTuple):
     """A request, and what its reply needs: the socket, the address of the sender, and the address that was asked."""
 
     datagram: Datagram
@@ -136,9 +134,9 @@ class UdpServer:
             self._reservations.check_contents()
             self._content_check_due = now + CONTENT_CHECK_SECONDS
 
-    def _receive(self) -> list[Request]:
+    def _receive(self) -> list[ReceivedRequest]:
         """Wait briefly for a request; return it and, if it is a change, all others that have arrived."""
-        requests: list[Request] = []
+        requests: list[ReceivedRequest] = []
         for sock in self._readable():
             flags = 0
             while request := self._receive_one(sock, flags):
@@ -154,14 +152,16 @@ class UdpServer:
             return self._sockets
         return select.select(self._sockets, [], [], RECEIVE_TICK_SECONDS)[0]
 
-    def _receive_one(self, sock: socket.socket, flags: int) -> Request | None:
+    def _receive_one(self, sock: socket.socket, flags: int) -> ReceivedRequest | None:
         """Return the next request, or None if no datagram has arrived or the datagram is not accepted."""
         try:
             data, ancillary, _, sender = sock.recvmsg(MAX_DATAGRAM_BYTES + 1, ANCILLARY_BYTES, flags)
         except OSError:  # no datagram has arrived, or the kernel reports a reply that could not be delivered
             return None
         datagram = self._decode(data, sender)
-        return Request(datagram, sock, sender, _source(*ancillary[0]) if ancillary else ()) if datagram else None
+        return (
+            ReceivedRequest(datagram, sock, sender, _source(*ancillary[0]) if ancillary else ()) if datagram else None
+        )
 
     def _decode(self, data: bytes, sender: Any) -> Datagram | None:
         """Return the request in a datagram, or None if it is forged, stale, malformed, or meant for another server."""
@@ -187,7 +187,7 @@ class UdpServer:
                 f" at most {MAX_CLOCK_DIFFERENCE_MS // 1000} are accepted",
             )
 
-    def _serve(self, requests: list[Request]) -> None:
+    def _serve(self, requests: list[ReceivedRequest]) -> None:
         """Carry out requests and reply to them; changes share one transaction."""
         self._handler.status_lines.clear()
         if any(request.datagram.action in CHANGES for request in requests):
@@ -201,7 +201,7 @@ class UdpServer:
         if self._handler.status_lines:
             LOG.write("\n".join(self._handler.status_lines))
 
-    def _replies_to(self, requests: list[Request]) -> list[tuple[Request, Datagram]]:
+    def _replies_to(self, requests: list[ReceivedRequest]) -> list[tuple[ReceivedRequest, Datagram]]:
         """Carry out requests; return each with its reply."""
         replies = []
         for request in requests:
@@ -211,7 +211,7 @@ class UdpServer:
                 self._report_dropped(bad, request.sender)
         return replies
 
-    def _send(self, request: Request, reply: Datagram) -> None:
+    def _send(self, request: ReceivedRequest, reply: Datagram) -> None:
         try:
             request.sock.sendmsg([pack(self._key, reply)], request.asked, 0, request.sender)
         except OSError as error:  # as if the reply were lost: the main server asks again
@@ -245,27 +245,8 @@ def _source(level: int, kind: int, information: bytes) -> Ancillary:
 
 
 def bind_all(host: str, port: int) -> list[socket.socket]:
-    """Return UDP sockets on all addresses of a host, with the same port; port 0 means any.
-
-    A name may have addresses that this machine does not use, such as ::1 where there is no IPv6; those are left out.
-
-    Raises:
-        OSError: there is no such host, or the port is taken, or no address is left.
-    """
-    sockets: list[socket.socket] = []
-    with ExitStack() as bound:
-        for family, address in resolve_all(host, port, socket.SOCK_DGRAM):
-            try:
-                sockets.append(bound.enter_context(_bind(family, (address[0], port, *address[2:]))))
-                port = sockets[0].getsockname()[1]
-            except OSError as error:
-                unused = error
-                if error.errno not in NOT_HERE:
-                    raise
-        if not sockets:
-            raise unused
-        bound.pop_all()
-    return sockets
+    """Return UDP sockets on all addresses of a host, with the same port; port 0 means any."""
+    return open_at_each_address(host, port, socket.SOCK_DGRAM, _bind)
 
 
 def _bind(family: int, address: Any) -> socket.socket:

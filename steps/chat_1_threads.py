@@ -18,6 +18,7 @@ QUIT-REST, CONTROL; and sometimes DROP-CLOSE, RACE-PLACES, RACE-NAME.
 import socket
 import sys
 import threading
+from contextlib import suppress
 
 MAX_USERS = 10
 
@@ -26,7 +27,9 @@ users: dict[str, socket.socket] = {}  # the connections of registered users, by 
 
 def main() -> None:
     """Accept clients for ever."""
-    with socket.create_server(("", int(sys.argv[1]))) as listener:
+    port = int(sys.argv[1])
+    with socket.create_server(("", port)) as listener:
+        print(f"Listening on 0.0.0.0:{port}", flush=True)
         while True:
             client, _ = listener.accept()
             threading.Thread(target=converse, args=(client,), daemon=True).start()
@@ -83,4 +86,5 @@ def tell(client: socket.socket, line: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt):
+        main()

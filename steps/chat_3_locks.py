@@ -20,6 +20,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 MAX_USERS = 10
 MAX_LINE_BYTES = 4096
@@ -59,7 +60,9 @@ registry = Registry()
 
 def main() -> None:
     """Accept clients for ever."""
-    with socket.create_server(("", int(sys.argv[1]))) as listener:
+    port = int(sys.argv[1])
+    with socket.create_server(("", port)) as listener:
+        print(f"Listening on 0.0.0.0:{port}", flush=True)
         while True:
             client, _ = listener.accept()
             threading.Thread(target=converse, args=(client,), daemon=True).start()
@@ -133,4 +136,5 @@ def tell(client: socket.socket, line: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt):
+        main()

@@ -100,7 +100,9 @@ registry = Registry()
 
 def main() -> None:
     """Accept clients for ever."""
-    with socket.create_server(("", int(sys.argv[1]))) as listener:
+    port = int(sys.argv[1])
+    with socket.create_server(("", port)) as listener:
+        print(f"Listening on 0.0.0.0:{port}", flush=True)
         while True:
             sock, _ = listener.accept()
             threading.Thread(target=converse, args=(sock,), daemon=True).start()
@@ -166,4 +168,5 @@ def handle(client: Outbox, name: str, command: str, rest: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt):
+        main()

@@ -123,14 +123,14 @@ class Peer:
     """A client's connection; on Linux it can come from any address of the loopback network, such as 127.0.0.2."""
 
     def __init__(self, port: int, receive_buffer: int = 0, source: str = "") -> None:
+        if source and sys.platform != "linux":
+            pytest.skip("elsewhere 127.0.0.1 is the only loopback address")
         self.sock = socket.socket()
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(WAIT_SECONDS)
         self.received = b""
         try:
-            if source and sys.platform != "linux":
-                pytest.skip("elsewhere 127.0.0.1 is the only loopback address")
             if source:
                 self.sock.bind((source, 0))
             self.sock.connect(("127.0.0.1", port))

@@ -109,7 +109,8 @@ class ScreenBuffer:
 
     def _put_visible(self, character: str) -> None:
         if unicodedata.category(character) in ("Mn", "Cf") or "\u1160" <= character <= "\u11ff":
-            self._rows[self._row][self._column - 1] += character
+            if self._column:  # a byte order mark at the beginning of a row joins nothing
+                self._rows[self._row][self._column - 1] += character
             return
         width = 2 if unicodedata.east_asian_width(character) in "WF" else 1
         if self._column + width > self._columns and not self._wraps:
@@ -206,14 +207,6 @@ class Terminal:
         self._draw().resize(columns)
         self._set_window(rows, columns)
         self.process.send_signal(signal.SIGWINCH)
-
-    def hold_output(self) -> None:
-        """Block the program's writes, as Ctrl-S does."""
-        termios.tcflow(self.tty, termios.TCOOFF)
-
-    def release_output(self) -> None:
-        """Let the program's writes go on, as Ctrl-Q does."""
-        termios.tcflow(self.tty, termios.TCOON)
 
     def rows(self) -> list[str]:
         """Return the rows of the screen and those that have scrolled off it; the last row holds the cursor.

@@ -34,9 +34,10 @@ from conftest import (
 )
 
 from net.conversation import Conversation
+from net.listener import listen
 from net.options import add_server_options
 from net.places import Places
-from net.server import Server, listen
+from net.server import Server
 
 CLIENT = r"Client \(\d+\): "
 PROGRAMS = sorted(path.name for path in ROOT.glob("*.py") if "\nif __name__ ==" in path.read_text())
@@ -52,7 +53,7 @@ ANSWERED = {"chat_server.py": ("JOIN a", "JOIN a accepted"), "chatroom_server.py
 WRONG_ARGUMENTS = {
     "chat_server.py": ["", "65536", "0 1", "0 --max-connections 0", "0 --login-seconds x"],
     "chatroom_server.py": ["0 --max-rooms 0"],
-    "ticket_server.py": ["0 --hold-seconds 0"],
+    "ticket_server.py": ["0 --hold-seconds 0", "0 --max-held-per-address x"],
     "serverM.py": ["--server-s 21000", "extra"],
     "serverD.py": ["--port x", "--csv", "--report --cancel D1"],
     "front_end.py": ["--chat localhost"],
@@ -234,13 +235,13 @@ def test_a_server_without_free_descriptors_reports_it_once_and_serves_its_client
     used = cpu_seconds(server)
     time.sleep(0.5)  # long enough to try several times
     assert cpu_seconds(server) - used < 0.1
+    assert server.count_lines("Cannot accept for now.*") == 1
     alice.send("LIST")
     alice.expect("Registered users (1):", "a")
     for peer in crowd[:40]:
         peer.close()
     crowd[-1].send("JOIN last")
     crowd[-1].expect("JOIN last accepted")
-    assert server.count_lines("Cannot accept for now.*") == 1
 
 
 def cpu_seconds(program: Program) -> float:
