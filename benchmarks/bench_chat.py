@@ -30,7 +30,7 @@ FLOODS = {
     "LIST": b"LIST\n" * 1000,
     "telnet commands": (b"\xff\xf1" * 1000 + b"\n") * 30,
     "backspaces": (b"x\b" * 1000 + b"\n") * 30,
-    "invalid UTF-8": (b"\xff\xfe\xc3\x28" * 500 + b"\n") * 30,
+    "invalid UTF-8": (b"\xc3\x28\xe2\x82" * 500 + b"\n") * 30,
 }
 IDLE = 10_000
 NEWCOMERS = 100

@@ -38,6 +38,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of test_random_models.py."""
+    group = parser.getgroup("models", "random steps that are compared with models")
+    group.addoption("--seed", type=int, help="the seed of a failed test (default: a random one)")
+    group.addoption("--model-seconds", type=float, default=5.0, help="how long to take steps in each system (5)")
+
+
 def wait_until(
     condition: Callable[[], Any],
     what: str,
