@@ -1,6 +1,7 @@
 """The program that serverS, serverD and serverU run: a back end, which answers requests for the rooms of one kind."""
 
 import argparse
+import socket
 import sqlite3
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -10,9 +11,10 @@ from dormitory.inventory import read_inventory
 from dormitory.reservations import Reservations, explain_database_error
 from dormitory.shared_key import load_key
 from dormitory.textfiles import Malformed, WatchedFile, add_data_dir, explain
-from dormitory.udp_server import UdpServer, bind_all
+from dormitory.udp_server import UdpServer, open_socket
 from dormitory.wire import KINDS
 from net import process
+from net.addresses import bind_all
 from net.command_line import fail, port_number, positive_number, shown_address
 from net.log import LOG
 
@@ -37,7 +39,7 @@ def _serve(letter: str, database: Path, options: argparse.Namespace) -> int:
     inventory = WatchedFile(database.with_suffix(".txt"), lambda path: read_inventory(path, letter))
     key = load_key(options.data_dir)
     try:
-        sockets = bind_all(options.host, options.port)
+        sockets = bind_all(options.host, options.port, socket.SOCK_DGRAM, open_socket)
     except OSError as error:
         return fail(process.cannot_listen(options.host, options.port, error))
     with ExitStack() as cleanup:

@@ -32,7 +32,7 @@ class _Check:
 
     verify: Callable[[], bool]
     address: str
-    has_left: Callable[[], bool]  # whether the client has ended its side
+    has_left: Callable[[], bool]
     round: int
     gone: bool  # whether it had when it was last asked; then the check runs when no other waits
     result: Future[bool] = field(default_factory=Future)
@@ -54,12 +54,10 @@ class LoginQueue:
         self._thread.submit(use_all_processors)  # busy connections could fill the one that they share
 
     def run(self, verify: Callable[[], bool], address: str, has_left: Callable[[], bool]) -> bool:
-        """Run a check in its turn and return its result; wait at most MAX_WAIT_SECONDS for the turn.
-
-        Until it returns, it calls `has_left`, which tells whether the client has ended its side of the connection.
+        """Run a check in its turn and return its result; `has_left` tells whether the client has ended its side.
 
         Raises:
-            TooManyLogins: the turn would come too late, or has not come in time.
+            TooManyLogins: the turn would come later than in MAX_WAIT_SECONDS, or has not come by then.
         """
         with self._lock:
             check = _Check(verify, address, has_left, self._next_round(address), has_left())

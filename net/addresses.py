@@ -1,7 +1,9 @@
 """What TCP and UDP need of addresses: look up names, count networks, and detect hosts that have vanished."""
 
+import errno
 import ipaddress
 import socket
+from collections.abc import Callable
 from typing import Any
 
 IPV6_NETWORK_BITS = 64  # a provider gives each customer at least a /64 (RFC 6177)
@@ -14,6 +16,8 @@ KEEP_ALIVE = {
     "TCP_KEEPCNT": 3,
     "TCP_USER_TIMEOUT": 120_000,  # milliseconds
 }
+
+NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # a name may have an address that this host does not
 
 FamilyAndAddress = tuple[int, Any]
 
@@ -39,6 +43,32 @@ def resolve_all(host: str, port: int, kind: int) -> list[FamilyAndAddress]:
     except UnicodeError as error:  # not a valid host name, for example a..b
         raise socket.gaierror(socket.EAI_NONAME, f"{host!r} is not a valid host name") from error
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def bind_all(host: str, port: int, kind: int, bind: Callable[[int, Any], socket.socket]) -> list[socket.socket]:
+    """Call `bind` for each address of a host, with the same port for all; return the sockets.
+
+    A name may have addresses that this machine does not use, such as ::1 where there is no IPv6; those are left out.
+
+    Raises:
+        OSError: there is no such host, the port is taken, or no address is left.
+    """
+    sockets: list[socket.socket] = []
+    failure = None
+    for family, address in resolve_all(host, port, kind):
+        if sockets:  # port 0 means any: the first socket has got one
+            address = (address[0], sockets[0].getsockname()[1], *address[2:])
+        try:
+            sockets.append(bind(family, address))
+        except OSError as error:
+            failure = error
+            if error.errno not in NOT_HERE:
+                break
+    if failure and (not sockets or failure.errno not in NOT_HERE):
+        for sock in sockets:
+            sock.close()
+        raise failure
+    return sockets
 
 
 def network_of(address: str) -> str:

@@ -7,7 +7,6 @@ output is sent; connections that have not ended in time are cut off.
 """
 
 import argparse
-import errno
 import logging
 import os
 import select
@@ -17,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from net.addresses import keep_alive, resolve_all
+from net.addresses import bind_all, keep_alive
 from net.command_line import reason, shown_address
 from net.connection import Connection, TimeLimitPassed
 from net.conversation import Conversation, HttpSpoken
@@ -32,7 +31,6 @@ ACCEPT_AGAIN_SECONDS = 0.1
 CUT_OFF_SECONDS = 0.3
 END_CHECK_SECONDS = 0.005  # polling, because thousands of threads that end would queue for the lock of a condition
 SEND_BUFFER_BYTES = 48 << 10  # the kernel doubles it; otherwise it may keep megabytes for a client that does not read
-NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # a name may have an address that this host does not
 SERVER_DESCRIPTORS = 3  # of a server without connections: its listening socket and both ends of a pipe
 
 Handler = Callable[[Conversation], None]
@@ -249,22 +247,7 @@ def poll_for(sources: Sequence[socket.socket | int]) -> select.poll:
 
 def listen(host: str, port: int) -> list[socket.socket]:
     """Return a non-blocking listening socket for each address that a host has here, all with the same port."""
-    listeners: list[socket.socket] = []
-    failure = None
-    for family, address in resolve_all(host, port, socket.SOCK_STREAM):
-        if listeners:
-            address = (address[0], listeners[0].getsockname()[1], *address[2:])
-        try:
-            listeners.append(_listener(family, address))
-        except OSError as error:
-            failure = error
-            if error.errno not in NOT_HERE:
-                break
-    if failure and (not listeners or failure.errno not in NOT_HERE):
-        for listener in listeners:
-            listener.close()
-        raise failure
-    return listeners
+    return bind_all(host, port, socket.SOCK_STREAM, _listener)
 
 
 def _listener(family: int, address: tuple[str | int, ...]) -> socket.socket:

@@ -18,8 +18,9 @@ from dorm import Dormitory, ask, free_udp_port, needs_loopback_network
 from dormitory.request_handler import RequestHandler
 from dormitory.reservations import Reservations
 from dormitory.textfiles import WatchedFile
-from dormitory.udp_server import UdpServer, bind_all
+from dormitory.udp_server import UdpServer, open_socket
 from dormitory.wire import Action, BadDatagram, Datagram, new_request, now_ms, pack, unpack
+from net.addresses import bind_all
 from net.command_line import shown_address
 
 KEY = bytes(range(32))
@@ -90,7 +91,7 @@ def test_junk_forged_and_malformed_datagrams_are_not_answered_and_change_nothing
             (Action.REPLY, "S"),
         )
     ]
-    malformed += [pack(key, REQUEST._replace(action=200, database=bytes(8)))]
+    malformed += [pack(key, REQUEST._replace(action=200, database=bytes(8)))]  # type: ignore[arg-type]
     main_server.expect_no_reply(pack(bytes(32), REQUEST), b"", b"x", bytes(3000), *flipped, *malformed)
     assert dormitory.rows("S") == []
     back_end = dormitory.back_ends["S"]
@@ -198,9 +199,9 @@ def test_trace_shows_each_datagram_that_is_received_and_sent(dormitory: Dormitor
         main_server.repeat(request)
         back_end.wait_for_line(f"{prefix} <- LIST {request.request_id.hex()} {clock} 'S'")
         back_end.wait_for_line(f"{prefix} -> REPLY {request.request_id.hex()} {clock} 'S1=9 S12=6 S123=0'")
-        odd = request._replace(action=77, time_ms=1 << 63, page=7, text="\x1b")
+        odd = request._replace(action=Action.MINE, time_ms=1 << 63, page=7, text="\x1b")
         main_server.expect_no_reply(pack(dormitory.key, odd), b"\x1b]junk")
-        back_end.wait_for_line(rf"{prefix} <- action 77 {request.request_id.hex()} {clock} page 7 '\\x1b'")
+        back_end.wait_for_line(rf"{prefix} <- MINE {request.request_id.hex()} {clock} page 7 '\\x1b'")
         back_end.wait_for_line(rf"{prefix} <- b'\\x1b\]junk'")
 
 
@@ -240,7 +241,7 @@ def test_a_back_end_answers_at_each_address_of_its_host(tmp_path: Path, monkeypa
     inventory: WatchedFile[dict[str, int]] = WatchedFile(tmp_path / "single.txt", lambda _: {"S12": 6})
     monkeypatch.setattr(socket, "getaddrinfo", two_addresses("127.0.0.1", "127.0.0.2"))
     with ExitStack() as cleanup:
-        sockets = [cleanup.enter_context(sock) for sock in bind_all("twofold", 0)]
+        sockets = [cleanup.enter_context(sock) for sock in bind_all("twofold", 0, socket.SOCK_DGRAM, open_socket)]
         monkeypatch.undo()
         reservations = cleanup.enter_context(closing(Reservations(tmp_path / "single.db")))
         server = UdpServer("S", sockets, KEY, inventory, reservations)
@@ -255,14 +256,14 @@ def test_a_back_end_answers_at_each_address_of_its_host(tmp_path: Path, monkeypa
 def test_addresses_of_a_name_that_this_machine_does_not_use_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = "192.0.2.1"
     monkeypatch.setattr(socket, "getaddrinfo", two_addresses(elsewhere, "127.0.0.1"))
-    (sock,) = bind_all("localhost", 0)
+    (sock,) = bind_all("localhost", 0, socket.SOCK_DGRAM, open_socket)
     with sock:
         assert sock.getsockname()[0] == "127.0.0.1"
         with pytest.raises(OSError, match="in use"):
-            bind_all("localhost", sock.getsockname()[1])
+            bind_all("localhost", sock.getsockname()[1], socket.SOCK_DGRAM, open_socket)
     monkeypatch.setattr(socket, "getaddrinfo", two_addresses(elsewhere, elsewhere))
     with pytest.raises(OSError, match=r"assign|available"):
-        bind_all("elsewhere", 0)
+        bind_all("elsewhere", 0, socket.SOCK_DGRAM, open_socket)
 
 
 @needs_loopback_network
