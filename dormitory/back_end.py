@@ -3,7 +3,7 @@
 import argparse
 import socket
 import sqlite3
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 
 from dormitory.administration import add_administration_options, administer
@@ -38,14 +38,11 @@ def _serve(letter: str, database: Path, options: argparse.Namespace) -> int:
     process.prepare(processor=1 + list(KINDS).index(letter) % processors)
     inventory = WatchedFile(database.with_suffix(".txt"), lambda path: read_inventory(path, letter))
     key = load_key(options.data_dir)
-    try:
-        sockets = bind_all(options.host, options.port, socket.SOCK_DGRAM, open_socket)
-    except OSError as error:
-        return fail(process.cannot_listen(options.host, options.port, error))
-    with ExitStack() as cleanup:
-        for sock in sockets:
-            cleanup.enter_context(sock)
-        reservations = cleanup.enter_context(closing(Reservations(database)))
+    with closing(Reservations(database)) as reservations:
+        try:
+            sockets = bind_all(options.host, options.port, socket.SOCK_DGRAM, open_socket)
+        except OSError as error:
+            return fail(process.cannot_listen(options.host, options.port, error))
         addresses = " and ".join(shown_address(*sock.getsockname()[:2]) for sock in sockets)
         LOG.write(f"Server {letter} listening on {addresses}")
         server = UdpServer(letter, sockets, key, inventory, reservations, options.max_per_member, options.trace)

@@ -1,10 +1,8 @@
 """Run password checks one at a time, so that clients who guess passwords cannot lock members out.
 
-A check is slow and needs memory on purpose. A single thread runs all checks: together they need the memory of one, and
-at most one processor. The clients' addresses take turns (round robin).
-
-A client that has ended its side of the connection may still read, as `nc -N` does, or may have left. The server cannot
-tell before it sends something, so the queue runs the check of such a client, but only when no other check waits.
+A check is slow and needs memory on purpose, so a single thread runs all of them; the clients' addresses take turns
+(round robin). A client that has ended its side of the connection may still read, as `nc -N` does, or may have left. The
+server cannot tell before it sends something; the check of such a client runs when no other check waits.
 """
 
 import threading
@@ -21,9 +19,6 @@ FIRST_ESTIMATE_SECONDS = 0.05  # the duration of a check until one has been meas
 
 class TooManyLogins(Exception):
     """A password cannot be checked within MAX_WAIT_SECONDS."""
-
-    def __str__(self) -> str:
-        return "Too many people are logging in"
 
 
 @dataclass(eq=False)
@@ -56,11 +51,11 @@ class LoginQueue:
     def run(self, verify: Callable[[], bool], address: str, has_left: Callable[[], bool]) -> bool:
         """Run a check in its turn and return its result; `has_left` tells whether the client has ended its side.
 
-        Raises:
-            TooManyLogins: the turn would come later than in MAX_WAIT_SECONDS, or has not come by then.
+        Raise TooManyLogins if the turn would come later than in MAX_WAIT_SECONDS, or has not come by then.
         """
         with self._lock:
-            check = _Check(verify, address, has_left, self._next_round(address), has_left())
+            rounds = (other.round for other in self._waiting if other.address == address and not other.gone)
+            check = _Check(verify, address, has_left, max(rounds, default=self._round) + 1, has_left())
             ahead = sum(other.priority <= check.priority for other in self._waiting)
             if ahead * self._seconds > MAX_WAIT_SECONDS:
                 raise TooManyLogins
@@ -72,10 +67,6 @@ class LoginQueue:
                 self._waiting.remove(check)
                 raise TooManyLogins
         return check.result.result()
-
-    def _next_round(self, address: str) -> int:
-        rounds = (check.round for check in self._waiting if check.address == address and not check.gone)
-        return max(rounds, default=self._round) + 1
 
     def _run_next(self) -> None:
         check = self._take_next()

@@ -28,11 +28,7 @@ class RequestHandler:
         self.status_lines: list[str] = []  # gathered for the owner, who writes and clears them
 
     def reply_to(self, request: Datagram) -> Datagram:
-        """Carry out a request, a change only within a transaction; return the reply.
-
-        Raises:
-            BadDatagram: the main server never sends such a request, or its reply may have been forgotten.
-        """
+        """Carry out a request, a change only within a transaction; return the reply, or raise BadDatagram."""
         database = self._reservations.database
         text, page = self._carry_out(request) if request.database in (ANY_DATABASE, database) else ("", 0)
         return request._replace(action=Action.REPLY, database=database, page=page, text=text)

@@ -55,8 +55,8 @@ class Session:
                     return
                 try:
                     self._reply(self._answer(line))
-                except TooManyLogins as error:
-                    self._reply(f"TRY_LATER {error}")
+                except TooManyLogins:
+                    self._reply("TRY_LATER Too many people are logging in")
                     self._client.flush()
                     time.sleep(AFTER_TOO_MANY_LOGINS_SECONDS)
                 if self._failed_logins == MAX_FAILED_LOGINS:

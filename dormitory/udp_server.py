@@ -62,8 +62,8 @@ class UdpServer:
         key: bytes,
         inventory: WatchedFile[dict[str, int]],
         reservations: Reservations,
-        max_per_member: int | None = None,
-        is_traced: bool = False,
+        max_per_member: int | None,
+        is_traced: bool,
     ) -> None:
         self._letter = letter
         self._name = f"Server {letter}"
@@ -84,9 +84,11 @@ class UdpServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the transaction that is under way, and stop."""
+        """Finish the transaction that is under way, stop, and close the sockets."""
         self._stopping.set()
         self._thread.join(STOP_SECONDS)
+        for sock in self._sockets:
+            sock.close()
 
     def _serve_for_ever(self) -> None:
         while not self._stopping.is_set():
@@ -103,7 +105,7 @@ class UdpServer:
                     logging.exception(self._name)
 
     def _check_files(self) -> None:
-        """From time to time, take account of what other programs have done to the files; raise Damaged if they did.
+        """From time to time, take account of edits, and raise Damaged if another program has damaged the database.
 
         A check that fails is repeated before the next request, so a damaged database answers nothing.
         """
@@ -118,11 +120,13 @@ class UdpServer:
             self._content_check_due = now + CONTENT_CHECK_SECONDS
 
     def _receive(self) -> list[ReceivedRequest]:
-        """Wait briefly for requests; return those that have arrived."""
+        """Wait briefly for requests; return all changes that have arrived, and perhaps a read from each socket."""
         requests: list[ReceivedRequest] = []
         for sock in select.select(self._sockets, [], [], TICK_SECONDS)[0]:
             while len(requests) < MAX_BATCH and (request := self._receive_one(sock)):
                 requests.append(request)
+                if request.datagram.action not in CHANGES:
+                    break
         return requests
 
     def _receive_one(self, sock: socket.socket) -> ReceivedRequest | None:

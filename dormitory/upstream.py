@@ -66,9 +66,7 @@ class UdpClient:
     def ask(self, address: FamilyAndAddress, request: Datagram, pauses: Sequence[float]) -> Datagram:
         """Send a request, once before each pause in seconds, until the reply comes; return the reply.
 
-        Raises:
-            NoAnswer: no reply came within the sum of the pauses, or no route leads to the address.
-            OutOfDescriptors: the request was not sent.
+        Raise NoAnswer if none came or no route leads to the address, and OutOfDescriptors if nothing was sent.
         """
         data = pack(self._key, request)
         sock = self._socket(address)
@@ -121,8 +119,7 @@ class Upstream:
         self._letter = letter
         self._addresses = addresses
         self._key = key
-        self._lock = threading.Lock()  # guards changes to the rest; reading one attribute needs no lock
-        self._found_down = threading.Condition(self._lock)
+        self._lock = threading.Condition()  # guards changes to the rest; notified when the back end is found down
         self._address = addresses[0]  # then the one that answered last
         self._is_down = False
         self._database = ANY_DATABASE  # then the id of the one that answered first
@@ -133,12 +130,7 @@ class Upstream:
         return f"Server {self._letter} at {addresses}"
 
     def ask(self, client: UdpClient, action: Action, text: str, pauses: Sequence[float]) -> str:
-        """Return the answer to a request: the texts of all its pages.
-
-        Raises:
-            NoAnswer: the back end is down, or does not answer within the sum of the pauses.
-            OutOfDescriptors: the request was not sent.
-        """
+        """Return the texts of all pages of the answer; raise NoAnswer if the back end is down or silent."""
         try:
             if self._is_down:
                 raise NoAnswer
@@ -150,15 +142,14 @@ class Upstream:
     def _ask_at(
         self, address: FamilyAndAddress, client: UdpClient, action: Action, text: str, pauses: Sequence[float]
     ) -> str:
-        texts = []
+        texts: list[str] = []
         page = 0
-        while True:
+        while page or not texts:
             reply = client.ask(address, new_request(action, text, self._database, page), pauses)
             self._check_database(reply.database)
             texts.append(reply.text)
             page = reply.page
-            if not page:
-                return " ".join(filter(None, texts))
+        return " ".join(filter(None, texts))
 
     def _check_database(self, database: bytes) -> None:
         """Raise NoAnswer unless this is the database that answered first; report each other one once."""
@@ -180,7 +171,7 @@ class Upstream:
             if not self._is_down:
                 LOG.write(f"{self} is not answering")
                 self._is_down = True
-                self._found_down.notify()
+                self._lock.notify()
 
     def start_probe(self) -> None:
         """Start the thread that asks the back end for its rooms until it answers, and again whenever it was silent."""
@@ -191,7 +182,7 @@ class Upstream:
             try:
                 self._probe()
                 with self._lock:
-                    self._found_down.wait_for(lambda: self._is_down)
+                    self._lock.wait_for(lambda: self._is_down)
             except OutOfDescriptors:
                 pass  # nothing is known about the back end
             except Exception:

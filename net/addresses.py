@@ -49,9 +49,7 @@ def bind_all(host: str, port: int, kind: int, bind: Callable[[int, Any], socket.
     """Call `bind` for each address of a host, with the same port for all; return the sockets.
 
     A name may have addresses that this machine does not use, such as ::1 where there is no IPv6; those are left out.
-
-    Raises:
-        OSError: there is no such host, the port is taken, or no address is left.
+    An OSError means that there is no such host, that the port is taken, or that no address is left.
     """
     sockets: list[socket.socket] = []
     failure = None

@@ -18,31 +18,23 @@ TRY_LATER_SECONDS = 0.1
 
 
 class Booker(threading.Thread):
-    """A client that reserves until it is stopped; when the main server is killed, it logs in again.
-
-    Attributes:
-        confirmed: how often each reservation's id was confirmed.
-        unknown: how many requests were not answered, or only with TRY_LATER.
-        others: the words of other replies.
-    """
+    """A client that reserves until it is stopped; when the main server is killed, it logs in again."""
 
     def __init__(self, port: int, room: str) -> None:
         super().__init__()
-        self.confirmed: Counter[str] = Counter()
-        self.unknown = 0
-        self.others: list[str] = []
+        self.confirmed: Counter[str] = Counter()  # by the reservation's id
+        self.unknown = 0  # requests that were not answered, or only with TRY_LATER
+        self.others: list[str] = []  # the words of other replies
         self.stopping = False
         self._port = port
         self._room = room
 
     def run(self) -> None:
         """Reserve; connect again whenever the main server was killed."""
+        address = ("127.0.0.1", self._port)
         while not self.stopping:
             try:
-                with (
-                    socket.create_connection(("127.0.0.1", self._port), WAIT_SECONDS) as sock,
-                    sock.makefile("rw") as stream,
-                ):
+                with socket.create_connection(address, WAIT_SECONDS) as sock, sock.makefile("rw") as stream:
                     self._reserve(stream)
             except OSError:
                 time.sleep(0.02)
@@ -63,11 +55,7 @@ class Booker(threading.Thread):
 
 
 def exchange(stream: TextIO, request: str) -> str:
-    """Send a request and return the reply.
-
-    Raises:
-        OSError: the connection is lost.
-    """
+    """Send a request and return the reply; raise OSError if the connection is lost."""
     stream.write(f"{request}\n")
     stream.flush()
     if not (reply := stream.readline()):
@@ -75,9 +63,7 @@ def exchange(stream: TextIO, request: str) -> str:
     return reply
 
 
-def test_each_confirmed_reservation_is_on_disk_once_after_loss_duplicates_delays_and_kills(
-    dormitory: Dormitory,
-) -> None:
+def test_each_confirmed_reservation_is_on_disk_once_after_loss_and_kills(dormitory: Dormitory) -> None:
     dormitory.write("single.txt", "".join(f"S{number}, 9999\n" for number in range(1, CLIENTS + 1)))
     with relay_to(dormitory.port("S")) as relay:
         dormitory.ports["S"] = relay.port
