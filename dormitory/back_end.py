@@ -14,7 +14,7 @@ from dormitory.textfiles import Malformed, WatchedFile, add_data_dir, explain
 from dormitory.udp_server import UdpServer, open_socket
 from dormitory.wire import KINDS
 from net import process
-from net.addresses import bind_all
+from net.addresses import open_at_each_address
 from net.command_line import fail, port_number, positive_number, shown_address
 from net.log import LOG
 
@@ -40,7 +40,7 @@ def _serve(letter: str, database: Path, options: argparse.Namespace) -> int:
     key = load_key(options.data_dir)
     with closing(Reservations(database)) as reservations:
         try:
-            sockets = bind_all(options.host, options.port, socket.SOCK_DGRAM, open_socket)
+            sockets = open_at_each_address(options.host, options.port, socket.SOCK_DGRAM, open_socket)
         except OSError as error:
             return fail(process.cannot_listen(options.host, options.port, error))
         addresses = " and ".join(shown_address(*sock.getsockname()[:2]) for sock in sockets)

@@ -4,6 +4,7 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 IPV6_NETWORK_BITS = 64  # a provider gives each customer at least a /64 (RFC 6177)
@@ -28,16 +29,7 @@ def without_brackets(host: str) -> str:
 
 
 def resolve_all(host: str, port: int, kind: int) -> list[FamilyAndAddress]:
-    """Look up a host, which may have several addresses; return the family and the address of each.
-
-    Args:
-        host: a name or an address; an IPv6 address may stand in brackets.
-        port: the port.
-        kind: the type of socket, such as socket.SOCK_STREAM.
-
-    Raises:
-        OSError: the host is unknown.
-    """
+    """Look up a host for sockets of a kind, such as socket.SOCK_STREAM; return the family and each of its addresses."""
     try:
         found = socket.getaddrinfo(without_brackets(host), port, type=kind)
     except UnicodeError as error:  # not a valid host name, for example a..b
@@ -45,27 +37,23 @@ def resolve_all(host: str, port: int, kind: int) -> list[FamilyAndAddress]:
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def bind_all(host: str, port: int, kind: int, bind: Callable[[int, Any], socket.socket]) -> list[socket.socket]:
-    """Call `bind` for each address of a host, with the same port for all; return the sockets.
-
-    A name may have addresses that this machine does not use, such as ::1 where there is no IPv6; those are left out.
-    An OSError means that there is no such host, that the port is taken, or that no address is left.
-    """
+def open_at_each_address(
+    host: str, port: int, kind: int, open_socket: Callable[[int, Any], socket.socket]
+) -> list[socket.socket]:
+    """Open a bound socket for each address that a host has here, all with the same port, or raise OSError."""
     sockets: list[socket.socket] = []
-    failure = None
-    for family, address in resolve_all(host, port, kind):
-        if sockets:  # port 0 means any: the first socket has got one
-            address = (address[0], sockets[0].getsockname()[1], *address[2:])
-        try:
-            sockets.append(bind(family, address))
-        except OSError as error:
-            failure = error
-            if error.errno not in NOT_HERE:
-                break
-    if failure and (not sockets or failure.errno not in NOT_HERE):
-        for sock in sockets:
-            sock.close()
-        raise failure
+    with ExitStack() as opened:
+        for family, address in resolve_all(host, port, kind):
+            try:
+                sockets.append(opened.enter_context(open_socket(family, (address[0], port, *address[2:]))))
+                port = sockets[0].getsockname()[1]
+            except OSError as error:
+                failure = error
+                if error.errno not in NOT_HERE:
+                    raise
+        if not sockets:
+            raise failure
+        opened.pop_all()
     return sockets
 
 

@@ -118,17 +118,9 @@ def test_a_certificate_that_tls_ca_names_is_trusted_by_itself_even_if_python_is_
     good, authority = certificates.good.certificate, certificates.authority
     plain = tmp_path / "plain.pem"  # without an authority key identifier
     (tmp_path / "extensions").write_text(f"{NAMES}\nsubjectKeyIdentifier=none\nauthorityKeyIdentifier=none\n")
-    issue: list[str | Path] = [
-        "openssl",
-        "x509",
-        "-req",
-        "-in",
-        good.with_suffix(".request"),
-        "-extfile",
-        tmp_path / "extensions",
-    ]
-    issue += ["-CA", authority, "-CAkey", authority.with_suffix(".key"), "-set_serial", "7", "-out", plain]
-    subprocess.run(issue, check=True, capture_output=True)
+    issue = f"openssl x509 -req -in {good.with_suffix('.request')} -extfile {tmp_path / 'extensions'} -set_serial 7"
+    issuer = f"-CA {authority} -CAkey {authority.with_suffix('.key')} -out {plain}"
+    subprocess.run(shlex.split(f"{issue} {issuer}"), check=True, capture_output=True)
     for certificate, trusted in ((good, good), (plain, plain), (plain, authority)):
         server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         server_context.load_cert_chain(certificate, certificates.good.key)
@@ -167,9 +159,9 @@ def host() -> Iterator[tuple[str, ...]]:
 def test_a_network_that_is_gone_is_told_apart_from_a_deleted_room(
     host: tuple[str, ...], open_terminal: OpenTerminal, tmp_path: Path, typed: str
 ) -> None:
-    seconds = "TCP_KEEPIDLE=1, TCP_KEEPINTVL=1, TCP_USER_TIMEOUT=1000"
-    impatient = f"import net.addresses; net.addresses.KEEP_ALIVE.update({seconds})"
-    script = changed_program(tmp_path, "chatroom_client.py", impatient)
+    impatient = "dict(TCP_KEEPIDLE=1, TCP_KEEPINTVL=1, TCP_USER_TIMEOUT=1000)"
+    statement = f"import net.addresses; net.addresses.KEEP_ALIVE.update({impatient})"
+    script = changed_program(tmp_path, "chatroom_client.py", statement)
     with closing(Program("chatroom_server.py", "0", prefix=host)) as server:
         alice = open_terminal(*host, sys.executable, script, "127.0.0.1", str(server.port))
         alice.type("create tea\njoin tea\n")

@@ -20,7 +20,7 @@ from dormitory.reservations import Reservations
 from dormitory.textfiles import WatchedFile
 from dormitory.udp_server import UdpServer, open_socket
 from dormitory.wire import Action, BadDatagram, Datagram, new_request, now_ms, pack, unpack
-from net.addresses import bind_all
+from net.addresses import open_at_each_address
 from net.command_line import shown_address
 
 KEY = bytes(range(32))
@@ -234,10 +234,12 @@ def test_a_back_end_answers_at_each_address_of_its_host_that_this_machine_has(
     resolve_to("240.0.0.1", "127.0.0.1", "127.0.0.2")
     inventory: WatchedFile[dict[str, int]] = WatchedFile(tmp_path / "single.txt", lambda _: {"S12": 6})
     with ExitStack() as cleanup:
-        sockets = [cleanup.enter_context(sock) for sock in bind_all("localhost", 0, socket.SOCK_DGRAM, open_socket)]
+        sockets = [
+            cleanup.enter_context(sock) for sock in open_at_each_address("localhost", 0, socket.SOCK_DGRAM, open_socket)
+        ]
         port = sockets[0].getsockname()[1]
         with pytest.raises(OSError, match="in use"):
-            bind_all("localhost", port, socket.SOCK_DGRAM, open_socket)
+            open_at_each_address("localhost", port, socket.SOCK_DGRAM, open_socket)
         reservations = cleanup.enter_context(closing(Reservations(tmp_path / "single.db")))
         server = UdpServer("S", sockets, KEY, inventory, reservations, None, is_traced=False)
         server.start()
@@ -247,7 +249,7 @@ def test_a_back_end_answers_at_each_address_of_its_host_that_this_machine_has(
                 assert main_server.ask(Action.AVAILABILITY, "S12") == "AVAILABLE 6"
     resolve_to("240.0.0.1", "240.0.0.2")
     with pytest.raises(OSError, match=r"assign|available"):
-        bind_all("elsewhere", 0, socket.SOCK_DGRAM, open_socket)
+        open_at_each_address("elsewhere", 0, socket.SOCK_DGRAM, open_socket)
 
 
 @needs_loopback_network
