@@ -69,9 +69,15 @@ class LoginQueue:
         return check.result.result()
 
     def _run_next(self) -> None:
-        check = self._take_next()
-        if check is None:  # a check was given up, so there are fewer checks than calls of this method
-            return
+        """Run the check whose turn it is."""
+        with self._lock:
+            for waiting in self._waiting:
+                waiting.gone = waiting.gone or waiting.has_left()
+            check = min(self._waiting, key=lambda waiting: waiting.priority, default=None)
+            if check is None:  # a check was given up, so there are fewer checks than calls of this method
+                return
+            self._waiting.remove(check)
+            self._round = check.round
         began = time.monotonic()
         try:
             check.result.set_result(check.verify())
@@ -79,14 +85,3 @@ class LoginQueue:
             check.result.set_exception(error)
         with self._lock:
             self._seconds = time.monotonic() - began
-
-    def _take_next(self) -> _Check | None:
-        """Remove the check whose turn it is from the queue and return it; return None if no check waits."""
-        with self._lock:
-            for check in self._waiting:
-                check.gone = check.gone or check.has_left()
-            taken = min(self._waiting, key=lambda check: check.priority, default=None)
-            if taken:
-                self._waiting.remove(taken)
-                self._round = taken.round
-            return taken
