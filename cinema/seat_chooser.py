@@ -62,8 +62,8 @@ class SeatChooser:
                 answer = self._press_keys()
                 if answer == "":
                     self._draw()
-                    _, readable, _ = self._console.wait(self._server)
-                    if readable and self._server.receive():
+                    readable, _ = self._console.wait(self._server)
+                    if self._server in readable and self._server.receive():
                         answer = None
         finally:
             hall = [] if self.obstacle() else self._picture.lines()

@@ -320,9 +320,9 @@ def test_nothing_that_a_server_sends_causes_a_traceback(tmp_path: Path, client: 
         script = [
             f"import sys; sys.path.insert(0, {str(ROOT)!r})",
             f"sys.argv = {[*command(name, port, '127.0.0.1'), *given]!r}",
-            "import net.connect, terminal.room_session",
+            "import net.connect",
             f"import {name.removesuffix('.py')} as program",
-            "program.RETRY_SECONDS = net.connect.CLOSE_SECONDS = terminal.room_session.LEAVE_SECONDS = 0.001",
+            "program.RETRY_SECONDS = program.LEAVE_SECONDS = net.connect.CLOSE_SECONDS = 0.001",
             "for _ in range(200):",
             f"    sys.stdin = open({str(tmp_path / 'answers')!r})",
             "    try: program.main()",
