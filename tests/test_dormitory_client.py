@@ -24,9 +24,8 @@ PROMPT = "Room code (or list, mine, cancel ID, help, quit): "
 
 def play(dormitory: Dormitory, *answers: str, options: tuple[str, ...] = ()) -> tuple[int, list[str], str]:
     """Run the client with these answers; return its exit status, its output as lines, and its standard error."""
-    result = run_program(
-        "client.py", "--port", str(dormitory.main.port), *options, input="".join(f"{line}\n" for line in answers)
-    )
+    typed = "".join(f"{line}\n" for line in answers)
+    result = run_program("client.py", "--port", str(dormitory.main.port), *options, input=typed)
     return result.returncode, result.stdout.splitlines(), result.stderr
 
 
@@ -117,46 +116,19 @@ def test_a_code_and_an_action_on_one_line_and_in_any_case_are_carried_out(dormit
 def test_a_typing_error_is_answered_before_the_second_question_and_that_one_is_no_trap(
     common_dormitory: Dormitory,
 ) -> None:
-    typed = (
-        "lisst",
-        "S233?",
-        "ls",
-        "S1 avail now",
-        "?",
-        "S12",
-        "list U",
-        "S12",
-        "D1",
-        "a",
-        "S12",
-        "mine",
-        "S12",
-        "",
-        "bye",
-    )
-    assert play(common_dormitory, "eve", "", *typed, "S1 a") == (
-        1,
-        [
-            *("Welcome, guest eve.", *[TYPE_CODE] * 5),
-            *("Rooms, and how many are left:", "  U1          3"),
-            "Room D1 is available: 2 left.",
-            "Your reservations: none.",
-        ],
-        "",
-    )
+    mistyped = ("lisst", "S233?", "ls", "S1 avail now", "?")
+    typed = (*mistyped, "S12", "list U", "S12", "D1", "a", "S12", "mine", "S12", "", "bye")
+    status, said, errors = play(common_dormitory, "eve", "", *typed, "S1 a")
+    assert (status, errors) == (1, "")
+    rooms = ["Rooms, and how many are left:", "  U1          3", "Room D1 is available: 2 left."]
+    assert said == ["Welcome, guest eve.", *[TYPE_CODE] * 5, *rooms, "Your reservations: none."]
 
 
 @pytest.mark.parametrize(
     ("request_line", "status"),
     [
-        ("S1 a", 0),
-        ("S123 a", 0),
-        ("mine", 0),
-        ("S123 r", 1),
-        ("S9 a", 1),
-        ("cancel S9", 1),
-        ("cancel", 1),
-        ("hello", 1),
+        *(("S1 a", 0), ("S123 a", 0), ("mine", 0)),
+        *(("S123 r", 1), ("S9 a", 1), ("cancel S9", 1), ("cancel", 1), ("hello", 1)),
     ],
 )
 def test_the_exit_status_says_whether_a_request_of_a_script_was_refused(
@@ -209,9 +181,8 @@ def test_quit_and_help_are_understood_at_every_question(common_dormitory: Dormit
     welcome = "Welcome, member alice."
     for answers, said in (((), []), (("alice",), []), (before_question[:2], [welcome]), (before_question, [welcome])):
         assert play(common_dormitory, *answers, "quit", "more") == (0, said, "")
-    status, said, errors = play(
-        common_dormitory, "Help", "alice", "help", PASSWORDS["alice"], "HELP", "S1", "help", "quit"
-    )
+    answers = ("Help", "alice", "help", PASSWORDS["alice"], "HELP", "S1", "help", "quit")
+    status, said, errors = play(common_dormitory, *answers)
     assert (status, errors) == (0, "")
     assert [line.split()[0] for line in said].count("Log") == 2
     assert [line.split()[0] for line in said].count("cancel") == 2
@@ -220,11 +191,8 @@ def test_quit_and_help_are_understood_at_every_question(common_dormitory: Dormit
 
 def test_an_empty_password_logs_in_a_guest_and_the_end_of_input_is_exit_status_0(common_dormitory: Dormitory) -> None:
     assert play(common_dormitory, "eve", "", "S1 a")[0] == 0
-    assert play(common_dormitory, "eve", "", "S1", "r") == (
-        1,
-        ["Welcome, guest eve.", "Denied: Guests cannot reserve."],
-        "",
-    )
+    denied = ["Welcome, guest eve.", "Denied: Guests cannot reserve."]
+    assert play(common_dormitory, "eve", "", "S1", "r") == (1, denied, "")
 
 
 def test_a_silent_back_end_is_reported_with_advice_that_fits_the_request(dormitory: Dormitory) -> None:
@@ -247,17 +215,13 @@ def test_a_silent_back_end_is_reported_with_advice_that_fits_the_request(dormito
 
 
 def test_after_a_wrong_login_the_client_asks_again_until_the_fifth(common_dormitory: Dormitory, tmp_path: Path) -> None:
-    wrong = "Wrong user name or password."
-    assert play(common_dormitory, "alice", "wrong", "alice", PASSWORDS["alice"]) == (
-        1,
-        [wrong, "Welcome, member alice."],
-        "",
-    )
+    wrong, welcome = "Wrong user name or password.", "Welcome, member alice."
+    assert play(common_dormitory, "alice", "wrong", "alice", PASSWORDS["alice"]) == (1, [wrong, welcome], "")
     status, said, errors = play(common_dormitory, *["alice", "wrong"] * 5, "alice", PASSWORDS["alice"])
     assert (status, said) == (1, [wrong] * 5)
     assert errors == "The server closed the connection: Too many wrong logins\n"
     options = password_file(tmp_path, PASSWORDS["alice"])
-    assert play(common_dormitory, "quit", options=options) == (0, ["Welcome, member alice."], "")
+    assert play(common_dormitory, "quit", options=options) == (0, [welcome], "")
     options = password_file(tmp_path, "wrong")
     assert play(common_dormitory, "quit", options=options) == (1, [], f"{wrong}\n")
     file = tmp_path / "password"
@@ -288,9 +252,8 @@ def log_in_with_replies(replies: tuple[str, ...]) -> "subprocess.CompletedProces
 def test_verbose_reports_each_step_on_standard_error_without_the_password(
     common_dormitory: Dormitory, tmp_path: Path
 ) -> None:
-    status, said, errors = play(
-        common_dormitory, "S12 a", options=(*password_file(tmp_path, PASSWORDS["alice"]), "--verbose")
-    )
+    options = (*password_file(tmp_path, PASSWORDS["alice"]), "--verbose")
+    status, said, errors = play(common_dormitory, "S12 a", options=options)
     assert (status, said) == (0, ["Welcome, member alice.", "Room S12 is available: 6 left."])
     port = errors.partition("TCP port is ")[2].partition("\n")[0]
     common_dormitory.main.wait_for_line(rf"Client \(\d+\): accepted from 127\.0\.0\.1:{port}")
