@@ -65,17 +65,14 @@ class Prompt:
         self._carry_out("LIST", "", above=f"{HELP}\n")
         with suppress(EOFError):
             while True:
-                command, _, name = self._read_line().strip().partition(" ")
+                line = self._console.read_line(PROMPT, self._lobby)
+                if line is None:
+                    self._lobby.reject(self._lobby.read_line())
+                command, _, name = line.strip().partition(" ")
                 if command.upper() in ("QUIT", "EXIT"):
                     return
                 if command:
                     self._carry_out(command.upper(), name.strip())
-
-    def _read_line(self) -> str:
-        line = self._console.read_line(PROMPT, self._lobby)
-        if line is None:
-            self._lobby.reject(self._lobby.read_line())
-        return line
 
     def _request(self, action: RoomAction, name: str = "") -> str:
         """Send a request; return the information in the reply, or raise CommandRefused with it."""
@@ -96,10 +93,13 @@ class Prompt:
 
     def _answer(self, command: str, name: str) -> str:
         """Carry out a command; return the answer to show to the user."""
-        if command in ("LIST", "HELP", "?"):
-            if name:
-                raise CommandRefused(f"{command} takes no name.")
-            return self._list() if command == "LIST" else HELP
+        if command in ("LIST", "HELP", "?") and name:
+            raise CommandRefused(f"{command} takes no name.")
+        if command == "LIST":
+            names = self._request(RoomAction.LIST)
+            return f"Rooms: {names.replace(',', ', ')}" if names else "There are no rooms."
+        if command in ("HELP", "?"):
+            return HELP
         if command not in ("CREATE", "JOIN", "DELETE"):
             raise CommandRefused("Unknown command: CREATE, JOIN, LIST, DELETE, HELP or QUIT is expected.")
         if not is_room_name(name):
@@ -108,10 +108,6 @@ class Prompt:
             return self._join(name)
         self._request(RoomAction[command], name)
         return f"Room {name} is {command.lower()}d."
-
-    def _list(self) -> str:
-        names = self._request(RoomAction.LIST)
-        return f"Rooms: {names.replace(',', ', ')}" if names else "There are no rooms."
 
     def _join(self, name: str) -> str:
         port, members = parse_join(self._request(RoomAction.JOIN, name))

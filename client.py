@@ -23,7 +23,6 @@ from net.connect import ServerLines, add_tls_options
 from protocol import harmless
 from terminal.console import Console, run_client
 
-HOST, PORT = "127.0.0.1", 25000
 REPLY_SECONDS = 10.0  # the server replies within about five seconds
 MAX_SHOWN_CHARACTERS = 200  # of a line, with --verbose
 LOGIN_RETRIES = 2
@@ -239,11 +238,11 @@ def explain(request: str, reply: str) -> str:
     """Return what the user reads about the reply to a request."""
     word, _, rest = reply.partition(" ")
     first, _, second = rest.partition(" ")
+    action, _, room = request.partition(" ")
     text = (FULFILLED | REFUSED)[word]
     if word in ("ROOMS", "RESERVATIONS"):
         return table(text, rest)
-    advice = ADVICE.get(first_word(request), "Try later.")
-    return text.format(rest=rest, first=first, second=second, room=request.partition(" ")[2], advice=advice)
+    return text.format(rest=rest, first=first, second=second, room=room, advice=ADVICE.get(action, "Try later."))
 
 
 def table(title: str, pairs: str) -> str:
@@ -291,9 +290,10 @@ def parse_options() -> argparse.Namespace:
         "connection was lost or, in a script, a request was refused.",
         epilog="Example: python3 client.py --host 192.0.2.1 --user alice",
     )
-    server = "the main server's %s (default: %%(default)s)"
-    parser.add_argument("--host", type=without_brackets, default=HOST, metavar="H", help=server % "name or address")
-    parser.add_argument("--port", type=port_number, default=PORT, metavar="P", help=server % "TCP port")
+    host_help = "the main server's name or address (default: %(default)s)"
+    port_help = "the main server's TCP port (default: %(default)s)"
+    parser.add_argument("--host", type=without_brackets, default="127.0.0.1", metavar="H", help=host_help)
+    parser.add_argument("--port", type=port_number, default=25000, metavar="P", help=port_help)
     parser.add_argument("--user", metavar="U", help="the user name to log in with (default: asks)")
     password_help = "its first line is the password (default: asks)"
     parser.add_argument("--password-file", type=Path, metavar="F", help=password_help)

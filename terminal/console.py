@@ -250,10 +250,9 @@ def _read_keys() -> bytes:
 
 
 def run_client(options: argparse.Namespace, talk: Callable[[Console, socket.socket], None], interrupted: int) -> int:
-    """Connect to a server, and talk to it and the user; return the exit status of the program.
+    """Connect to a server, and talk to it and the user; return the exit status, which is `interrupted` after Ctrl-C.
 
-    It is 1 if the connection fails or is lost, and if a request of a script was refused: a user at a terminal has read
-    the refusal. After Ctrl-C it is `interrupted`.
+    It is 1 also if a request of a script was refused: a user at a terminal has read the refusal.
     """
     prepare_streams("backslashreplace")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Console restores the terminal

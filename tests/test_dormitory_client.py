@@ -138,31 +138,32 @@ def test_the_exit_status_says_whether_a_request_of_a_script_was_refused(
     assert play(common_dormitory, request_line, "quit", options=options)[0] == status
 
 
-@pytest.mark.parametrize(
-    ("name", "password", "rule"),
-    [
-        ("smith,john", "", "A user name contains no comma."),
-        ("x" * 33, "", "A user name has at most 32 characters."),
-        ("two words", "", "A user name is one word."),
-        ("alice", "x" * 5000, "A password has at most 1000 bytes."),
-        ("alice", "\udcff", "A password in UTF-8 is expected."),
-    ],
-    ids=["comma", "long", "words", "long password", "bytes"],
-)
-def test_a_name_or_a_password_that_cannot_be_right_is_refused_with_the_rule(
-    common_dormitory: Dormitory, tmp_path: Path, name: str, password: str, rule: str
+BAD_NAMES = {
+    "smith,john": "A user name contains no comma.",
+    "x" * 33: "A user name has at most 32 characters.",
+    "two words": "A user name is one word.",
+}
+BAD_PASSWORDS = {"x" * 5000: "A password has at most 1000 bytes.", "\udcff": "A password in UTF-8 is expected."}
+
+
+def test_a_typed_name_or_password_that_cannot_be_right_is_refused_with_the_rule(
+    common_dormitory: Dormitory, tmp_path: Path
 ) -> None:
-    (tmp_path / "password").write_bytes(f"{password}\n".encode(errors="surrogateescape"))
-    options = ("--user", name, "--password-file", str(tmp_path / "password"))
-    done = run_program("client.py", "--port", str(common_dormitory.main.port), *options)
-    assert (done.returncode, done.stdout) == (1 if password else 2, "")
-    assert done.stderr.endswith(f"{tmp_path / 'password'}:1: {rule}\n" if password else f"is not valid. {rule}\n")
-    answers = ((name,) if not password else (name, password), ("eve", "") if not password else ("",))
-    typed = "".join(f"{line}\n" for part in answers for line in part).encode(errors="surrogateescape")
-    script = f"{command(common_dormitory)} <{tmp_path / 'answers'}"
-    (tmp_path / "answers").write_bytes(typed)
-    shown = run_shell(script).stdout.splitlines()
-    assert shown == [rule, f"Welcome, guest {'alice' if password else 'eve'}."]
+    typed = "\n".join([*BAD_NAMES, "alice", *BAD_PASSWORDS, "", ""])
+    (tmp_path / "typed").write_bytes(typed.encode(errors="surrogateescape"))
+    shown = run_shell(f"{command(common_dormitory)} <{tmp_path / 'typed'}").stdout.splitlines()
+    assert shown == [*BAD_NAMES.values(), *BAD_PASSWORDS.values(), "Welcome, guest alice."]
+
+
+def test_the_same_rules_hold_on_the_command_line(common_dormitory: Dormitory, tmp_path: Path) -> None:
+    for name, rule in BAD_NAMES.items():
+        done = run_program("client.py", "--user", name)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.endswith(f"{name!r} is not valid. {rule}\n")
+    file = tmp_path / "password"
+    for password, rule in BAD_PASSWORDS.items():
+        file.write_bytes(f"{password}\n".encode(errors="surrogateescape"))
+        assert play(common_dormitory, options=("--password-file", str(file))) == (1, [], f"{file}:1: {rule}\n")
 
 
 def test_a_byte_order_mark_in_the_password_file_and_before_the_answers_is_ignored(tmp_path: Path) -> None:
@@ -181,8 +182,8 @@ def test_quit_and_help_are_understood_at_every_question(common_dormitory: Dormit
     welcome = "Welcome, member alice."
     for answers, said in (((), []), (("alice",), []), (before_question[:2], [welcome]), (before_question, [welcome])):
         assert play(common_dormitory, *answers, "quit", "more") == (0, said, "")
-    answers = ("Help", "alice", "help", PASSWORDS["alice"], "HELP", "S1", "help", "quit")
-    status, said, errors = play(common_dormitory, *answers)
+    helped = ("Help", "alice", "help", PASSWORDS["alice"], "HELP", "S1", "help", "quit")
+    status, said, errors = play(common_dormitory, *helped)
     assert (status, errors) == (0, "")
     assert [line.split()[0] for line in said].count("Log") == 2
     assert [line.split()[0] for line in said].count("cancel") == 2
