@@ -48,17 +48,12 @@ class Users:
         self._everybody: tuple[Connection, ...] = ()  # a snapshot of _connections, replaced at every change
 
     def join(self, name: str, connection: Connection) -> None:
-        """Register a user and send the reply, which must reach the user before any message.
-
-        Raises:
-            TooManyUsers: max_users are registered.
-            Refused: another user has the name, or the address has too many users.
-        """
+        """Register a user and send the reply, which must reach the user before any message; or raise Refused."""
         with self._lock:
             self._left.wait_for(lambda: not self._leaving(name), LEAVING_SECONDS)
             leaving = self._leaving(name)
             if leaving:
-                del self._connections[leaving]  # its thread still waits for a slow reader
+                self._remove(leaving)  # its thread still waits for a slow reader
             if len(self._connections) >= self._max_users:
                 raise TooManyUsers("Too Many Users")
             if name in self._connections:
@@ -72,18 +67,23 @@ class Users:
 
     def _leaving(self, name: str) -> str | None:
         """Return the user whose connection has ended, but who still has the name, or a place when none is free."""
-        users = [name] if name in self._connections else list(self._connections)
-        if name in self._connections or len(users) >= self._max_users:
-            return next((user for user in users if self._connections[user].has_ended_input()), None)
-        return None
+        users = []
+        if name in self._connections:
+            users = [name]
+        elif len(self._connections) >= self._max_users:
+            users = list(self._connections)
+        return next((user for user in users if self._connections[user].has_ended_input()), None)
 
     def leave(self, name: str, connection: Connection) -> None:
         """Remove a user, so that the name is free."""
         with self._lock:
             if self.has(name, connection):
-                del self._connections[name]
-                self._everybody = tuple(self._connections.values())
+                self._remove(name)
                 self._left.notify_all()
+
+    def _remove(self, name: str) -> None:
+        del self._connections[name]
+        self._everybody = tuple(self._connections.values())
 
     def has(self, name: str, connection: Connection) -> bool:
         """Return whether this connection's user has the name; another may have taken it after the connection's end."""
@@ -94,10 +94,12 @@ class Users:
         with self._lock:
             return list(self._connections)
 
-    def find(self, name: str) -> Connection | None:
-        """Return a user's connection, or None if there is no such user."""
+    def find(self, name: str) -> Connection:
+        """Return a user's connection, or raise Refused."""
         with self._lock:
-            return self._connections.get(name)
+            if name not in self._connections:
+                raise Refused(f"Unknown Recipient {name}")
+            return self._connections[name]
 
     def everybody(self) -> tuple[Connection, ...]:
         """Return the connections of all users: the same object until a user joins or leaves."""
@@ -134,7 +136,6 @@ class ChatSession:
                 self._users.leave(self._name, self._client.connection)
 
     def _handle(self, command: str, rest: str) -> None:
-        """Carry out a request: its first word, which is empty for an empty line, and the text after the blank."""
         if command == "JOIN":
             self._join(rest.strip())
         elif command and not self._users.has(self._name, self._client.connection):
@@ -145,7 +146,7 @@ class ChatSession:
             self._message(*rest.lstrip(" ").partition(" ")[::2])
         elif command == "BCST":
             self._broadcast(rest)
-        elif command:
+        elif command:  # an empty line is ignored
             raise Refused("Unknown Message. Use JOIN, LIST, MESG, BCST or QUIT.")
 
     def _join(self, name: str) -> None:
@@ -168,8 +169,6 @@ class ChatSession:
         if not text:
             raise Refused("Unknown Message. Use MESG <username> <text>.")
         recipient = self._users.find(name)
-        if recipient is None:
-            raise Refused(f"Unknown Recipient {name}")
         self._client.log(f"MESG {name}, sent to client ({recipient.fd})")
         self._client.queue((recipient,), f"FROM {self._name}: {text}")
 

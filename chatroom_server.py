@@ -30,21 +30,14 @@ from net.conversation import Conversation, counted_clients
 from net.log import LOG
 from net.options import add_limit, add_server_options
 from net.server import SERVER_DESCRIPTORS, Server
-from protocol import (
-    ROOM_NAME_RULE,
-    LineTooLong,
-    RoomAction,
-    RoomStatus,
-    harmless,
-    is_room_name,
-    room_reply,
-)
+from protocol import ROOM_NAME_RULE, LineTooLong, RoomAction, RoomStatus, harmless, is_room_name, room_reply
 
 MAX_ROOMS = 100
 EMPTY_ROOM_SECONDS = 3600
 CHECK_SECONDS = 1.0  # between two looks for rooms that have been empty for too long
 DELETION_SECONDS = 2.0  # for members to read the warning, and what precedes it
 LEAVE = "/leave"
+ACTION_NUMBERS = f"{min(RoomAction):d} to {max(RoomAction):d}"
 ANY_FREE_PORT = range(1)  # port 0: the system chooses
 
 
@@ -57,51 +50,46 @@ class RequestFailed(Exception):
 
 
 class Room:
-    """A chat room: a TCP server whose connections are the members.
-
-    Attributes:
-        server: the TCP server, or None while the room is being created.
-        creator: the connection in the lobby that asked for the room.
-        last_used: when the room was last seen with a member, or with its creator in the lobby.
-    """
+    """A chat room: a TCP server whose connections are the members."""
 
     def __init__(self, name: str, creator: Connection) -> None:
         self.name = name
-        self.creator = creator
-        self.server: Server | None = None
-        self.last_used = time.monotonic()
+        self.creator = creator  # a connection in the lobby
+        self.server: Server
+        self.is_open = False  # until then, the room only occupies its name
+        self.last_used = time.monotonic()  # when it was last seen with a member, or with its creator in the lobby
 
-    def open(self, lobby: Server, ports: range) -> int:
-        """Open the room's server on the first free port; return the port.
+    def open(self, lobby: Server, ports: range) -> None:
+        """Open the room on the first free port; OSError or RuntimeError: no descriptor, port or thread is free."""
+        self.server = self._listen(lobby, ports)
+        self.server.start()
+        self.is_open = True
 
-        Raises:
-            OSError: no descriptor or port is free.
-            RuntimeError: no thread can be started.
-        """
+    def _listen(self, lobby: Server, ports: range) -> Server:
         for port in ports:
             try:
-                return self._open_on(lobby, port)
+                return lobby.open_another(port, self._relay)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise
         raise OSError(errno.EADDRINUSE, f"all ports from {ports[0]} to {ports[-1]} are in use")
 
-    def _open_on(self, lobby: Server, port: int) -> int:
-        room_server: Server = lobby.open_another(port, lambda member: self._relay(member, room_server))
-        room_server.start()
-        self.server = room_server
-        return room_server.port
+    def close(self, why: str) -> None:
+        """Warn the members, close their connections, and write a status line; the room is no longer in Rooms."""
+        self.server.begin_stop(f"Warning: room {self.name} is deleted\n".encode())
+        self.server.finish_stop(DELETION_SECONDS)
+        LOG.write(f"Room {self.name}: {why}")
 
-    def _relay(self, member: Conversation, server: Server) -> None:
+    def _relay(self, member: Conversation) -> None:
         """Relay a member's lines to all other members, until the member leaves."""
         member.set_time_limit(None)
         member.log(f"entered room {self.name}")
         member.flush()
         try:
-            for line in member.lines(before_turn=server.accept_pending):
+            for line in member.lines(before_turn=self.server.accept_pending):
                 if line.rstrip() == LEAVE:
                     break
-                members = server.connections()
+                members = self.server.connections()
                 member.queue(members, line, except_me=True)
                 member.log(f"line to room {self.name}, sent to {counted_clients(len(members) - 1)}")
         finally:
@@ -109,28 +97,24 @@ class Room:
 
 
 class Rooms:
-    """All rooms, in order of creation.
-
-    Args:
-        lobby: the server whose host, limits and certificate the rooms share.
-        options: the command line: which ports rooms may use, and how many rooms may exist at once, and for how long.
-    """
+    """All rooms, in order of creation; they share the host, the limits and the certificate of the lobby."""
 
     def __init__(self, lobby: Server, options: argparse.Namespace) -> None:
         self._lobby = lobby
         self._options = options
-        self._lock = threading.Lock()  # guards _by_name
+        self._lock = threading.RLock()  # guards _by_name; remove() calls find()
         self._by_name: dict[str, Room] = {}  # also those that are being created, so that their names are taken
 
-    def create(self, name: str, creator: Connection) -> int:
-        """Create a room; return its port."""
+    def create(self, name: str, creator: Connection) -> Room:
+        """Create a room, or raise RequestFailed."""
         room = Room(name, creator)
         self._add(room)
         try:
-            return room.open(self._lobby, self._options.room_ports)
+            room.open(self._lobby, self._options.room_ports)
+            return room
         except (OSError, RuntimeError) as error:
             with self._lock:
-                del self._by_name[name]
+                self._by_name.pop(name, None)  # remove_all() may have removed it
             raise RequestFailed(RoomStatus.UNKNOWN_FAILURE, f"Room {name} cannot be opened: {reason(error)}") from None
 
     def _add(self, room: Room) -> None:
@@ -146,35 +130,38 @@ class Rooms:
                 raise RequestFailed(RoomStatus.UNKNOWN_FAILURE, sentence)
             self._by_name[room.name] = room
 
-    def find(self, name: str) -> Server:
-        """Return the server of a room."""
+    def find(self, name: str) -> Room:
+        """Return a room, or raise RequestFailed."""
         with self._lock:
-            return self._find(name)
+            room = self._by_name.get(name)
+        if not room or not room.is_open:
+            raise RequestFailed(RoomStatus.DOES_NOT_EXIST, f"Room {name} does not exist")
+        return room
 
-    def remove(self, name: str) -> Server:
-        """Remove a room, so that its name is free; return its server, which the caller must stop."""
+    def remove(self, name: str) -> Room:
+        """Remove a room, so that its name is free; return the room, which the caller must close."""
         with self._lock:
-            server = self._find(name)
+            room = self.find(name)
             del self._by_name[name]
-            return server
+            return room
 
     def names(self) -> list[str]:
         """Return the names of all rooms, in order of creation."""
         with self._lock:
-            return [name for name, room in self._by_name.items() if room.server]
+            return [name for name, room in self._by_name.items() if room.is_open]
 
     def remove_all(self) -> list[Server]:
         """Remove all rooms, so that no other thread stops them; return their servers, which the caller must stop."""
         with self._lock:
             rooms, self._by_name = self._by_name, {}
-            return [room.server for room in rooms.values() if room.server]
+            return [room.server for room in rooms.values() if room.is_open]
 
     def close_unused_for_ever(self) -> None:
         """Close each room that has been empty, with its creator gone, for --empty-room-seconds; run by a thread."""
         while True:
             time.sleep(CHECK_SECONDS)
             for room in self._remove_unused():
-                close_room(room.name, room.server, "closed, for it was empty and its creator has left")
+                room.close("closed, for it was empty and its creator has left")
 
     def _remove_unused(self) -> list[Room]:
         now = time.monotonic()
@@ -182,17 +169,11 @@ class Rooms:
         unused = []
         with self._lock:
             for room in list(self._by_name.values()):
-                if room.creator in in_lobby or not room.server or room.server.connections():
+                if room.creator in in_lobby or not room.is_open or room.server.connections():
                     room.last_used = now
                 elif now - room.last_used >= self._options.empty_room_seconds:
                     unused.append(self._by_name.pop(room.name))
         return unused
-
-    def _find(self, name: str) -> Server:
-        room = self._by_name.get(name)
-        if not room or not room.server:
-            raise RequestFailed(RoomStatus.DOES_NOT_EXIST, f"Room {name} does not exist")
-        return room.server
 
 
 def main() -> NoReturn:
@@ -211,22 +192,13 @@ def main() -> NoReturn:
         help="the ports that rooms may use, for instance those that a firewall allows (default: any free port)",
     )
     add_limit(parser, "--max-rooms-per-address", "how many of them clients from one address may create (default: all)")
-    add_number(
-        parser,
-        "--empty-room-seconds",
-        EMPTY_ROOM_SECONDS,
-        "after how long an empty room is closed whose creator has left the lobby",
-    )
+    add_number(parser, "--empty-room-seconds", EMPTY_ROOM_SECONDS, "how long an empty room outlasts its creator")
     add_server_options(parser)
     server(parser.parse_args())
 
 
 def port_range(text: str) -> range:
-    """Convert FIRST-LAST to a range of ports.
-
-    Raises:
-        argparse.ArgumentTypeError: the text is not of this form.
-    """
+    """Convert FIRST-LAST to a range of ports, or raise argparse.ArgumentTypeError."""
     first, dash, last = text.partition("-")
     if dash:
         ports = range(port_number(first), port_number(last) + 1)
@@ -282,47 +254,34 @@ def answer(client: Conversation, rooms: Rooms, request: bytes) -> str:
         return room_join_handler(rooms, name)
     client.flush()  # the other two write status lines themselves, and a deletion may take seconds
     if action is RoomAction.CREATE:
-        return room_creation_handler(rooms, name, client.connection)
-    return room_deletion_handler(rooms, name)
+        room_creation_handler(rooms, name, client.connection)
+    else:
+        rooms.remove(name).close("deleted")
+    return ""
 
 
 def requested_action(request: bytes) -> RoomAction:
     """Return the action of a request, whose first byte is the action's number or a digit."""
     if not request:
-        raise RequestFailed(RoomStatus.INVALID, "Empty request: an action byte, 1 to 4, is expected")
+        raise RequestFailed(RoomStatus.INVALID, f"Empty request: an action byte, {ACTION_NUMBERS}, is expected")
     code = int(request[:1]) if request[:1].isdigit() else request[0]
     try:
         return RoomAction(code)
     except ValueError:
-        raise RequestFailed(RoomStatus.INVALID, f"Unknown action {code}: 1 to 4 are expected") from None
+        raise RequestFailed(RoomStatus.INVALID, f"Unknown action {code}: {ACTION_NUMBERS} are expected") from None
 
 
-def room_creation_handler(rooms: Rooms, name: str, creator: Connection) -> str:
+def room_creation_handler(rooms: Rooms, name: str, creator: Connection) -> None:
     """Create a room with its own listening socket and thread."""
-    port = rooms.create(name, creator)
-    LOG.write(f"Room {name}: listening on port {port}")
-    return ""
+    room = rooms.create(name, creator)
+    LOG.write(f"Room {name}: listening on port {room.server.port}")
 
 
 def room_join_handler(rooms: Rooms, name: str) -> str:
     """Return the port of a room, and how many members it has before the client joins."""
-    room = rooms.find(name)
-    room.accept_pending()
-    return f"{room.port} {len(room.connections())}"
-
-
-def room_deletion_handler(rooms: Rooms, name: str) -> str:
-    """Remove a room, warn its members and close their connections."""
-    close_room(name, rooms.remove(name), "deleted")
-    return ""
-
-
-def close_room(name: str, room: Server | None, why: str) -> None:
-    """Warn the members of a room that was removed, close their connections, and write a status line."""
-    if room:
-        room.begin_stop(f"Warning: room {name} is deleted\n".encode())
-        room.finish_stop(DELETION_SECONDS)
-        LOG.write(f"Room {name}: {why}")
+    server = rooms.find(name).server
+    server.accept_pending()
+    return f"{server.port} {len(server.connections())}"
 
 
 if __name__ == "__main__":

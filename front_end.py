@@ -10,14 +10,7 @@ A text message is a line without its newline, in both directions, so a browser t
 A page learns a room's port from the lobby, as any client does, but opens a WebSocket to a name: the front end asks the
 lobby itself, and so never connects to a port that a page has chosen.
 
-When one side ends, the front end ends the other, and the close code says why:
-
-    1000                  the system ended the connection; all its lines were delivered
-    1001                  the front end is stopping, or nothing came from the browser for 60 seconds, not even a pong
-    1002 1003 1007 1009   the browser sent a wrong frame, a binary message, invalid UTF-8, over 4096 bytes
-    1008                  a message is more than one line, or the lobby refused the room; trying again does not help
-    1011                  the system sent a line of more than 1 MiB
-    1014                  the system cannot be reached, accepts nothing or was lost; trying again later may help
+When one side ends, the front end ends the other; a close code says why (docs/front-end.md lists them).
 """
 
 import argparse
@@ -64,21 +57,22 @@ class FrontEnd:
         self._options = options
         given = {name: getattr(options, name) for name in SYSTEMS if getattr(options, name)}
         self._systems: dict[str, tuple[str, int]] = given or {"dormitory": DORMITORY}  # hosts and ports by name
-        listed = {name: name in self._systems for name in SYSTEMS}
-        self._files = read_files()
-        self._files["/systems.json"] = (TYPES[".json"], json.dumps(listed).encode())
+        listed = json.dumps({name: name in self._systems for name in SYSTEMS})
+        self._files = {**read_files(), "/systems.json": (TYPES[".json"], listed.encode())}
         self._places = places(options)
 
     def converse(self, client: Conversation) -> None:
         """Serve a browser's connection; the connection's own thread runs this."""
         request = None
         try:
-            received = receive_request(client.connection)
-            if received:
+            if received := receive_request(client.connection):
                 request, rest = received
                 self._answer(client, request, rest)
         except HttpError as error:
-            self._send_error(client, request, error)
+            why = harmless(str(error).encode())
+            client.log(f"{shown(request)}: {error.status.value} {why}")
+            head_only = request is not None and request.method == "HEAD"
+            client.connection.send(response(error.status, TEXT_TYPE, f"{why}\n".encode(), error.headers, head_only))
 
     def _answer(self, client: Conversation, request: Request, rest: bytes) -> None:
         """Send a file, or serve a WebSocket until it ends."""
@@ -101,14 +95,14 @@ class FrontEnd:
             self._places.release(client.connection.address)
 
     def _check_host(self, request: Request) -> None:
-        """Check that the request is for a name of this front end; this stops DNS rebinding."""
+        """Refuse a request for a name that is not this front end's; this stops DNS rebinding."""
         name, port = split_authority(request.host) or ("", None)
         default_port = 443 if self._options.tls_certificate else 80
         own_name, _ = split_authority(shown_address(self._options.host, self.port)) or ("localhost", None)
         is_own = name in (own_name, *LOOPBACK_NAMES) and (port or default_port) == self.port
         if not is_own and name not in self._options.allow_host:
-            sentence = f"Host {request.host[:80]} is not a name of this front end; see --allow-host"
-            raise HttpError(HTTPStatus.FORBIDDEN, sentence)
+            why = f"Host {request.host[:80]} is not a name of this front end; see --allow-host"
+            raise HttpError(HTTPStatus.FORBIDDEN, why)
 
     def _check_origin(self, request: Request) -> None:
         """Check that a page of this front end opens the WebSocket; only browsers send an Origin."""
@@ -116,11 +110,10 @@ class FrontEnd:
         scheme = origin.partition("://")[0]  # Host does not tell the scheme, which a proxy may have changed
         allowed = [normal_origin(f"{scheme}://{request.host}"), *self._options.allow_origin]
         if origin and (not normal_origin(origin) or normal_origin(origin) not in allowed):
-            sentence = f"A page of {origin[:80]} may not open a WebSocket to {request.host}; see --allow-origin"
-            raise HttpError(HTTPStatus.FORBIDDEN, sentence)
+            why = f"A page of {origin[:80]} may not open a WebSocket to {request.host}; see --allow-origin"
+            raise HttpError(HTTPStatus.FORBIDDEN, why)
 
     def _send_file(self, client: Conversation, request: Request) -> None:
-        """Send a file of the fixed table."""
         if request.path not in self._files:
             raise HttpError(HTTPStatus.NOT_FOUND, "There is nothing at this address")
         if request.method not in ("GET", "HEAD"):
@@ -129,16 +122,7 @@ class FrontEnd:
         client.log(f"{shown(request)}: {HTTPStatus.OK.value}")
         client.connection.send(response(HTTPStatus.OK, content_type, content, head_only=request.method == "HEAD"))
 
-    def _send_error(self, client: Conversation, request: Request | None, error: HttpError) -> None:
-        """Answer with an error status."""
-        sentence = harmless(str(error).encode())
-        client.log(f"{shown(request)}: {error.status.value} {sentence}")
-        text = f"{sentence}\n".encode()
-        head_only = request is not None and request.method == "HEAD"
-        client.connection.send(response(error.status, TEXT_TYPE, text, error.headers, head_only))
-
     def _find_system(self, request: Request) -> System:
-        """Return the system to which a WebSocket leads."""
         name, slash, room = request.path[len("/ws/") :].partition("/")
         if name not in self._systems or (slash and (name != "chatrooms" or not is_room_name(room))):
             raise HttpError(HTTPStatus.NOT_FOUND, "There is no such system here")
@@ -210,9 +194,8 @@ def host_name(text: str) -> str:
 def origin(text: str) -> str:
     """Convert an argument to an origin in its normal form."""
     if not normal_origin(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not valid: an origin such as https://chat.example.com is expected"
-        )
+        expected = "an origin such as https://chat.example.com"
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid: {expected} is expected")
     return normal_origin(text)
 
 
@@ -228,20 +211,11 @@ def command_line() -> argparse.ArgumentParser:
     for name in SYSTEMS:
         meaning = f"where the {name} server listens"
         parser.add_argument(f"--{name}", type=host_and_port, metavar="HOST:PORT", help=meaning)
-    meaning = (
-        "another name or address, such as 192.0.2.1, under which browsers reach the front end, on any port; without "
-        "it, only requests for --host, localhost, 127.0.0.1 and [::1] are served"
-    )
+    meaning = "a name or address, besides --host and localhost, under which browsers reach the front end, on any port"
     parser.add_argument("--allow-host", action="append", default=[], type=host_name, metavar="NAME", help=meaning)
-    meaning = (
-        "an origin, such as https://chat.example.com, whose pages may open WebSockets although Host is another; needed "
-        "behind a proxy that changes Host"
-    )
+    meaning = "an origin, such as https://chat.example.com, whose pages a proxy that changes Host sends here"
     parser.add_argument("--allow-origin", action="append", default=[], type=origin, metavar="ORIGIN", help=meaning)
-    meaning = (
-        "begin each connection to a system with a line that names the browser's address (PROXY protocol, version 1); "
-        "the systems need --proxy-from with the address of the front end"
-    )
+    meaning = "tell the systems the browser's address (PROXY protocol, version 1); they need --proxy-from for this host"
     parser.add_argument("--send-proxy", action="store_true", help=meaning)
     add_server_options(parser, "127.0.0.1")
     parser.set_defaults(login_seconds=HEAD_SECONDS)

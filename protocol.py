@@ -41,7 +41,6 @@ _EMPTY = [
 ]
 _SHOWN: dict[int, str | None] = {code: chr(code) for code in range(0x80)}  # because a look-up that fails is slow
 _SHOWN |= dict.fromkeys(_FORGING, "\N{REPLACEMENT CHARACTER}") | dict.fromkeys(_BLANK, " ") | dict.fromkeys(_EMPTY)
-_VARIATION_SELECTOR = re.compile("[\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
 class LineTooLong(Exception):
@@ -54,18 +53,14 @@ class LineTooLong(Exception):
 class LineBuffer:
     """Turn received bytes, in pieces of any size, into whole lines, and remove telnet's commands.
 
-    Attributes:
-        eot_ends_input: whether Ctrl-D (byte 4) at the start of a line ends the input; otherwise it is data.
-        ended: whether Ctrl-D has ended the input; the buffer returns no line after it.
-        too_long: whether a line of more than MAX_LINE_BYTES has arrived; the buffer returns no line after it.
-        answer: what to send to the client at once in answer to telnet's commands in the last feed(); usually empty.
+    Once `ended` or `too_long` is true, the buffer returns no more lines.
     """
 
     def __init__(self) -> None:
-        self.eot_ends_input = True
-        self.ended = False
-        self.too_long = False
-        self.answer = b""
+        self.eot_ends_input = True  # Ctrl-D (byte 4) at the start of a line; otherwise it is data
+        self.ended = False  # whether Ctrl-D has ended the input
+        self.too_long = False  # whether a line of more than MAX_LINE_BYTES has arrived
+        self.answer = b""  # what telnet's commands in the last feed() ask to be sent at once; usually empty
         self._line = b""  # a line whose end has not arrived
         self._telnet = b""  # a telnet command whose end has not arrived
         self._after_cr = False  # whether a CR has ended the last line, so that an LF or NUL that follows belongs to it
@@ -140,11 +135,6 @@ def _erased(lines: bytes) -> bytes:
 def harmless(data: bytes) -> str:
     """Decode UTF-8; invalid bytes and characters that could forge a line on a terminal become U+FFFD."""
     return data.decode("utf-8", "replace").translate(_SHOWN)
-
-
-def is_visible(text: str) -> bool:
-    """Return whether every character of a text can be seen, as that of a name must."""
-    return text.isprintable() and text.translate(_SHOWN) == text and not _VARIATION_SELECTOR.search(text)
 
 
 class RoomAction(IntEnum):

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from dormitory.request_handler import CHANGES, RequestHandler
@@ -32,10 +31,9 @@ from dormitory.wire import (
     shortened,
     unpack,
 )
-from net.addresses import resolve_all
+from net.addresses import open_at_each_address
 from net.command_line import reason, shown_address
 from net.log import LOG
-from net.server import NOT_HERE
 
 FILE_CHECK_SECONDS = 0.5
 CONTENT_CHECK_SECONDS = 20.0
@@ -247,27 +245,8 @@ def _source(level: int, kind: int, information: bytes) -> Ancillary:
 
 
 def bind_all(host: str, port: int) -> list[socket.socket]:
-    """Return UDP sockets on all addresses of a host, with the same port; port 0 means any.
-
-    A name may have addresses that this machine does not use, such as ::1 where there is no IPv6; those are left out.
-
-    Raises:
-        OSError: there is no such host, or the port is taken, or no address is left.
-    """
-    sockets: list[socket.socket] = []
-    with ExitStack() as bound:
-        for family, address in resolve_all(host, port, socket.SOCK_DGRAM):
-            try:
-                sockets.append(bound.enter_context(_bind(family, (address[0], port, *address[2:]))))
-                port = sockets[0].getsockname()[1]
-            except OSError as error:
-                unused = error
-                if error.errno not in NOT_HERE:
-                    raise
-        if not sockets:
-            raise unused
-        bound.pop_all()
-    return sockets
+    """Return UDP sockets on all addresses of a host, with the same port; port 0 means any."""
+    return open_at_each_address(host, port, socket.SOCK_DGRAM, _bind)
 
 
 def _bind(family: int, address: Any) -> socket.socket:

@@ -1,7 +1,10 @@
 """What TCP and UDP need of addresses: look up names, count networks, and detect hosts that have vanished."""
 
+import errno
 import ipaddress
 import socket
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 IPV6_NETWORK_BITS = 64  # a provider gives each customer at least a /64 (RFC 6177)
@@ -15,6 +18,8 @@ KEEP_ALIVE = {
     "TCP_USER_TIMEOUT": 120_000,  # milliseconds
 }
 
+NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # a name may have an address that this host does not
+
 FamilyAndAddress = tuple[int, Any]
 
 
@@ -24,21 +29,32 @@ def without_brackets(host: str) -> str:
 
 
 def resolve_all(host: str, port: int, kind: int) -> list[FamilyAndAddress]:
-    """Look up a host, which may have several addresses; return the family and the address of each.
-
-    Args:
-        host: a name or an address; an IPv6 address may stand in brackets.
-        port: the port.
-        kind: the type of socket, such as socket.SOCK_STREAM.
-
-    Raises:
-        OSError: the host is unknown.
-    """
+    """Look up a host for sockets of a kind, such as socket.SOCK_STREAM; return the family and each of its addresses."""
     try:
         found = socket.getaddrinfo(without_brackets(host), port, type=kind)
     except UnicodeError as error:  # not a valid host name, for example a..b
         raise socket.gaierror(socket.EAI_NONAME, f"{host!r} is not a valid host name") from error
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def open_at_each_address(
+    host: str, port: int, kind: int, open_socket: Callable[[int, Any], socket.socket]
+) -> list[socket.socket]:
+    """Open a bound socket for each address that a host has here, all with the same port, or raise OSError."""
+    sockets: list[socket.socket] = []
+    with ExitStack() as opened:
+        for family, address in resolve_all(host, port, kind):
+            try:
+                sockets.append(opened.enter_context(open_socket(family, (address[0], port, *address[2:]))))
+                port = sockets[0].getsockname()[1]
+            except OSError as error:
+                failure = error
+                if error.errno not in NOT_HERE:
+                    raise
+        if not sockets:
+            raise failure
+        opened.pop_all()
+    return sockets
 
 
 def network_of(address: str) -> str:

@@ -73,16 +73,8 @@ def prepare_streams(errors: str = "replace") -> None:
 
 def fail_to_write(error: OSError, status: int = 1) -> int:
     """Report that standard output cannot be written, and return the status; if its reader closed the pipe, return 1."""
-    discard_output()
+    if sys.stdout is not None:  # otherwise the interpreter would try again when it exits, and report the error again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
         return 1
     return fail(f"The output cannot be written: {reason(error)}", status)
-
-
-def discard_output() -> None:
-    """Discard all further output, after a write to standard output has failed.
-
-    Otherwise the interpreter would try to write again when it exits, and report the error again.
-    """
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -53,12 +53,18 @@ def add_tls_options(parser: argparse.ArgumentParser) -> None:
 
 
 def connect(
-    host: str, port: int, options: argparse.Namespace, seconds: float = CONNECT_SECONDS, preface: bytes = b""
+    host: str,
+    port: int,
+    options: argparse.Namespace,
+    seconds: float = CONNECT_SECONDS,
+    preface: bytes = b"",
+    reports_cut: bool = False,
 ) -> socket.socket:
     """Connect to a server; with --tls or --tls-ca, encrypt the connection and verify the server's certificate.
 
     If a name has several addresses, each is tried. The connection and the handshake may take `seconds` each. A preface
-    is sent before the handshake. CannotConnect: the server cannot be reached, or its certificate is not trusted.
+    is sent before the handshake. With reports_cut, receiving the end of TLS without close_notify raises ssl.SSLError.
+    CannotConnect: the server cannot be reached, or its certificate is not trusted.
     """
     where = shown_address(host, port)
     context = client_context(options.tls_ca) if options.tls or options.tls_ca is not None else None
@@ -74,7 +80,9 @@ def connect(
             sock.sendall(preface)
     try:
         if context:
-            sock = context.wrap_socket(sock, server_hostname=host)
+            if reports_cut:  # Python 3.11.2 sets an option that hides it
+                context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+            sock = context.wrap_socket(sock, server_hostname=host, suppress_ragged_eofs=not reports_cut)
     except ssl.SSLCertVerificationError as error:
         why = _DISTRUST.get(error.verify_code, f"its certificate is refused: {error.verify_message}")
         raise CannotConnect(f"Cannot trust {where}: {why.format(host=host)}") from error

@@ -5,7 +5,6 @@ import socket
 import time
 from contextlib import suppress
 
-from net.log import LOG
 from net.output import Output, Patience
 from net.proxy import ProxyLine
 from net.tls import HandshakeFailed, TlsLayer
@@ -20,14 +19,12 @@ class TimeLimitPassed(Exception):
     """A client took too long; the text is the sentence that the server sends to the client."""
 
 
-class Connection:
-    """A client's connection.
+class Connection(Output):
+    """A client's output, as in Output, and its input. The owner ends the connection with close().
 
-    Any thread may call send(), send_at_once(), end() and drop(), which are methods of Output. The owner ends the
-    connection with close().
+    Any thread may call end(), after which nothing is sent, and drop(), which cuts the connection.
 
     Attributes:
-        fd: the descriptor, which identifies the client in status lines.
         address: the client's IP address; a PROXY line changes it.
         stop_fd: a descriptor that becomes readable when the server stops.
         proxy_line: takes off the PROXY line with which a connection from a trusted proxy may begin.
@@ -43,32 +40,19 @@ class Connection:
         trace: Trace | None = None,
         patience: Patience | None = None,
     ) -> None:
+        super().__init__(sock, tls, trace, patience)
         sock.setblocking(False)
-        self.fd = sock.fileno()
         self.address = address
         self.stop_fd = stop_fd
-        self._sock = sock
-        self._tls = tls
-        self._trace = trace
         self.proxy_line: ProxyLine | None = None
-        self._output = Output(sock, self.log, tls, trace, patience)
-        self.send = self._output.send
-        self.send_at_once = self._output.send_at_once
-        self.end = self._output.end
-        self.drop = self._output.drop
-        self.is_dropped = self._output.is_dropped
+        self.has_received_end = False
+        self._has_closed = False  # whether the client has ended its side of the TCP connection
+        self._early = b""  # plain text that came with the end of the handshake
+        self._deadline: float | None = None
+        self._sentence = ""
         self._poll = select.poll()  # select.select() accepts no descriptor over 1023
         self._poll.register(self.fd, select.POLLIN)
         self._poll.register(stop_fd, select.POLLIN)
-        self._early = b""  # plain text that came with the end of the handshake
-        self.has_received_end = False
-        self._has_closed = False  # whether the client has ended its side of the TCP connection
-        self._deadline: float | None = None
-        self._sentence = ""
-
-    def log(self, text: str) -> None:
-        """Write a status line that names the client."""
-        LOG.write(f"Client ({self.fd}): {text}")
 
     def set_time_limit(self, seconds: float | None, sentence: str = "") -> None:
         """Set a time limit for receive() and shake_hands(), or lift it; the sentence is TimeLimitPassed's text."""
@@ -77,15 +61,14 @@ class Connection:
 
     def shake_hands(self) -> None:
         """Carry out the TLS handshake, if the connection speaks TLS, or raise HandshakeFailed."""
-        while self._tls and not self._tls.is_ready and self._wait_for_input():
+        while self._tls and not self._tls.is_ready and not self._has_closed and self._wait_for_input():
             self._early = self.try_receive() or b""
 
     def receive(self, size: int = RECEIVE_BYTES) -> bytes:
         """Wait for input and return it; return b"" at the end of the input, or when the server stops.
 
-        Raises:
-            TimeLimitPassed: the time limit has passed, whether or not input has arrived.
-            OSError: the connection is lost.
+        TimeLimitPassed is raised when the time limit has passed, even if input has arrived; OSError, when the
+        connection is lost.
         """
         if self._early:
             early, self._early = self._early, b""
@@ -110,7 +93,7 @@ class Connection:
         if self.proxy_line:
             data = self.proxy_line.take_off(data)
         if self._tls and data:
-            data = self._output.decrypt(data)
+            data = self._decrypt(data)
             self.has_received_end = self._tls.has_ended
         if self._trace and data:
             self._trace.received(data)
@@ -120,7 +103,7 @@ class Connection:
         """Note that the client has ended its side of the TCP connection; over TLS, that is not an orderly end."""
         self._has_closed = True
         # The kernel reports a reset once. If a sending thread got the report, this read looks like an orderly end.
-        if self._output.is_dropped():
+        if self.is_dropped:
             return
         if self._tls and not self._tls.is_ready:
             raise HandshakeFailed("the client has left")
@@ -140,65 +123,42 @@ class Connection:
 
     def has_ended_input(self) -> bool:
         """Return whether the client has ended its side, even if input is still unread. Any thread may call this."""
-        return self._is_in(getattr(select, "POLLRDHUP", select.POLLHUP))  # macOS has no POLLRDHUP
+        return _reports(self.fd, getattr(select, "POLLRDHUP", select.POLLHUP))  # macOS has no POLLRDHUP
 
     def is_gone(self) -> bool:
         """Return whether the connection is closed in both directions, or reset. Any thread may call this."""
-        return self._is_in(select.POLLHUP)
+        return _reports(self.fd, select.POLLHUP)
 
     def server_is_stopping(self) -> bool:
         """Return whether the server is stopping. Any thread may call this."""
-        poll = select.poll()
-        poll.register(self.stop_fd, select.POLLIN)
-        return bool(poll.poll(0))
+        return _reports(self.stop_fd, select.POLLIN)
 
-    def _is_in(self, state: int) -> bool:
-        poll = select.poll()
-        poll.register(self.fd, state)  # poll() reports POLLHUP and POLLERR in any case
-        return bool(poll.poll(0))
-
-    def close(self, reason: str = "") -> None:
-        """Send the backlog, half-close, wait up to LINGER_SECONDS for the client to end its side, and close.
+    def close(self, status: str = "disconnected", linger_seconds: float = LINGER_SECONDS) -> None:
+        """Send the backlog, half-close, wait up to linger_seconds for the client to end its side, and close.
 
         Closing a socket with unread input would send a reset, which may destroy the last lines on their way to the
-        client (RFC 1122, 4.2.2.13). The reason follows "disconnected" in the status line.
+        client (RFC 1122, 4.2.2.13).
         """
-        self._output.end()
-        self._output.wait_until_sent()
+        self.end()
+        self.wait_until_sent()
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
         if not self._has_closed:
-            self._discard_input()
-        self.log(f"disconnected{reason}")  # before another client can get the same descriptor
+            self._discard_input(linger_seconds)
+        self.log(status)  # before another client can get the same descriptor
         self._sock.close()
 
-    def refuse(self, text: str) -> None:
-        """Tell the client why it is refused, and close without waiting.
-
-        A TLS client cannot be told, because the handshake has not taken place.
-        """
-        self.log(f"refused: {text}")
-        with suppress(OSError):
-            if not self._tls:
-                self._sock.send(f"{text}\n".encode())
-            self._sock.shutdown(socket.SHUT_WR)
-        self._read_and_discard()  # unread input would turn the close into a reset
-        self._sock.close()
-
-    def _discard_input(self) -> None:
-        """Read until the client ends its side, for at most LINGER_SECONDS.
-
-        Once the server is stopping, return as soon as the input pauses for QUIET_SECONDS.
-        """
-        end = time.monotonic() + LINGER_SECONDS
-        patience = LINGER_SECONDS
-        while (seconds := min(patience, end - time.monotonic())) > 0:
-            ready = dict(self._poll.poll(seconds * 1000))
+    def _discard_input(self, seconds: float) -> None:
+        """Read until the client ends its side; once the server stops, only until the input pauses for QUIET_SECONDS."""
+        end = time.monotonic() + seconds
+        patience = seconds
+        while not self._read_and_discard() and (left := end - time.monotonic()) > 0:
+            ready = dict(self._poll.poll(min(patience, left) * 1000))
+            if not ready:
+                return
             if self.stop_fd in ready:
                 self._poll.unregister(self.stop_fd)
                 patience = QUIET_SECONDS
-            if not ready or (self.fd in ready and self._read_and_discard()):
-                return
 
     def _read_and_discard(self) -> bool:
         """Discard the input that has arrived; return whether the client has ended its side."""
@@ -208,3 +168,9 @@ class Connection:
             return False
         except OSError:
             return True
+
+
+def _reports(fd: int, event: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, event)  # poll() reports POLLHUP and POLLERR in any case
+    return bool(poll.poll(0))

@@ -9,8 +9,8 @@ A Conversation gathers replies, messages to others and status lines while there 
 together, with one send for each recipient, before the thread waits for input: about thirty times as fast as one send
 for each message.
 
-The loop is fair: after every TURN_LINES lines or TURN_BYTES bytes the thread sends the gathered output and lets other
-threads run.
+The loop is fair: after every TURN_LINES lines or TURN_BYTES bytes the thread sends the gathered output, and pauses so
+that other threads run.
 """
 
 import re
@@ -49,16 +49,10 @@ class HttpSpoken(Exception):
 
 
 class Conversation:
-    """One client's conversation; only the connection's own thread may use it.
-
-    Attributes:
-        connection: the client's connection; other threads may send to it.
-        fd: the connection's descriptor.
-    """
+    """One client's conversation; only the connection's own thread may use it."""
 
     def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.fd = connection.fd
+        self.connection = connection  # other threads may send to it
         self._buffer = LineBuffer()
         self._lines: Iterator[str] | None = None
         self._before_turn: Callable[[], object] | None = None
@@ -74,24 +68,20 @@ class Conversation:
     def lines(self, before_turn: Callable[[], object] | None = None) -> Iterator[str]:
         """Yield the client's lines as harmless text without newlines, until the input ends or the server stops.
 
-        The end of the input completes the last line. Ctrl-D at the start of a line ends the input. Whenever lines have
-        arrived, before_turn() is called before the first of them is yielded.
-
-        Raises:
-            LineTooLong: a line has more than MAX_LINE_BYTES; all lines before it were yielded.
-            HttpSpoken: the first line of the connection is an HTTP request.
-            TimeLimitPassed: the time limit has passed.
-            OSError: the connection is lost.
+        The end of the input completes the last line; when the server stops, an incomplete line is discarded. Ctrl-D at
+        the start of a line ends the input. Whenever lines have arrived, before_turn() is called before the first of
+        them is yielded. LineTooLong, HttpSpoken, TimeLimitPassed and OSError (the connection is lost) end the
+        conversation, after all lines before the fault were yielded.
         """
         if self._lines is None:
-            self._lines = self._each_line(_text_lines)
+            self._lines = self._each_line(lambda block: harmless(block)[:-1].split("\n"))
         self._before_turn = before_turn
         return self._lines
 
     def raw_lines(self) -> Iterator[bytes]:
         """Yield the client's lines as lines() does, but as bytes, for a protocol in which byte 4 is not Ctrl-D."""
         self._buffer.eot_ends_input = False
-        return self._each_line(_raw_lines)
+        return self._each_line(lambda block: block[:-1].split(b"\n"))
 
     def ask(self, question: str) -> str:
         """Send a question; return the next line, or raise InputEnded if the client leaves or the server stops."""
@@ -101,7 +91,6 @@ class Conversation:
         raise InputEnded
 
     def _each_line(self, split: Callable[[bytes], list[_Line]]) -> Iterator[_Line]:
-        """Yield each line; send the gathered output before each wait and after every turn."""
         for block in self._blocks():
             lines = split(block)
             for first in range(0, len(lines), TURN_LINES):
@@ -115,10 +104,7 @@ class Conversation:
             raise LineTooLong
 
     def _blocks(self) -> Iterator[bytes]:
-        """Yield blocks of whole lines as they arrive.
-
-        The end of the input completes the last line. When the server stops, an incomplete line is discarded.
-        """
+        """Yield blocks of whole lines as they arrive; send the gathered output before each wait for more."""
         self.flush()
         while data := self.connection.receive():
             for first in range(0, len(data), TURN_BYTES):
@@ -147,7 +133,6 @@ class Conversation:
             self._before_turn()
 
     def _let_others_run(self) -> None:
-        """After a turn, send the gathered output and let other threads run."""
         if self._turn_lines >= TURN_LINES or self._turn_bytes >= TURN_BYTES:
             self._turn_lines = self._turn_bytes = 0
             self.flush()
@@ -204,7 +189,7 @@ class Conversation:
         for recipient in full:
             recipient.send(blocks[recipient])
         if self._log:
-            prefix = f"Client ({self.fd}): "
+            prefix = f"Client ({self.connection.fd}): "
             LOG.write(prefix + f"\n{prefix}".join(self._log))
             self._log.clear()
 
@@ -213,11 +198,3 @@ class Conversation:
 def counted_clients(number: int) -> str:
     """Return "1 client" or "2 clients", for status lines."""
     return "1 client" if number == 1 else f"{number} clients"
-
-
-def _text_lines(block: bytes) -> list[str]:
-    return harmless(block)[:-1].split("\n")
-
-
-def _raw_lines(block: bytes) -> list[bytes]:
-    return block[:-1].split(b"\n")

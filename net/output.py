@@ -5,8 +5,8 @@ most BACKLOG_BYTES, and a second thread for that client, which lives only while 
 whose data does not fit into the backlog blocks until it does. A message of one line may exceed the limit a little, so
 that it does not wait behind the blocks of those who flood the client.
 
-The second thread drops a client that accepts too little: less than LEAST_BYTES_PER_SECOND over PERIOD_SECONDS since a
-sender found the backlog full, or nothing at all for STALL_SECONDS. So several clients that stop reading are dropped
+The second thread drops a client that accepts too little: less than Patience asks for in a period that begins when a
+sender finds the backlog full, or nothing at all for stall_seconds. So several clients that stop reading are dropped
 together, and delay a sender once; a client that merely reads slowly loses nothing, and slows down whoever floods it.
 """
 
@@ -21,6 +21,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
+from net.log import LOG
 from net.tls import TlsLayer
 from net.trace import Trace
 
@@ -34,8 +35,7 @@ RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: close with a reset at once; th
 class Patience(NamedTuple):
     """How long an output waits for its client.
 
-    The kernel takes data in bursts of up to burst_bytes, so a period may end just before one: a client is dropped only
-    if it lacks more than a burst.
+    The kernel takes data in bursts of up to burst_bytes, and a period may end just before one.
     """
 
     period_seconds: float = 5.0
@@ -46,18 +46,19 @@ class Patience(NamedTuple):
 
 
 class Output:
-    """The output of one connection, and its backlog; any thread may send."""
+    """One client's output, and its backlog; any thread may send.
+
+    Attributes:
+        fd: the descriptor, which identifies the client in status lines.
+        is_dropped: whether the client was dropped, or sending to it has failed.
+    """
 
     def __init__(
-        self,
-        sock: socket.socket,
-        report: Callable[[str], None],
-        tls: TlsLayer | None = None,
-        trace: Trace | None = None,
-        patience: Patience | None = None,
+        self, sock: socket.socket, tls: TlsLayer | None, trace: Trace | None, patience: Patience | None
     ) -> None:
+        self.fd = sock.fileno()
+        self.is_dropped = False
         self._sock = sock
-        self._report = report
         self._tls = tls
         self._trace = trace
         self._patience = patience or Patience()
@@ -70,7 +71,10 @@ class Output:
         self._moved = time.monotonic()  # when the client last accepted a part of the backlog, or the backlog began
         self._full_since: tuple[float, int] | None = None  # when a sender found the backlog full, and _sent_bytes then
         self._open = True  # False: further data is discarded
-        self._dropped = False  # the client was dropped, or sending has failed
+
+    def log(self, text: str) -> None:
+        """Write a status line that names the client."""
+        LOG.write(f"Client ({self.fd}): {text}")
 
     def send(self, data: bytes, blocking: bool = True) -> bool:
         """Send data as a whole and in order; do nothing if the client is gone.
@@ -91,7 +95,7 @@ class Output:
         with self._lock:
             self._put(data)
 
-    def decrypt(self, data: bytes) -> bytes:
+    def _decrypt(self, data: bytes) -> bytes:
         """Return the plain text that received TLS data completes; send what TLS itself has to answer."""
         assert self._tls
         with self._lock:
@@ -125,10 +129,6 @@ class Output:
         with self._lock:
             self._drop()
 
-    def is_dropped(self) -> bool:
-        """Return whether the client was dropped, or sending to it has failed."""
-        return self._dropped
-
     def _unsent_bytes(self) -> int:
         return self._backlog_bytes + (self._tls.held_bytes if self._tls else 0)
 
@@ -144,7 +144,6 @@ class Output:
             self._drop_if_too_slow()  # here too: before the handshake's end there is no thread that sends
 
     def _put(self, data: bytes) -> None:
-        """Send or queue data, over TLS encrypted, in one step that keeps the order."""
         if not self._open:
             return
         if self._tls:
@@ -155,10 +154,10 @@ class Output:
 
     def _write(self, data: bytes) -> None:
         """Pass data to the kernel, or what it does not accept to the backlog."""
-        if not data or self._dropped:
+        if not data or self.is_dropped:
             return
         sent = 0 if self._backlog else self._pass_to_kernel([data])
-        if sent < len(data) and not self._dropped:
+        if sent < len(data) and not self.is_dropped:
             self._backlog.append(memoryview(data)[sent:] if sent else data)
             self._backlog_bytes += len(data) - sent
             self._start_sender()
@@ -177,11 +176,10 @@ class Output:
         return sent
 
     def _start_sender(self) -> None:
-        """Start a thread that sends the backlog, unless one is running."""
         if self._sender:
             return
         self._moved = time.monotonic()
-        self._sender = threading.Thread(target=self._send_backlog, name=f"backlog {self._sock.fileno()}", daemon=True)
+        self._sender = threading.Thread(target=self._send_backlog, name=f"backlog {self.fd}", daemon=True)
         try:
             self._sender.start()
         except RuntimeError:  # out of threads
@@ -189,14 +187,12 @@ class Output:
             self._drop()
 
     def _send_backlog(self) -> None:
-        """Send the backlog as fast as the client reads it, in a thread of its own, until nothing is left."""
         writable = select.poll()
-        writable.register(self._sock.fileno(), select.POLLOUT)
+        writable.register(self.fd, select.POLLOUT)
         while self._send_some():
             writable.poll(self._patience.retry_seconds * 1000)
 
     def _send_some(self) -> bool:
-        """Send as much of the backlog as the kernel accepts now; return whether anything is left."""
         with self._lock:
             before = self._sent_bytes
             while self._backlog and self._send_first_blocks():
@@ -232,24 +228,23 @@ class Output:
         self._full_since = self._full_since or (time.monotonic(), self._sent_bytes)
 
     def _drop_if_too_slow(self) -> None:
-        """Drop the client if its backlog has not moved for too long, or if it has read too little in a period."""
         period, least_bytes_per_second, burst_bytes, stall, _ = self._patience
         now = time.monotonic()
         if not self._unsent_bytes():
             return
         if now - self._moved >= stall:
-            self._report(f"dropped: it took nothing for {stall:g} seconds")
+            self.log(f"dropped: it took nothing for {stall:g} seconds")
             self._drop()
         elif self._full_since and now - self._full_since[0] >= period:
             taken = self._sent_bytes - self._full_since[1]
             if not taken or taken + burst_bytes < least_bytes_per_second * period:
-                self._report(f"dropped: it took less than {least_bytes_per_second} bytes a second")
+                self.log(f"dropped: it took less than {least_bytes_per_second} bytes a second")
                 self._drop()
             self._full_since = (now, self._sent_bytes)
 
     def _drop(self) -> None:
         self._open = False
-        self._dropped = True
+        self.is_dropped = True
         self._backlog.clear()
         self._backlog_bytes = 0
         self._changed.notify_all()

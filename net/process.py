@@ -41,11 +41,8 @@ def prepare(processor: int) -> None:
     """Set up the process: its processor, its signals, and the stack size of its threads.
 
     SIGINT, SIGTERM and SIGHUP are blocked, so that no signal handler interrupts a thread; wait_for_stop() waits for
-    them. Call this before any thread is started, because threads inherit these settings.
-
-    Args:
-        processor: the processor to which the process is pinned, counted backwards from the last one; any number is
-            valid, such as the process id.
+    them. Call this before any thread is started, because threads inherit these settings. The processor is counted
+    backwards from the last one; any number is valid, such as the process id.
     """
     _stay_on(processor)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -70,13 +67,9 @@ def limit_connections(options: argparse.Namespace, descriptors_per_client: int =
 
 
 def open_server(options: argparse.Namespace, port: int, handler: Handler, extra_places: int = 0) -> Server:
-    """Return a server that listens, and write the status line that says where.
-
-    Raises:
-        SystemExit: the certificate cannot be used, or the server cannot listen; the interpreter prints why.
-    """
+    """Return a server that listens, and write the status line that says where; or exit, and say why."""
     try:
-        certificate = certificate_of(options)
+        certificate = _certificate(options)
         server = Server(options, port, handler, places(options, extra_places), certificate)
     except BadCertificate as error:
         sys.exit(str(error))
@@ -93,13 +86,12 @@ def open_server(options: argparse.Namespace, port: int, handler: Handler, extra_
     return server
 
 
-def certificate_of(options: argparse.Namespace) -> Certificate | None:
-    """Return the certificate that the options name, if any, or raise BadCertificate."""
-    if not options.tls_certificate and not options.tls_key:
-        return None
-    if not (options.tls_certificate and options.tls_key):
+def _certificate(options: argparse.Namespace) -> Certificate | None:
+    if options.tls_certificate and options.tls_key:
+        return Certificate(options.tls_certificate, options.tls_key)
+    if options.tls_certificate or options.tls_key:
         raise BadCertificate("--tls-certificate and --tls-key are expected together")
-    return Certificate(options.tls_certificate, options.tls_key)
+    return None
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> str:

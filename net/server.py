@@ -7,20 +7,19 @@ output is sent; connections that have not ended in time are cut off.
 """
 
 import argparse
-import errno
 import logging
 import os
-import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
-from net.addresses import keep_alive, resolve_all
 from net.command_line import reason, shown_address
 from net.connection import Connection, TimeLimitPassed
 from net.conversation import Conversation, HttpSpoken
+from net.listener import Listener
 from net.log import LOG
 from net.places import NoPlace, Places
 from net.proxy import ProxyLine
@@ -31,28 +30,15 @@ from protocol import LineTooLong
 ACCEPT_AGAIN_SECONDS = 0.1
 CUT_OFF_SECONDS = 0.3
 END_CHECK_SECONDS = 0.005  # polling, because thousands of threads that end would queue for the lock of a condition
-SEND_BUFFER_BYTES = 48 << 10  # the kernel doubles it; otherwise it may keep megabytes for a client that does not read
-NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # a name may have an address that this host does not
 SERVER_DESCRIPTORS = 3  # of a server without connections: its listening socket and both ends of a pipe
 
 Handler = Callable[[Conversation], None]
 
 
 class Server:
-    """Listening sockets, the thread that accepts from them, and the connections it accepted.
+    """Accepts connections, runs the handler for each in a thread of its own, and closes them.
 
-    Args:
-        options: the command line, with the options of add_server_options().
-        port: the port; 0 means any free port.
-        handler: called with each conversation, in the connection's own thread; when it returns, the connection closes.
-        places: limits the connections.
-        certificate: the server's certificate, if it speaks TLS.
-
-    Attributes:
-        port: the port that the server listens on.
-
-    Raises:
-        OSError: the server cannot listen on this host and port.
+    Port 0 means any free port, and the attribute `port` tells which. OSError is raised if the server cannot listen.
     """
 
     def __init__(
@@ -69,17 +55,13 @@ class Server:
         self.certificate = certificate
         self._stop_fd, self._stop_writer = os.pipe()  # closing the writer wakes every thread that polls _stop_fd
         try:
-            self._listeners = listen(options.host, port)
+            self._listener = Listener(options.host, port, self._stop_fd)
         except OSError:
-            os.close(self._stop_writer)
-            os.close(self._stop_fd)
+            self._close_pipe()
             raise
-        self.port: int = self._listeners[0].getsockname()[1]
-        self._pending = poll_for(self._listeners)  # reports clients that have connected and are not yet accepted
-        arrivals = poll_for([self._stop_fd, *self._listeners])
-        self._acceptor = threading.Thread(
-            target=self._accept_for_ever, args=(arrivals,), name=f"accept {self.port}", daemon=True
-        )
+        self.port = self._listener.port
+        name = f"accept {self.port}"
+        self._acceptor = threading.Thread(target=self._accept_for_ever, name=name, daemon=True)
         self._accept_lock = threading.RLock()  # guards accepting and _stopping
         self._stopping = threading.Event()
         # Both change by single operations of a dict, which need no lock: thousands of threads that end together would
@@ -96,9 +78,8 @@ class Server:
         try:
             self._acceptor.start()
         except RuntimeError:
-            self._close_listeners()
-            os.close(self._stop_writer)
-            os.close(self._stop_fd)
+            self._listener.close()
+            self._close_pipe()
             raise
 
     def connections(self) -> list[Connection]:
@@ -113,7 +94,7 @@ class Server:
         """
         with suppress(OSError):  # the accepting thread gets the same error, and reports it
             for _ in range(socket.SOMAXCONN):  # bounded, because clients may keep connecting
-                if not self._accept_one():
+                if not self._accept():
                     break
 
     def begin_stop(self, farewell: bytes = b"") -> None:
@@ -122,7 +103,7 @@ class Server:
             if farewell:
                 self.accept_pending()
             self._stopping.set()
-            self._close_listeners()
+            self._listener.close()
         if farewell:
             for connection in self.connections():
                 connection.end(farewell)
@@ -146,12 +127,12 @@ class Server:
                 return  # a handler hangs; its thread and descriptors remain until the process ends
         os.close(self._stop_fd)
 
-    def _accept_for_ever(self, arrivals: select.poll) -> None:
+    def _accept_for_ever(self) -> None:
         complained = False
         while not self._stopping.is_set():
-            arrivals.poll()
+            self._listener.wait()
             try:
-                self._accept_one()
+                self._accept()
                 complained = False
             except OSError as error:  # out of descriptors or memory: pending clients stay in the kernel's queue
                 if not complained and not self._stopping.is_set():
@@ -159,26 +140,24 @@ class Server:
                     complained = True
                 self._stopping.wait(ACCEPT_AGAIN_SECONDS)
 
-    def _accept_one(self) -> bool:
-        """Accept a client that has connected, if there is one; return whether there may be more."""
+    def _accept(self) -> bool:
+        """Accept a client at each listening socket where one has connected; return whether there was one."""
+        found = False
         with self._accept_lock:  # a snapshot must include every client that has left the kernel's queue
-            if self._stopping.is_set():
-                return False
-            ready = dict(self._pending.poll(0))  # ten times as fast as an accept() that finds no client
-            for listener in self._listeners:
-                if listener.fileno() in ready:
-                    with suppress(BlockingIOError):  # the client has left
-                        self._admit(*listener.accept())
-            return bool(ready)
+            if not self._stopping.is_set():
+                for sock, address in self._listener.accept():
+                    found = True
+                    self._admit(sock, address)
+        return found
 
-    def _admit(self, sock: socket.socket, address: tuple[str, int]) -> None:
+    def _admit(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         """Start the thread of a new connection, unless no place is free."""
         connection = self._connection(sock, address[0])
         connection.log(f"accepted from {shown_address(*address[:2])}")
         try:
             self._places.take(connection.address, is_proxy=connection.proxy_line is not None)
         except NoPlace as error:
-            connection.refuse(str(error))
+            _refuse(connection, str(error))
             return
         seconds = self._options.login_seconds
         connection.set_time_limit(seconds, f"No complete request within {seconds} seconds")
@@ -191,7 +170,7 @@ class Server:
         except RuntimeError:  # out of threads
             del self._connections[connection]
             self._forget(thread)
-            connection.refuse("Too many threads")
+            _refuse(connection, "Too many threads")
 
     def _connection(self, sock: socket.socket, address: str) -> Connection:
         options = self._options
@@ -211,75 +190,35 @@ class Server:
     def _converse(self, connection: Connection) -> None:
         """Run the handler; an error in it ends this connection alone."""
         client = Conversation(connection)
-        ending = ""
+        status = "disconnected"
         try:
             connection.log("handler started")
             connection.shake_hands()
             self._handler(client)
         except (LineTooLong, TimeLimitPassed, HttpSpoken, NoPlace) as error:
-            ending = f": {error}"
+            status = f"disconnected: {error}"
             client.reply(str(error))
         except OSError as error:
-            ending = f": {reason(error)}"
+            status = f"disconnected: {reason(error)}"
         except Exception:
-            ending = ": a bug in its handler"
+            status = "disconnected: a bug in its handler"
             logging.exception("Client (%d)", connection.fd)
         finally:
             del self._connections[connection]
             client.flush()
-            connection.close(ending)
+            connection.close(status)
             self._forget(threading.current_thread())
 
     def _forget(self, thread: threading.Thread) -> None:
         connection = self._threads.pop(thread)
         self._places.release(connection.address)
 
-    def _close_listeners(self) -> None:
-        for listener in self._listeners:
-            listener.close()
+    def _close_pipe(self) -> None:
+        os.close(self._stop_writer)
+        os.close(self._stop_fd)
 
 
-def poll_for(sources: Sequence[socket.socket | int]) -> select.poll:
-    """Return a poll object that reports when one of these is readable."""
-    poll = select.poll()  # select.select() accepts no descriptor over 1023
-    for source in sources:
-        poll.register(source, select.POLLIN)
-    return poll
-
-
-def listen(host: str, port: int) -> list[socket.socket]:
-    """Return a non-blocking listening socket for each address that a host has here, all with the same port."""
-    listeners: list[socket.socket] = []
-    failure = None
-    for family, address in resolve_all(host, port, socket.SOCK_STREAM):
-        if listeners:
-            address = (address[0], listeners[0].getsockname()[1], *address[2:])
-        try:
-            listeners.append(_listener(family, address))
-        except OSError as error:
-            failure = error
-            if error.errno not in NOT_HERE:
-                break
-    if failure and (not listeners or failure.errno not in NOT_HERE):
-        for listener in listeners:
-            listener.close()
-        raise failure
-    return listeners
-
-
-def _listener(family: int, address: tuple[str | int, ...]) -> socket.socket:
-    """Return a listening socket. Accepted sockets inherit its options."""
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restarted server can bind the port at once
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # telnet sends some bytes as urgent data
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        keep_alive(listener)
-        listener.bind(address)
-        listener.listen(socket.SOMAXCONN)
-    except OSError:
-        listener.close()
-        raise
-    listener.setblocking(False)  # several threads accept; another one may have accepted the client that poll() reported
-    return listener
+def _refuse(connection: Connection, text: str) -> None:
+    """Tell a client why it is refused, unless TLS must shake hands first, and close without waiting for it."""
+    connection.end(f"{text}\n".encode())
+    connection.close(f"refused: {text}", linger_seconds=0.0)

@@ -9,6 +9,7 @@ import stat
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from net.command_line import reason
 
@@ -46,8 +47,7 @@ class TlsLayer:
     def decrypt(self, data: bytes) -> bytes:
         """Take received bytes; return the plain text that they complete. Call take_output() afterwards.
 
-        Raises:
-            OSError: the peer violates TLS; HandshakeFailed: it does not speak TLS, or does not trust the certificate.
+        OSError is raised if the peer violates TLS; HandshakeFailed, if the handshake fails.
         """
         if not self._has_begun:
             _check_first_bytes(data)
@@ -158,12 +158,13 @@ class Certificate:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_RENEGOTIATION  # so that a write never has to wait for a read
         try:
-            context.load_cert_chain(self._certificate, self._key, password=_refuse_password)
-        except EncryptedKey:
-            raise BadCertificate(f"{self._key}: a key that is not encrypted is expected") from None
+            context.load_cert_chain(self._certificate, self._key, password=self._refuse_password)
         except OSError as error:
             raise BadCertificate(self._explain(error)) from error
         return context
+
+    def _refuse_password(self) -> NoReturn:
+        raise BadCertificate(f"{self._key}: a key that is not encrypted is expected")
 
     def _explain(self, error: OSError) -> str:
         """Return which file is wrong and why; OpenSSL's error names no file."""
@@ -201,11 +202,3 @@ class Certificate:
         end = str((client.getpeercert() or {}).get("notAfter"))
         soon = ssl.cert_time_to_seconds(end) < time.time() + EXPIRES_SOON_SECONDS
         return f"Warning: {self._certificate} expires on {end}" if soon else ""
-
-
-class EncryptedKey(Exception):
-    """OpenSSL asks for a password."""
-
-
-def _refuse_password() -> str:
-    raise EncryptedKey

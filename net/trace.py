@@ -20,10 +20,7 @@ THREAD_COLUMNS = 11
 class Trace:
     """Shows what one client and the server send to each other.
 
-    Args:
-        fd: the client's descriptor.
-        is_tls: whether the connection speaks TLS.
-        secret: matches a line of the client that holds a password; dots replace its last group.
+    The secret matches a line of the client that holds a password; dots replace its last group.
     """
 
     def __init__(self, fd: int, is_tls: bool, secret: re.Pattern[bytes] | None = None) -> None:
@@ -43,9 +40,9 @@ class Trace:
         assert self._secret
         text = bytearray(self._line + data)
         for match in self._secret.finditer(text):
-            group = match.lastindex or 0
-            if group:
-                text[match.start(group) : match.end(group)] = b"." * len(match[group])
+            if match.lastindex:
+                first, end = match.span(match.lastindex)
+                text[first:end] = b"." * (end - first)
         shown = bytes(text[len(self._line) :])
         self._line = (self._line + data).rpartition(b"\n")[2]
         return shown

@@ -237,8 +237,9 @@ class Harness:
         self.outcomes: list[Outcome] = []  # of check()
         self.addresses = addresses_of(host)  # by which users reach the servers
         self.local = HOST if host in EVERYWHERE else host  # where the programs here reach each other
-        self.listening = ["--host", host]
-        self._host = host
+        self.host = host
+        # The front end, which runs only if the demo stays, names its clients to the systems.
+        self.listening = ["--host", host, *(["--proxy-from", self.local] if stays else [])]
         self._stays = stays
         self._report = report
         self._participants: list[Participant] = []
@@ -247,17 +248,22 @@ class Harness:
         """Enter the context."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """End all participants; if something unexpected has happened, first show the lines that nobody has read."""
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """End all participants.
+
+        First show the lines that nobody has read. Those of a server come after the dialogue that they explain, so they
+        are shown only if something went wrong.
+        """
+        went_wrong = not all(outcome.met for outcome in self.outcomes)
         for participant in self._participants:
-            if not (isinstance(participant, ScriptProcess) and participant.port and all(o.met for o in self.outcomes)):
+            if not error and (went_wrong or participant not in self.servers.values()):
                 participant.show_rest()
         for participant in reversed(self._participants):
             participant.end()
 
     def port(self, usual: int) -> str:
         """Return a port for a server, as an argument: its usual one, if users are to use it and it is free, or 0."""
-        return str(usual) if self._stays and is_free(self._host, usual) else "0"
+        return str(usual) if self._stays and is_free(self.host, usual) else "0"
 
     def start(self, name: str, script: str, *arguments: str, log: TextIO | None = None) -> ScriptProcess:
         """Start a program of the project."""

@@ -324,7 +324,7 @@ def open_front_end(harness: Harness) -> ScriptProcess:
     options = [f"--{system}={harness.local}:{harness.servers[name].port}" for system, name in systems.items()]
     for address in harness.addresses:
         options += ["--allow-host", address]
-    return harness.start_server("front_end.py", harness.port(8000), *harness.listening, *options)
+    return harness.start_server("front_end.py", harness.port(8000), "--host", harness.host, "--send-proxy", *options)
 
 
 SCENARIOS = {

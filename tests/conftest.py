@@ -38,6 +38,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of test_random_models.py."""
+    group = parser.getgroup("models", "random steps that are compared with models")
+    group.addoption("--seed", type=int, help="the seed of a failed test (default: a random one)")
+    group.addoption("--model-seconds", type=float, default=5.0, help="how long to take steps in each system (5)")
+
+
 def wait_until(
     condition: Callable[[], Any],
     what: str,
@@ -116,14 +123,14 @@ class Peer:
     """A client's connection; on Linux it can come from any address of the loopback network, such as 127.0.0.2."""
 
     def __init__(self, port: int, receive_buffer: int = 0, source: str = "") -> None:
+        if source and sys.platform != "linux":
+            pytest.skip("elsewhere 127.0.0.1 is the only loopback address")
         self.sock = socket.socket()
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(WAIT_SECONDS)
         self.received = b""
         try:
-            if source and sys.platform != "linux":
-                pytest.skip("elsewhere 127.0.0.1 is the only loopback address")
             if source:
                 self.sock.bind((source, 0))
             self.sock.connect(("127.0.0.1", port))

@@ -23,11 +23,7 @@ NUMBERS = itertools.count()  # for the hosts of all networks
 
 
 def ip(*arguments: str) -> None:
-    """Run the `ip` command.
-
-    Raises:
-        OSError: the command is missing, or this user may not run it; the text says why.
-    """
+    """Run the `ip` command; OSError says why it failed."""
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
     if done.returncode:
         raise OSError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
@@ -53,12 +49,9 @@ class Network:
         self._switch = threading.Thread(target=self._forward_for_ever)
 
     def add_host(self, address: str = "") -> tuple[str, ...]:
-        """Create a host; return the prefix that makes a command run there.
+        """Create a host; return the prefix that makes a command run there; OSError: this user may not create hosts.
 
         A host without an address has a loopback interface only.
-
-        Raises:
-            OSError: this user may not create hosts.
         """
         name = f"dorm{os.getpid()}-{next(NUMBERS)}"
         ip("netns", "add", name)

@@ -10,7 +10,7 @@ import selectors
 import sys
 import threading
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import chain, groupby
 from typing import BinaryIO
 
 import pytest
@@ -97,10 +97,12 @@ def run_groups(session: pytest.Session, reporter: Reporter, groups: Iterator[Gro
     capture.stop_global_capturing()
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the first process shows everything
     capture.start_global_capturing()
-    for group in groups:
-        other = next(item for item in session.items if item not in group)
-        for item, next_item in zip(group, [*group[1:], other], strict=True):  # so that the session's fixtures survive
-            session.config.hook.pytest_runtest_protocol(item=item, nextitem=next_item)
+    items = chain.from_iterable(groups)  # a group is taken when the last test of the group before it begins
+    item = next(items, None)
+    while item:
+        next_item = next(items, None)
+        session.config.hook.pytest_runtest_protocol(item=item, nextitem=next_item)
+        item = next_item
     session.config.hook.pytest_sessionfinish(session=session, exitstatus=0)
 
 

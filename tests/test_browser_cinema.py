@@ -62,9 +62,7 @@ def focused(window: Window) -> Any:
     return window.run("const at = document.activeElement; return at.id || at.getAttribute('aria-label')")
 
 
-def test_order_is_reviewed_booked_and_shown_as_a_receipt_that_survives_a_reload(
-    site: CinemaSite, alice: Window
-) -> None:
+def test_order_is_reviewed_and_booked_and_a_reload_keeps_its_receipt(site: CinemaSite, alice: Window) -> None:
     site.choose(alice, (2, 3), (2, 4), (2, 5), (4, 1))
     alice.wait_for_text("Row 2, seats 3–5; Row 4, seat 1")
     alice.press("Row 2, seat 5, yours")  # given back
@@ -96,9 +94,7 @@ def test_order_is_reviewed_booked_and_shown_as_a_receipt_that_survives_a_reload(
     alice.wait_for_text("22 of 25 seats are free")
 
 
-def test_seat_lost_to_another_browser_is_marked_and_the_others_stay_chosen(
-    site: CinemaSite, alice: Window, bob: Window
-) -> None:
+def test_lost_seat_is_marked_and_the_others_stay_chosen(site: CinemaSite, alice: Window, bob: Window) -> None:
     with hurried(bob, 1 / 1000):  # this page does not look at the hall again by itself
         site.choose(bob, (1, 2), (1, 1), (1, 3))
     site.review(alice, (1, 1), (1, 3))
@@ -243,9 +239,7 @@ def test_hall_of_20_by_30_fits_a_screen_and_pans_inside_its_frame_on_a_phone(sit
     alice.find("Row 20, seat 29, yours")
 
 
-def test_page_learns_the_time_limit_and_warns_before_it_ends(
-    alice: Window, launch: Start, fresh_cinema: OpenCinema
-) -> None:
+def test_page_learns_the_time_limit_and_warns(alice: Window, launch: Start, fresh_cinema: OpenCinema) -> None:
     the = fresh_cinema("--hold-seconds", "1")
     site = CinemaSite(the, f"{front_end(launch, tickets=the.server.port)}cinema.html")
     alice.open(site.page)
@@ -253,18 +247,15 @@ def test_page_learns_the_time_limit_and_warns_before_it_ends(
     site.review(alice, (1, 1), (1, 2))
     alice.wait_for_text("of usually 10:00")
     alice.wait_for_text(f"Time is up. {NOTHING}")
-    alice.wait(lambda: alice.run("return localStorage.getItem('hold-seconds')") == "1", "the limit")
     alice.press("Review")
-    alice.wait_for_text("Only 0:0")  # the warning
+    alice.wait_for_text("An order may usually take 0:01: book your seats now.")
     alice.wait_for_text(f"Time is up. {NOTHING}")
     alice.find("Row 1, seat 1, yours")
     assert the.taken() == set()
     alice.open("about:blank")
 
 
-def test_outage_is_shown_while_the_page_tries_again_and_ends_with_a_current_hall(
-    alice: Window, launch: Start, fresh_cinema: OpenCinema
-) -> None:
+def test_outage_ends_with_a_current_hall(alice: Window, launch: Start, fresh_cinema: OpenCinema) -> None:
     the = fresh_cinema()
     site = CinemaSite(the, f"{front_end(launch, tickets=the.server.port)}cinema.html")
     with hurried(alice):

@@ -31,7 +31,6 @@ from conftest import (
 )
 
 import chatroom_server
-from net.output import BACKLOG_BYTES
 
 CREATE, JOIN, LIST, DELETE = "\1", "\2", "\3", "\4"
 SUCCESS, ALREADY_EXISTS, DOES_NOT_EXIST, INVALID, UNKNOWN_FAILURE = "\0", "\1", "\2", "\3", "\4"
@@ -143,28 +142,17 @@ def test_chatroom_server_has_the_functions_of_the_original_design() -> None:
 
 def test_a_room_is_created_listed_joined_and_deleted(server: Program) -> None:
     alice, bob = server.connect(), server.connect()
-    alice.send(LIST)
-    alice.expect(SUCCESS)
-    alice.send(CREATE + "tea")
-    alice.expect(SUCCESS)
-    bob.send(CREATE + "tea", CREATE + "Tea")
-    bob.expect(ALREADY_EXISTS + "Room tea already exists", SUCCESS)
-    bob.send(LIST)
-    bob.expect(SUCCESS + "tea,Tea")
-    bob.send(JOIN + "tea")
+    alice.send(LIST, CREATE + "tea")
+    alice.expect(SUCCESS, SUCCESS)
+    bob.send(CREATE + "tea", CREATE + "Tea", CREATE + "1", LIST, JOIN + "tea")
+    bob.expect(ALREADY_EXISTS + "Room tea already exists", SUCCESS, SUCCESS, SUCCESS + "tea,Tea,1")
     bob.expect_match(SUCCESS + r"\d+ 0")
     bob.send(DELETE + "tea")
     bob.expect(SUCCESS)
     alice.send(DELETE + "tea", JOIN + "tea", LIST)
-    alice.expect(*[DOES_NOT_EXIST + "Room tea does not exist"] * 2, SUCCESS + "Tea")
-
-
-def test_rooms_are_listed_in_order_of_creation(server: Program) -> None:
-    lobby = server.connect()
-    for name in ("z", "b", "y", "a"):
-        create(lobby, name)
-    lobby.send(DELETE + "b", CREATE + "b", LIST)
-    lobby.expect(SUCCESS, SUCCESS, SUCCESS + "z,y,a,b")
+    alice.expect(*[DOES_NOT_EXIST + "Room tea does not exist"] * 2, SUCCESS + "Tea,1")
+    alice.send(CREATE + "tea", LIST)  # in order of creation
+    alice.expect(SUCCESS, SUCCESS + "Tea,1,tea")
 
 
 def test_a_name_is_1_to_32_letters_digits_hyphens_or_underscores(server: Program) -> None:
@@ -176,16 +164,9 @@ def test_a_name_is_1_to_32_letters_digits_hyphens_or_underscores(server: Program
         for name in bad:
             lobby.send(action + name)
             lobby.expect(INVALID + INVALID_NAME)
-    lobby.send_bytes(b"\1\xc3\n\1tea\r\n\3\r\n")
+    lobby.send_bytes(b"\1a\x1b[2Jb\xfe\n\1\t tea \r\n\3 \r\n")  # blanks around a name do not matter
     lobby.expect(INVALID + INVALID_NAME, SUCCESS, SUCCESS + "a,A-1_b,-," + "x" * 32 + ",tea")
-
-
-def test_blanks_around_a_name_do_not_matter(server: Program) -> None:
-    lobby = server.connect()
-    lobby.send(CREATE + " tea ", LIST + " ", JOIN + "tea ", DELETE + " tea")
-    lobby.expect(SUCCESS, SUCCESS + "tea")
-    lobby.expect_match(SUCCESS + r"\d+ 0")
-    lobby.expect(SUCCESS)
+    server.wait_for_line(CLIENT + r"CREATE a\ufffd\[2Jb\ufffd")  # harmless in the log
 
 
 def test_an_unknown_action_is_invalid_and_the_next_request_is_served(server: Program) -> None:
@@ -210,12 +191,6 @@ def test_an_action_written_as_a_digit_is_answered_with_a_digit(server: Program) 
     lobby.expect(SUCCESS + "soup", "0soup", SUCCESS + "soup")
 
 
-def test_a_name_may_begin_with_a_digit(server: Program) -> None:
-    lobby = server.connect()
-    lobby.send(CREATE + "1", "12", LIST)
-    lobby.expect(SUCCESS, "0", SUCCESS + "1,2")
-
-
 def test_a_line_that_is_too_long_is_answered_and_ends_the_connection(server: Program) -> None:
     lobby, visitor = server.connect(), server.connect()
     lobby.send(LIST, CREATE + "x" * 4096, LIST)
@@ -224,16 +199,6 @@ def test_a_line_that_is_too_long_is_answered_and_ends_the_connection(server: Pro
     visitor.send("3", "1" + "x" * 4096)
     visitor.expect("0", "3" + LINE_TOO_LONG)
     visitor.expect_end()
-
-
-def test_requests_may_arrive_byte_by_byte_and_many_at_once(server: Program) -> None:
-    lobby = server.connect()
-    for byte in (CREATE + "tea\n" + LIST + "\n").encode():
-        lobby.send_bytes(bytes([byte]))
-        server_has_read(lobby)
-    lobby.expect(SUCCESS, SUCCESS + "tea")
-    lobby.send(*[CREATE + "soup", DELETE + "soup", LIST] * 300)
-    lobby.expect(*[SUCCESS, SUCCESS, SUCCESS + "tea"] * 300)
 
 
 def test_a_signal_in_the_middle_of_deletions_stops_every_room_once(start: Start) -> None:
@@ -266,19 +231,6 @@ def test_each_line_goes_to_all_other_members_of_its_room(server: Program) -> Non
     bob.expect("half")
     for member in (alice, bob, elsewhere):
         member.expect_nothing(0.05)
-
-
-def test_control_characters_and_invalid_bytes_reach_no_other_terminal(fresh_server: Program) -> None:
-    _, port = new_room(fresh_server)
-    alice, bob = enter(fresh_server, port), enter(fresh_server, port)
-    join(fresh_server.connect(), "tea", 2)
-    alice.send_bytes(b"a\x1b[2J\x07\0\xfe\xc3 \xc2\x9b1m\xff\xfd\x03z\r\n")
-    bob.expect("a?[2J????  ?1mz".replace("?", "\N{REPLACEMENT CHARACTER}").replace("  ", " "))
-    lobby = fresh_server.connect()
-    lobby.send_bytes(b"\1a\x1b[2Jb\xfe\n")
-    lobby.expect_match(INVALID + ".+")
-    fresh_server.wait_for_line(r"Client \(\d+\): CREATE a\ufffd\[2Jb\ufffd")
-    fresh_server.wait_for_line(CLIENT + "line to room tea, sent to 1 client")
 
 
 def test_one_of_25_clients_that_create_the_same_room_at_once_succeeds(server: Program) -> None:
@@ -455,33 +407,6 @@ def relaying_has_stalled(server: Program) -> bool:
     return 0 < before == server.count_lines(RELAYED)
 
 
-def test_a_client_that_connects_while_a_room_is_deleted_is_warned_or_refused(server: Program) -> None:
-    lobby = server.connect()
-    told = 0
-    for _ in range(8):
-        create(lobby, "tea")
-        port = join(lobby, "tea", 0)
-        members: list[Peer] = []
-
-        def come(port: int = port, members: list[Peer] = members) -> None:
-            with suppress(ConnectionError):
-                while len(members) < 300:  # a process may have no more than 1,024 descriptors
-                    members.append(Peer(port))
-
-        with meanwhile(come):
-            wait_until(lambda members=members: len(members) > 3, "members")  # type: ignore[misc]
-            lobby.send(DELETE + "tea")
-            lobby.expect(SUCCESS)
-        for member in members:
-            with suppress(ConnectionError):  # Linux resets a client that was never accepted only when the client sends
-                member.send("Am I in?")
-            end = member.read_all()
-            assert end in ("", WARNING + "\n")
-            told += end == WARNING + "\n"
-            member.close()
-    assert told >= 24  # the members that had connected before the deletion
-
-
 def test_a_client_that_connects_while_the_members_are_being_warned_does_not_enter_without_a_warning(
     start_rooms: Start, tmp_path: Path
 ) -> None:
@@ -618,36 +543,13 @@ def test_a_client_that_is_refused_for_lack_of_a_place_gets_no_line_and_is_not_co
             join(lobby, "tea", 2)
 
 
-def test_a_client_that_does_not_read_its_replies_costs_little_memory(fresh_server: Program) -> None:
-    lobby = fresh_server.connect()
-    for number in range(40):
-        create(lobby, f"{number:032}")
-    before = fresh_server.resident_bytes()
-    lobby.sock.settimeout(0.5)
-    with suppress(TimeoutError):
-        while True:
-            lobby.sock.sendall(b"\3\n" * 100_000)
-    assert fresh_server.resident_bytes() - before < 20 << 20
-    lobby.reset()
-
-
-@pytest.mark.parametrize(
-    ("limits", "refusal"),
-    [
-        (("--max-connections", "3", "--max-per-address", "3"), "Too many connections"),
-        (("--max-per-address", "3"), "Too many connections from your address"),
-    ],
-)
-def test_lobby_and_rooms_share_the_places_for_connections(
-    start_rooms: Start, limits: tuple[str, ...], refusal: str
-) -> None:
-    server = start_rooms(*limits)
+def test_lobby_and_rooms_share_the_places_for_connections(start_rooms: Start) -> None:
+    server = start_rooms("--max-per-address", "3")
     lobby, port = new_room(server)
     alice, bob = enter(server, port), enter(server, port)
     join(lobby, "tea", 2)
     for refused in (enter(server, port), server.connect()):
-        refused.expect(refusal)
-        refused.expect_end()
+        assert refused.read_all() == "Too many connections from your address\n"
     bob.close()
     server.wait_for_line(CLIENT + "disconnected")
     carol = enter(server, port)
@@ -666,19 +568,6 @@ def test_a_signal_stops_lobby_and_rooms_within_two_seconds(start_rooms: Start) -
         assert server.stop() == 0
     for member in members[6:]:
         member.expect_end()
-
-
-def test_queued_output_is_sent_to_members_when_a_signal_stops_the_server(start_rooms: Start) -> None:
-    server = start_rooms()
-    _, port = new_room(server)
-    alice, bob = enter(server, port), enter(server, port, receive_buffer=1 << 16)
-    with flooding(FLOOD * 200, alice):
-        wait_until(lambda: relaying_has_stalled(server), "bob's backlog is full", 10)
-        server.process.terminate()
-        received = len(bob.read_all())
-    assert server.stop() == 0
-    relayed = server.count_lines(RELAYED) * len(FLOOD)
-    assert received > relayed - BACKLOG_BYTES // 2  # lines that were not yet in the backlog may be missing
 
 
 # Ports

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -15,14 +16,18 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from conftest import ROOT, Start, wait_until
+from conftest import ROOT, Peer, Start, free_port, run_program, wait_until
 from pseudo_terminal import ROWS, OpenTerminal, Terminal
 from readme import clone
+from websocket_client import upgrade
+
+from scenarios.harness import Harness
+from scenarios.report import Report
 
 DEMO_SECONDS = 60.0
 COLUMNS = 80
 TITLES = ["Chat", "Cinema tickets", "Chat rooms", "Dormitory", "Chat rooms over TLS"]
-FIRST_ROW = re.compile(r"    (\S.*?) {2,}Expected +Happened")
+FIRST_ROW = re.compile(r"    (\S.*?) +(?=Expected)(Expected +)Happened *")
 
 
 @pytest.fixture
@@ -46,6 +51,7 @@ def run_demo(tree: Path, *arguments: str, **variables: str) -> subprocess.Comple
     """Run the demo to its end with extra environment variables; fail if it wrote to standard error."""
     done = subprocess.run(
         [sys.executable, "-W", "error", str(tree / "demo.py"), *arguments],
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=DEMO_SECONDS,
@@ -55,15 +61,21 @@ def run_demo(tree: Path, *arguments: str, **variables: str) -> subprocess.Comple
     return done
 
 
-def table(done: subprocess.CompletedProcess[str]) -> list[list[str]]:
-    """Return the rows of the table: a mark, the situation, what was expected, and what happened.
-
-    Of a row marked NO, the last two are taken from the lines below it, where they are not cut off.
-    """
-    text = re.sub(r"\n {4}(?=(expected|happened): )", "  ", done.stdout)
-    text = re.sub(r"\n {4}(?!\S.*  Expected)", " ", text)
-    rows = [re.split(r" {2,}", line) for line in text.splitlines() if re.match(r"(ok|NO)  ", line)]
-    return [row if row[0] == "ok" else [*row[:2], *(cell.partition(": ")[2] for cell in row[-2:])] for row in rows]
+def table(text: str) -> list[list[str]]:
+    """Return the rows of the tables: a mark, the situation, what was expected, and what happened."""
+    rows: list[list[str]] = []
+    columns: list[slice] = []
+    for line in text.splitlines():
+        if title := FIRST_ROW.fullmatch(line):
+            expected, happened = title.start(2), title.end(2)
+            columns = [slice(4), slice(4, expected), slice(expected, happened), slice(happened, None)]
+        elif columns and line.startswith(("ok  ", "NO  ")):
+            rows.append([line[column].strip() for column in columns])
+        elif columns and line.startswith("    "):  # the row goes on
+            rows[-1] = [
+                f"{cell} {line[column].strip()}".strip() for cell, column in zip(rows[-1], columns, strict=True)
+            ]
+    return rows
 
 
 def files(tree: Path) -> dict[Path, bytes]:
@@ -118,7 +130,7 @@ BROKEN: dict[str, tuple[str, str, str, str, list[str] | None]] = {
         "chat_server.py",
         "\nimport argparse\n",
         "\nraise SystemExit('no more')\n",
-        ["the scenario goes on", "chat_server shows: Listening on 127.0.0.1:", "no more, and then the end"],
+        ["the scenario goes on", "chat_server shows: Listening on", "no more, and then the end"],
     ),
     "server that is silent": (
         "chatrooms",
@@ -164,7 +176,7 @@ def test_run_without_arguments_plays_all_scenarios_and_leaves_no_process_or_file
         "[4/5] Dormitory ... next: Chat rooms over TLS",
         "[5/5] Chat rooms over TLS ...",
     ]
-    rows = table(done)
+    rows = table(done.stdout)
     assert {mark for mark, *_ in rows} == {"ok"}
     assert done.stdout.endswith(f"\n{len(rows)} of {len(rows)} expectations were met.\n")
     assert "\033" not in done.stdout
@@ -191,18 +203,46 @@ def test_table_on_a_pipe_is_at_most_80_columns_wide(plays: Plays) -> None:
     assert max(map(len, broken[first:])) <= COLUMNS
 
 
-def test_on_a_terminal_the_table_is_as_wide_as_the_window_and_names_are_coloured(
-    tree: Path, open_terminal: OpenTerminal
+@pytest.mark.parametrize("columns", [60, 150])
+def test_on_a_terminal_the_table_fits_the_window_and_names_are_coloured(
+    tree: Path, open_terminal: OpenTerminal, columns: int
 ) -> None:
-    terminal = open_terminal(sys.executable, str(tree / "demo.py"), "chat", window=(ROWS, 150))
+    terminal = open_terminal(sys.executable, str(tree / "demo.py"), "chat", window=(ROWS, columns))
     assert terminal.wait(DEMO_SECONDS) == 0
     rows = terminal.rows()
     assert any(row.endswith("expectations were met.\033[0m") for row in rows)
     assert any(row.startswith("\033[36mchat_server     |\033[0m Listening on ") for row in rows)
-    cells = next(
-        re.split(r" {2,}", row) for row in terminal.plain_rows() if row.startswith("ok  a request before JOIN")
-    )
+    texts = terminal.plain_rows()
+    cells = next(cells for cells in table("\n".join(texts)) if cells[1] == "a request before JOIN")
     assert cells[-1] == "Unregistered User. Use JOIN <username> to register."
+    first = next(number for number, row in enumerate(texts) if FIRST_ROW.fullmatch(row))
+    assert max(map(len, texts[first:])) <= columns
+
+
+def test_step_shows_the_next_line_at_each_enter(tree: Path, open_terminal: OpenTerminal) -> None:
+    terminal = open_terminal(sys.executable, str(tree / "demo.py"), "chat", "--step")
+    for pattern in (r"chat_server     \$ .*", r"chat_server     \| Listening .*", r"alice           \$ .*"):
+
+        def is_shown(row: str = pattern) -> bool:
+            return bool(re.fullmatch(row, terminal.plain_rows()[-1]))
+
+        wait_until(is_shown, pattern, got=terminal.plain_rows)
+        assert "" not in terminal.plain_rows()
+        terminal.type("\n")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.wait() == 130
+
+
+def test_step_runs_on_at_the_end_of_the_input(tree: Path) -> None:
+    done = run_demo(tree, "chat", "--step")
+    assert {mark for mark, *_ in table(done.stdout)} == {"ok"}
+
+
+@pytest.mark.parametrize("options", ["--stay --step", "--host 0.0.0.0", "chat --show-logs"])
+def test_options_that_do_not_go_together_are_a_usage_error(options: str) -> None:
+    done = run_program("demo.py", *options.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: demo.py")
 
 
 def test_no_color_turns_colours_off_on_a_terminal(tree: Path, open_terminal: OpenTerminal) -> None:
@@ -224,8 +264,9 @@ def test_each_line_shown_begins_with_the_name_of_its_program(plays: Plays) -> No
 
 CAUSES = [  # patterns of lines, in the order in which the demo must show them
     ["chat_server     .*: JOIN alice", "alice           . JOIN alice accepted"],
-    ["chat_server     .*: MESG dave, refused.*", "alice           . Unknown Recipient dave"],
-    ["ticket_server   .*: booked 2-4", "alice           . Booked: 2-4"],
+    ["chat_server     .*: MESG dave.*refused.*", "alice           . Unknown Recipient dave"],
+    ["ticket_server   .*: booked 2-4", "ticket_server   .*: disconnected", "alice           . Booked: 2-4"],
+    ["ticket_server   .*: cancelled: Only 0 .*", "ticket_server   .*: disconnected", "dave            . Only 0 .*"],
     ["ticket_server   .*: cancelled.*", ".* Seat 3-3 is taken\\. .*"],
     ["chatroom_server .*: CREATE tea", "alice           . Room tea is created\\."],
     [
@@ -234,7 +275,12 @@ CAUSES = [  # patterns of lines, in the order in which the demo must show them
         "alice           . hello from telnet",
     ],
     ["chatroom_server .*: line to room tea.*", "bob             . hello from telnet"],
-    ["chatroom_server .*: DELETE tea", "dave            . Room tea is deleted\\."],
+    [
+        "chatroom_server .*: DELETE tea",
+        "chatroom_server . Room tea: deleted",
+        "dave            . Room tea is deleted\\.",
+    ],
+    ["chatroom_server .*: disconnected: TLS handshake failed: not TLS", "dave            . \\(disconnected\\)"],
     [
         "serverM         .*: RESERVE S410 from alice",
         "serverM         .*: result sent: (RESERVED|FULL).*",
@@ -264,6 +310,13 @@ def test_line_of_a_server_is_shown_before_the_reply_that_it_explains(plays: Play
         assert any(re.fullmatch(cause, line) for line in lines), cause
 
 
+def test_no_status_line_comes_after_the_end_of_a_dialogue(plays: Plays) -> None:
+    dialogues = plays["all"].result().stdout.split("\n\n")
+    assert len(dialogues) > len(TITLES) - 1
+    for dialogue in dialogues[:-1]:
+        assert not re.match(r"\w*[Ss]erver", dialogue.splitlines()[-1]), dialogue.splitlines()[-1]
+
+
 def test_tls_scenario_without_openssl_is_not_played_and_says_why(tree: Path, tmp_path: Path) -> None:
     done = run_demo(tree, "tls", PATH=str(tmp_path))
     assert done.returncode == 0
@@ -275,12 +328,13 @@ def test_broken_program_is_marked_no_in_the_table_and_ends_the_demo_with_status_
     done = plays[name].result()
     assert done.returncode == 1
     row = BROKEN[name][-1]
-    missed = [cells for mark, *cells in table(done) if mark == "NO"]
+    missed = [cells for mark, *cells in table(done.stdout) if mark == "NO"]
     if row:
         assert row in missed
     else:
         assert len(missed) == 1
-    assert not done.stdout.endswith(f"\n{len(table(done))} of {len(table(done))} expectations were met.\n")
+    rows = table(done.stdout)
+    assert done.stdout.endswith(f"\n{len(rows) - len(missed)} of {len(rows)} expectations were met.\n")
 
 
 @pytest.mark.parametrize(
@@ -318,45 +372,87 @@ def test_full_disk_as_output_ends_the_demo_with_one_line_on_standard_error(tree:
 
 # For the first pattern that a pasted line contains: what to type into its terminal, and the row that must follow.
 VISITS = [
-    (r"# as (\w+), whose password is: (.*)", [(r"\1", "as a guest): "), (r"\2", r"Welcome, member \1.")]),
-    ("# as a guest", [("dave", "as a guest): "), ("", "Welcome, guest dave.")]),
-    (r"telnet .*JOIN (alice|bob)", [(r"JOIN \1", r"JOIN \1 accepted")]),
-    ("telnet|ticket_client.py", [("0", "A number of 1 or more is expected.")]),
+    (r"/client\.py'? --host", [("alice", "as a guest): "), ("correct horse, battery", "Welcome, member alice.")]),
+    (r"ticket_client\.py", [("0", "A number of 1 or more is expected.")]),
     (r"--name (\w+)", [(r"CREATE \1", r"Room \1 is created.")]),
+    (r"tail .*_server\.log", []),
+    (r"telnet", [("JOIN alice", "JOIN alice accepted|A number of 1 or more is expected.")]),
 ]
+SHELLS = [shell for shell in ("bash", "zsh", "fish") if shutil.which(shell)]
 
 
-@pytest.mark.parametrize(("scenario", "lines"), [("", 9), ("tls", 2)], ids=["all", "tls"])
+@pytest.mark.parametrize(("scenario", "lines"), [("", 7), ("tls", 3)], ids=["all", "tls"])
 def test_lines_that_stay_prints_work_when_pasted_and_ctrl_c_stops_the_servers(
-    tree: Path, run: Start, open_terminal: OpenTerminal, scenario: str, lines: int
+    tmp_path: Path, run: Start, open_terminal: OpenTerminal, scenario: str, lines: int
 ) -> None:
     if scenario == "tls" and not shutil.which("openssl"):
         pytest.skip("openssl is not installed")
+    tree = clone(tmp_path / "our systems")  # its name must be quoted
     before = files(tree)
     demo = run(str(tree / "demo.py"), *scenario.split(), "--stay")
     demo.wait_for_line(r"Ctrl-C here stops the servers\.", DEMO_SECONDS)
-    pasted = [line for line in demo.lines if line.startswith("    ") and "http:" not in line]
+    assert not any("|" in line for line in demo.lines)  # what servers write is in their logs
+    pasted = [line.strip() for line in demo.lines if line.startswith("    ") and "http:" not in line]
     assert len(pasted) == lines
-    for line in pasted:
-        visit(open_terminal("bash", "-c", line), line)
+    assert not any("#" in line for line in pasted)  # an interactive zsh knows no comments
+    for number, line in enumerate(pasted):
+        visit(open_terminal(SHELLS[number % len(SHELLS)], "-c", f"exec {line}"), line)  # fish would stay its parent
     if not scenario:
-        expect_front_end(demo.wait_for_line(r"    (http://127\.0\.0\.1:\d+/)")[1])
+        expect_front_end(demo.wait_for_line(r"    (http://localhost:\d+/)")[1])
     assert demo.stop(signal.SIGINT) == 0
     assert demo.errors == ""
     assert files(tree) == before
+    assert not any("server" in command or "front_end" in command for command in running(tree))
 
 
 def visit(terminal: Terminal, line: str) -> None:
     """Use the client that a pasted line has started."""
     match, steps = next((match, steps) for pattern, steps in VISITS if (match := re.search(pattern, line)))
-    for typed, row in steps:
+    for typed, rows in steps:
         terminal.type(f"{match.expand(typed)}\n")
-        wait_for_row(terminal, match.expand(row))
+        wait_for_row(terminal, *match.expand(rows).split("|"))
+    if not steps:
+        wait_until(lambda: any(": " in row for row in terminal.rows()), "a status line")
 
 
-def wait_for_row(terminal: Terminal, text: str) -> None:
-    """Wait until a row of a terminal ends with a text."""
-    wait_until(lambda: any(row.endswith(text) for row in terminal.rows()), f"{text!r} in {terminal.rows()}")
+def test_all_servers_with_host_are_reached_by_this_machines_addresses(tree: Path, run: Start) -> None:
+    demo = run(str(tree / "demo.py"), "--stay", "--host", "0.0.0.0", "--show-logs")
+    address = demo.wait_for_line("This machine's addresses: ([^ ,]+).*", DEMO_SECONDS)[1]
+    url = demo.wait_for_line(r"    (http://.*:\d+/)")[1]
+    assert url.startswith(f"http://{address}:")
+    expect_front_end(url)
+    assert any(re.fullmatch(rf"    telnet {address} \d+", line) for line in demo.lines)
+    if sys.platform == "linux":  # elsewhere, the loopback network has one address
+        front_end = int(url.rstrip("/").rpartition(":")[2])
+        browser = Peer(front_end, source="127.0.0.2")
+        browser.send_bytes(upgrade(front_end, "/ws/tickets"))
+        demo.wait_for_line(r"ticket_server   \| Client \(\d+\): .*127\.0\.0\.2.*")
+        browser.close()
+    assert demo.stop(signal.SIGINT) == 0
+
+
+def test_show_logs_shows_what_the_servers_write(tree: Path, run: Start) -> None:
+    demo = run(str(tree / "demo.py"), "chat", "--stay", "--show-logs")
+    port = int(demo.wait_for_line(r"    telnet localhost (\d+)", DEMO_SECONDS)[1])
+    Peer(port).close()
+    demo.wait_for_line(r"chat_server     \| Client \(\d+\): accepted from .*")
+    assert not any("tail" in line for line in demo.lines)
+    assert demo.stop(signal.SIGINT) == 0
+
+
+def test_server_has_its_usual_port_only_if_the_demo_stays_and_the_port_is_free(tmp_path: Path) -> None:
+    usual = free_port()
+    assert Harness(Report(), tmp_path).port(usual) == "0"
+    assert Harness(Report(), tmp_path, stays=True).port(usual) == str(usual)
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(type=kind) as other:
+            other.bind(("127.0.0.1", usual))
+            assert Harness(Report(), tmp_path, stays=True).port(usual) == "0"
+
+
+def wait_for_row(terminal: Terminal, *texts: str) -> None:
+    """Wait until a row of a terminal ends with one of the texts."""
+    wait_until(lambda: any(row.endswith(texts) for row in terminal.rows()), str(texts), got=terminal.rows)
 
 
 def expect_front_end(url: str) -> None:

@@ -34,9 +34,10 @@ from conftest import (
 )
 
 from net.conversation import Conversation
+from net.listener import listen
 from net.options import add_server_options
 from net.places import Places
-from net.server import Server, listen
+from net.server import Server
 
 CLIENT = r"Client \(\d+\): "
 PROGRAMS = sorted(path.name for path in ROOT.glob("*.py") if "\nif __name__ ==" in path.read_text())

@@ -12,7 +12,6 @@ from functools import partial
 import pytest
 from conftest import WAIT_SECONDS, in_thread, new_threads, wait_until
 
-from net import connection
 from net.connection import Connection
 from net.log import LOG
 from net.output import BACKLOG_BYTES, EXCESS_BYTES, Patience
@@ -272,15 +271,6 @@ def test_a_client_whose_backlog_thread_cannot_be_started_is_cut_off(
 # Clients that are dropped, and clients that are not
 
 
-def test_a_client_that_accepts_nothing_for_the_period_is_dropped(served: Ends) -> None:
-    connected, client = served
-    began = time.monotonic()
-    send_lines(connected, 0, 5000)
-    assert PERIOD_SECONDS <= time.monotonic() - began < PERIOD_SECONDS + WAIT_SECONDS / 2
-    connected.send(b"in vain\n")
-    assert len(receive_all(client)) < 5000 * LINE_BYTES
-
-
 def test_a_client_whose_backlog_has_drained_once_is_dropped_one_period_after_it_stops_reading(serve: Serve) -> None:
     connected, client = serve(IMPATIENT._replace(period_seconds=4 * PERIOD_SECONDS))
     fill(connected)
@@ -331,7 +321,7 @@ def test_a_client_that_is_merely_slow_gets_everything_though_the_kernel_takes_it
 def test_a_client_whose_backlog_does_not_move_is_dropped_though_no_sender_blocks(serve: Serve) -> None:
     connected, client = serve(IMPATIENT._replace(stall_seconds=PERIOD_SECONDS))
     send_lines(connected, 0, KERNEL_BYTES // LINE_BYTES)  # less than would block
-    wait_until(connected.is_dropped, "a client that is dropped")
+    wait_until(lambda: connected.is_dropped, "a client that is dropped")
     assert len(receive_all(client)) < KERNEL_BYTES // LINE_BYTES * LINE_BYTES
 
 
@@ -363,14 +353,11 @@ def test_close_gives_up_on_a_client_that_does_not_read_the_backlog(served: Ends)
     assert len(receive_all(client)) < 1000 * LINE_BYTES
 
 
-def test_close_waits_only_briefly_for_a_client_that_does_not_end_its_side(
-    served: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_close_waits_only_briefly_for_a_client_that_does_not_end_its_side(served: Ends) -> None:
     connected, client = served
-    monkeypatch.setattr(connection, "LINGER_SECONDS", PERIOD_SECONDS)
     client.sendall(b"unread")
     began = time.monotonic()
-    connected.close()
+    connected.close(linger_seconds=PERIOD_SECONDS)
     assert PERIOD_SECONDS <= time.monotonic() - began < PERIOD_SECONDS + WAIT_SECONDS / 2
 
 
@@ -388,13 +375,13 @@ def test_a_farewell_is_the_last_message_that_arrives_even_if_the_backlog_is_full
     closer.join()
 
 
-def test_a_refused_client_gets_the_sentence_and_no_reset_though_its_input_is_unread(never: int) -> None:
-    server_end, client = socket.socketpair()
-    with client:
-        client.sendall(b"unread")
-        Connection(server_end, never).refuse("Too many connections")
-        assert client.recv(100) == b"Too many connections\n"
-        assert client.recv(100) == b""
+def test_close_without_lingering_still_sends_the_farewell_and_no_reset_though_input_is_unread(served: Ends) -> None:
+    connected, client = served
+    client.sendall(b"unread")
+    connected.end(b"Too many connections\n")
+    connected.close(linger_seconds=0.0)
+    assert client.recv(100) == b"Too many connections\n"
+    assert client.recv(100) == b""
 
 
 def test_drop_discards_the_backlog_and_ends_the_owners_wait_for_input(served: Ends) -> None:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from protocol import MAX_LINE_BYTES, LineBuffer, RoomAction, RoomStatus, harmless, is_visible, room_reply, room_request
+from protocol import MAX_LINE_BYTES, LineBuffer, RoomAction, RoomStatus, harmless, room_reply, room_request
 
 IAC, SB, SE, WILL, DO = b"\xff", b"\xfa", b"\xf0", b"\xfb", b"\xfd"
 EOF, SUSP, ABORT, NOP, BRK, INTERRUPT, AYT = b"\xec", b"\xed", b"\xee", b"\xf1", b"\xf3", b"\xf4", b"\xf6"
@@ -184,7 +184,6 @@ def test_what_writing_needs_is_kept(text: str) -> None:
 
 EMPTY = "\u034f\u115f\u1160\u17b4\u17b5\u180e\u2060\u2064\u206f\ufeff\ufff9\U0001d173\U000e0001"
 BLANK = "\u2800\u3164\uffa0"
-KEPT = "\u200b\u200d\u200f\u00ad\u180b\ufe0f\U000e0067\U000e0100"
 
 
 @pytest.mark.parametrize("empty", [*EMPTY])
@@ -195,16 +194,6 @@ def test_a_character_that_shows_nothing_and_is_not_needed_is_dropped(empty: str)
 @pytest.mark.parametrize("blank", [*BLANK])
 def test_a_wide_character_that_shows_nothing_becomes_a_space(blank: str) -> None:
     assert harmless(f"a{blank}b".encode()) == "a b"
-
-
-@pytest.mark.parametrize("name", ["alice", "Zoë", "Zoe\u0308", "東京", "שלום", "O'Neil-2", "🚀"])
-def test_a_name_of_letters_is_visible(name: str) -> None:
-    assert is_visible(name)
-
-
-@pytest.mark.parametrize("character", [*EMPTY, *BLANK, *KEPT, *"\t\n\x1b\x85\xa0\u202e"])
-def test_a_name_with_a_character_that_shows_nothing_is_not_visible(character: str) -> None:
-    assert not is_visible(f"ali{character}ce")
 
 
 def test_a_room_request_and_its_reply_are_a_byte_and_text() -> None:

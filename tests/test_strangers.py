@@ -6,13 +6,14 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 from certificates import Certificates
-from conftest import Peer, Program, Start, changed_program, server_has_read, wait_until
+from conftest import WAIT_SECONDS, Peer, Program, Start, changed_program, meanwhile, server_has_read, wait_until
 from dorm import PASSWORDS, Dormitory
 
 from net.addresses import network_of
@@ -232,8 +233,8 @@ def test_a_tls_client_that_makes_the_server_answer_and_never_reads_is_dropped(
     start: Start, certificates: Certificates, tmp_path: Path
 ) -> None:
     small = (
-        "from net import output, server\n"
-        "server.SEND_BUFFER_BYTES = 1\n"
+        "from net import listener, output\n"
+        "listener.SEND_BUFFER_BYTES = 1\n"
         "output.BACKLOG_BYTES, output.EXCESS_BYTES = 2000, 0\n"
         "patience = output.Patience(0.5)\n"
         "output.Patience = lambda: patience"
@@ -259,39 +260,26 @@ def test_a_tls_client_that_makes_the_server_answer_and_never_reads_is_dropped(
     server.wait_for_line(dropped)
 
 
-class relay:  # noqa: N801 - used as a function
-    """A relay for one client that passes on what the server sends only while an event is set."""
+@contextmanager
+def relay(port: int, reads: threading.Event) -> Iterator[int]:
+    """Relay what one client sends, and what the server answers while an event is set; yield the port."""
 
-    def __init__(self, port: int, reads: threading.Event) -> None:
-        self._reads = reads
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._server = socket.socket()
-        self._server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        self._server.connect(("127.0.0.1", port))
-
-    def __enter__(self) -> int:
-        threading.Thread(target=self._run, daemon=True).start()
-        return int(self._listener.getsockname()[1])
-
-    def _run(self) -> None:
-        client, _ = self._listener.accept()
-        with client:
-            threading.Thread(target=self._pass, args=(client, self._server), daemon=True).start()
-            while self._reads.is_set() and (data := self._server.recv(1 << 16)):
-                client.sendall(data)
-            self._reads.wait()
-
-    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+    def forward(source: socket.socket, target: socket.socket, goes_on: Callable[[], bool] = lambda: True) -> None:
         with suppress(OSError):
-            while data := source.recv(1 << 16):
+            while goes_on() and (data := source.recv(1 << 16)):
                 target.sendall(data)
 
-    def __exit__(self, *_: object) -> None:
-        self._reads.set()
-        for sock in (self._server, self._listener):
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
+    def run() -> None:
+        client, _ = listener.accept()
+        with client, meanwhile(partial(forward, client, server)):
+            forward(server, client, reads.is_set)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as server:
+        listener.settimeout(WAIT_SECONDS)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        server.connect(("127.0.0.1", port))
+        with meanwhile(run):
+            yield listener.getsockname()[1]
 
 
 # The wire

@@ -103,7 +103,7 @@ class Window:
         return self.run(FIND, name) is not None
 
     def press_and_confirm(self, name: str) -> None:
-        """Click the element with an accessible name, and accept what the browser then asks."""
+        """Click an element, and accept what the browser then asks."""
         self.press(name)
         self.command("POST", "/alert/accept")
 
@@ -160,13 +160,6 @@ class Window:
                 failure = f"{error}\n"
 
         return wait_until(try_condition, what, seconds, POLL_SECONDS, lambda: f"{failure}the page\n{self.text()}")
-
-    def each_tab(self) -> Iterator[str]:
-        """Switch to each tab, to the current one last, and yield its handle."""
-        present = self.command("GET", "/window")
-        for handle in sorted(self.command("GET", "/window/handles"), key=lambda handle: handle == present):
-            self.command("POST", "/window", handle=handle)
-            yield handle
 
     def resize(self, width: int, height: int) -> None:
         """Set the size of the page in pixels; it may be smaller than a window can be."""

@@ -56,7 +56,7 @@ class Response(NamedTuple):
 
 def parse_head(data: bytes) -> Response:
     """Return the head of a response."""
-    line, *lines = data.decode().removesuffix("\r\n\r\n").split("\r\n")
+    line, *lines = data.decode().split("\r\n")
     match = re.fullmatch(r"HTTP/1\.1 (\d{3}) .+", line)
     assert match, f"expected a status line, got {line!r}"
     return Response(int(match[1]), {name.lower(): value for name, _, value in (x.partition(": ") for x in lines)}, b"")
@@ -98,19 +98,19 @@ class WebSocket:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.peer = server.connect(receive_buffer)
+        self.send_bytes = self.peer.send_bytes  # sends frames as they are
         if tls:
             self.peer.sock = tls.wrap_socket(self.peer.sock, server_hostname="localhost")
         self.peer.send_bytes(upgrade(server.port, path, *headers) + rest)
-        self.response = parse_head(self._read_until(b"\r\n\r\n"))
+        while b"\r\n\r\n" not in self.peer.received:
+            self._receive()
+        response, _, self.peer.received = self.peer.received.partition(b"\r\n\r\n")
+        self.response = parse_head(response)
         assert self.response.status == 101, self.response
 
     def send(self, *messages: str) -> None:
         """Send text messages, together."""
         self.peer.send_bytes(text(*messages))
-
-    def send_bytes(self, data: bytes) -> None:
-        """Send frames as they are."""
-        self.peer.send_bytes(data)
 
     def read_frame(self) -> tuple[int, bytes]:
         """Return the first byte and the payload of the next frame, which must not be masked."""
@@ -126,13 +126,10 @@ class WebSocket:
         return frame
 
     def read(self) -> str:
-        """Return the next message; answer pings that come before it."""
-        while True:
-            first, payload = self.read_frame()
-            if first != PING:
-                assert first == TEXT, f"expected a text message, got {first:#x} {payload!r}"
-                return payload.decode()
-            self.send_bytes(masked(PONG, payload))
+        """Return the next message."""
+        first, payload = self.read_frame_after_pings()
+        assert first == TEXT, f"expected a text message, got {first:#x} {payload!r}"
+        return payload.decode()
 
     def expect(self, *messages: str) -> None:
         """Fail unless the next messages are these."""
@@ -154,12 +151,6 @@ class WebSocket:
             pass
         assert frame[1] == code.to_bytes(2, "big")
         self.peer.expect_end()
-
-    def _read_until(self, end: bytes) -> bytes:
-        while end not in self.peer.received:
-            self._receive()
-        data, _, self.peer.received = self.peer.received.partition(end)
-        return data + end
 
     def _read(self, size: int) -> bytes:
         while len(self.peer.received) < size:

@@ -101,10 +101,9 @@ def parse_head(head: bytes) -> Request:
 
 
 def split_authority(text: str) -> tuple[str, int | None] | None:
-    """Split HOST or HOST:PORT (RFC 3986, 3.2) into the host and the port; return None if the text has another form.
+    """Split HOST or HOST:PORT (RFC 3986, 3.2), or return None.
 
-    The host is written as browsers write it: in lower case, and an IPv6 address in its shortest form. A dot at the end
-    of a name is left out.
+    The host is returned as browsers write it: in lower case, without a final dot, an IPv6 address in its shortest form.
     """
     match = AUTHORITY.fullmatch(text.lower())
     if not match:
@@ -132,14 +131,11 @@ def normal_origin(text: str) -> str:
 
 def accept_websocket(request: Request) -> bytes:
     """Return the response after which a WebSocket of version 13 begins (RFC 6455, section 4.2)."""
-    upgrade = {"Upgrade": "websocket", "Connection": "close, Upgrade"}
-    if request.version == "1.0":  # RFC 9110, 7.8: a server ignores Upgrade then
-        raise HttpError(HTTPStatus.UPGRADE_REQUIRED, "A WebSocket over HTTP/1.1 is expected here", upgrade)
-    if "websocket" not in request.tokens("Upgrade") or "upgrade" not in request.tokens("Connection"):
-        raise HttpError(HTTPStatus.UPGRADE_REQUIRED, "A WebSocket is expected here", upgrade)
-    if request.header("Sec-WebSocket-Version") != "13":
-        upgrade["Sec-WebSocket-Version"] = "13"
-        raise HttpError(HTTPStatus.UPGRADE_REQUIRED, "Version 13 of WebSocket is expected", upgrade)
+    asks = "websocket" in request.tokens("Upgrade") and "upgrade" in request.tokens("Connection")
+    if not asks or request.version == "1.0" or request.header("Sec-WebSocket-Version") != "13":
+        upgrade = {"Upgrade": "websocket", "Connection": "close, Upgrade", "Sec-WebSocket-Version": "13"}
+        sentence = "A WebSocket of version 13 is expected here, over HTTP/1.1"
+        raise HttpError(HTTPStatus.UPGRADE_REQUIRED, sentence, upgrade)
     key = request.header("Sec-WebSocket-Key")
     if not KEY.fullmatch(key):
         raise HttpError(HTTPStatus.BAD_REQUEST, "A Sec-WebSocket-Key of 16 bytes in base64 is expected")
@@ -148,23 +144,15 @@ def accept_websocket(request: Request) -> bytes:
 
 
 def response(
-    status: HTTPStatus, kind: str, body: bytes, headers: Mapping[str, str] = {}, head_only: bool = False
+    status: HTTPStatus, kind: str, body: bytes, extra: Mapping[str, str] = {}, head_only: bool = False
 ) -> bytes:
-    """Return a response that ends the connection; its body has a type (kind), and is left out for HEAD.
-
-    The given headers are added to the usual ones, or replace them.
-    """
-    usual = {
-        "Date": formatdate(usegmt=True),
-        "Connection": "close",
-        "Content-Type": kind,
-        "Content-Length": str(len(body)),
-        **PAGE_HEADERS,
-    }
-    return response_head(status, {**usual, **headers}) + (b"" if head_only else body)
+    """Return a response that ends the connection; extra headers are added to the usual ones, or replace them."""
+    usual = {"Date": formatdate(usegmt=True), "Connection": "close", **PAGE_HEADERS}
+    content = {"Content-Type": kind, "Content-Length": str(len(body))}
+    return response_head(status, {**usual, **content, **extra}) + (b"" if head_only else body)
 
 
 def response_head(status: HTTPStatus, headers: Mapping[str, str]) -> bytes:
     """Return the head of a response."""
     lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in headers.items())]
-    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")

@@ -50,20 +50,17 @@ class System(NamedTuple):
         preface = proxy_line(browser) if self.options.send_proxy else b""
         try:
             port = self._find_room(preface) if self.room else self.port
-            sock = connect(self.host, port, self.options, CONNECT_SECONDS, preface)
+            sock = connect(self.host, port, self.options, CONNECT_SECONDS, preface, reports_cut=True)
         except CannotConnect as error:
             raise Closing(CloseCode.BAD_GATEWAY, str(error)) from None
-        if isinstance(sock, ssl.SSLSocket):  # an end without close_notify must not look like an orderly one
-            sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
         sock.setblocking(False)
         return sock
 
     def _find_room(self, preface: bytes) -> int:
-        """Ask the lobby for the room's port."""
         with connect(self.host, self.port, self.options, CONNECT_SECONDS, preface) as lobby:
             try:
                 lobby.sendall(room_request(RoomAction.JOIN, self.room))
-                reply = receive_line(lobby, CONNECT_SECONDS)
+                reply = receive_line(lobby)
             except OSError as error:
                 raise CannotConnect(f"The lobby of the chat rooms does not answer: {reason(error)}") from None
         found = ROOM_FOUND.fullmatch(reply)
@@ -76,10 +73,10 @@ class System(NamedTuple):
         raise CannotConnect(harmless(reply.strip()))  # not a reply to JOIN but a sentence, such as Too many connections
 
 
-def receive_line(sock: socket.socket, seconds: float) -> bytes:
-    """Return what comes up to a newline, the end of the input or the end of a time, whichever is first."""
-    end = time.monotonic() + seconds
-    sock.settimeout(seconds)  # for the rest of a TLS record
+def receive_line(sock: socket.socket) -> bytes:
+    """Return what comes up to a newline, the end of the input or CONNECT_SECONDS from now, whichever is first."""
+    end = time.monotonic() + CONNECT_SECONDS
+    sock.settimeout(CONNECT_SECONDS)  # for the rest of a TLS record
     line = b""
     while not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES and wait_for(sock, select.POLLIN, end):
         data = sock.recv(MAX_LINE_BYTES)
@@ -192,10 +189,7 @@ class Tab:
                 self._lines_to_system += 1
 
     def _line(self, message: bytes) -> bytes:
-        """Return a message as a line; the message may end with a newline, as some programs send it.
-
-        Closing is raised if the system would take the message for several lines, or for the end of the input.
-        """
+        """Return a message, which may end with a newline, as a line. Closing: the system would take it for more."""
         line = message.removesuffix(b"\n").removesuffix(b"\r")
         if b"\n" in line or b"\r" in line:
             raise Closing(CloseCode.POLICY_VIOLATION, "A message is expected to be one line, but holds a newline")
@@ -204,7 +198,6 @@ class Tab:
         return line + b"\n"
 
     def _send_to_system(self) -> None:
-        """Send what the system accepts now."""
         try:
             if self._to_system:
                 del self._to_system[: self._system.send(self._to_system)]
@@ -214,10 +207,7 @@ class Tab:
             self._to_system.clear()  # the system has ended; the next read from it finds out why
 
     def _end_system(self) -> None:
-        """Send what is left, end our side, and give the system LINGER_SECONDS to end its own.
-
-        Closing a socket that has unread input would send a reset, which may destroy our last lines on their way.
-        """
+        """Send what is left, and let the system end its side: unread input would cause a reset, and lose that."""
         end = time.monotonic() + LINGER_SECONDS
         while self._to_system and wait_for(self._system, select.POLLOUT, end):
             self._send_to_system()
@@ -230,13 +220,13 @@ class Tab:
                 pass  # discard it, encrypted or not
 
     def _receive_from_system(self) -> None:
-        """Receive lines, which become messages."""
         try:
             data = self._system.recv(FROM_SYSTEM_BYTES)
         except WOULD_BLOCK:
             return
         except OSError as error:
-            why = "it was cut without close_notify" if isinstance(error, ssl.SSLEOFError) else reason(error)
+            is_cut = isinstance(error, ssl.SSLError) and "EOF" in str(error)
+            why = "it was cut without close_notify" if is_cut else reason(error)
             raise Closing(CloseCode.BAD_GATEWAY, f"The connection to the system was lost: {why}") from None
         if not data:
             self._add_messages(self._half_line)

@@ -59,8 +59,7 @@ class Closing(Exception):
         self.code = code
 
 
-# A whole message or a control frame: the opcode, which is not CONTINUATION, and the payload, unmasked. The payload of
-# TEXT is valid UTF-8; that of CLOSE is empty, or a code and a reason.
+# The opcode of a whole message (in valid UTF-8, if it is TEXT) or of a control frame, and its payload, unmasked.
 Event = tuple[Opcode, bytes]
 
 
@@ -75,10 +74,7 @@ class FrameReader:
         self._closed = False
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        """Take received bytes, and yield the events that they complete; ignore what follows a close frame.
-
-        Closing is raised for a frame that is not acceptable, after the events before it have been yielded.
-        """
+        """Yield the events that received bytes complete, up to a close frame. Closing: the next frame is wrong."""
         self._buffer += data
         while not self._closed and (frame := self._next_frame()):
             fin, opcode, payload = frame
@@ -89,10 +85,7 @@ class FrameReader:
                 yield event
 
     def _next_frame(self) -> tuple[bool, Opcode, bytes] | None:
-        """Take a whole frame out of the buffer: FIN, the opcode and the payload. Return None if none is complete.
-
-        The header is checked as soon as it is complete, before the payload arrives.
-        """
+        """Take a whole frame, if there is one, out of the buffer; check its header before its payload arrives."""
         if len(self._buffer) < 2:
             return None
         first, second = self._buffer[:2]
@@ -104,7 +97,10 @@ class FrameReader:
         if len(self._buffer) < start:
             return None
         if length >= 126:
-            length = check_long_length(length, int.from_bytes(self._buffer[2 : start - 4], "big"))
+            shortest = 126 if length == 126 else 1 << 16
+            length = int.from_bytes(self._buffer[2 : start - 4], "big")
+            if length < shortest or length >= 1 << 63:
+                raise Closing(CloseCode.PROTOCOL_ERROR, "A length is not written in the shortest form")
         self._check_header(fin, opcode, length)
         end = start + length
         if len(self._buffer) < end:
@@ -130,10 +126,9 @@ class FrameReader:
 
     def _add_to_message(self, fin: bool, opcode: Opcode, payload: bytes) -> Event | None:
         """Add a frame to the message it belongs to; return the message if this completes it."""
-        if self._opcode is not None:
-            opcode = self._opcode
-        self._message += payload
+        opcode = self._opcode or opcode
         self._opcode = None if fin else opcode
+        self._message += payload
         if not fin:
             return None
         message = bytes(self._message)
@@ -149,13 +144,6 @@ def check_first_byte(first: int) -> Opcode:
         return Opcode(first & 0x0F)
     except ValueError:
         raise Closing(CloseCode.PROTOCOL_ERROR, f"Unknown opcode {first & 0x0F}") from None
-
-
-def check_long_length(kind: int, length: int) -> int:
-    """Return a length of 16 bits (kind 126) or 64 bits (kind 127); check that it does not fit a shorter field."""
-    if length < (126 if kind == 126 else 1 << 16) or length >= 1 << 63:
-        raise Closing(CloseCode.PROTOCOL_ERROR, "A length is not written in the shortest form")
-    return length
 
 
 def check_text(payload: bytes) -> bytes:

@@ -1,7 +1,7 @@
 // The chat: join under a name, see who is there, talk to all users or to one.
 
 import { Connection } from "./connection.js";
-import { MessageLog, onMessage } from "./messages.js";
+import { createNameButton, MessageLog, onMessage } from "./messages.js";
 import {
   askBeforeLeaving, byId, element, hideOutage, onSubmit, pollWith, say, sayAt, showItems, showOutage, showView,
   whilePending,
@@ -26,8 +26,6 @@ const connection = new Connection("/ws/chat", {
   line: handleLine,
   closed,
 });
-
-// Joining and leaving
 
 async function join() {
   const reply = await connection.ask(`JOIN ${name}`);
@@ -77,14 +75,11 @@ function leave() {
   byId("user").focus();
 }
 
-// Talking
-
 function handleLine(text) {
   const message = MESSAGE.exec(text);
   const refused = unconfirmed.find((sent) => !sent.refusal);
   if (message) {
-    const [, sender, isToAll, words] = message;
-    log.add({ sender, note: isToAll ? "" : "to you alone", text: words });
+    log.add({ sender: message[1], note: message[2] ? "" : "to you alone", text: message[3] });
   } else if (isRegistered && refused) {
     refused.refusal = text;
   } else {
@@ -111,31 +106,22 @@ function writeTo(user) {
   byId("message").focus();
 }
 
-// Who is there
-
 const poll = pollWith(() => isRegistered && listPeople());
 
 /** Ask who is there. Return whether the server answered. */
 async function listPeople() {
-  const lines = await connection.ask("LIST", { isPoll: true, isComplete: isWholeList });
-  if (lines) showPeople(lines.slice(1));
-  return lines !== null;
-}
-
-function isWholeList(lines) {
-  return lines.length === 1 + Number(LIST_HEAD.exec(lines[0])[1]);
-}
-
-function showPeople(names) {
+  const isComplete = (lines) => lines.length === 1 + Number(LIST_HEAD.exec(lines[0])[1]);
+  const lines = await connection.ask("LIST", { isPoll: true, isComplete });
+  if (lines === null) return false;
+  const names = lines.slice(1);
   showItems(byId("people"), names, createPerson);
   showRecipients(names.filter((user) => user !== name));
+  return true;
 }
 
 function createPerson(user) {
   if (user === name) return element("li", {}, element("bdi", {}, user), " ", element("span", { class: "note" }, "you"));
-  const button = element("button", { type: "button", class: "name", title: `Write to ${user}` }, element("bdi", {}, user));
-  button.addEventListener("click", () => writeTo(user));
-  return element("li", {}, button);
+  return element("li", {}, createNameButton(user, writeTo));
 }
 
 /** Offer the recipients. Keep a chosen recipient who has left: a private message must not go to all users. */

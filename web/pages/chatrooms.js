@@ -3,8 +3,8 @@
 import { Connection, REFUSED } from "./connection.js";
 import { MessageLog, onMessage } from "./messages.js";
 import {
-  askBeforeLeaving, byId, element, hideOutage, onSingleClick, onSubmit, pollWith, recall, remember, say, sayAt,
-  setText, showItems, showOutage, showView, whilePending,
+  askBeforeLeaving, byId, element, hideOutage, local, onSingleClick, onSubmit, pollWith, say, sayAt, setText, showItems,
+  showOutage, showView, whilePending,
 } from "./page.js";
 
 const [CREATE, JOIN, LIST, DELETE] = ["\u0001", "\u0002", "\u0003", "\u0004"];
@@ -20,19 +20,14 @@ let nextCounted = 0; // the place in the list of the room whose members are coun
 const drafts = new Map(); // what was typed in a room and not sent, by room
 const log = new MessageLog();
 
-const lobby = new Connection(
-  "/ws/chatrooms",
-  {
-    opened: enterWantedRoom,
-    line: (text) => say(information(text), true),
-    closed: (sentence, detail) => {
-      if (room && !room.connection.isOpen) lobby.retry();
-      else showOutage(refusal || sentence, lobby, detail);
-      refusal = "";
-    },
-  },
-  "lobby",
-);
+const handlers = { opened: enterWantedRoom, line: (text) => say(information(text), true), closed: lobbyClosed };
+const lobby = new Connection("/ws/chatrooms", handlers, "lobby");
+
+function lobbyClosed(sentence, detail) {
+  if (room && !room.connection.isOpen) lobby.retry();
+  else showOutage(refusal || sentence, lobby, detail);
+  refusal = "";
+}
 
 /** Return a reply without its status byte; a server that is full does not send one. */
 function information(reply) {
@@ -45,13 +40,9 @@ async function request(action, name = "", isPoll = false) {
   return { succeeds: reply?.startsWith(SUCCESS) ?? false, text: reply === null ? NO_ANSWER : information(reply) };
 }
 
-// The lobby
+const poll = pollWith(() => (room ? countMembersHere() : listRooms()));
 
-const poll = pollWith(async () => {
-  if (room) {
-    await countMembersHere();
-    return;
-  }
+async function listRooms() {
   const { succeeds, text } = await request(LIST, "", true);
   refusal = succeeds || text === NO_ANSWER ? "" : text;
   if (!succeeds || room) return;
@@ -59,7 +50,7 @@ const poll = pollWith(async () => {
   const names = text ? text.split(",") : [];
   showRooms(names);
   await countMembers(names);
-});
+}
 
 async function enterWantedRoom() {
   const name = wanted.replace(/[\u0000-\u001f]/g, "");
@@ -104,12 +95,12 @@ async function createAndJoin() {
   const field = byId("new-room");
   const name = field.value.trim();
   const { succeeds, text } = await request(CREATE, name);
-  if (!succeeds) {
+  if (succeeds) {
+    field.value = "";
+    await join(name);
+  } else {
     sayAt(field, text);
-    return;
   }
-  field.value = "";
-  await join(name);
 }
 
 async function deleteRoom(name) {
@@ -119,17 +110,13 @@ async function deleteRoom(name) {
   await poll();
 }
 
-// Inside a room
-
 /** Ask the lobby for a room's port, as every client does, and enter the room through the front end. */
 async function join(name) {
   const { succeeds, text } = await request(JOIN, name);
-  if (room) return;
-  if (!succeeds) {
-    say(text, true);
-    return;
-  }
-  const connection = new Connection(`/ws/chatrooms/${encodeURIComponent(name)}`, { opened: entered, line: receive, closed }, name);
+  if (!succeeds && !room) say(text, true);
+  if (!succeeds || room) return;
+  const path = `/ws/chatrooms/${encodeURIComponent(name)}`;
+  const connection = new Connection(path, { opened: openLobby, line: receive, closed }, name);
   room = { name, connection, lastLine: "" };
   byId("room-title").textContent = `Room ${name}`;
   byId("room-facts").textContent = "";
@@ -142,7 +129,7 @@ async function join(name) {
   connection.open();
 }
 
-function entered() {
+function openLobby() {
   if (lobby.isOpen) poll();
   else lobby.open();
 }
@@ -156,11 +143,11 @@ function receive(text) {
 function closed(sentence, detail, code) {
   if (room.lastLine || code === REFUSED) {
     leave(room.lastLine || sentence, true);
-    return;
+  } else {
+    if (byId("room-facts").textContent) log.remark(sentence);
+    byId("room-facts").textContent = "";
+    showOutage(sentence, room.connection, detail);
   }
-  if (byId("room-facts").textContent) log.remark(sentence);
-  byId("room-facts").textContent = "";
-  showOutage(sentence, room.connection, detail);
 }
 
 /** Show the port and the number of members. Return whether the lobby knows the room, and the room is connected. */
@@ -191,8 +178,7 @@ function leave(sentence, isProblem) {
   say(sentence, isProblem);
   const item = [...byId("rooms").children].find(({ dataset }) => dataset.key === name);
   (isProblem || !item ? byId("lobby-title") : item.querySelector("button")).focus();
-  if (lobby.isOpen) poll();
-  else lobby.open();
+  openLobby();
 }
 
 onSubmit(byId("create-form"), () => whilePending(byId("create"), createAndJoin()));
@@ -204,8 +190,8 @@ onMessage(log, {
   },
   deliver,
 });
-byId("name").value = recall("name");
-byId("name").addEventListener("input", () => remember("name", byId("name").value.trim()));
+byId("name").value = local.name ?? "";
+byId("name").addEventListener("input", () => (local.name = byId("name").value.trim()));
 byId("leave").addEventListener("click", () => leave(`You have left room ${room.name}.`, false));
 askBeforeLeaving(() => room !== null);
 lobby.open();

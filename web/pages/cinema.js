@@ -2,11 +2,11 @@
 
 import { Hall } from "./hall.js";
 import {
-  askBeforeLeaving, byId, element, hideOutage, onSingleClick, onSubmit, pollWith, recall, remember, say, sayAt, setText,
+  askBeforeLeaving, byId, element, hideOutage, local, onSingleClick, onSubmit, pollWith, say, sayAt, session, setText,
   showOutage, showView, whilePending,
 } from "./page.js";
 import { namesOf } from "./seats.js";
-import { Lookout, measureLimit, Order } from "./tickets.js";
+import { createLookout, Order } from "./tickets.js";
 
 const LOOK_SECONDS = 3;
 const SETTLE_MILLISECONDS = 1000; // for so long after an order the server may still hold its seats
@@ -17,15 +17,11 @@ let stage = "choosing"; // then "holding" (the server is asked), "reviewing" and
 let order = null; // the present order, from "holding" on
 let doubtful = []; // the seats of an order that may be booked
 let settledAt = 0; // looks at the hall that began earlier may be out of date
-let isMeasuring = false;
-let limitSeconds = 0; // how long an order may take; 0 while that is not known
 let isWarned = false; // that time is short
-let receipt = JSON.parse(recall("receipt", "sessionStorage") || "null"); // {line, time}, which a reload does not lose
+let receipt = JSON.parse(session.receipt || "null"); // {line, time}, which a reload does not lose
 
 const hall = new Hall(byId("hall"), showBar, (name) => setText(byId("pointed"), name));
-const lookout = new Lookout(showHall, showFailure);
-
-// The hall
+const lookout = createLookout(showHall, showOutage);
 
 const look = pollWith(() => {
   const isShown = !byId("order").hidden && (stage === "choosing" || stage === "reviewing");
@@ -34,7 +30,6 @@ const look = pollWith(() => {
 
 function showHall(rows, startedAt) {
   hideOutage();
-  if (rows.length) measureOnce();
   if (startedAt < settledAt) return;
   const seats = rows.length ? rows : hall.rows.map((signs) => signs.fill("1"));
   byId("house").hidden = !seats.length;
@@ -49,11 +44,6 @@ function showHall(rows, startedAt) {
   showBar();
 }
 
-function showFailure(sentence, connection, detail) {
-  limitSeconds = 0; // the server may come back with another limit
-  showOutage(sentence, connection, detail);
-}
-
 function chooseBest() {
   const count = Number(byId("tickets").value);
   const free = hall.freeOf().length;
@@ -66,8 +56,6 @@ function chooseBest() {
   const groups = namesOf(hall.chosen);
   say(`${groups.length > 1 ? `No ${count} adjacent seats are free; the nearest are: ` : ""}${groups.join("; ")}.`);
 }
-
-// The order
 
 async function review() {
   if (stage !== "choosing" || !hall.chosen.length) return;
@@ -89,7 +77,7 @@ async function book() {
   order = null;
   setStage("choosing");
   receipt = { line, time: Date.now() };
-  remember("receipt", JSON.stringify(receipt), "sessionStorage");
+  session.receipt = JSON.stringify(receipt);
   showReceipt();
   say(line.includes(",") ? "Your seats are booked." : "Your seat is booked.");
 }
@@ -97,6 +85,7 @@ async function book() {
 /** Handle the end of an order that was not booked, or perhaps was. */
 function orderEnded(sentence) {
   const { seats, mayBeBooked } = order;
+  if (sentence.startsWith("Time is up.")) local["hold-seconds"] = Math.round(secondsOf(order));
   leaveOrder();
   const lost = /^Seat (\d+)-(\d+) is taken/.exec(sentence);
   if (lost) hall.lose({ row: Number(lost[1]), number: Number(lost[2]) });
@@ -127,12 +116,15 @@ function leaveOrder() {
   setStage("choosing");
 }
 
+function changeSeats() {
+  leaveOrder();
+  byId("bar-title").focus();
+}
+
 function giveUp() {
   say(order ? "You gave up the order. Nothing was booked." : "");
-  leaveOrder();
   hall.clear();
-  showBar();
-  byId("bar-title").focus();
+  changeSeats();
 }
 
 function setStage(next) {
@@ -164,44 +156,32 @@ function noteOn(tickets, isReviewed) {
   return "Nothing is booked yet. The seats are held for you, except the last one.";
 }
 
-// The time
-
-function measureOnce() {
-  if (isMeasuring || limitSeconds) return;
-  isMeasuring = true;
-  measureLimit((seconds) => {
-    isMeasuring = false;
-    limitSeconds = seconds;
-    if (seconds) remember("hold-seconds", String(seconds));
-  });
-}
-
+/** Show how long the order has taken. The protocol does not say how long it may take: the last one that ran out told. */
 function showTime() {
   byId("time-left").hidden = !order?.startedAt;
   if (!order?.startedAt) return;
-  const spent = Math.floor((performance.now() - order.startedAt) / 1000);
-  const left = Math.max(0, limitSeconds - spent);
-  const usual = Number(recall("hold-seconds")) || USUAL_SECONDS;
-  setText(byId("time-left"), limitSeconds ? `${clock(left)} left` : `${clock(spent)} of usually ${clock(usual)}`);
-  const isShort = limitSeconds > 0 && left <= WARNING_SECONDS;
+  const spent = Math.floor(secondsOf(order));
+  const usual = Number(local["hold-seconds"]) || USUAL_SECONDS;
+  setText(byId("time-left"), `${clock(spent)} of usually ${clock(usual)}`);
+  const isShort = usual - spent <= WARNING_SECONDS;
   byId("time-left").classList.toggle("soon", isShort);
-  if (isShort && !isWarned) {
-    isWarned = true;
-    say(`Only ${clock(left)} left to book your seats.`, true);
-  }
+  if (!isShort || isWarned) return;
+  isWarned = true;
+  say(`An order may usually take ${clock(usual)}: book your seats now.`, true);
+}
+
+function secondsOf({ startedAt }) {
+  return (performance.now() - startedAt) / 1000;
 }
 
 function clock(seconds) {
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 }
 
-// The receipt
-
 function showReceipt() {
   const { line, time } = receipt;
-  const seats = line.match(/\d+-\d+/g).map((text) => text.split("-").map(Number));
-  const sorted = seats.map(([row, number]) => ({ row, number }));
-  byId("receipt-seats").replaceChildren(...namesOf(sorted).map((name) => element("li", {}, name)));
+  const seats = [...line.matchAll(/(\d+)-(\d+)/g)].map(([, row, seat]) => ({ row: Number(row), number: Number(seat) }));
+  byId("receipt-seats").replaceChildren(...namesOf(seats).map((name) => element("li", {}, name)));
   byId("receipt-time").textContent = new Date(time).toLocaleString([], { dateStyle: "long", timeStyle: "short" });
   byId("receipt-line").textContent = line;
   lookout.stop();
@@ -212,7 +192,7 @@ function showReceipt() {
 
 function orderMore() {
   receipt = null;
-  remember("receipt", "", "sessionStorage");
+  session.receipt = "";
   say("");
   showView("order");
   look();
@@ -223,10 +203,7 @@ onSubmit(byId("best-form"), chooseBest);
 byId("review").addEventListener("click", review);
 onSingleClick(byId("book"), book);
 byId("give-up").addEventListener("click", giveUp);
-byId("change").addEventListener("click", () => {
-  leaveOrder();
-  byId("bar-title").focus();
-});
+byId("change").addEventListener("click", changeSeats);
 byId("print").addEventListener("click", () => print());
 byId("order-more").addEventListener("click", orderMore);
 askBeforeLeaving(() => order !== null);

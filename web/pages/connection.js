@@ -27,12 +27,10 @@ export class Connection {
   #asked = []; // requests whose reply is not complete, oldest first: see ask()
 
   /**
-   * Prepare a connection; open() opens it.
-   *
-   * handlers.opened() is called when lines can be sent, handlers.line(text) for each line that is not part of a reply
-   * to ask(), and handlers.closed(sentence, detail, code) when the other side has ended the connection or does not
-   * answer: a sentence for people, what the front end said, and its close code. handlers.isReply(text) tells whether a
-   * line may be part of a reply; without it, every line may. With isPoll, the wire panel takes all of it for a poll.
+   * Prepare a connection; open() opens it. These handlers are called: opened(), when lines can be sent; line(text) for
+   * a line that is not part of a reply to ask(); isReply(text), which tells whether a line may be (without it, every one
+   * may); closed(sentence, detail, code), with a sentence for people, what the front end said, and its close code, when
+   * the other side has ended the connection or does not answer. With isPoll, all of it is a poll to the wire panel.
    */
   constructor(path, handlers, label = "", isPoll = false) {
     this.#path = path;
@@ -106,12 +104,9 @@ export class Connection {
     if (performance.now() - this.#openedAt > SETTLED_MILLISECONDS) this.#pauseSeconds = FIRST_PAUSE_SECONDS;
     const request = this.#handlers.isReply?.(text) === false ? null : this.#asked[0];
     this.#record("received", text, request?.isPoll);
-    if (!request) {
-      this.#handlers.line?.(text);
-      return;
-    }
-    request.lines.push(text);
-    if (request.isComplete && !request.isComplete(request.lines)) return;
+    request?.lines.push(text);
+    if (!request) this.#handlers.line?.(text);
+    if (!request || request.isComplete?.(request.lines) === false) return;
     this.#asked.shift();
     clearTimeout(request.timer);
     request.resolve(request.isComplete ? request.lines : text);

@@ -2,8 +2,8 @@
 
 import { Connection, fitsLine } from "./connection.js";
 import {
-  byId, element, hideOutage, onSingleClick, onSubmit, pollWith, recall, remember, say, sayAt, setText, showItems,
-  showOutage, showView, whilePending,
+  byId, element, hideOutage, local, onSingleClick, onSubmit, pollWith, say, sayAt, setText, showItems, showOutage, showView,
+  whilePending,
 } from "./page.js";
 
 const GUEST_NAME = "guest";
@@ -19,15 +19,12 @@ let lastList = "";
 let polls = 0;
 let reservations = new Map(); // room codes by reservation id
 const kinds = Object.keys(KINDS).map(createKind);
-const rooms = new Map(); // by code: {code, kind, item, button, count, fill, left}
 
 const connection = new Connection("/ws/dormitory", {
   opened: sendLogin,
   line: (text) => say(readable(text), true), // why the server is about to close the connection
   closed,
 });
-
-// Logging in and out
 
 function startLogin(user, password) {
   if (/\s/.test(user) || !fitsLine(`LOGIN ${user} ${password}`)) {
@@ -47,39 +44,34 @@ async function sendLogin() {
   const secret = password && ` ${password}`;
   const shown = `LOGIN ${user}${secret && ` ${DOTS}`}`;
   const reply = await connection.ask(`LOGIN ${user}${secret}`, { shown, seconds: LOGIN_SECONDS });
-  if (reply === null) return;
-  if (reply.startsWith("TRY_LATER")) {
-    showOutage(readable(reply), connection);
-    return;
-  }
-  hideOutage();
-  if (reply.startsWith("MEMBER ") || reply.startsWith("GUEST ")) enter(reply.startsWith("MEMBER "));
-  else refuseLogin(reply);
+  const word = reply?.split(" ")[0];
+  if (word === "TRY_LATER") showOutage(readable(reply), connection);
+  else if (word === "MEMBER" || word === "GUEST") enter(word === "MEMBER");
+  else if (reply !== null) refuseLogin(reply);
 }
 
 function enter(asMember) {
   const isFirst = byId("inside").hidden;
   isMember = asMember;
+  hideOutage();
   byId("inside").classList.toggle("guest", !isMember);
-  const guestText = "You are looking around as a guest; only members can reserve.";
-  byId("who").textContent = isMember ? `Logged in as ${login.user}` : guestText;
+  const guest = "You are looking around as a guest; only members can reserve.";
+  byId("who").textContent = isMember ? `Logged in as ${login.user}` : guest;
   byId("log-out").textContent = isMember ? "Log out" : "Log in as a member";
   byId("password").value = "";
   showView("inside");
+  say(isFirst ? `Welcome, ${login.user}.` : "The dormitory is back.");
   if (isFirst) byId("title").focus();
-  if (isFirst) say(isMember ? `Welcome, ${login.user}.` : "Welcome.");
-  else say("The dormitory is back.");
   lastList = "";
   poll();
 }
 
 function refuseLogin(reply) {
   const { user, password } = login;
+  hideOutage();
   leave();
-  if (password === DEMO_PASSWORDS[user]) {
-    remember("no-demo-members", "true");
-    showDemoMembers();
-  }
+  if (password === DEMO_PASSWORDS[user]) local["no-demo-members"] = "true";
+  showDemoMembers();
   sayAt(byId("password"), reply.startsWith("REFUSED") ? "Wrong user name or password." : readable(reply));
   byId("password").select();
 }
@@ -108,10 +100,8 @@ function closed(sentence, detail) {
 }
 
 function showDemoMembers() {
-  byId("demo").hidden = Boolean(recall("no-demo-members"));
+  byId("demo").hidden = Boolean(local["no-demo-members"]);
 }
-
-// The rooms
 
 const poll = pollWith(async () => {
   if (byId("inside").hidden) return;
@@ -143,20 +133,15 @@ function createKind(letter) {
   const section = element("section", { class: "kind", "aria-labelledby": id }, head, notice, list);
   byId("kinds").append(section);
   // silent says who does not answer, or is "". The largest count that a room has had is a full bar.
-  return { letter, section, summary, notice, list, codes: [], silent: "", answeredAt: null, largest: 1 };
+  return { letter, section, summary, notice, list, rooms: new Map(), silent: "", answeredAt: null, largest: 1 };
 }
 
 function setCounts(kind, counts) {
-  const codes = counts.map(([code]) => code);
-  const isChanged = codes.join() !== kind.codes.join();
-  for (const code of kind.codes) if (!codes.includes(code)) rooms.delete(code);
-  for (const [code, left] of counts) {
-    if (!rooms.has(code)) rooms.set(code, createRoom(code, kind));
-    rooms.get(code).left = Number(left);
-  }
-  kind.codes = codes;
+  const before = kind.rooms;
+  kind.rooms = new Map(counts.map(([code]) => [code, before.get(code) ?? createRoom(code, kind)]));
+  for (const [code, left] of counts) kind.rooms.get(code).left = Number(left);
   kind.answeredAt = new Date();
-  if (isChanged) arrange(kind);
+  if ([...before.keys()].join() !== [...kind.rooms.keys()].join()) arrange(kind);
 }
 
 function createRoom(code, kind) {
@@ -172,13 +157,13 @@ function createRoom(code, kind) {
 
 /** Put the rooms in the chosen order. They keep it while their counts change, so that none moves under a pointer. */
 function arrange(kind) {
-  const all = roomsOf(kind);
+  const all = [...kind.rooms.values()];
   if (byId("sort").value) all.sort((one, other) => other.left - one.left);
-  showItems(kind.list, all.map(({ code }) => code), (code) => rooms.get(code).item);
+  showItems(kind.list, all.map(({ code }) => code), (code) => kind.rooms.get(code).item);
 }
 
 function draw(kind) {
-  const all = roomsOf(kind);
+  const all = [...kind.rooms.values()];
   const open = all.filter(({ left }) => left > 0);
   const places = open.reduce((sum, { left }) => sum + left, 0);
   kind.largest = Math.max(kind.largest, ...open.map(({ left }) => left));
@@ -207,12 +192,6 @@ function isReservable({ left, kind }) {
   return left > 0 && !kind.silent;
 }
 
-function roomsOf(kind) {
-  return kind.codes.map((code) => rooms.get(code));
-}
-
-// Reserving and cancelling
-
 async function reserve(room) {
   const { code, button } = room;
   if (!isReservable(room)) {
@@ -222,11 +201,11 @@ async function reserve(room) {
   const reply = await whilePending(button, connection.ask(`RESERVE ${code}`));
   const [word, id, left] = (reply ?? "").split(" ");
   if (word === "RESERVED") {
-    setLeft(code, Number(left));
+    setLeft(room, Number(left));
     showReservations(new Map(reservations).set(id, code));
     say(`Room ${code} is yours: reservation ${id}. ${left} left.`);
   } else if (word === "FULL") {
-    setLeft(code, 0);
+    setLeft(room, 0);
     say(`Room ${code} is full: somebody else was faster.`, true);
   } else {
     sayUncertain(reply, `room ${code} was reserved`);
@@ -245,7 +224,8 @@ async function cancel(id, button) {
   showReservations(kept);
   byId("mine-title").focus();
   if (word === "CANCELLED") {
-    setLeft(code, (rooms.get(code)?.left ?? 0) + 1);
+    const room = kinds.find(({ rooms }) => rooms.has(code))?.rooms.get(code);
+    if (room) setLeft(room, room.left + 1);
     say(`Reservation ${id} is cancelled: room ${code} has one more place.`);
   } else {
     say(`There was no reservation ${id} any more.`, true);
@@ -253,10 +233,9 @@ async function cancel(id, button) {
 }
 
 /** Show a count that this page has changed; the next poll shows what the server says. */
-function setLeft(code, left) {
-  if (!rooms.has(code)) return;
-  rooms.get(code).left = left;
-  draw(rooms.get(code).kind);
+function setLeft(room, left) {
+  room.left = left;
+  draw(room.kind);
 }
 
 function sayUncertain(reply, change) {

@@ -34,32 +34,26 @@ function roomsOpen(reply) {
 
 function watch(card) {
   const system = card.dataset.system;
-  const text = element("span");
+  const { requests, factIn } = SYSTEMS[system];
+  const text = element("span", {}, "Asking …");
   const detail = element("small");
-  const state = card.querySelector(".state");
+  const state = element("p", { class: "state" }, text, detail);
   const show = (sign, sentence, small = "") => {
     state.className = `state ${sign}`;
     setText(text, sentence);
     setText(detail, small);
   };
-  const connection = new Connection(
-    `/ws/${system}`,
-    {
-      opened: async () => {
-        const reply = await ask(connection, SYSTEMS[system].requests);
-        if (reply === null) return;
-        connection.close();
-        const fact = SYSTEMS[system].factIn(reply);
-        if (fact) show("up", fact);
-        else show("down", "Does not serve now.", reply);
-      },
-      closed: (sentence, detail) => show("down", sentence, detail),
-    },
-    system,
-    true,
-  );
-  state.replaceChildren(text, detail);
-  show("", "Asking …");
+  const opened = async () => {
+    const reply = await ask(connection, requests);
+    if (reply === null) return;
+    connection.close();
+    const fact = factIn(reply);
+    if (fact) show("up", fact);
+    else show("down", "Does not serve now.", reply);
+  };
+  const closed = (sentence, small) => show("down", sentence, small);
+  const connection = new Connection(`/ws/${system}`, { opened, closed }, system, true);
+  card.append(state);
   card.hidden = false;
   pollWith(() => connection.open(), LOOK_SECONDS)();
 }
@@ -77,7 +71,7 @@ async function ask(connection, requests) {
 async function start() {
   try {
     const systems = await fetchSystems();
-    for (const system of systems) watch(document.querySelector(`.card[data-system="${system}"]`));
+    for (const card of document.querySelectorAll(".card")) if (systems[card.dataset.system]) watch(card);
   } catch {
     byId("nothing").hidden = false;
   }

@@ -93,11 +93,8 @@ export class MessageLog {
   }
 
   #createSender({ sender, isMine }) {
-    const name = element("bdi", { class: "sender", translate: "no" }, sender);
-    if (isMine || !this.writeTo) return name;
-    const button = element("button", { type: "button", class: "name", title: `Write to ${sender}` }, name);
-    button.addEventListener("click", () => this.writeTo(sender));
-    return button;
+    if (!isMine && this.writeTo) return createNameButton(sender, this.writeTo);
+    return element("bdi", { class: "sender", translate: "no" }, sender);
   }
 
   #isAgain({ sender, note, isMine, time }) {
@@ -121,6 +118,14 @@ export class MessageLog {
     this.#unread = count;
     document.title = count ? `(${count}) ${TITLE}` : TITLE;
   }
+}
+
+/** Return a button that shows a user's name, for writing to that user. */
+export function createNameButton(user, writeTo) {
+  const name = element("bdi", { class: "sender", translate: "no" }, user);
+  const button = element("button", { type: "button", class: "name", title: `Write to ${user}` }, name);
+  button.addEventListener("click", () => writeTo(user));
+  return button;
 }
 
 /** Return a text as nodes in which addresses of the web are links. */

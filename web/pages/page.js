@@ -3,17 +3,24 @@
 const CLICK_PAUSE_MILLISECONDS = 600; // clicks on one button that follow each other faster count as one
 const PENDING_MILLISECONDS = 400;
 const SUCCESS_MILLISECONDS = 5000;
-const HIDDEN_TAB_MILLISECONDS = 100; // a hidden tab draws no frames
 const NEAR_END_PIXELS = 40;
+const ACTIVE_SECONDS = 60; // after the pointer has moved, a key was pressed or the window got the focus
+const CALM_INTERVALS = 5; // between two polls, when the user has done nothing for longer than that
 
-const outageSentence = element("p", { role: "status" });
-const outageDetail = element("small");
-const outageCountdown = element("span", { "aria-hidden": "true" });
-const tryNow = element("button", { type: "button" }, "Try now");
-const outageParts = [outageSentence, outageDetail, outageCountdown, tryNow];
-const outage = element("section", { class: "outage", "aria-label": "Outage" }, ...outageParts);
 let outageTimer = 0;
 let statusTimer = 0;
+
+/** Return a storage of the browser; if it allows none, an object that lasts as long as the page. */
+function storage(name) {
+  try {
+    return window[name];
+  } catch {
+    return {};
+  }
+}
+
+export const local = storage("localStorage");
+export const session = storage("sessionStorage"); // which is forgotten with the tab
 
 export function byId(id) {
   return document.getElementById(id);
@@ -72,40 +79,40 @@ export function onSingleClick(button, action) {
   });
 }
 
-/** Call an action every second, or every few, while the page is visible. Return a function that calls it now. */
+/**
+ * Call an action every second, or every few, while the page is visible; less often while the user does nothing, since a
+ * class of thirty leaves thirty pages open. Return a function that calls it now.
+ */
 export function pollWith(action, seconds = 1) {
   const poll = oneAtATime(action);
   const pollIfVisible = () => document.hidden || poll();
-  setInterval(pollIfVisible, 1000 * seconds);
+  let idle = 0; // intervals since the user did something
+  setInterval(() => {
+    idle += 1;
+    if (idle * seconds <= ACTIVE_SECONDS || idle % CALM_INTERVALS === 0) pollIfVisible();
+  }, 1000 * seconds);
+  for (const sign of ["pointermove", "keydown", "focus"]) addEventListener(sign, () => (idle = 0));
   document.addEventListener("visibilitychange", pollIfVisible);
   return poll;
 }
 
-/** Return a function that lets an action be called once, before the next frame; in a hidden tab, a little later. */
+/** Return a function that lets an action be called once, before the next frame; a hidden tab draws none. */
 export function oncePerFrame(action) {
   let isDue = false;
   const act = () => {
-    if (!isDue) return;
     isDue = false;
     action();
   };
   return () => {
-    if (isDue) return;
+    if (!isDue) requestAnimationFrame(act);
     isDue = true;
-    requestAnimationFrame(act);
-    setTimeout(act, HIDDEN_TAB_MILLISECONDS);
   };
 }
 
-/**
- * Keep a scrolling element at its end when its content grows or it is resized, unless the reader has scrolled up. Call
- * changed(isAtEnd) when it scrolls. Return a function that goes to the end.
- */
+/** Keep a scroller at its end, unless the reader has scrolled up. Call changed(isAtEnd). Return how to go to the end. */
 export function followEnd(scroller, content, changed = () => {}) {
   let isAtEnd = true;
-  const goToEnd = () => {
-    scroller.scrollTop = scroller.scrollHeight;
-  };
+  const goToEnd = () => (scroller.scrollTop = scroller.scrollHeight);
   scroller.addEventListener("scroll", () => {
     isAtEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_END_PIXELS;
     changed(isAtEnd);
@@ -165,22 +172,22 @@ export function sayAt(field, text) {
 export function showOutage(sentence, connection, detail = "") {
   let left = connection.retry();
   const count = () => {
-    outageCountdown.textContent = left > 0 ? `Next try in ${left} s` : "Trying …";
+    byId("outage-countdown").textContent = left > 0 ? `Next try in ${left} s` : "Trying …";
     left -= 1;
   };
   clearInterval(outageTimer);
   outageTimer = setInterval(count, 1000);
   count();
-  outage.classList.add("shown");
-  setText(outageSentence, `${sentence} This page tries again by itself.`);
-  setText(outageDetail, detail);
-  tryNow.onclick = () => connection.open();
+  byId("outage").classList.add("shown");
+  setText(byId("outage-sentence"), `${sentence} This page tries again by itself.`);
+  setText(byId("outage-detail"), detail);
+  byId("try-now").onclick = () => connection.open();
 }
 
 export function hideOutage() {
   clearInterval(outageTimer);
-  outage.classList.remove("shown");
-  outageSentence.textContent = outageDetail.textContent = "";
+  byId("outage").classList.remove("shown");
+  byId("outage-sentence").textContent = byId("outage-detail").textContent = "";
 }
 
 /** Let the browser ask before the page is left or loaded again, while isNeeded() returns true. */
@@ -191,30 +198,10 @@ export function askBeforeLeaving(isNeeded) {
   });
 }
 
-/** Remember a text beyond this page; sessionStorage forgets it with the tab. */
-export function remember(key, text, storage = "localStorage") {
-  try {
-    if (text) window[storage].setItem(key, text);
-    else window[storage].removeItem(key);
-  } catch {
-    // The browser does not let pages remember anything.
-  }
-}
-
-/** Return a text that is remembered, or "". */
-export function recall(key, storage = "localStorage") {
-  try {
-    return window[storage].getItem(key) ?? "";
-  } catch {
-    return "";
-  }
-}
-
-/** Return the names of the systems that the front end was given. */
+/** Return which systems the front end was given, as {dormitory: true, ...}. */
 export async function fetchSystems() {
   const answer = await fetch("/systems.json");
-  const systems = await answer.json();
-  return Object.keys(systems).filter((name) => systems[name]);
+  return answer.json();
 }
 
 /** Show one of the page's views and hide the others; views are the children of <main> with the class "view". */
@@ -222,23 +209,16 @@ export function showView(id) {
   for (const view of document.querySelectorAll(".view")) view.hidden = view.id !== id;
 }
 
-function markPresentPage() {
-  for (const link of document.querySelectorAll(".top a")) {
-    if (link.pathname === location.pathname) link.setAttribute("aria-current", "page");
-  }
-}
-
 async function hideLinksToAbsentSystems() {
   try {
     const systems = await fetchSystems();
-    for (const link of document.querySelectorAll("nav [data-system]")) {
-      link.parentElement.hidden = !systems.includes(link.dataset.system);
-    }
+    for (const link of document.querySelectorAll("nav a")) link.parentElement.hidden = !systems[link.dataset.system];
   } catch {
     // The page's own connection reports it.
   }
 }
 
-byId("main").before(outage);
-markPresentPage();
+for (const link of document.querySelectorAll(".top a")) {
+  if (link.pathname === location.pathname) link.setAttribute("aria-current", "page");
+}
 hideLinksToAbsentSystems();

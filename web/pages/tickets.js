@@ -24,12 +24,10 @@ export class Order {
   constructor(seats, ended) {
     this.seats = seats;
     this.#ended = ended;
-    const handlers = {
-      opened: () => this.#opened(),
-      line: (text) => this.#end(text), // while the user reviews the order
-      closed: (sentence) => this.#end(this.mayBeBooked ? sentence : `${sentence} Nothing was booked.`),
-    };
-    this.#connection = new Connection(PATH, handlers, "order");
+    const opened = () => this.#opened();
+    const line = (text) => this.#end(text); // while the user reviews the order
+    const closed = (sentence) => this.#end(this.mayBeBooked ? sentence : `${sentence} Nothing was booked.`);
+    this.#connection = new Connection(PATH, { opened, line, closed }, "order");
   }
 
   /** Return whether the server holds a seat for this order. */
@@ -86,75 +84,40 @@ export class Order {
   }
 }
 
-/** Looks at the hall as a customer who asks for one ticket, and leaves when the server has shown the seats. */
-export class Lookout {
-  #connection;
-  #shown;
-  #failed;
-  #startedAt = 0;
-  #isBusy = false; // until the server has answered; after a failure, until the connection has tried again
+/**
+ * Look at the hall, as a customer who asks for one ticket and leaves when the seats are shown. shown(rows, startedAt) is
+ * called with the seats as they were after a time, [] if none was free; failed(sentence, connection, detail) arranges for
+ * the next try.
+ */
+export function createLookout(shown, failed) {
+  let isBusy = false; // until the server has answered; after a failure, until the connection has tried again
 
-  /**
-   * shown(rows, startedAt) is called with the seats as they were after a time, [] if none was free;
-   * failed(sentence, connection, detail) arranges for the next try.
-   */
-  constructor(shown, failed) {
-    this.#shown = shown;
-    this.#failed = failed;
-    const handlers = {
-      opened: () => this.#ask(),
-      closed: (sentence, detail) => this.#fail(sentence, detail),
-    };
-    this.#connection = new Connection(PATH, handlers, "look", true);
-  }
-
-  look() {
-    if (this.#isBusy) return;
-    this.#isBusy = true;
-    this.#connection.open();
-  }
-
-  stop() {
-    this.#isBusy = false;
-    this.#connection.close();
-  }
-
-  async #ask() {
-    this.#startedAt = performance.now();
-    let lines = await this.#connection.ask(null, { isComplete });
-    if (lines?.at(-1) === FIRST_QUESTION) lines = await this.#connection.ask("1", { isComplete });
+  const ask = async () => {
+    const startedAt = performance.now();
+    let lines = await connection.ask(null, { isComplete });
+    if (lines?.at(-1) === FIRST_QUESTION) lines = await connection.ask("1", { isComplete });
     if (!lines) return;
     const rows = lines.map((line) => ROW.exec(line)).filter(Boolean).map(([, signs]) => signs.trim().split(/ +/));
     if (rows.length || lines[0].startsWith("Only 0 ")) {
-      this.stop();
-      this.#shown(rows, this.#startedAt);
+      stop();
+      shown(rows, startedAt);
     } else {
-      this.#fail(lines[0].replace(CANCELLED, ""));
-    }
-  }
-
-  #fail(sentence, detail) {
-    this.stop();
-    this.#isBusy = true;
-    this.#failed(sentence, this.#connection, detail);
-  }
-}
-
-/**
- * Find out how many seconds an order may take, which the protocol does not say: begin one, hold nothing, and see when the
- * server ends it. Orders of the user's that begin later also end later. Call measured(0) if there is no answer.
- */
-export function measureLimit(measured) {
-  let startedAt = 0;
-  const takeLine = (text) => {
-    if (text === FIRST_QUESTION) {
-      startedAt = performance.now();
-      connection.send("1");
-    } else if (text.startsWith("Time is up.")) {
-      connection.close();
-      measured(Math.floor((performance.now() - startedAt) / 1000));
+      fail(lines[0].replace(CANCELLED, ""));
     }
   };
-  const connection = new Connection(PATH, { line: takeLine, closed: () => measured(0) }, "clock", true);
-  connection.open();
+  const fail = (sentence, detail) => {
+    connection.close();
+    isBusy = true;
+    failed(sentence, connection, detail);
+  };
+  const stop = () => {
+    connection.close();
+    isBusy = false;
+  };
+  const look = () => {
+    if (!isBusy) connection.open();
+    isBusy = true;
+  };
+  const connection = new Connection(PATH, { opened: ask, closed: fail }, "look", true);
+  return { look, stop };
 }

@@ -1,36 +1,15 @@
 // The wire panel: the lines that this page sent and received, and what happened to its connections.
 
-import { byId, element, followEnd, oncePerFrame, recall, remember } from "./page.js";
+import { byId, element, followEnd, oncePerFrame, session } from "./page.js";
 
 const MAX_LINES = 1000; // older ones are forgotten
 const MAX_POLLED_LINES = 200;
 const CONTROL_CHARACTER = /([\u0000-\u001f\u007f-\u009f])/g;
 const ARROWS = { sent: "→", received: "←", event: "·" };
-const LEGEND = "→ sent ← received · connection. <1> is the byte 1, which has no printable sign.";
 
-const showButton = byId("show-wire");
-const pauseButton = createButton("Pause", pause);
-const filter = element("input", { type: "search", placeholder: "Filter", "aria-label": "Filter the wire" });
-const withPolls = element("input", { type: "checkbox" });
-const result = element("p", { class: "wire-result", role: "status" });
-const list = element("ol");
-const scroller = element("div", { class: "wire-lines", tabindex: 0, role: "region", "aria-label": "Lines" }, list);
-const panel = element(
-  "aside",
-  { class: "wire", "aria-label": "The wire", hidden: "" },
-  element("header", {}, element("h2", {}, "The wire"), result, filter),
-  element(
-    "div",
-    { class: "wire-tools" },
-    element("label", { class: "check" }, withPolls, "Polls"),
-    pauseButton,
-    createButton("Copy", copy),
-    createButton("Save", save),
-    createButton("Clear", clear),
-  ),
-  scroller,
-  element("p", { class: "legend" }, LEGEND),
-);
+const panel = byId("wire");
+const scroller = byId("wire-lines");
+const list = scroller.firstElementChild;
 let waiting = []; // entries that are not shown yet, oldest first: {kind, text, label, isPoll, time}
 let shown = []; // those that are, each with its item
 let isPaused = false;
@@ -67,27 +46,22 @@ function newest(entries) {
 }
 
 function isWanted(entry) {
-  return (withPolls.checked || !entry.isPoll) && asText(entry).toLowerCase().includes(filter.value.toLowerCase());
+  const wanted = byId("wire-filter").value.toLowerCase();
+  return (byId("wire-polls").checked || !entry.isPoll) && asText(entry).toLowerCase().includes(wanted);
 }
 
 function showWanted() {
   for (const entry of shown) entry.item.hidden = !isWanted(entry);
 }
 
-function createItem(entry) {
-  return element(
-    "li",
-    { class: entry.kind },
-    element("time", {}, entry.time),
-    element("span", { class: "arrow" }, ARROWS[entry.kind]),
-    ...(entry.label ? [element("span", { class: "label" }, entry.label)] : []),
-    element("bdi", { class: "line" }, ...withVisibleBytes(entry.text)),
-  );
-}
-
-/** Return a text as nodes in which a control character reads <1>. */
-function withVisibleBytes(text) {
-  return text.split(CONTROL_CHARACTER).map((piece, index) => (index % 2 ? element("b", {}, byteName(piece)) : piece));
+/** Return an item in which a control character reads <1>. */
+function createItem({ time, kind, label, text }) {
+  const pieces = text.split(CONTROL_CHARACTER).map((piece, i) => (i % 2 ? element("b", {}, byteName(piece)) : piece));
+  const item = element("li", { class: kind }, element("time", {}, time));
+  item.append(element("span", { class: "arrow" }, ARROWS[kind]));
+  if (label) item.append(element("span", { class: "label" }, label));
+  item.append(element("bdi", { class: "line" }, ...pieces));
+  return item;
 }
 
 function byteName(character) {
@@ -103,12 +77,6 @@ function timeNow() {
   return new Date(now - now.getTimezoneOffset() * 60_000).toISOString().slice(11, 23);
 }
 
-function createButton(text, action) {
-  const button = element("button", { type: "button", class: "quiet" }, text);
-  button.addEventListener("click", action);
-  return button;
-}
-
 /** Return the lines that can be seen, as text. */
 function visibleText() {
   return shown.filter(isWanted).map((entry) => `${asText(entry)}\n`).join("");
@@ -117,10 +85,10 @@ function visibleText() {
 async function copy() {
   try {
     await navigator.clipboard.writeText(visibleText());
-    result.textContent = "Copied.";
+    showResult("Copied.");
   } catch {
     getSelection().selectAllChildren(list); // without TLS, only pages of this machine may use the clipboard
-    result.textContent = "Selected: copy the lines with the keyboard.";
+    showResult("Selected: copy the lines with the keyboard.");
   }
 }
 
@@ -128,20 +96,24 @@ function save() {
   const url = URL.createObjectURL(new Blob([visibleText()], { type: "text/plain" }));
   element("a", { href: url, download: "wire.txt" }).click();
   URL.revokeObjectURL(url);
-  result.textContent = "Saved as wire.txt.";
+  showResult("Saved as wire.txt.");
 }
 
 function clear() {
   waiting = [];
   shown = [];
   list.replaceChildren();
-  result.textContent = "Cleared.";
+  showResult("Cleared.");
+}
+
+function showResult(text) {
+  byId("wire-result").textContent = text;
 }
 
 function pause() {
   isPaused = !isPaused;
-  pauseButton.textContent = isPaused ? "Go on" : "Pause";
-  result.textContent = isPaused ? "Paused." : "";
+  byId("wire-pause").textContent = isPaused ? "Go on" : "Pause";
+  showResult(isPaused ? "Paused." : "");
   showSoon();
 }
 
@@ -149,21 +121,21 @@ function showPanel(isVisible) {
   const scrolled = [byId("page"), document.documentElement]; // while the panel is open, the page scrolls in its part
   const top = Math.max(...scrolled.map((node) => node.scrollTop));
   panel.hidden = !isVisible;
-  showButton.textContent = isVisible ? "Hide the wire" : "Show the wire";
+  byId("show-wire").textContent = isVisible ? "Hide the wire" : "Show the wire";
   document.documentElement.classList.toggle("with-wire", isVisible);
   for (const node of scrolled) node.scrollTop = top;
-  remember("wire", isVisible ? "open" : "", "sessionStorage");
+  session.wire = isVisible ? "open" : "";
   showSoon();
   goToEnd();
 }
 
-showButton.addEventListener("click", () => showPanel(panel.hidden));
-filter.addEventListener("input", showWanted);
-withPolls.addEventListener("change", showWanted);
+byId("show-wire").addEventListener("click", () => showPanel(panel.hidden));
+for (const id of ["wire-filter", "wire-polls"]) byId(id).addEventListener("input", showWanted);
+const actions = { pause, copy, save, clear };
+for (const [name, action] of Object.entries(actions)) byId(`wire-${name}`).addEventListener("click", action);
 addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || panel.hidden) return;
-  if (panel.contains(document.activeElement)) showButton.focus();
+  if (panel.contains(document.activeElement)) byId("show-wire").focus();
   showPanel(false);
 });
-document.body.append(panel);
-if (recall("wire", "sessionStorage")) showPanel(true);
+if (session.wire) showPanel(true);
