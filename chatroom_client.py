@@ -162,19 +162,16 @@ class RoomSession:
                 line = LEAVE
             if line is None:
                 return
-            self._take_line(line)
-
-    def _take_line(self, line: str) -> None:
-        text = (self._prefix + line).encode()
-        if line.rstrip() == LEAVE:
-            self._leaving = True
-            self._outgoing += f"{LEAVE}\n".encode()
-        elif line.startswith("/"):
-            self._console.refuse(NOT_A_COMMAND)
-        elif len(text) > MAX_LINE_BYTES:
-            self._console.refuse(f"Not sent. Line too long: at most {MAX_LINE_BYTES} bytes are expected")
-        elif line.strip():
-            self._outgoing += text + b"\n"
+            text = (self._prefix + line).encode()
+            if line.rstrip() == LEAVE:
+                self._leaving = True
+                self._outgoing += f"{LEAVE}\n".encode()
+            elif line.startswith("/"):
+                self._console.refuse(NOT_A_COMMAND)
+            elif len(text) > MAX_LINE_BYTES:
+                self._console.refuse(f"Not sent. Line too long: at most {MAX_LINE_BYTES} bytes are expected")
+            elif line.strip():
+                self._outgoing += text + b"\n"
 
     def _send(self) -> None:
         try:

@@ -66,7 +66,8 @@ class Answers:
         """Return the answer to a question; None if the server ends the order before; EOFError means that none comes."""
         if self._are_given and question == FIRST_ROW:
             show_picture(self._console, self._picture)
-            self._choose_best()
+            if self._best:
+                self._choose_best()
         if self._are_given or question in self._known:
             answer = self._known.pop(question, "")
             self._console.show(f"{question} {answer}".rstrip())
@@ -84,12 +85,10 @@ class Answers:
         return str(seat.row) if seat else choice
 
     def _choose_best(self) -> None:
-        """Choose the number of seats that --best asks for, once."""
-        if self._best:
-            groups = self._picture.best(self._best)
-            self._console.show(described(groups, self._best))
-            self._known = answers_for([seat for group in groups for seat in group])
-            self._best = 0
+        groups = self._picture.best(self._best)
+        self._console.show(described(groups, self._best))
+        self._known = answers_for([seat for group in groups for seat in group])
+        self._best = 0
 
     def _choose(self, question: str) -> str | None:
         """Return a row, or a row and a seat; None if the server sends something first."""

@@ -145,14 +145,12 @@ def test_a_vanished_server_is_detected_within_two_minutes() -> None:
 @pytest.fixture
 def host() -> Iterator[tuple[str, ...]]:
     """Provide the prefix that makes a command run on a host with a loopback interface of its own."""
-    network = Network()
-    try:
-        yield network.add_host()
-    except OSError as error:
-        pytest.skip(f"network namespaces are not available: {error}")
-    finally:
-        for name in network._hosts:
-            subprocess.run(["ip", "netns", "delete", name], check=True)
+    with closing(Network()) as network:
+        try:
+            prefix = network.add_host()
+        except OSError as error:
+            pytest.skip(f"network namespaces are not available: {error}")
+        yield prefix
 
 
 @pytest.mark.parametrize("typed", ["", "hello\n"], ids=["idle", "sending"])
