@@ -137,9 +137,13 @@ class ScreenBuffer:
         if final == "J":
             del self._rows[self._row + 1 :]
             self._continued = {row for row in self._continued if row < self._row}
-        self._row = max(self._row - number * (final == "A"), 0)
-        self._column = max(self._column + number * ((final == "C") - (final == "D")), 0)
-        if final == "m":
+        elif final == "A":
+            self._row = max(self._row - number, 0)
+        elif final == "C":
+            self._column += number
+        elif final == "D":
+            self._column = max(self._column - number, 0)
+        elif final == "m":
             self._colour += sequence
         elif final == "7":
             self._saved = (self._row, self._column)
