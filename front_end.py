@@ -82,15 +82,15 @@ class FrontEnd:
             raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
         try:
             self._check_host(request)
-            if not request.path.startswith("/ws/"):
+            if request.path.startswith("/ws/"):
+                system = self._find_system(request)
+                switching = accept_websocket(request)
+                client.log(f"{shown(request)}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
+                client.flush()
+                client.connection.send(switching)
+                Tab(client, request.path).run(system, rest)
+            else:
                 self._send_file(client, request)
-                return
-            system = self._find_system(request)
-            switching = accept_websocket(request)
-            client.log(f"{shown(request)}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
-            client.flush()
-            client.connection.send(switching)
-            Tab(client, request.path).run(system, rest)
         finally:
             self._places.release(client.connection.address)
 
