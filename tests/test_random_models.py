@@ -61,7 +61,7 @@ class Model:
         if self.random.random() < 0.2:
             cut = self.random.randrange(len(text))
             text, self._unfinished[peer] = text[:cut], (line, text[cut:])
-        self.note(repr(text))
+        self.note(f"from port {peer.sock.getsockname()[1]}: {text!r}")
         data = text.replace("\n", self.pick(["\n", "\r\n"])).encode()
         for _ in range(self.pick([0, 0, 1, 2])):
             cut = self.random.randrange(len(data) + 1)
