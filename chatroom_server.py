@@ -60,18 +60,19 @@ class Room:
         self.last_used = time.monotonic()  # when it was last seen with a member, or with its creator in the lobby
 
     def open(self, lobby: Server, ports: range) -> None:
-        """Open the room on the first free port; OSError or RuntimeError says that no port or no thread is free."""
+        """Open the room on the first free port; OSError or RuntimeError: no descriptor, port or thread is free."""
+        self.server = self._listen(lobby, ports)
+        self.server.start()
+        self.is_open = True
+
+    def _listen(self, lobby: Server, ports: range) -> Server:
         for port in ports:
             try:
-                self.server = lobby.open_another(port, self._relay)
-                break
+                return lobby.open_another(port, self._relay)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise
-        else:
-            raise OSError(errno.EADDRINUSE, f"all ports from {ports[0]} to {ports[-1]} are in use")
-        self.server.start()
-        self.is_open = True
+        raise OSError(errno.EADDRINUSE, f"all ports from {ports[0]} to {ports[-1]} are in use")
 
     def close(self, why: str) -> None:
         """Warn the members, close their connections, and write a status line; the room is no longer in Rooms."""
@@ -101,7 +102,7 @@ class Rooms:
     def __init__(self, lobby: Server, options: argparse.Namespace) -> None:
         self._lobby = lobby
         self._options = options
-        self._lock = threading.Lock()  # guards _by_name
+        self._lock = threading.RLock()  # guards _by_name; remove() calls find()
         self._by_name: dict[str, Room] = {}  # also those that are being created, so that their names are taken
 
     def create(self, name: str, creator: Connection) -> Room:
@@ -113,7 +114,7 @@ class Rooms:
             return room
         except (OSError, RuntimeError) as error:
             with self._lock:
-                del self._by_name[name]
+                self._by_name.pop(name, None)  # remove_all() may have removed it
             raise RequestFailed(RoomStatus.UNKNOWN_FAILURE, f"Room {name} cannot be opened: {reason(error)}") from None
 
     def _add(self, room: Room) -> None:
@@ -132,12 +133,15 @@ class Rooms:
     def find(self, name: str) -> Room:
         """Return a room, or raise RequestFailed."""
         with self._lock:
-            return self._find(name)
+            room = self._by_name.get(name)
+        if not room or not room.is_open:
+            raise RequestFailed(RoomStatus.DOES_NOT_EXIST, f"Room {name} does not exist")
+        return room
 
     def remove(self, name: str) -> Room:
         """Remove a room, so that its name is free; return the room, which the caller must close."""
         with self._lock:
-            room = self._find(name)
+            room = self.find(name)
             del self._by_name[name]
             return room
 
@@ -170,12 +174,6 @@ class Rooms:
                 elif now - room.last_used >= self._options.empty_room_seconds:
                     unused.append(self._by_name.pop(room.name))
         return unused
-
-    def _find(self, name: str) -> Room:
-        room = self._by_name.get(name)
-        if not room or not room.is_open:
-            raise RequestFailed(RoomStatus.DOES_NOT_EXIST, f"Room {name} does not exist")
-        return room
 
 
 def main() -> NoReturn:

@@ -82,15 +82,15 @@ class FrontEnd:
             raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
         try:
             self._check_host(request)
-            if not request.path.startswith("/ws/"):
+            if request.path.startswith("/ws/"):
+                system = self._find_system(request)
+                switching = accept_websocket(request)
+                client.log(f"{shown(request)}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
+                client.flush()
+                client.connection.send(switching)
+                Tab(client, request.path).run(system, rest)
+            else:
                 self._send_file(client, request)
-                return
-            system = self._find_system(request)
-            switching = accept_websocket(request)
-            client.log(f"{shown(request)}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
-            client.flush()
-            client.connection.send(switching)
-            Tab(client, request.path).run(system, rest)
         finally:
             self._places.release(client.connection.address)
 
@@ -211,20 +211,11 @@ def command_line() -> argparse.ArgumentParser:
     for name in SYSTEMS:
         meaning = f"where the {name} server listens"
         parser.add_argument(f"--{name}", type=host_and_port, metavar="HOST:PORT", help=meaning)
-    meaning = (
-        "another name or address, such as 192.0.2.1, under which browsers reach the front end, on any port; without "
-        "it, only requests for --host, localhost, 127.0.0.1 and [::1] are served"
-    )
+    meaning = "a name or address, besides --host and localhost, under which browsers reach the front end, on any port"
     parser.add_argument("--allow-host", action="append", default=[], type=host_name, metavar="NAME", help=meaning)
-    meaning = (
-        "an origin, such as https://chat.example.com, whose pages may open WebSockets although Host is another; needed "
-        "behind a proxy that changes Host"
-    )
+    meaning = "an origin, such as https://chat.example.com, whose pages a proxy that changes Host sends here"
     parser.add_argument("--allow-origin", action="append", default=[], type=origin, metavar="ORIGIN", help=meaning)
-    meaning = (
-        "begin each connection to a system with a line that names the browser's address (PROXY protocol, version 1); "
-        "the systems need --proxy-from with the address of the front end"
-    )
+    meaning = "tell the systems the browser's address (PROXY protocol, version 1); they need --proxy-from for this host"
     parser.add_argument("--send-proxy", action="store_true", help=meaning)
     add_server_options(parser, "127.0.0.1")
     parser.set_defaults(login_seconds=HEAD_SECONDS)

@@ -12,10 +12,9 @@ from .rules import fail, not_checked
 from .target import Target
 
 MAX_USERS = 10
-JOIN_SECONDS = 0.6  # a server that has not answered JOIN after this long is taken to have accepted it silently
+SILENT_JOIN_SECONDS = 0.6  # a server that may not answer JOIN is taken to have carried it out after this long
 LIST_SECONDS = 1.0
 LIST_PAUSE_SECONDS = 0.1
-FENCE_SECONDS = 1.0
 DEATH_SECONDS = 0.2  # between the end of a server's connections and that of its process
 
 _numbers = itertools.count(1001)
@@ -33,13 +32,15 @@ class Chat:
         target: the server.
         limits: how long the check may wait.
         exact: whether whole replies are compared; otherwise, their essential phrase, or the effect of a request.
+        answers_join: whether the server is known to answer JOIN as expected.
     """
 
-    def __init__(self, target: Target, limits: Limits, exact: bool) -> None:
+    def __init__(self, target: Target, limits: Limits, exact: bool, answers_join: bool) -> None:
         self.exact = exact
         self.limits = limits
         self.dialogue = Dialogue()
         self.target = target
+        self._join_seconds = limits.answer_seconds if answers_join else SILENT_JOIN_SECONDS
         self._clients: list[ChatClient] = []
         self._tag = "".join(random.choices(string.ascii_lowercase, k=3))  # a server may remember earlier users
 
@@ -83,7 +84,7 @@ class Chat:
         if self.exact:
             client.expect_line(f"JOIN {client.name} accepted")
             return ""
-        text = client.read_until(r"(?i:accepted|too many users)[^\n]*\n?", JOIN_SECONDS)
+        text = client.read_until(r"(?i:accepted|too many users)[^\n]*\n?", self._join_seconds)
         if client.ended or re.search("(?i)too many users", text):
             return f"{client.who} cannot join: {quoted(text)} {client.ended}".rstrip()
         return ""
@@ -140,7 +141,7 @@ class Chat:
         """Fail if a text has reached a user; a message that another user sends now would arrive after it."""
         fence = unique_text()
         speaker.say(f"MESG {client.name} {fence}")
-        received = client.read_until(rf"{fence}[^\n]*\n?", FENCE_SECONDS)
+        received = client.read_until(rf"{fence}[^\n]*\n?")
         if text in received:
             fail(f"{client.who} should not receive '{text}', but received {quoted(received)}")
 

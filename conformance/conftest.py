@@ -16,7 +16,7 @@ OWN_SERVER = Path(__file__).resolve().parent.parent / "chat_server.py"
 SILENT_CHECKS = 3  # after this many checks in a row in which the server said nothing, waits become short
 SHORT_ANSWER_SECONDS, SHORT_READY_SECONDS = 0.5, 1.0
 
-UNMET = pytest.StashKey[set[str]]()  # the ids of rules that do not hold or were not checked
+HOLDS = pytest.StashKey[dict[str, bool]]()  # by the id of a rule that was to be checked; False if it was not checked
 SILENT = pytest.StashKey[int]()  # how many checks in a row have received nothing
 POINTS = pytest.StashKey[dict[str, float]]()  # by level
 
@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     config.addinivalue_line("markers", "rule(rule): the rule of the chat that a test checks")
     config.addinivalue_line("markers", "needs(id, ...): the rules without which a test says nothing about its own")
-    config.stash[UNMET] = set()
+    config.stash[HOLDS] = {}
     config.stash[SILENT] = 0
     config.stash[POINTS] = parsed_points(config.getoption("--points"))
     server, address = config.getoption("--server"), config.getoption("--address")
@@ -116,7 +116,9 @@ def chat(request: pytest.FixtureRequest) -> Iterator[Chat]:
             fail(f"the server cannot be started: {error}")
     answer_seconds = SHORT_ANSWER_SECONDS if is_silent else option("--answer-seconds")
     is_own = not (option("--server") or option("--address"))
-    chat = Chat(target, Limits(answer_seconds, option("--test-seconds")), exact=is_own or option("--exact"))
+    limits = Limits(answer_seconds, option("--test-seconds"))
+    answers_join = request.config.stash[HOLDS].get("JOIN-ACCEPTED", False)
+    chat = Chat(target, limits, is_own or option("--exact"), answers_join)
     try:
         yield chat
     finally:
@@ -132,16 +134,17 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     if rule is None or not isinstance(chat, Chat):
         return (yield)
     stash = pyfuncitem.config.stash
+    holds = stash[HOLDS]
+    holds[rule.id] = False
     needed = [needed_id for marker in pyfuncitem.iter_markers("needs") for needed_id in marker.args]
-    if unmet := stash[UNMET].intersection(needed):
-        stash[UNMET].add(rule.id)
-        not_checked(f"{', '.join(sorted(unmet))} should hold first")
+    if unmet := [needed_id for needed_id in needed if not holds.get(needed_id, True)]:
+        not_checked(f"{', '.join(unmet)} should hold first")
     try:
         result = yield
         if death := chat.death():
             fail(f"the server {death}")
+        holds[rule.id] = True
     except pytest.fail.Exception as failure:
-        stash[UNMET].add(rule.id)
         raise pytest.fail.Exception(explained(str(failure), chat), pytrace=False) from None
     finally:
         stash[SILENT] = 0 if chat.dialogue.has_received else stash[SILENT] + 1

@@ -152,13 +152,14 @@ class Connection(Output):
         """Read until the client ends its side; once the server stops, only until the input pauses for QUIET_SECONDS."""
         end = time.monotonic() + seconds
         patience = seconds
-        while not self._read_and_discard() and (left := end - time.monotonic()) > 0:
-            ready = dict(self._poll.poll(min(patience, left) * 1000))
-            if not ready:
-                return
+        left = seconds
+        while ready := dict(self._poll.poll(min(patience, left) * 1000)):
             if self.stop_fd in ready:
                 self._poll.unregister(self.stop_fd)
                 patience = QUIET_SECONDS
+            left = end - time.monotonic()
+            if (self.fd in ready and self._read_and_discard()) or left <= 0:
+                return
 
     def _read_and_discard(self) -> bool:
         """Discard the input that has arrived; return whether the client has ended its side."""

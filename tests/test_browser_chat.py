@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 from browsing import SHORT_TIME_LIMITS, expect_good_design, front_end
@@ -16,13 +17,12 @@ return log.scrollHeight - log.scrollTop - log.clientHeight;
 """
 
 
-class ChatSite:
+class ChatSite(NamedTuple):
     """The servers and the address of their pages."""
 
-    def __init__(self, address: str, chat: Program, rooms: Program) -> None:
-        self.address = address
-        self.chat = chat
-        self.rooms = rooms
+    address: str
+    chat: Program
+    rooms: Program
 
     def enter(self, window: Window, room: str) -> None:
         """Enter a chat room."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from browsing import expect_good_design, front_end, hurried
-from conftest import Start, in_thread, looking_after, wait_until
+from conftest import Start, in_thread, looking_after
 from dorm import PASSWORDS, ask, caring_for
 from webdriver import ENTER, SPACE, TAB, Window
 
@@ -301,20 +301,3 @@ def test_demo_members_are_offered_until_one_is_refused(site: DormitorySite, alic
     alice.open(site.page)
     alice.find("Log in")
     assert not alice.has("Log in as alice")
-
-
-def test_eight_tabs_are_all_live(site: DormitorySite, alice: Window, bob: Window) -> None:
-    site.log_in(bob, "bob")
-    for _ in range(7):
-        alice.command("POST", "/window/new", type="tab")
-    for _ in alice.each_tab():
-        site.look_around(alice)
-    site.reserve(bob, "U1")
-    bob.wait_for_text("Room U1 is yours")
-    for _ in alice.each_tab():
-        alice.wait(lambda: room(alice, "U1") == "2 left", "2 left", LIVE_SECONDS)
-    first = alice.command("GET", "/window")
-    for tab in alice.each_tab():
-        if tab != first:
-            alice.command("DELETE", "/window")
-    wait_until(lambda: site.dormitory.main.threads_and_sockets()[0] < 12, "the closed tabs' connections end")

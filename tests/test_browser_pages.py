@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from box_office import OpenCinema
@@ -18,12 +19,11 @@ PAGES = ["", "dormitory.html", "cinema.html", "chat.html", "chatrooms.html"]
 MAX_PAGE_BYTES = 60 << 10
 
 
-class PagesSite:
-    """The systems and the address of the start page."""
+class PagesSite(NamedTuple):
+    """The address of the start page, and a system."""
 
-    def __init__(self, address: str, chat: Program) -> None:
-        self.address = address
-        self.chat = chat
+    address: str
+    chat: Program
 
 
 @pytest.fixture(scope="module", name="site")

@@ -111,27 +111,29 @@ def test_a_report_shows_rules_points_and_the_dialogue_and_needs_no_other_file(tm
 
 
 @pytest.mark.parametrize(
-    ("server", "complaint"),
+    ("server", "limit", "complaint"),
     [
-        ("./no-such-server {port}", "the server cannot be started: [Errno 2] No such file or directory"),
+        ("./no-such-server {port}", "", "the server cannot be started: [Errno 2] No such file or directory"),
+        (f"{sys.executable} -c 'raise SystemExit(3)' {{port}}", "", "refused; the server ended with exit status 3"),
+        ("sleep 60 {port}", "--ready-seconds=0.5", "the server accepts no connection from alice: Connection refused"),
+        ("time.sleep(60)", "--answer-seconds=0.5", "alice should receive a line with"),
+        ("os.kill(0, signal.SIGSTOP)", "--answer-seconds=0.5", "alice should receive a line with"),
+        ("os.abort()", "", "; the server was killed by SIGABRT"),
+        ("while True: clients[-1].send(b'ha' * 1000)", "", "the server sends text to alice without end: 'haha"),
+        ("while True: print('busy')", "--answer-seconds=0.5", "alice should receive a line with"),
         (
-            f"{sys.executable} -c 'raise SystemExit(3)' {{port}}",
-            "Connection refused; the server ended with exit status 3",
+            "clients[-1].send(bytes([27, 93]) + b'!'); sys.exit(0)",
+            "",
+            "received '\N{REPLACEMENT CHARACTER}]!', and then",
         ),
-        ("sleep 60 {port}", "the server accepts no connection from alice: Connection refused"),
-        ("time.sleep(60)", "alice should receive a line with"),
-        ("os.kill(0, signal.SIGSTOP)", "alice should receive a line with"),
-        ("os.abort()", "; the server was killed by SIGABRT"),
-        ("while True: clients[-1].send(b'ha' * 1000)", "the server sends text to alice without end: 'haha"),
-        ("while True: print('busy')", "alice should receive a line with"),
-        ("clients[-1].send(bytes([27, 93]) + b'title')", "received '\N{REPLACEMENT CHARACTER}]title'"),
     ],
 )
-def test_a_server_that_dies_hangs_or_sends_nothing_or_rubbish_fails_its_checks(server: str, complaint: str) -> None:
+def test_a_server_that_dies_hangs_or_sends_nothing_or_rubbish_fails_its_checks(
+    server: str, limit: str, complaint: str
+) -> None:
     if "{port}" not in server:
         server = shlex.join([sys.executable, "-c", BAD_SERVER.format(server), "{port}"])
-    limits = ("--answer-seconds", "0.5", "--ready-seconds", "0.5")
-    result = run_conformance("--server", server, "-k", "join_accepted or quit_unregistered", *limits)
+    result = run_conformance("--server", server, "-k", "join_accepted or quit_unregistered", *filter(None, [limit]))
     assert result.returncode == 1
     assert "2 failed" in result.stdout or "2 errors" in result.stdout
     assert "JOIN-ACCEPTED      JOIN alice is answered with the name and 'accepted'\n" in result.stdout
@@ -180,4 +182,5 @@ def test_wrong_options_are_refused_in_one_line(arguments: str, complaint: str) -
 
 @pytest.mark.parametrize("rule_id", ["", *RULES])
 def test_exactly_the_rule_that_a_server_breaks_does_not_hold(checks: dict[str, Checks], rule_id: str) -> None:
-    assert list(checks[rule_id].broken_rules()) == [rule_id] * bool(rule_id)
+    broken = checks[rule_id].broken_rules()
+    assert list(broken) == ([rule_id] if rule_id else []), broken

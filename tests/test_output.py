@@ -271,15 +271,6 @@ def test_a_client_whose_backlog_thread_cannot_be_started_is_cut_off(
 # Clients that are dropped, and clients that are not
 
 
-def test_a_client_that_accepts_nothing_for_the_period_is_dropped(served: Ends) -> None:
-    connected, client = served
-    began = time.monotonic()
-    send_lines(connected, 0, 5000)
-    assert PERIOD_SECONDS <= time.monotonic() - began < PERIOD_SECONDS + WAIT_SECONDS / 2
-    connected.send(b"in vain\n")
-    assert len(receive_all(client)) < 5000 * LINE_BYTES
-
-
 def test_a_client_whose_backlog_has_drained_once_is_dropped_one_period_after_it_stops_reading(serve: Serve) -> None:
     connected, client = serve(IMPATIENT._replace(period_seconds=4 * PERIOD_SECONDS))
     fill(connected)

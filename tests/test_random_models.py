@@ -1,7 +1,8 @@
-"""Model checks: random steps in the real systems, each compared with a model: what the protocol promises, in a dict.
+"""Model checks: random steps in the real systems, compared with a model, a dict that holds what a protocol promises.
 
 One client at a time acts and waits for its reply, so the model knows the one right answer. Where clients act together,
-the test checks what must hold whoever comes first. A failure shows the last steps, and the command that repeats them.
+a test checks what must hold whoever comes first. A failure shows the last steps, and the command that repeats them; to
+search for longer: pytest tests/test_random_models.py --model-seconds 300
 """
 
 import random
@@ -27,14 +28,14 @@ TELNET_NOP = b"\xff\xf1"
 
 
 class Model:
-    """Whatever is random; a subclass holds the model of a system, and its methods are the steps."""
+    """Takes random steps; a subclass holds the model of one system, and its methods are the steps."""
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
         options = request.config.option
         seed = random.randrange(1_000_000) if options.seed is None else options.seed
         self._seconds = options.model_seconds
         self._repeat = f"Repeat: pytest {request.node.nodeid} --seed {seed} --model-seconds {self._seconds}"
-        self.notes: deque[str] = deque(maxlen=20)
+        self._notes: deque[str] = deque(maxlen=20)
         self._unfinished: dict[Peer, tuple[str, str]] = {}  # a line, and the rest of it that has not been sent
         self.random = random.Random(seed)
         self.pick = self.random.choice
@@ -45,10 +46,14 @@ class Model:
         try:
             while time.monotonic() < end:
                 (step,) = self.random.choices(list(steps), list(steps.values()))
-                self.notes.append(step.__name__)
+                self._notes.append(step.__name__)
                 step()
         finally:
-            print(self._repeat, "The last steps:", *self.notes, sep="\n")  # pytest shows this if the test fails
+            print(self._repeat, "The last steps:", *self._notes, sep="\n")  # pytest shows this if the test fails
+
+    def note(self, details: object) -> None:
+        """Add details to the note about the present step."""
+        self._notes[-1] += f" {details}"
 
     def send(self, peer: Peer, line: str) -> str | None:
         """Send a line, or what is left of the last one, in pieces; return it, or None if it is still incomplete."""
@@ -56,7 +61,7 @@ class Model:
         if self.random.random() < 0.2:
             cut = self.random.randrange(len(text))
             text, self._unfinished[peer] = text[:cut], (line, text[cut:])
-        self.notes[-1] += f" {text!r}"
+        self.note(repr(text))
         data = text.replace("\n", self.pick(["\n", "\r\n"])).encode()
         for _ in range(self.pick([0, 0, 1, 2])):
             cut = self.random.randrange(len(data) + 1)
@@ -125,8 +130,9 @@ class ChatModel(Model):
     def replace_user(self) -> None:
         """Reset a user's connection; whoever asks for the name now gets it at once."""
         if len(self.users) > 1:
-            name, peer = self.users.popitem()
-            self.notes[-1] += f" {name}"
+            name = self.pick(list(self.users)[1:])
+            self.note(name)
+            peer = self.users.pop(name)
             peer.reset()
             successor = self.peers[self.peers.index(peer)] = self.server.connect()
             successor.send(f"JOIN {name}")
@@ -139,7 +145,7 @@ def test_chat_agrees_with_its_model(start: Start, request: pytest.FixtureRequest
 
 
 class RoomModel(Model):
-    """The port of each chat room, and its members, by its name, in order of creation; the first member only listens."""
+    """The port and the members of each chat room by its name, in order of creation; the first member only listens."""
 
     def __init__(self, request: pytest.FixtureRequest, server: Program) -> None:
         super().__init__(request)
@@ -205,9 +211,10 @@ class RoomModel(Model):
 
 def test_chat_rooms_agree_with_their_model(start: Start, request: pytest.FixtureRequest) -> None:
     model = RoomModel(request, start("chatroom_server.py", "0", "--max-rooms", str(MAX_ROOMS)))
-    model.take_steps({model.request: 2, model.enter: 1, model.speak: 2})
-    for name in model.rooms:
-        assert ask(model.server.connect(), f"4{name}") == "0"
+    try:
+        model.take_steps({model.request: 2, model.enter: 1, model.speak: 2})
+    finally:
+        model.server.connect().send(*(f"4{name}" for name in model.rooms))
 
 
 class TicketModel(Model):
@@ -235,6 +242,7 @@ class TicketModel(Model):
         else:
             assert ask(peer, str(tickets)) == HOW_MANY
             peer.expect_match(f"Only {len(free)} seats? (is|are) free. {END}")
+            peer.expect_end()
 
     def choose(self) -> None:
         """A customer chooses a seat; the last one of an order books it, unless an edit has taken one of them."""
@@ -244,7 +252,7 @@ class TicketModel(Model):
         tickets, mine = self.orders[peer]
         seat = self.pick([seat for seat in self.seats if seat not in mine])
         is_free = seat in self.free()
-        self.notes[-1] += f" {'free' if is_free else 'taken'} {seat} and {len(mine)} of {tickets}"
+        self.note(f"{'free' if is_free else 'taken'} {seat} and {len(mine)} of {tickets}")
         choose(peer, *seat, ticket=len(mine) + 1)
         if is_free:
             mine.append(seat)
@@ -271,7 +279,7 @@ class TicketModel(Model):
         """The operator frees or takes two seats in the file."""
         self.taken.symmetric_difference_update(self.random.sample(self.seats, 2))
         signs = " ".join("1" if seat in self.taken else "0" for seat in self.seats)
-        self.notes[-1] += f" {signs}"
+        self.note(signs)
         self.cinema.file.write_text(f"{signs[:8]}\n{signs[8:16]}\n{signs[16:]}\n")
 
     def rush(self) -> None:
@@ -291,7 +299,7 @@ class TicketModel(Model):
             self.orders.clear()
         buyers.join()
         sold = self.cinema.taken() - self.taken
-        self.notes[-1] += f" {orders}{' and kill' if kill else ''}: booked {booked}"
+        self.note(f"{orders}{' and kill' if kill else ''}: booked {booked}")
         assert len(booked) == len(set(booked))
         assert sold >= set(booked) if kill else sold == set(booked)
         assert sold == {seat for order in orders if sold.issuperset(order) for seat in order}
@@ -315,32 +323,67 @@ class DormitoryModel(Model):
         self.rooms = {"S1": 9, "S12": 6, "S123": 0, "D1": 2, "U1": 3}
         self.reserved: dict[str, tuple[str, str]] = {}
         self.used_ids: set[str] = set()
-        self.users = {dormitory.log_in(user): user for user in ("alice", "alice", "bob", "eve")}
+        self.log_in()
 
-    def request(self, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """A client sends a request."""
-        peer, room, reservation = (
-            self.pick(list(self.users)),
-            self.pick([*self.rooms]),
-            self.pick([*self.reserved, "S99"]),
-        )
-        reads = ["LIST", "MINE", f"AVAILABILITY {room}", "RESERVE S5"]
-        line = self.send(peer, self.pick([*[f"RESERVE {room}"] * 4, *[f"CANCEL {reservation}"] * 2, *reads]))
-        meanwhile()
-        if line:
+    def request(self) -> None:
+        """A client sends a request; datagrams may be lost, and a server may be killed before it answers."""
+        peer, room = self.pick(list(self.users)), self.pick(list(self.rooms))
+        changes = [f"RESERVE {room}", f"CANCEL {self.pick([*self.reserved, 'S99'])}"]
+        (killed,) = self.random.choices(["", "S", "M"], [80, 2, 1])
+        self.relay.lossy = self.random.random() < 0.2 and killed != "M"
+        line = self.send(peer, self.pick([*changes * 3, f"AVAILABILITY {room}", "RESERVE S5", "LIST", "MINE"]))
+        if killed:
+            self.restart(killed)
+        if line and killed != "M":
             self.check(self.users[peer], line, peer.read_line())
 
-    def check(self, user: str, line: str, reply: str) -> None:
-        """Fail unless a reply is right; if Server S did not answer, a change may have been carried out or not."""
-        self.notes[-1] += f" {reply}"
-        if not reply.startswith("TRY_LATER") and "S=?" not in reply:
-            assert reply == self.answer(user, *line.partition(" ")[::2], reply)
-            return
-        with closing(self.dormitory.log_in("eve")) as observer:
+    def race(self) -> None:
+        """Clients reserve the last rooms at the same time, and Server S may be killed meanwhile."""
+        peers = [self.dormitory.log_in("bob") for _ in range(CLIENTS)]
+        replies: list[str] = []
+        clients = in_thread(at_once, CLIENTS, lambda index: replies.append(ask(peers[index], "RESERVE S12")))
+        if self.random.random() < 0.3:
+            self.restart("S")
+        clients.join()
+        unanswered = sum(reply.startswith("TRY_LATER") for reply in replies)
+        for reply in sorted(replies, key=lambda reply: ("FULL" in reply, len(reply), reply)):  # later ids are larger
+            self.check("bob", "RESERVE S12", reply, unanswered)
+        for peer in peers:
+            peer.close()
+
+    def restart(self, letter: str) -> None:
+        """Kill a server at any moment, and start it again."""
+        self.note(f"kill {letter}")
+        time.sleep(self.random.uniform(0, 0.003))
+        if letter == "S":
+            self.dormitory.back_ends["S"].kill()
+            self.dormitory.start_back_end("S")
+        else:
+            self.dormitory.main.kill()
+            self.dormitory.start_main()
+            self.log_in()
+            self.accept_either(unanswered=1)
+
+    def log_in(self) -> None:
+        """Connect all clients."""
+        self.users = {self.dormitory.log_in(user): user for user in ("alice", "alice", "bob", "bob", "eve")}
+
+    def accept_either(self, unanswered: int) -> None:
+        """Take over what is on disk, since requests without an answer may have been carried out or not."""
+        with closing(self.dormitory.log_in("eve")) as observer:  # the answer comes after those of earlier datagrams
             wait_until(lambda: "S=?" not in ask(observer, "LIST"), "the main server finds Server S")
         now = {number: (room, user) for letter in "SDU" for number, room, user in self.dormitory.rows(letter)}
-        assert len(now.items() ^ self.reserved.items()) <= 1
+        assert len(now.items() ^ self.reserved.items()) <= unanswered
         self.reserved = now
+        self.used_ids |= now.keys()
+
+    def check(self, user: str, line: str, reply: str, unanswered: int = 1) -> None:
+        """Fail unless a reply is right."""
+        self.note(reply)
+        if reply.startswith("TRY_LATER") or "S=?" in reply:
+            self.accept_either(unanswered)
+        else:
+            assert reply == self.answer(user, *line.partition(" ")[::2], reply)
 
     def answer(self, user: str, word: str, field: str, reply: str) -> str:
         """Carry out a request in the model; return the right reply, which may contain any new id."""
@@ -372,25 +415,11 @@ class DormitoryModel(Model):
         """Return how many rooms of a code are left."""
         return self.rooms.get(code, 0) - [room for room, _ in self.reserved.values()].count(code)
 
-    def lose_datagrams(self) -> None:
-        """The network to Server S begins to lose, duplicate and delay datagrams, or stops doing so."""
-        self.relay.lossy = not self.relay.lossy
-
-    def kill(self) -> None:
-        """Server S is killed during a request, and started again."""
-
-        def restart() -> None:
-            time.sleep(self.random.uniform(0, 0.003))
-            self.dormitory.back_ends["S"].kill()
-            self.dormitory.start_back_end("S")
-
-        self.request(restart)
-
 
 def test_dormitory_agrees_with_its_model(dormitory: Dormitory, request: pytest.FixtureRequest) -> None:
     with relay_to(dormitory.port("S")) as relay:
         dormitory.ports["S"] = relay.port
         dormitory.start()
         model = DormitoryModel(request, dormitory, relay)
-        model.take_steps({model.request: 60, model.lose_datagrams: 3, model.kill: 1})
+        model.take_steps({model.request: 40, model.race: 1})
         relay.lossy = False

@@ -5,7 +5,6 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -252,12 +251,18 @@ def test_a_tls_client_that_makes_the_server_answer_and_never_reads_is_dropped(
             wait_until(lambda: server.count_lines(CLIENT + "JOIN alice"), "a handshake")
             reads.clear()
             dropped = CLIENT + "dropped: it took less than 65536 bytes a second"
-            with suppress(BrokenPipeError):
-                while not server.count_lines(dropped):
-                    client.stdin.write(b"K\n")  # s_client asks the server for new keys
-                    time.sleep(0.002)
-            client.kill()
-    server.wait_for_line(dropped)
+
+            keys = client.stdin
+
+            def is_dropped() -> bool:
+                with suppress(BrokenPipeError):
+                    keys.write(b"K\n")  # s_client asks the server for new keys
+                return server.count_lines(dropped) > 0
+
+            try:
+                wait_until(is_dropped, "a client that is dropped", 30, 0.002, got=lambda: server.lines[-5:])
+            finally:
+                client.kill()
 
 
 @contextmanager

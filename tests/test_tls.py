@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import select
 import shutil
 import signal
 import socket
@@ -22,16 +21,14 @@ from conftest import (
     Peer,
     Program,
     Start,
-    at_once,
-    changed_program,
     fake_server,
     meanwhile,
-    python,
     run_command,
     run_program,
     wait_until,
 )
 from dorm import PASSWORDS, Dormitory
+from pseudo_terminal import OpenTerminal
 
 from net.connect import CannotConnect, connect
 from net.connection import Connection
@@ -40,7 +37,6 @@ from net.output import Patience
 from net.tls import Certificate, TlsLayer
 
 PERIOD_SECONDS = 0.5  # instead of net.output's
-FLOOD_LINES = 4000
 LONG_TEXT = "x" * 1000
 
 
@@ -398,40 +394,6 @@ def test_an_end_without_close_notify_is_logged_and_half_a_line_is_discarded(serv
     carol.expect("Registered users (1):", "carol")
 
 
-def test_a_client_that_does_not_read_is_dropped_and_a_flood_reaches_the_others_whole(
-    start_tls: Start, join: Join, tmp_path: Path
-) -> None:
-    short = f"from net import output; patience = output.Patience({PERIOD_SECONDS}); output.Patience = lambda: patience"
-    server = start_tls(changed_program(tmp_path, "chat_server.py", short), "0")
-    senders = [register(server, join, f"sender{i}") for i in range(2)]
-    reader = register(server, join, "reader", receive_buffer=1 << 16)
-    silent = register(server, join, "silent", receive_buffer=1 << 12)
-    before = server.resident_bytes() if Path("/proc").exists() else 0
-    with ThreadPoolExecutor(len(senders)) as pool:
-        floods = [pool.submit(flood, sender) for sender in senders]
-        got: dict[str, list[int]] = {"sender0": [], "sender1": []}
-        for _ in range(FLOOD_LINES * len(senders)):
-            sender, number = reader.expect_match(rf"FROM (\w+): (\d+) {LONG_TEXT}").groups()
-            got[sender].append(int(number))
-        for done in floods:
-            done.result()
-    assert got == {"sender0": [*range(FLOOD_LINES)], "sender1": [*range(FLOOD_LINES)]}
-    fd = server.wait_for_line(r"Client \((\d+)\): dropped: it took less than 65536 bytes a second")[1]
-    server.wait_for_line(rf"Client \({fd}\): disconnected")  # without another reason
-    with suppress(ConnectionError, ssl.SSLEOFError):
-        while silent.sock.recv(1 << 16):
-            pass
-    if before:
-        assert server.resident_bytes() - before < 16 << 20  # at most 1 MiB for each client, and what malloc keeps
-
-
-def flood(sender: TlsPeer) -> None:
-    """Send numbered lines to two users."""
-    for first in range(0, FLOOD_LINES, 100):
-        for user in ("reader", "silent"):
-            sender.send(*(f"MESG {user} {i} {LONG_TEXT}" for i in range(first, first + 100)))
-
-
 def test_a_client_that_ends_its_side_without_close_notify_gets_every_reply(
     server: Program, certificates: Certificates
 ) -> None:
@@ -697,31 +659,15 @@ def test_each_client_program_says_in_one_sentence_why_it_does_not_trust_a_server
         assert recorded in ([], [b""])
 
 
-def test_each_client_program_asks_for_tls_when_the_server_is_silent_and_goes_on_waiting() -> None:
-    dialogues = [  # what is typed, what the server sends in the end, what the client then shows
-        ("client.py", b"a secret\nquit\n", b"MEMBER alice\n", b"Welcome, member alice.\n"),
-        ("chatroom_client.py", b"", b"\0\n", b"CREATE name   create a room\n"),
-        ("ticket_client.py", b"", b"Booked: 1-1\n", b"Booked: 1-1\n"),
-    ]
-    at_once(len(dialogues), lambda index: expect_patience(*dialogues[index]))  # each waits for five seconds
-
-
-def expect_patience(program: str, typed: bytes, line: bytes, shown: bytes) -> None:
-    """Fail unless a client asks for TLS after a while, and then understands a line from the server."""
-    pipe = subprocess.PIPE
+def test_a_client_program_asks_for_tls_when_the_server_is_silent_and_goes_on_waiting(
+    open_terminal: OpenTerminal,
+) -> None:
     with socket.create_server(("localhost", 0)) as listener:
-        command = python(*client_command(program, listener.getsockname()[1]))
-        client = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
-        with client, listener.accept()[0] as sock:
-            assert client.stdin
-            assert client.stdout
-            assert client.stderr
-            client.stdin.write(typed)
-            client.stdin.flush()
-            assert select.select([client.stderr], [], [], WAIT_SECONDS)[0], "the client says nothing"
-            assert client.stderr.readline().endswith(b", or it speaks TLS (--tls).\n")
-            sock.sendall(line)
-            assert client.stdout.readline() == shown
+        terminal = open_terminal(*client_command("chatroom_client.py", listener.getsockname()[1]))
+        with listener.accept()[0] as sock:
+            terminal.expect_text("or it speaks TLS (--tls).")
+            sock.sendall(b"\0\n")  # the reply to the first LIST
+            terminal.expect_text("CREATE name")
 
 
 @pytest.mark.parametrize("program", ["client.py", "chatroom_client.py"])

@@ -1,12 +1,11 @@
 """WebSocket frames: RFC 6455's own examples, split anywhere, and each way in which a frame can be wrong."""
 
-import os
 import random
 
 import pytest
 from websocket_client import MASK, masked
 
-from web.websocket import Closing, FrameReader, Opcode, accept_key, apply_mask, close_code, close_frame, frame
+from web.websocket import Closing, FrameReader, Opcode, close_code, close_frame, frame
 
 MAX_BYTES = 4096
 HELLO = bytes.fromhex("818537fa213d7f9f4d5158")  # the masked text message of RFC 6455, section 5.7
@@ -28,10 +27,6 @@ def read_in_pieces(*pieces: bytes) -> list[tuple[int, bytes]]:
 def bytes_of(data: bytes) -> list[bytes]:
     """Return the bytes of data, one by one."""
     return [data[i : i + 1] for i in range(len(data))]
-
-
-def test_accept_key_of_the_rfc() -> None:
-    assert accept_key("dGhlIHNhbXBsZSBub25jZQ==") == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 
 @pytest.mark.parametrize(
@@ -82,13 +77,6 @@ def test_dialogue_split_anywhere_gives_the_same_events() -> None:
     assert read_in_pieces(*bytes_of(data)) == expected
     for cut in range(len(data)):
         assert read_in_pieces(data[:cut], data[cut:]) == expected
-
-
-@pytest.mark.parametrize("size", range(10))
-def test_masking_twice_gives_the_payload(size: int) -> None:
-    payload = os.urandom(size)
-    assert apply_mask(MASK, apply_mask(MASK, payload)) == payload
-    assert apply_mask(MASK, payload) == bytes(byte ^ MASK[i % 4] for i, byte in enumerate(payload))
 
 
 @pytest.mark.parametrize(

@@ -161,13 +161,6 @@ class Window:
 
         return wait_until(try_condition, what, seconds, POLL_SECONDS, lambda: f"{failure}the page\n{self.text()}")
 
-    def each_tab(self) -> Iterator[str]:
-        """Switch to each tab, to the current one last, and yield its handle."""
-        present = self.command("GET", "/window")
-        for handle in sorted(self.command("GET", "/window/handles"), key=lambda handle: handle == present):
-            self.command("POST", "/window", handle=handle)
-            yield handle
-
     def resize(self, width: int, height: int) -> None:
         """Set the size of the page in pixels; it may be smaller than a window can be."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}

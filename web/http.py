@@ -101,10 +101,9 @@ def parse_head(head: bytes) -> Request:
 
 
 def split_authority(text: str) -> tuple[str, int | None] | None:
-    """Split HOST or HOST:PORT (RFC 3986, 3.2); return None if the text has another form.
+    """Split HOST or HOST:PORT (RFC 3986, 3.2), or return None.
 
-    The host is returned as browsers write it: in lower case, without a dot at its end, an IPv6 address in its shortest
-    form.
+    The host is returned as browsers write it: in lower case, without a final dot, an IPv6 address in its shortest form.
     """
     match = AUTHORITY.fullmatch(text.lower())
     if not match:
@@ -145,12 +144,12 @@ def accept_websocket(request: Request) -> bytes:
 
 
 def response(
-    status: HTTPStatus, kind: str, body: bytes, headers: Mapping[str, str] = {}, head_only: bool = False
+    status: HTTPStatus, kind: str, body: bytes, extra: Mapping[str, str] = {}, head_only: bool = False
 ) -> bytes:
-    """Return a response that ends the connection; the given headers are added to the usual ones, or replace them."""
+    """Return a response that ends the connection; extra headers are added to the usual ones, or replace them."""
     usual = {"Date": formatdate(usegmt=True), "Connection": "close", **PAGE_HEADERS}
     content = {"Content-Type": kind, "Content-Length": str(len(body))}
-    return response_head(status, {**usual, **content, **headers}) + (b"" if head_only else body)
+    return response_head(status, {**usual, **content, **extra}) + (b"" if head_only else body)
 
 
 def response_head(status: HTTPStatus, headers: Mapping[str, str]) -> bytes:

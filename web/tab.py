@@ -207,10 +207,7 @@ class Tab:
             self._to_system.clear()  # the system has ended; the next read from it finds out why
 
     def _end_system(self) -> None:
-        """Send what is left, end our side, and give the system LINGER_SECONDS to end its own.
-
-        Closing a socket that has unread input would send a reset, which may destroy our last lines on their way.
-        """
+        """Send what is left, and let the system end its side: unread input would cause a reset, and lose that."""
         end = time.monotonic() + LINGER_SECONDS
         while self._to_system and wait_for(self._system, select.POLLOUT, end):
             self._send_to_system()

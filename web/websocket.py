@@ -74,10 +74,7 @@ class FrameReader:
         self._closed = False
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        """Take received bytes, and yield the events that they complete; ignore what follows a close frame.
-
-        Closing is raised for a frame that is not acceptable, after the events before it have been yielded.
-        """
+        """Yield the events that received bytes complete, up to a close frame. Closing: the next frame is wrong."""
         self._buffer += data
         while not self._closed and (frame := self._next_frame()):
             fin, opcode, payload = frame
@@ -88,10 +85,7 @@ class FrameReader:
                 yield event
 
     def _next_frame(self) -> tuple[bool, Opcode, bytes] | None:
-        """Take a whole frame out of the buffer: FIN, the opcode and the payload. Return None if none is complete.
-
-        The header is checked as soon as it is complete, before the payload arrives.
-        """
+        """Take a whole frame, if there is one, out of the buffer; check its header before its payload arrives."""
         if len(self._buffer) < 2:
             return None
         first, second = self._buffer[:2]

@@ -3,7 +3,6 @@
 const CLICK_PAUSE_MILLISECONDS = 600; // clicks on one button that follow each other faster count as one
 const PENDING_MILLISECONDS = 400;
 const SUCCESS_MILLISECONDS = 5000;
-const HIDDEN_TAB_MILLISECONDS = 100; // a hidden tab draws no frames
 const NEAR_END_PIXELS = 40;
 const ACTIVE_SECONDS = 60; // after the pointer has moved, a key was pressed or the window got the focus
 const CALM_INTERVALS = 5; // between two polls, when the user has done nothing for longer than that
@@ -97,19 +96,16 @@ export function pollWith(action, seconds = 1) {
   return poll;
 }
 
-/** Return a function that lets an action be called once, before the next frame; in a hidden tab, a little later. */
+/** Return a function that lets an action be called once, before the next frame; a hidden tab draws none. */
 export function oncePerFrame(action) {
   let isDue = false;
   const act = () => {
-    if (!isDue) return;
     isDue = false;
     action();
   };
   return () => {
-    if (isDue) return;
+    if (!isDue) requestAnimationFrame(act);
     isDue = true;
-    requestAnimationFrame(act);
-    setTimeout(act, HIDDEN_TAB_MILLISECONDS);
   };
 }
 

@@ -85,10 +85,9 @@ export class Order {
 }
 
 /**
- * Return functions that look at the hall, as a customer who asks for one ticket and leaves when the seats are shown.
- *
- * shown(rows, startedAt) is called with the seats as they were after a time, [] if none was free; failed(sentence,
- * connection, detail) arranges for the next try.
+ * Look at the hall, as a customer who asks for one ticket and leaves when the seats are shown. shown(rows, startedAt) is
+ * called with the seats as they were after a time, [] if none was free; failed(sentence, connection, detail) arranges for
+ * the next try.
  */
 export function createLookout(shown, failed) {
   let isBusy = false; // until the server has answered; after a failure, until the connection has tried again
