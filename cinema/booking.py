@@ -131,6 +131,7 @@ class Theatre:
                 return
             orders, self._waiting = self._waiting, []
         try:
+            check_writable(self._file)
             with _seat_file_errors(self._file), locked(self._file):
                 while not self._write(orders):
                     pass  # the file was edited between reading and writing
@@ -140,7 +141,6 @@ class Theatre:
 
     def _write(self, orders: list[Order]) -> bool:
         """Write the orders, except those that have lost a seat; return False if an edit came in between."""
-        check_writable(self._file)
         before = self._read()
         after = _take_seats(before, orders)
         if orders and not replace_file(self._file, after.text, old=before.text):
