@@ -198,8 +198,8 @@ class Output:
             if self._sent_bytes > before:
                 self._moved = time.monotonic()
                 self._changed.notify_all()
-            if self._backlog_bytes <= BACKLOG_BYTES // 2:
-                self._full_since = None
+                if self._backlog_bytes <= BACKLOG_BYTES // 2:
+                    self._full_since = None
             self._drop_if_too_slow()
             if not self._backlog:
                 self._sender = None
