@@ -111,11 +111,8 @@ class Theatre:
     def book(self, order: Order) -> None:
         """Write all seats of an order to disk, or none; the order keeps its holds until they are released.
 
-        Group commit: orders that arrive during a write share the next one.
-
-        Raises:
-            SeatTaken: an edit or another server took one of the seats.
-            OrderUncertain: the order is in the file, but perhaps not on disk.
+        Group commit: orders that arrive during a write share the next one. Raise SeatTaken if an edit or another server
+        took one of the seats, and OrderUncertain if the order is in the file, but perhaps not on disk.
         """
         with self._lock:
             self._waiting.append(order)
