@@ -345,21 +345,13 @@ def test_all_servers_with_host_are_reached_by_this_machines_addresses(tree: Path
     assert url.startswith(f"http://{address}:")
     expect_front_end(url)
     assert any(re.fullmatch(rf"    telnet {address} \d+", line) for line in demo.lines)
+    assert not any("tail" in line for line in demo.lines)
     if sys.platform == "linux":  # elsewhere, the loopback network has one address
         front_end = int(url.rstrip("/").rpartition(":")[2])
         browser = Peer(front_end, source="127.0.0.2")
         browser.send_bytes(upgrade(front_end, "/ws/tickets"))
         demo.wait_for_line(r"ticket_server   \| Client \(\d+\): .*127\.0\.0\.2.*")
         browser.close()
-    assert demo.stop(signal.SIGINT) == 0
-
-
-def test_show_logs_shows_what_the_servers_write(tree: Path, run: Start) -> None:
-    demo = run(str(tree / "demo.py"), "chat", "--stay", "--show-logs")
-    port = int(demo.wait_for_line(r"    telnet localhost (\d+)", DEMO_SECONDS)[1])
-    Peer(port).close()
-    demo.wait_for_line(r"chat_server     \| Client \(\d+\): accepted from .*")
-    assert not any("tail" in line for line in demo.lines)
     assert demo.stop(signal.SIGINT) == 0
 
 
