@@ -41,12 +41,12 @@ TOO_MANY_WRONG_ANSWERS = f"{WRONG_ANSWERS} wrong answers in a row"
 CANCELLED = "Order cancelled, nothing was booked."
 
 
-def sell(client: Conversation, theatre: Theatre, hold_seconds: int, max_tickets: int | None) -> None:
+def sell(client: Conversation, theatre: Theatre, hold_seconds: int, most: int | None) -> None:
     """Sell one customer the seats of an order, or say why not; release the customer's holds in either case."""
     order = Order()
     try:
         theatre.check()  # so that no question is asked while nothing can be sold
-        take_order(client, theatre, order, hold_seconds, max_tickets)
+        take_order(client, theatre, order, hold_seconds, most)
         client.flush()  # the customer reads `reserved` while this thread waits for the disk
         theatre.book(order)
         seats = ", ".join(map(str, order.seats))
@@ -65,11 +65,9 @@ def sell(client: Conversation, theatre: Theatre, hold_seconds: int, max_tickets:
         theatre.release(order)
 
 
-def take_order(
-    client: Conversation, theatre: Theatre, order: Order, hold_seconds: int, max_tickets: int | None
-) -> None:
+def take_order(client: Conversation, theatre: Theatre, order: Order, hold_seconds: int, most: int | None) -> None:
     """Ask how many tickets the customer wants, and hold a seat for each."""
-    tickets = ask_number(client, "How many tickets do you want?", max_tickets)
+    tickets = ask_number(client, "How many tickets do you want?", most)
     seat_map = theatre.seat_map()
     client.log(f"tickets asked for: {tickets}, seats free: {seat_map.free}")
     if tickets > seat_map.free:

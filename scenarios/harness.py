@@ -9,7 +9,6 @@ it, not when it arrives: a server writes a status line some milliseconds after i
 the status line first shows the cause before its effect. If nothing comes within WAIT_SECONDS, the harness raises Unmet.
 """
 
-import re
 import shlex
 import signal
 import socket
@@ -87,11 +86,6 @@ class Participant:
                 missing.remove(found)
             latest = line
         return latest
-
-    def expect_number(self, before: str) -> int:
-        """Wait for a line that contains a text; return the number that follows the text, or 0 if none does."""
-        match = re.search(rf"{re.escape(before)}(\d+)", self.expect(before))
-        return int(match[1]) if match else 0
 
     def reply(self) -> str:
         """Return the next line; END or NOTHING if none comes."""
