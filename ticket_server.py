@@ -16,8 +16,8 @@
     Booked: 2-3
 
 After `reserved` the server holds the seat until the order is booked or cancelled. It says `Booked` when the order is in
-seats.txt and on disk. If the order is in the file, but flushing the directory has failed, the order might not survive a
-power failure: the server then says that it is not certain.
+seats.txt and on disk. If flushing the directory has failed, the server says that this is not certain: the order is in
+the file, but might not survive a power failure.
 """
 
 import argparse
@@ -115,8 +115,7 @@ def cancel(client: Conversation, reason: str, logged: str = "") -> None:
 def main() -> NoReturn:
     """Parse the command line and serve until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(
-        description="Sell the seats of a cinema.",
-        epilog="Example: python3 ticket_server.py 5050 --seats-file hall.txt",
+        description="Sell the seats of a cinema.", epilog="Example: python3 ticket_server.py 5050 --seats-file hall.txt"
     )
     parser.add_argument("port", type=port_number, metavar="PORT", help="port to listen on; 0 means any free port")
     add_server_options(parser)

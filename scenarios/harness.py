@@ -199,11 +199,10 @@ class ScriptProcess(Participant):
     def end(self) -> None:
         """End the program; kill it if it does not end in time when asked to."""
         self._process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._process.kill()  # has no effect on a program that has ended
+        self._process.wait()
         super().end()
 
 
@@ -228,7 +227,6 @@ class Harness:
         self._participants: list[Participant] = []
 
     def __enter__(self) -> "Harness":
-        """Enter the context."""
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:

@@ -3,7 +3,7 @@
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from scenarios.harness import HOST, ROOT, Harness, Participant, ScriptProcess, Unmet
@@ -121,17 +121,14 @@ def play_tickets(harness: Harness) -> None:
     harness.check("a ticket too many", "Only 0 seats are free", dave.expect("Only"))
 
 
-def open_chat_rooms(harness: Harness) -> ScriptProcess:
+def open_chat_rooms(
+    harness: Harness, usual_port: int = 5052, server_options: Sequence[str] = (), client_options: Sequence[str] = ()
+) -> ScriptProcess:
     """Start a chat room server."""
-    server = harness.start_server("chatroom_server.py", harness.port(5052), *harness.listening)
-    invite_to_chat_rooms(harness, server)
-    return server
-
-
-def invite_to_chat_rooms(harness: Harness, server: ScriptProcess, *options: str) -> None:
-    """Say how to use a chat room server."""
-    line = command("chatroom_client.py", harness.addresses[0], str(server.port), *options, "--name")
+    server = harness.start_server("chatroom_server.py", harness.port(usual_port), *harness.listening, *server_options)
+    line = command("chatroom_client.py", harness.addresses[0], str(server.port), *client_options, "--name")
     harness.invite([f"{line} alice", f"{line} bob"], ["type CREATE tea (one of the two), then JOIN tea"])
+    return server
 
 
 def enter_lobby(harness: Harness, server: ScriptProcess, name: str, *options: str) -> Participant:
@@ -286,10 +283,8 @@ def open_tls(harness: Harness) -> ScriptProcess:
     if done.returncode:
         raise Unmet("openssl makes a certificate", " / ".join(done.stderr.split("\n")[-3:]))
     certificate, key = str(harness.directory / "certificate.pem"), str(harness.directory / "key.pem")
-    tls = ("--tls-certificate", certificate, "--tls-key", key)
-    server = harness.start_server("chatroom_server.py", harness.port(5053), *harness.listening, *tls)
-    invite_to_chat_rooms(harness, server, "--tls", "--tls-ca", certificate)
-    return server
+    options = ["--tls-certificate", certificate, "--tls-key", key]
+    return open_chat_rooms(harness, 5053, options, ["--tls", "--tls-ca", certificate])
 
 
 def play_tls(harness: Harness) -> None:

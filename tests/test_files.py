@@ -116,9 +116,7 @@ def test_file_of_root_that_stops_the_owner_is_named(file: Path) -> None:
     assert file.read_text() == "0 0\n"
 
 
-def test_programs_that_wait_for_a_lock_replace_the_file_in_turn_and_keep_its_permissions_and_owner(
-    file: Path,
-) -> None:
+def test_programs_that_wait_for_a_lock_replace_the_file_in_turn_and_keep_its_permissions_and_owner(file: Path) -> None:
     kept = permissions(file)
 
     def add_a_seat(_: int) -> None:
