@@ -140,9 +140,12 @@ class Client:
 
     def _ask_for_login(self, question: str, fault_in: Callable[[str], str]) -> str:
         """Ask for a user name or a password until the answer breaks no rule; return it."""
-        while fault := fault_in(answer := self._ask(question, LOGIN_HELP)):
+        while True:
+            answer = self._ask(question, LOGIN_HELP)
+            fault = fault_in(answer)
+            if not fault:
+                return answer
             self._console.refuse(fault)
-        return answer
 
     def _send_login(self, name: str, password: str) -> str:
         """Return the reply to a login; while the server is too busy, try again, up to LOGIN_RETRIES times."""

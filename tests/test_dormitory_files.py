@@ -401,7 +401,8 @@ def test_an_overwritten_database_stops_answering_and_says_why(dormitory: Dormito
     dormitory.start("SD")
     alice = dormitory.log_in("alice")
     assert ask(alice, "RESERVE S1") == "RESERVED S1 8"
-    overwrite(wal(dormitory.database("S")), bytes(10_000))  # first: a check could restore the database from it
+    log = wal(dormitory.database("S"))
+    overwrite(log, bytes(log.stat().st_size))  # first: a check could restore the database from it
     overwrite_with_another(dormitory.database("S"))
     back_end = dormitory.back_ends["S"]
     back_end.wait_for_line(r"Server S cannot answer: .*single\.db (was overwritten while it was open|cannot be read).*")
