@@ -17,17 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import (
-    Peer,
-    Program,
-    Start,
-    changed_program,
-    flooding,
-    looking_after,
-    meanwhile,
-    reading,
-    wait_until,
-)
+from conftest import Peer, Program, Start, changed_program, flooding, looking_after, meanwhile, reading, wait_until
 from pseudo_terminal import OpenTerminal, Terminal
 
 from chat_server import LEAVING_SECONDS, Users
@@ -60,12 +50,10 @@ def server(common_server: Program) -> Iterator[Program]:
 
 @pytest.fixture
 def fresh_server(start: Start) -> Program:
-    """Provide a chat server that no other test uses."""
     return start("chat_server.py", "0")
 
 
 def join(server: Program, name: str, receive_buffer: int = 0) -> Peer:
-    """Return a client that is registered."""
     peer = server.connect(receive_buffer)
     peer.send(f"JOIN {name}")
     peer.expect(f"JOIN {name} accepted")
@@ -115,7 +103,6 @@ CTRL_C, CTRL_D, CTRL_Z, CTRL_BACKSLASH, CTRL_RIGHT_BRACKET = "\x03", "\x04", "\x
 
 @pytest.fixture
 def telnet(server: Program, open_terminal: OpenTerminal) -> Terminal:
-    """Provide a telnet client that has connected."""
     terminal = open_terminal("telnet", "127.0.0.1", str(server.port), controls=True)
     terminal.expect_text("Escape character is")
     escape = CTRL_RIGHT_BRACKET.encode()
@@ -187,9 +174,7 @@ def test_a_telnet_command_that_is_marked_as_urgent_is_removed_too(server: Progra
     peer.expect("JOIN alice accepted")
 
 
-def test_characters_that_could_forge_a_line_are_replaced_for_other_terminals_and_in_the_log(
-    fresh_server: Program,
-) -> None:
+def test_characters_that_could_forge_a_line_are_replaced_for_other_users_and_in_the_log(fresh_server: Program) -> None:
     alice, bob = join(fresh_server, "alice"), join(fresh_server, "bob")
     evil = b"\x1b]0;title\x07\x9b31m\xc2\x9b31m\x00\xc3" + "\u202eevil\u2066\u2029".encode()
     alice.send_bytes(b"BCST " + evil + b"\nMESG bob " + evil + b"\nMESG " + evil + b" hi\nJOIN " + evil + b"\n")
@@ -272,9 +257,7 @@ def test_a_client_that_stops_reading_is_dropped_and_delays_others_once(start: St
             pass
 
 
-def test_a_name_is_free_again_though_its_former_owners_thread_waits_for_a_slow_reader(
-    start: Start, tmp_path: Path
-) -> None:
+def test_a_name_is_free_again_though_its_owners_thread_waits_for_a_slow_reader(start: Start, tmp_path: Path) -> None:
     impatient = changed_program(tmp_path, "chat_server.py", "program.LEAVING_SECONDS = 0.5")
     server = start(impatient, "0", "--max-users-per-address", "2")
     alice, slow = join(server, "alice"), join(server, "slow", receive_buffer=4096)

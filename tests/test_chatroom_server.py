@@ -77,12 +77,10 @@ def server(common_server: Program) -> Iterator[Program]:
 
 @pytest.fixture
 def fresh_server(start_rooms: Start) -> Program:
-    """Provide a server that no other test uses."""
     return start_rooms()
 
 
 def end_rooms(server: Program) -> None:
-    """Close all connections and delete all rooms."""
     for peer in server.peers:
         peer.close()
     wait_until(lambda: delete_rooms(server.connect()), "no rooms")
@@ -113,14 +111,12 @@ def join(lobby: Peer, name: str, members: int | None = None) -> int:
 
 
 def enter(server: Program, port: int, receive_buffer: int = 0) -> Peer:
-    """Return a new member's connection to the room at a port."""
     member = Peer(port, receive_buffer)
     server.peers.append(member)
     return member
 
 
 def new_room(server: Program, name: str = "tea") -> tuple[Peer, int]:
-    """Create a room; return a connection to the lobby and the room's port."""
     lobby = server.connect()
     create(lobby, name)
     return lobby, join(lobby, name, 0)
@@ -357,9 +353,7 @@ def test_the_warning_is_the_last_line_that_members_get_even_if_they_flood_the_ro
         assert ends[member].endswith(f"{FLOOD.decode()}{WARNING}\n")
 
 
-def test_a_member_that_does_not_read_delays_a_deletion_briefly_and_no_other_request(
-    fresh_server: Program,
-) -> None:
+def test_a_member_that_does_not_read_delays_a_deletion_briefly_and_no_other_request(fresh_server: Program) -> None:
     lobby, port = new_room(fresh_server)
     other = fresh_server.connect()
     create(other, "soup")
@@ -407,9 +401,7 @@ def relaying_has_stalled(server: Program) -> bool:
     return 0 < before == server.count_lines(RELAYED)
 
 
-def test_a_client_that_connects_while_the_members_are_being_warned_does_not_enter_without_a_warning(
-    start_rooms: Start, tmp_path: Path
-) -> None:
+def test_a_client_that_connects_during_the_warning_is_warned_or_kept_out(start_rooms: Start, tmp_path: Path) -> None:
     slow_warning = (
         "import time, net.output\n"
         "end = net.output.Output.end\n"
@@ -429,9 +421,7 @@ def test_a_client_that_connects_while_the_members_are_being_warned_does_not_ente
     assert server.count_lines(CLIENT + "entered room tea") == told
 
 
-def test_ten_clients_that_create_join_and_delete_the_same_rooms_leave_no_thread_or_socket_behind(
-    fresh_server: Program,
-) -> None:
+def test_ten_clients_that_create_join_and_delete_the_same_rooms_leave_nothing_behind(fresh_server: Program) -> None:
     clients = [fresh_server.connect() for _ in range(10)]
     ports: set[int] = set()
 
@@ -600,7 +590,6 @@ def test_rooms_that_find_no_free_port_leave_no_descriptor_open(start_rooms: Star
 
 @contextmanager
 def free_ports(count: int) -> Iterator[list[int]]:
-    """Yield consecutive ports that are free."""
     for first in range(20_000, 30_000, count):
         listeners = [socket.socket() for _ in range(count)]
         try:

@@ -213,7 +213,6 @@ def test_three_hundred_clients_need_less_than_a_gigabyte_of_address_space(start:
 
 
 def raise_descriptor_limit(count: int) -> None:
-    """Allow this process this many descriptors, or skip the test."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < count + 100:
         pytest.skip(f"only {hard} descriptors are allowed here")
@@ -245,7 +244,6 @@ def test_a_server_without_free_descriptors_reports_it_once_and_serves_its_client
 
 
 def cpu_seconds(program: Program) -> float:
-    """Return how long a program has used a processor (Linux only)."""
     fields = Path(f"/proc/{program.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
