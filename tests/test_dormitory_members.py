@@ -204,7 +204,7 @@ def test_a_member_added_while_a_server_runs_can_log_in_and_no_file_or_log_has_a_
 def test_nothing_that_may_be_a_password_is_logged_or_printed(dormitory: Dormitory) -> None:
     dormitory.start_main()
     peer = dormitory.main.connect()
-    for separator in ("\t", ",", "\u00a0", "  ", "\u3000", ", "):
+    for separator in ("\t", ",", "\u00a0", "  ", "\u3000", "\0", ", "):
         peer.send(f"LOGIN alice{separator}pa55word")
         assert peer.read_line() in ("INVALID Expected LOGIN user [password]", REFUSED)
     peer.send("login alice pa55word")
