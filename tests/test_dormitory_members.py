@@ -257,13 +257,6 @@ def test_each_published_password_is_reported_at_the_start_until_it_is_replaced(d
     assert Members(file).warnings() == []
 
 
-def test_a_client_that_ends_its_input_after_its_requests_gets_all_replies(common_dormitory: Dormitory) -> None:
-    peer = common_dormitory.main.connect()
-    peer.send(f"LOGIN alice {PASSWORDS['alice']}", "MINE")
-    peer.end_input()
-    assert peer.read_all() == "MEMBER alice\nRESERVATIONS\n"
-
-
 def test_an_empty_member_file_refuses_every_password(tmp_path: Path) -> None:
     (tmp_path / "member.txt").write_text("")
     assert not Members(tmp_path / "member.txt").check("alice", PASSWORD, "127.0.0.1", lambda: False)
