@@ -165,18 +165,6 @@ def test_ten_thousand_codes_and_two_hundred_reservations_of_one_member_are_all_l
     assert all(len(line) < 1000 for line in dormitory.main.lines)
 
 
-def test_two_of_twelve_clients_that_reserve_the_last_two_rooms_get_one_each(common_dormitory: Dormitory) -> None:
-    clients = [common_dormitory.log_in("alice") for _ in range(12)]
-    for client in clients:
-        client.send("RESERVE D1")
-    *full, first, second = sorted(client.read_line().split() for client in clients)
-    assert full == [["FULL"]] * 10
-    assert {first[2], second[2]} == {"0", "1"}
-    assert {row[0] for row in common_dormitory.rows("D")} == {first[1], second[1]}
-    clients[0].send(f"CANCEL {first[1]}", f"CANCEL {second[1]}")
-    clients[0].expect(*["CANCELLED D1"] * 2)
-
-
 def test_back_ends_that_start_before_and_after_the_main_server_are_found(dormitory: Dormitory) -> None:
     dormitory.start_back_end("U")
     dormitory.start_main()
