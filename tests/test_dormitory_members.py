@@ -65,7 +65,7 @@ def test_a_malformed_member_file_is_refused_with_its_line(tmp_path: Path, member
 def test_names_and_passwords_that_cannot_be_used_are_refused_and_the_file_stays(tmp_path: Path) -> None:
     (tmp_path / "member.txt").write_text(f"alice, {cheap_hash('secret')}\n")
     before = (tmp_path / "member.txt").read_bytes()
-    a_name = "a name of 1 to 32 characters"
+    a_name = "a name of 1 to 32 visible characters"
     longer = "a password of at least 8 printable characters"
     refusals = [(name, PASSWORD, a_name) for name in ("", "a b", "a,b", "x" * 33, "\udcff")]
     refusals += [("dave", password, longer) for password in ("", "1234567", "\x1b[2J12345678")]
@@ -74,7 +74,7 @@ def test_names_and_passwords_that_cannot_be_used_are_refused_and_the_file_stays(
         with pytest.raises(Malformed, match=f"^Expected {text}"):
             add_member(tmp_path / "member.txt", name, password)
     result = add(tmp_path, "a,b", PASSWORD)
-    expected = "Expected a name of 1 to 32 characters without space and comma, got 'a,b'\n"
+    expected = "Expected a name of 1 to 32 visible characters without space and comma, got 'a,b'\n"
     assert (result.returncode, result.stderr) == (1, expected)
     assert (tmp_path / "member.txt").read_bytes() == before
 
@@ -204,7 +204,7 @@ def test_a_member_added_while_a_server_runs_can_log_in_and_no_file_or_log_has_a_
 def test_nothing_that_may_be_a_password_is_logged_or_printed(dormitory: Dormitory) -> None:
     dormitory.start_main()
     peer = dormitory.main.connect()
-    for separator in ("\t", ",", "\u00a0", "  ", "\u3000", ", "):
+    for separator in ("\t", ",", "\u00a0", "  ", "\u3000", "\0", ", "):
         peer.send(f"LOGIN alice{separator}pa55word")
         assert peer.read_line() in ("INVALID Expected LOGIN user [password]", REFUSED)
     peer.send("login alice pa55word")

@@ -76,7 +76,7 @@ def test_a_web_page_can_do_nothing_on_any_port_and_is_told_so(
 ) -> None:
     trusted = certificates if "TLS" in request.node.name else None
     for name, (server, port) in five_ports.items():
-        for first_line in ("POST / HTTP/1.1", "GET /x?y HTTP/1.0", "BREW /pot HTTP/1.1"):
+        for first_line in ("POST / HTTP/1.1", "GET /x?y HTTP/1.0", "BREW /pot HTTP/1.1", "\x16\3\1 a ticket\b\b"):
             page = connect(server, port, trusted)
             page.send_bytes(f"{first_line}\r\n{HEAD}{PAGE_BODIES[name]}".encode())
             said = page.read_all().splitlines()
@@ -308,7 +308,9 @@ def test_trace_shows_a_password_as_dots_however_it_is_sent(dormitory: Dormitory)
     dormitory.start_main("--trace")
     main = dormitory.main
     secret = PASSWORDS["bob"]
-    for login in (f"LOGIN bob {secret}", f"LOGIN bob\t{secret}", f"LOGIN bob,{secret}", f"LOGIN bob\u00a0{secret}"):
+    logins = ["LOGIN bob ", "LOGIN bob\t", "LOGIN bob,", "LOGIN bob\u00a0"]
+    logins += ["LIST\rLOGIN bob ", "LOGIM\bN bob ", "\tlogin bob "]
+    for login in (beginning + secret for beginning in logins):
         whole, pieces = main.connect(), main.connect()
         whole.send(login)
         whole.read_line()
