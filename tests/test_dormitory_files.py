@@ -366,7 +366,7 @@ def test_an_overwritten_database_is_found_unless_a_restart_would_find_all_that_w
 @pytest.mark.parametrize(
     ("damage", "text"), [(overwrite_with_another, "was overwritten while"), (overwrite_a_page, "cannot be read back")]
 )
-def test_an_idle_database_that_is_overwritten_is_seen(
+def test_an_idle_database_that_is_overwritten_is_found(
     tmp_path: Path, damage: Callable[[Path], None], text: str
 ) -> None:
     path = tmp_path / "single.db"
