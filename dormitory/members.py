@@ -23,7 +23,7 @@ from dormitory.textfiles import Malformed, WatchedFile, read_fields, read_text
 from net.files import locked, replace_file
 from protocol import harmless
 
-NAME = re.compile(r"[^\s,]{1,32}")
+NAME = re.compile(r"[^\s,\ufffd]{1,32}")  # U+FFFD stands for a character that harmless() has replaced
 MIN_PASSWORD_CHARACTERS = 8  # of new passwords
 MAX_PASSWORD_BYTES = 1000
 COST = 1 << 14  # of new passwords: 16 MiB and about 40 ms

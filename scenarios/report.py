@@ -100,9 +100,8 @@ class Report:
         for outcome in outcomes:
             mark, colour = ("ok", GREEN) if outcome.met else ("NO", RED)
             for line in _lines(outcome, widths):
-                self.show(
-                    self.painted(f"{mark:<{MARK_WIDTH}}", colour) + (line if outcome.met else self.painted(line, RED))
-                )
+                shown = line if outcome.met else self.painted(line, RED)
+                self.show(self.painted(f"{mark:<{MARK_WIDTH}}", colour) + shown)
                 mark = ""
 
     def pause(self) -> None:
