@@ -14,17 +14,15 @@ the same time: the client shows lines while the user types, and returns to the p
 
 import argparse
 import re
-import signal
 import socket
 import sys
 from contextlib import suppress
 
 from net.addresses import without_brackets
-from net.command_line import MAX_PORT, fail, fail_to_write, port_number, prepare_streams
-from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
-from protocol import ROOM_NAME_RULE, RoomAction, RoomStatus, harmless, is_room_name, room_request
-from terminal.console import Console
-from terminal.room_session import RoomSession
+from net.command_line import MAX_PORT, port_number, reason
+from net.connect import WOULD_BLOCK, CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
+from protocol import MAX_LINE_BYTES, ROOM_NAME_RULE, RoomAction, RoomStatus, harmless, is_room_name, room_request
+from terminal.console import Console, run_client
 
 HELP = """\
 CREATE name   create a room
@@ -36,6 +34,12 @@ QUIT or EXIT  end, as Ctrl-D does"""
 PROMPT = "Command> "
 ANSWER_SECONDS = 30.0
 MAX_NAME_LENGTH = 32
+
+LEAVE = "/leave"
+LEAVE_SECONDS = 2.0  # how long the server may be silent after the user has left
+RECEIVE_BYTES = 1 << 16
+OUTGOING_BYTES = 1 << 16  # while this much data waits to be sent, no more lines of the user are read
+NOT_A_COMMAND = f"Not sent. {LEAVE} or Ctrl-D leaves the room; a blank before / sends the line."
 
 
 class CommandRefused(Exception):
@@ -61,17 +65,14 @@ class Prompt:
         self._carry_out("LIST", "", above=f"{HELP}\n")
         with suppress(EOFError):
             while True:
-                command, _, name = self._read_line().strip().partition(" ")
+                line = self._console.read_line(PROMPT, self._lobby)
+                if line is None:
+                    self._lobby.reject(self._lobby.read_line())
+                command, _, name = line.strip().partition(" ")
                 if command.upper() in ("QUIT", "EXIT"):
                     return
                 if command:
                     self._carry_out(command.upper(), name.strip())
-
-    def _read_line(self) -> str:
-        line = self._console.read_line(PROMPT, self._lobby)
-        if line is None:
-            self._lobby.reject(self._lobby.read_line())
-        return line
 
     def _request(self, action: RoomAction, name: str = "") -> str:
         """Send a request; return the information in the reply, or raise CommandRefused with it."""
@@ -92,10 +93,13 @@ class Prompt:
 
     def _answer(self, command: str, name: str) -> str:
         """Carry out a command; return the answer to show to the user."""
-        if command in ("LIST", "HELP", "?"):
-            if name:
-                raise CommandRefused(f"{command} takes no name.")
-            return self._list() if command == "LIST" else HELP
+        if command in ("LIST", "HELP", "?") and name:
+            raise CommandRefused(f"{command} takes no name.")
+        if command == "LIST":
+            names = self._request(RoomAction.LIST)
+            return f"Rooms: {names.replace(',', ', ')}" if names else "There are no rooms."
+        if command in ("HELP", "?"):
+            return HELP
         if command not in ("CREATE", "JOIN", "DELETE"):
             raise CommandRefused("Unknown command: CREATE, JOIN, LIST, DELETE, HELP or QUIT is expected.")
         if not is_room_name(name):
@@ -104,10 +108,6 @@ class Prompt:
             return self._join(name)
         self._request(RoomAction[command], name)
         return f"Room {name} is {command.lower()}d."
-
-    def _list(self) -> str:
-        names = self._request(RoomAction.LIST)
-        return f"Rooms: {names.replace(',', ', ')}" if names else "There are no rooms."
 
     def _join(self, name: str) -> str:
         port, members = parse_join(self._request(RoomAction.JOIN, name))
@@ -118,14 +118,88 @@ class Prompt:
             raise CommandRefused(f"{error}. {why}.") from None
         prefix = f"{self._options.name}: " if self._options.name else ""
         with room:
-            self._console.show(
-                f"You are in room {name} on port {port}.\nMembers before you: {members}. Leave with /leave or Ctrl-D."
-            )
+            where = f"You are in room {name} on port {port}."
+            self._console.show(f"{where}\nMembers before you: {members}. Leave with {LEAVE} or Ctrl-D.")
             try:
                 left = RoomSession(self._console, room, prefix).run()
             except ConnectionLost as lost:
                 raise CommandRefused(f"The connection to room {name} is lost: {lost}.") from None
         return f"You have left room {name}." if left else f"Room {name} is closed."
+
+
+class RoomSession:
+    """One user in one room; the prefix stands before each line that is sent."""
+
+    def __init__(self, console: Console, room: socket.socket, prefix: str) -> None:
+        self._console = console
+        self._room = room
+        self._prefix = prefix
+        self._outgoing = b""  # sent without blocking, because two clients that block in send could deadlock
+        self._incoming = b""  # a line whose end has not arrived
+        self._leaving = False
+
+    def run(self) -> bool:
+        """Talk until the user leaves or the room ends; return whether the user left. ConnectionLost: neither."""
+        self._room.setblocking(False)
+        while True:
+            self._take_lines()
+            seconds = LEAVE_SECONDS if self._leaving else None
+            keys = not self._outgoing and not self._leaving
+            readable, writable = self._console.wait(self._room, bool(self._outgoing), seconds, keys)
+            if not readable and not writable:
+                return True
+            if writable:
+                self._send()
+            if self._room in readable and not self._receive():
+                return self._leaving
+
+    def _take_lines(self) -> None:
+        """Queue the lines that the user has typed, up to OUTGOING_BYTES or /leave."""
+        while not self._leaving and len(self._outgoing) < OUTGOING_BYTES:
+            try:
+                line = self._console.next_line()
+            except EOFError:
+                line = LEAVE
+            if line is None:
+                return
+            text = (self._prefix + line).encode()
+            if line.rstrip() == LEAVE:
+                self._leaving = True
+                self._outgoing += f"{LEAVE}\n".encode()
+            elif line.startswith("/"):
+                self._console.refuse(NOT_A_COMMAND)
+            elif len(text) > MAX_LINE_BYTES:
+                self._console.refuse(f"Not sent. Line too long: at most {MAX_LINE_BYTES} bytes are expected")
+            elif line.strip():
+                self._outgoing += text + b"\n"
+
+    def _send(self) -> None:
+        try:
+            self._outgoing = self._outgoing[self._room.send(self._outgoing) :]
+        except WOULD_BLOCK:
+            return
+        except ConnectionError:  # the server has closed the room; its last lines may still have to be received
+            self._outgoing = b""
+        except OSError as error:
+            raise ConnectionLost(reason(error)) from error
+
+    def _receive(self) -> bool:
+        """Show the lines that have arrived; return False at the end of the input."""
+        try:
+            data = self._room.recv(RECEIVE_BYTES)
+        except WOULD_BLOCK:
+            return True
+        except OSError as error:
+            if self._leaving:
+                return False
+            raise ConnectionLost(reason(error)) from error
+        received = (self._incoming + data).replace(b"\r\n", b"\n")
+        lines, newline, self._incoming = received.rpartition(b"\n")
+        if not data or len(self._incoming) > RECEIVE_BYTES:  # longer than any line that a room relays
+            lines, self._incoming = received, b""
+        if lines or newline:
+            self._console.show(harmless(lines))
+        return bool(data)
 
 
 def parse_join(information: str) -> tuple[int, str]:
@@ -146,18 +220,7 @@ def user_name(text: str) -> str:
 def main() -> int:
     """Connect, and carry out what the user types; return the exit status."""
     options = parse_command_line()
-    prepare_streams("backslashreplace")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Console restores the terminal
-    try:
-        with connect(options.host, options.port, options) as sock, Console() as console:
-            Prompt(console, sock, options).run()
-            return 1 if console.refusals and not console.interactive else 0  # at a terminal, the user has seen them
-    except (CannotConnect, ConnectionLost) as error:
-        return fail(str(error))
-    except KeyboardInterrupt:
-        return 0
-    except OSError as error:
-        return fail_to_write(error)
+    return run_client(options, lambda console, sock: Prompt(console, sock, options).run(), interrupted=0)
 
 
 def parse_command_line() -> argparse.Namespace:

@@ -1,20 +1,14 @@
 #!/usr/bin/env python3
 """The dormitory's client: it asks the user for requests, sends them to the main server, and explains the replies.
 
-It asks for a user name and a password (Enter alone: guest). Then it repeats two questions: for a room's code, and
-whether the user wants its availability or a reservation. The user may answer both at once (`S233 r`, `reserve S233`),
-or type list, list S, mine, cancel ID, help or quit, in upper or lower case; Enter alone leaves the second question.
-Every question accepts help and quit; exit and bye are other words for quit.
-
-If standard input is not a terminal, the client shows no questions and reads each answer, even the password, from a line
-of it. The exit status is 0 after quit or at the end of the answers, 1 if the login was refused or the server was lost,
-and also 1 if a request of a script was refused: a user at a terminal has read the refusal.
+It asks for a user name and a password, then repeats two questions: for a room's code, and whether the user wants its
+availability or a reservation; HELP says what else the user may type. If standard input is not a terminal, the client
+shows no questions and reads each answer, even the password, from a line of it.
 """
 
 import argparse
 import logging
 import re
-import signal
 import socket
 import sys
 import time
@@ -24,12 +18,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from net.addresses import without_brackets
-from net.command_line import fail, fail_to_write, port_number, prepare_streams, reason
-from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
+from net.command_line import port_number, reason
+from net.connect import ServerLines, add_tls_options
 from protocol import harmless
-from terminal.console import Console
+from terminal.console import Console, run_client
 
-HOST, PORT = "127.0.0.1", 25000
 REPLY_SECONDS = 10.0  # the server replies within about five seconds
 MAX_SHOWN_CHARACTERS = 200  # of a line, with --verbose
 LOGIN_RETRIES = 2
@@ -59,18 +52,33 @@ QUIT_WORDS = ("quit", "exit", "bye")
 COMMANDS = ("LIST", "MINE", "CANCEL")
 ACTIONS = {"availability": "AVAILABILITY", "reservation": "RESERVE", "reserve": "RESERVE"}  # the request for each word
 CODE = re.compile(r"[SDUsdu][0-9A-Za-z]{1,11}")
-TITLES = {"ROOMS": "Rooms, and how many are left:", "RESERVATIONS": "Your reservations:"}
 ADVICE = {  # by request, after TRY_LATER
     "RESERVE": "Try later, but first type mine to see whether the room was reserved.",
     "CANCEL": "Try later, but first type mine to see whether the reservation was cancelled.",
 }
-# The first words of replies.
-FULFILLED = ("MEMBER", "GUEST", "AVAILABLE", "RESERVED", "CANCELLED", "ROOMS", "RESERVATIONS")
-REFUSED = ("REFUSED", "FULL", "UNKNOWN_ROOM", "UNKNOWN_RESERVATION", "DENIED", "TRY_LATER", "INVALID")
+# What the user reads, by the first word of the reply. {rest} is what follows it; {first} and {second} are its parts.
+FULFILLED = {
+    "MEMBER": "Welcome, member {rest}.",
+    "GUEST": "Welcome, guest {rest}.",
+    "AVAILABLE": "Room {room} is available: {first} left.",
+    "RESERVED": "Room {room} is yours: reservation {first}. {second} left.",
+    "CANCELLED": "Cancelled: room {first} is no longer yours.",
+    "ROOMS": "Rooms, and how many are left:",
+    "RESERVATIONS": "Your reservations:",
+}
+REFUSED = {
+    "REFUSED": "Wrong user name or password.",
+    "FULL": "Room {room} is not available: none left.",
+    "UNKNOWN_ROOM": "There is no room {room}.",
+    "UNKNOWN_RESERVATION": "You have no such reservation.",
+    "DENIED": "Denied: {rest}.",
+    "TRY_LATER": "{rest}. {advice}",
+    "INVALID": "Not understood: {rest}.",
+}
 
 
 class Client:
-    """The dialogue with the user, and the connection to the main server."""
+    """The dialogue with the user, and the connection to the main server. A request and a reply are lines."""
 
     def __init__(self, console: Console, sock: socket.socket) -> None:
         self._console = console
@@ -82,16 +90,15 @@ class Client:
 
         End the program if the server refuses the given password, or is too busy.
         """
-        while True:
+        accepted = False
+        while not accepted:
             name = user or self._ask_for_login(NAME_QUESTION, fault_in_name).strip()
             secret = self._ask_for_login(PASSWORD_QUESTION, fault_in_password) if password is None else password
-            word, rest = self._send_login(name, secret)
-            if word in ("MEMBER", "GUEST"):
-                self._console.show(f"Welcome, {word.lower()} {rest}.")
-                return
-            if password is not None or word == "TRY_LATER":
-                sys.exit(explain(word, rest))
-            self._console.refuse(explain(word, rest))
+            reply = self._send_login(name, secret)
+            accepted = first_word(reply) in FULFILLED
+            if not accepted and (password is not None or first_word(reply) == "TRY_LATER"):
+                sys.exit(explain("LOGIN", reply))
+            self._show_reply("LOGIN", reply)
 
     def converse(self) -> NoReturn:
         """Carry out one request after another, until EOFError ends the answers."""
@@ -104,7 +111,8 @@ class Client:
                 words.append(code)
             room, action = parse_room_request(words)
             if words and words[0].upper() in COMMANDS:
-                self._show_reply(*self._request(" ".join(words).upper()), request=words[0].upper())
+                request = " ".join(words).upper()
+                self._show_reply(request, self._request(request))
                 code = ""
             elif room and action:
                 self._ask_about_room(action, room)
@@ -139,29 +147,29 @@ class Client:
                 return answer
             self._console.refuse(fault)
 
-    def _send_login(self, name: str, password: str) -> tuple[str, str]:
+    def _send_login(self, name: str, password: str) -> str:
         """Return the reply to a login; while the server is too busy, try again, up to LOGIN_RETRIES times."""
         request = f"LOGIN {name} {password}" if password else f"LOGIN {name}"
         shown = f"LOGIN {name} {HIDDEN_PASSWORD}" if password else request
+        reply = self._request(request, shown)
         for _ in range(LOGIN_RETRIES):
-            word, rest = self._request(request, shown)
-            if word != "TRY_LATER":
-                return word, rest
-            self._console.show(f"{rest}. Trying again in {RETRY_SECONDS} seconds.")
+            if first_word(reply) != "TRY_LATER":
+                break
+            self._console.show(f"{reply.partition(' ')[2]}. Trying again in {RETRY_SECONDS} seconds.")
             time.sleep(RETRY_SECONDS)
-        return self._request(request, shown)
+            reply = self._request(request, shown)
+        return reply
 
-    def _request(self, request: str, shown: str = "") -> tuple[str, str]:
-        """Send a request; return the first word of the reply, and the rest. --verbose shows both lines as bytes."""
+    def _request(self, request: str, shown: str = "") -> str:
+        """Send a request and return the reply. --verbose shows both as bytes, or `shown` instead of the request."""
         logging.info(f"-> {escaped(shown or request)}")
         self._server.send(request.encode(errors="replace") + b"\n")
         line = self._server.read_line()
         reply = harmless(line)
         logging.info(f"<- {escaped(reply)}")
-        word, _, rest = reply.partition(" ")
-        if word not in FULFILLED + REFUSED:
+        if first_word(reply) not in FULFILLED | REFUSED:
             self._server.reject(line)
-        return word, rest
+        return reply
 
     def _ask_about_room(self, action: str, code: str) -> None:
         """Send a request for a room, and show the reply.
@@ -169,19 +177,25 @@ class Client:
         Codes are case-sensitive, but the user may type one in lower case: both possible spellings are tried.
         """
         for spelling in dict.fromkeys((code[0].upper() + code[1:], code.upper())):
-            word, rest = self._request(f"{action} {spelling}")
-            if word != "UNKNOWN_ROOM":
-                self._show_reply(word, rest, action, spelling)
-                return
-        self._console.refuse(f"There is no room {code}.")
+            request = f"{action} {spelling}"
+            reply = self._request(request)
+            if first_word(reply) != "UNKNOWN_ROOM":
+                break
+            request = f"{action} {code}"  # in the message, the code is spelt as the user typed it
+        self._show_reply(request, reply)
 
-    def _show_reply(self, word: str, rest: str, request: str, room: str = "") -> None:
+    def _show_reply(self, request: str, reply: str) -> None:
         """Show a reply as a sentence or a table; count it if the request was refused, also in part."""
-        text = explain(word, rest, request, room)
-        if (word in FULFILLED and "=?" not in rest) or (word == "FULL" and request == "AVAILABILITY"):
-            self._console.show(text)
+        is_answer = first_word(reply) in FULFILLED and "=?" not in reply
+        if is_answer or (request.startswith("AVAILABILITY") and first_word(reply) == "FULL"):
+            self._console.show(explain(request, reply))
         else:
-            self._console.refuse(text)
+            self._console.refuse(explain(request, reply))
+
+
+def first_word(line: str) -> str:
+    """Return the first word of a request or a reply, which says what it is."""
+    return line.partition(" ")[0]
 
 
 def escaped(line: str) -> str:
@@ -223,23 +237,15 @@ def action_of(word: str) -> str:
     return next((action for name, action in ACTIONS.items() if name.startswith(word.lower())), "")
 
 
-def explain(word: str, rest: str, request: str = "", room: str = "") -> str:
-    """Explain a reply, given as its first word and the rest, to a request, perhaps for a room."""
-    if word in TITLES:
-        return table(TITLES[word], rest)
-    field, _, more = rest.partition(" ")
-    sentences = {
-        "REFUSED": "Wrong user name or password.",
-        "AVAILABLE": f"Room {room} is available: {field} left.",
-        "FULL": f"Room {room} is not available: none left.",
-        "RESERVED": f"Room {room} is yours: reservation {field}. {more} left.",
-        "CANCELLED": f"Cancelled: room {field} is no longer yours.",
-        "UNKNOWN_RESERVATION": "You have no such reservation.",
-        "DENIED": f"Denied: {rest}.",
-        "TRY_LATER": f"{rest}. {ADVICE.get(request, 'Try later.')}",
-        "INVALID": f"Not understood: {rest}.",
-    }
-    return sentences.get(word, f"{word} {rest}")
+def explain(request: str, reply: str) -> str:
+    """Return what the user reads about the reply to a request."""
+    word, _, rest = reply.partition(" ")
+    first, _, second = rest.partition(" ")
+    action, _, room = request.partition(" ")
+    text = (FULFILLED | REFUSED)[word]
+    if word in ("ROOMS", "RESERVATIONS"):
+        return table(text, rest)
+    return text.format(rest=rest, first=first, second=second, room=room, advice=ADVICE.get(action, "Try later."))
 
 
 def table(title: str, pairs: str) -> str:
@@ -268,23 +274,16 @@ def read_password(file: Path) -> str:
 def main() -> int:
     """Log in and carry out requests until the answers end; return the exit status of the program."""
     options = parse_options()
-    prepare_streams()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Console restores the terminal
     logging.basicConfig(format="%(message)s", level=logging.INFO if options.verbose else logging.WARNING)
     password = read_password(options.password_file) if options.password_file else None
-    try:
-        with connect(options.host, options.port, options) as sock, Console() as console:
-            with suppress(EOFError):
-                client = Client(console, sock)
-                client.log_in(options.user, password)
-                client.converse()
-            return 1 if console.refusals and not console.interactive else 0
-    except (CannotConnect, ConnectionLost) as error:
-        return fail(str(error))
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except OSError as error:
-        return fail_to_write(error)
+
+    def talk(console: Console, sock: socket.socket) -> None:
+        client = Client(console, sock)
+        with suppress(EOFError):
+            client.log_in(options.user, password)
+            client.converse()
+
+    return run_client(options, talk, INTERRUPTED)
 
 
 def parse_options() -> argparse.Namespace:
@@ -294,13 +293,13 @@ def parse_options() -> argparse.Namespace:
         "connection was lost or, in a script, a request was refused.",
         epilog="Example: python3 client.py --host 192.0.2.1 --user alice",
     )
-    server = "the main server's %s (default: %%(default)s)"
-    parser.add_argument("--host", type=without_brackets, default=HOST, metavar="H", help=server % "name or address")
-    parser.add_argument("--port", type=port_number, default=PORT, metavar="P", help=server % "TCP port")
+    host_help = "the main server's name or address (default: %(default)s)"
+    port_help = "the main server's TCP port (default: %(default)s)"
+    parser.add_argument("--host", type=without_brackets, default="127.0.0.1", metavar="H", help=host_help)
+    parser.add_argument("--port", type=port_number, default=25000, metavar="P", help=port_help)
     parser.add_argument("--user", metavar="U", help="the user name to log in with (default: asks)")
-    parser.add_argument(
-        "--password-file", type=Path, metavar="F", help="its first line is the password (default: asks)"
-    )
+    password_help = "its first line is the password (default: asks)"
+    parser.add_argument("--password-file", type=Path, metavar="F", help=password_help)
     parser.add_argument("--verbose", action="store_true", help="report what is sent and received on standard error")
     add_tls_options(parser)
     options = parser.parse_args()

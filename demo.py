@@ -119,8 +119,7 @@ def stay(names: list[str], report: Report, host: str) -> int:
         except (NotPlayed, Unmet, OSError) as error:
             return fail(str(error))
         report.show(report.painted("Paste into other terminals:", BOLD))
-        for commands, hints in harness.invitations:
-            report.show("\n".join([*(f"    {line}" for line in commands), *(f"  {hint}" for hint in hints)]))
+        report.show("\n".join(harness.invitations))
         if "front_end" in harness.servers:
             report.show(report.painted("Open in a browser:", BOLD))
             report.show(f"    http://{harness.addresses[0]}:{harness.servers['front_end'].port}/")

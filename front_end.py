@@ -65,7 +65,8 @@ class FrontEnd:
         """Serve a browser's connection; the connection's own thread runs this."""
         request = None
         try:
-            if received := receive_request(client.connection):
+            received = receive_request(client.connection)
+            if received:
                 request, rest = received
                 self._answer(client, request, rest)
         except HttpError as error:

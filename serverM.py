@@ -12,7 +12,7 @@
 
 Before LOGIN, the reply to every request is DENIED. If a back end does not answer, the reply is TRY_LATER; the replies
 to MINE and LIST then have S=? for that kind of room. The reply to any other line is INVALID. The first letter of a
-room's code, or of a reservation's id, names the back end. dormitory/session.py answers clients, udp_client.py asks back
+room's code, or of a reservation's id, names the back end. dormitory/session.py answers clients, upstream.py asks back
 ends, and members.py checks passwords.
 """
 
@@ -85,15 +85,7 @@ def ask_and_add_member(path: Path, name: str) -> int:
     """Ask for a new password and write it to the file of members; return the exit status of the program."""
     prepare_streams()
     try:
-        if sys.stdin.isatty():
-            password = getpass.getpass(f"New password for {name}, at least {MIN_PASSWORD_CHARACTERS} characters: ")
-            if getpass.getpass("The same password again: ") != password:
-                return fail("The passwords differ; nothing was written")
-        else:
-            password, *again = sys.stdin.read().removeprefix("\ufeff").splitlines() or [""]
-            if any(line != password for line in again):
-                return fail("The passwords differ; nothing was written")
-        is_new = add_member(path, name, password)
+        is_new = add_member(path, name, new_password(name))
     except (EOFError, KeyboardInterrupt):
         return fail("Nothing was written")
     except UnicodeDecodeError:
@@ -107,6 +99,18 @@ def ask_and_add_member(path: Path, name: str) -> int:
     return 0
 
 
+def new_password(name: str) -> str:
+    """Ask for a new password twice, or read it from a pipe, which may contain it once or twice."""
+    if sys.stdin.isatty():
+        first = getpass.getpass(f"New password for {name}, at least {MIN_PASSWORD_CHARACTERS} characters: ")
+        answers = [first, getpass.getpass("The same password again: ")]
+    else:
+        answers = sys.stdin.read().removeprefix("\ufeff").splitlines() or [""]
+    if len(set(answers)) > 1:
+        raise Malformed("The passwords differ; nothing was written")
+    return answers[0]
+
+
 def main() -> int:
     """Read the command line; serve, or add a member; return the exit status."""
     parser = argparse.ArgumentParser(
@@ -118,16 +122,12 @@ def main() -> int:
     where = "TCP port for clients; 0 means any (default: %(default)s)"
     parser.add_argument("--tcp-port", type=port_number, default=TCP_PORT, metavar="P", help=where)
     for letter, port in BACK_END_PORTS.items():
-        option, place, where = f"--server-{letter.lower()}", f"127.0.0.1:{port}", f"where Server {letter} is"
-        parser.add_argument(
-            option, type=host_and_port, default=place, metavar="HOST:PORT", help=f"{where} (default: %(default)s)"
-        )
+        option, place = f"--server-{letter.lower()}", f"127.0.0.1:{port}"
+        where = f"where Server {letter} is (default: %(default)s)"
+        parser.add_argument(option, type=host_and_port, default=place, metavar="HOST:PORT", help=where)
     add_number(parser, "--idle-seconds", IDLE_SECONDS, "how long a user who has logged in may go without a request")
-    parser.add_argument(
-        "--add-member",
-        metavar="NAME",
-        help=f"instead of serving, ask for a password and write {MEMBER_FILE}; for a member, it is the new password",
-    )
+    instead = f"instead of serving, ask for a password and write {MEMBER_FILE}; for a member, it is the new password"
+    parser.add_argument("--add-member", metavar="NAME", help=instead)
     add_data_dir(parser)
     options = parser.parse_args()
     if options.add_member is not None:

@@ -17,7 +17,6 @@ import re
 import signal
 import socket
 import sys
-from typing import NamedTuple
 
 from cinema.picture import SeatPicture
 from cinema.seat_chooser import SeatChooser, seat_in, with_ascii_digits
@@ -47,62 +46,49 @@ GOES_ON = re.compile(r".*\?|Ticket \d+ reserved|Choose a row .*| *(Seat|Row) [ \
 UNCERTAIN = "Sorry, it is not certain whether the order is booked."
 
 
-class LostOrder(NamedTuple):
-    """How many tickets an order was for, and which seat of it another customer has."""
+class Answers:
+    """The answers of a user who has chosen seats on the command line, or who types them or presses the arrow keys."""
 
-    tickets: str
-    seat: Seat | None
-
-
-class GivenAnswers:
-    """The answers of a user who has named the seats on the command line, or how many to choose."""
-
-    def __init__(self, console: Console, picture: SeatPicture, seats: list[Seat], best: int) -> None:
-        self._console = console
-        self._picture = picture
-        self._best = best
-        self._answers = {HOW_MANY: str(len(seats) or best), **answers_for(seats)}  # by question; each is used once
-
-    def answer(self, question: str) -> str:
-        """Return the answer to a question; EOFError means that there is none, or that the first one was wrong."""
-        if question == FIRST_ROW:
-            show_picture(self._console, self._picture)
-            if self._best:
-                groups = self._picture.best(self._best)
-                self._console.show(described(groups, self._best))
-                self._answers = answers_for([seat for group in groups for seat in group])
-                self._best = 0
-        answer = self._answers.pop(question, None)
-        self._console.show(f"{question} {answer or ''}".rstrip())
-        if answer is None:
-            raise EOFError
-        return answer
-
-
-class TypedAnswers:
-    """The answers of a user who types them, or chooses seats with the arrow keys."""
-
-    def __init__(self, console: Console, picture: SeatPicture, server: ServerLines, previous: LostOrder | None) -> None:
+    def __init__(
+        self, options: argparse.Namespace, console: Console, picture: SeatPicture, server: ServerLines, tickets: str
+    ) -> None:
         self._console = console
         self._picture = picture
         self._server = server
-        self._repeats = previous is not None
-        self._answers = {HOW_MANY: previous.tickets} if previous else {}  # known ones, by question
+        self._best = options.best
+        self._are_given = bool(options.seats or options.best)
+        self._repeats = bool(tickets)  # an order for this number of tickets, which has lost a seat
+        number = str(len(options.seats) or options.best or tickets)
+        self._known = {HOW_MANY: number} if self._are_given or tickets else {}  # by question; each is used once
+        self._known |= answers_for(options.seats)
 
     def answer(self, question: str) -> str | None:
         """Return the answer to a question; None if the server ends the order before; EOFError means that none comes."""
-        if question in self._answers:
-            self._console.show(f"{question} {self._answers[question]}")
-            return self._answers.pop(question)
+        if self._are_given and question == FIRST_ROW:
+            show_picture(self._console, self._picture)
+            if self._best:
+                self._choose_best()
+        if self._are_given or question in self._known:
+            answer = self._known.pop(question, "")
+            self._console.show(f"{question} {answer}".rstrip())
+            if not answer:  # there is none, or the first one was wrong
+                raise EOFError
+            return answer
         if not question.startswith("Row "):
             return self._ask(question)
         if self._repeats and (self._ask(START_AGAIN) or "").lower() not in ("y", "yes"):
             raise EOFError
         self._repeats = False
-        answer = self._choose(question)
-        seat = seat_in(answer or "")
-        self._answers = {question.replace("Row", "Seat", 1): str(seat.number)} if seat else {}
-        return str(seat.row) if seat else answer
+        choice = self._choose(question)
+        seat = seat_in(choice or "")
+        self._known = {question.replace("Row", "Seat", 1): str(seat.number)} if seat else {}
+        return str(seat.row) if seat else choice
+
+    def _choose_best(self) -> None:
+        groups = self._picture.best(self._best)
+        self._console.show(described(groups, self._best))
+        self._known = answers_for([seat for group in groups for seat in group])
+        self._best = 0
 
     def _choose(self, question: str) -> str | None:
         """Return a row, or a row and a seat; None if the server sends something first."""
@@ -117,10 +103,7 @@ class TypedAnswers:
 
     def _ask(self, question: str) -> str | None:
         show_picture(self._console, self._picture)
-        try:
-            line = self._console.read_line(f"{question} ", self._server)
-        finally:
-            self._console.leave_line()
+        line = self._console.read_line(f"{question} ", self._server)
         if line is None:
             return None
         answer = with_ascii_digits(harmless(line.encode())).strip()
@@ -133,20 +116,17 @@ class Purchase:
     """One order: the dialogue over one connection."""
 
     def __init__(
-        self, options: argparse.Namespace, console: Console, sock: socket.socket, previous: LostOrder | None
+        self, options: argparse.Namespace, console: Console, sock: socket.socket, previous: "Purchase | None"
     ) -> None:
-        self._given: dict[str, str] = {}  # the last answers to the questions "How many", "Row" and "Seat"
-        self.lost: LostOrder | None = None
+        self.given: dict[str, str] = {}  # the last answers to the questions "How many", "Row" and "Seat"
+        self.lost: Seat | None = None  # the seat that another customer has, so that the order has ended
         self.may_be_booked = False  # the server has an answer that may complete the order, and has not refused it
         self._console = console
         self._server = ServerLines(sock, "a ticket server")
         in_colour = console.shows_escapes and not os.getenv("NO_COLOR")
-        self._picture = SeatPicture(in_colour, previous.seat if previous else None)
-        self._answers: GivenAnswers | TypedAnswers
-        if options.seats or options.best:
-            self._answers = GivenAnswers(console, self._picture, options.seats, options.best)
-        else:
-            self._answers = TypedAnswers(console, self._picture, self._server, previous)
+        self._picture = SeatPicture(in_colour, previous.lost if previous else None)
+        tickets = previous.given.get("How many", "") if previous else ""
+        self._answers = Answers(options, console, self._picture, self._server, tickets)
 
     def run(self) -> int:
         """Hold the dialogue to its end; return the exit status. ConnectionLost: it ended before the order did."""
@@ -176,7 +156,7 @@ class Purchase:
             self._server.send(LEAVE)
             return
         if answer is not None:
-            self._given[what] = answer
+            self.given[what] = answer
             self.may_be_booked = what == "Seat"
             self._server.send(f"{answer}\n".encode())
 
@@ -187,11 +167,11 @@ class Purchase:
             self._picture.is_shown = False
             show_picture(self._console, self._picture)
         elif RESERVED.fullmatch(line):
-            seat = seat_in(f"{self._given.get('Row')}-{self._given.get('Seat')}")
+            seat = seat_in(f"{self.given.get('Row')}-{self.given.get('Seat')}")
             if seat:
                 self._picture.add_mine(seat)
         elif lost:
-            self.lost = LostOrder(self._given.get("How many", ""), seat_in(lost[1]))
+            self.lost = seat_in(lost[1])
             self.may_be_booked = False
 
 
@@ -270,15 +250,13 @@ def buy(options: argparse.Namespace, console: Console) -> int:
     try:
         while True:
             with connect(options.host, options.port, options) as sock:
-                purchase = Purchase(options, console, sock, previous=purchase.lost if purchase else None)
+                purchase = Purchase(options, console, sock, previous=purchase)
                 status = purchase.run()
             if not purchase.lost or options.seats or options.best or not console.draws:
                 return status
     except (CannotConnect, ConnectionLost) as error:
-        console.leave_line()
         return fail(str(error), CONNECTION_LOST)
     except KeyboardInterrupt:
-        console.leave_line()
         if purchase and purchase.may_be_booked:
             return fail("The order may be booked: the server has not answered yet.", PERHAPS_BOOKED)
         return NOT_BOOKED

@@ -97,22 +97,15 @@ def choose_seat(client: Conversation, theatre: Theatre, order: Order, ticket: in
 
 
 def ask_number(client: Conversation, question: str, most: int | None = None) -> int:
-    """Ask until the answer is a number from 1 to the largest possible one; return it."""
+    """Ask until the answer is a number from 1 on, in ASCII digits, that is not too large; return it."""
     for _ in range(WRONG_ANSWERS):
-        number = number_in(client.ask(question))
+        answer = client.ask(question).strip()
+        # int() limits the number of digits (sys.int_info.default_max_str_digits), but no line is that long.
+        number = int(answer) if answer.isascii() and answer.isdigit() else 0
         if number and (most is None or number <= most):
             return number
         client.reply(f"A number {f'from 1 to {most}' if most else 'of 1 or more'} is expected.")
     raise OrderCancelled(TOO_MANY_WRONG_ANSWERS)
-
-
-def number_in(answer: str) -> int:
-    """Return the number in an answer of ASCII digits, perhaps with white space around them; 0 for any other answer.
-
-    int() limits the number of digits (sys.int_info.default_max_str_digits), but no line is that long.
-    """
-    digits = answer.strip()
-    return int(digits) if digits.isascii() and digits.isdigit() else 0
 
 
 def cancel(client: Conversation, reason: str, logged: str = "") -> None:

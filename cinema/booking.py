@@ -111,11 +111,8 @@ class Theatre:
     def book(self, order: Order) -> None:
         """Write all seats of an order to disk, or none; the order keeps its holds until they are released.
 
-        Group commit: orders that arrive during a write share the next one.
-
-        Raises:
-            SeatTaken: an edit or another server took one of the seats.
-            OrderUncertain: the order is in the file, but perhaps not on disk.
+        Group commit: orders that arrive during a write share the next one. Raise SeatTaken if an edit or another server
+        took one of the seats, and OrderUncertain if the order is in the file, but perhaps not on disk.
         """
         with self._lock:
             self._waiting.append(order)
@@ -131,6 +128,7 @@ class Theatre:
                 return
             orders, self._waiting = self._waiting, []
         try:
+            check_writable(self._file)
             with _seat_file_errors(self._file), locked(self._file):
                 while not self._write(orders):
                     pass  # the file was edited between reading and writing
@@ -140,7 +138,6 @@ class Theatre:
 
     def _write(self, orders: list[Order]) -> bool:
         """Write the orders, except those that have lost a seat; return False if an edit came in between."""
-        check_writable(self._file)
         before = self._read()
         after = _take_seats(before, orders)
         if orders and not replace_file(self._file, after.text, old=before.text):

@@ -12,8 +12,7 @@ from cinema.seatmap import Seat
 FREE, TAKEN, YOURS, LOST = "0", "1", "*", "!"
 # green, red, bold cyan and bold red
 COLOURS = {FREE: "\033[32m", TAKEN: "\033[31m", YOURS: "\033[1;36m", LOST: "\033[1;31m"}
-REVERSE = "\033[7m"
-NORMAL = "\033[0m"
+REVERSE, NORMAL = "\033[7m", "\033[0m"
 
 _LINE = re.compile(r" *Seat(?: +\d+)+|Row +(?P<row>\d{1,9})(?P<cells>(?: +[01])+)")
 
@@ -50,11 +49,6 @@ class SeatPicture:
         self.signs[seat] = YOURS
         self.is_shown = False
 
-    def neighbour(self, seat: Seat, rows: int, numbers: int) -> Seat:
-        """Return the seat at a distance in rows and numbers, or the seat itself if there is none."""
-        other = Seat(seat.row + rows, seat.number + numbers)
-        return other if other in self.signs else seat
-
     def lines(self, cursor: Seat | None = None) -> list[str]:
         """Return the picture, with the seat at the cursor in reverse video, and a line that explains the signs."""
         lines = [self._line(match, cursor) if match["row"] else match[0] for match in self._lines]
@@ -81,8 +75,8 @@ class SeatPicture:
         groups: list[list[Seat]] = []
         free, target = self._free(), self._middle()
         while count and (group := _nearest_group(free, count, target)):
-            target = target if groups else _centre(group)
             groups.append(group)
+            target = groups[0][0].row, (groups[0][0].number + groups[0][-1].number) / 2
             free = sorted(set(free).difference(group))
             count -= len(group)
         return groups
@@ -117,7 +111,3 @@ def _nearest_group(free: list[Seat], most: int, target: Point) -> list[Seat]:
 
     first = min((seat for seat in free if adjacent[seat] >= size), key=distance, default=Seat(1, 1))
     return [Seat(first.row, first.number + further) for further in range(size)]
-
-
-def _centre(group: list[Seat]) -> Point:
-    return group[0].row, (group[0].number + group[-1].number) / 2

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import unicodedata
+from collections.abc import Sequence
 
 from cinema.picture import FREE, YOURS, SeatPicture
 from cinema.seatmap import Seat
@@ -15,7 +16,6 @@ from terminal.console import END_OF_INPUT, ENTER, Console
 from terminal.line_editor import LineEditor
 
 HINT = "Arrow keys and Enter, or type it: 2-3"
-NOT_A_SEAT = " is not a seat, such as 2-3"
 
 _MOVES = {"A": (-1, 0), "B": (1, 0), "C": (0, 1), "D": (0, -1)}  # rows and numbers, by the last byte of an arrow key
 _ARROW = re.compile(r"\x1b[\[O]([ABCD])")
@@ -56,19 +56,16 @@ class SeatChooser:
     def choose(self) -> str | None:
         """Return the answer: a seat, or the number of a row; None if the server sends something first."""
         self._picture.is_shown = True
-        answer: str | None = ""
+        answer = ""
+        readable: Sequence[object] = ()
         try:
-            while answer == "":
-                answer = self._press_keys()
-                if answer == "":
-                    self._draw()
-                    _, readable, _ = self._console.wait(self._server)
-                    if readable and self._server.receive():
-                        answer = None
+            while not (answer := self._press_keys()) and not (self._server in readable and self._server.receive()):
+                self._draw()
+                readable, _ = self._console.wait(self._server)
         finally:
             hall = [] if self.obstacle() else self._picture.lines()
-            self._console.show("\n".join([*hall, f"{self._question} {answer or ''}"]))
-        return answer
+            self._console.show("\n".join([*hall, f"{self._question} {answer}"]))
+        return answer or None
 
     def _press_keys(self) -> str:
         """Handle the keys that were pressed; return the answer if they complete one."""
@@ -81,7 +78,9 @@ class SeatChooser:
                 raise EOFError
             elif arrow := _ARROW.fullmatch(key):
                 self._editor = LineEditor([])
-                self._cursor = self._picture.neighbour(self._cursor, *_MOVES[arrow[1]])
+                rows, numbers = _MOVES[arrow[1]]
+                seat = Seat(self._cursor.row + rows, self._cursor.number + numbers)
+                self._cursor = seat if seat in self._picture.signs else self._cursor
             else:
                 self._editor.press(key)
         return ""
@@ -92,7 +91,7 @@ class SeatChooser:
         if self._editor.text:
             if seat_in(typed) or typed.isdecimal():
                 return typed
-            self._note = NOT_A_SEAT
+            self._note = " is not a seat, such as 2-3"
         elif not self.obstacle():  # otherwise the user cannot see the cursor
             sign = self._picture.signs.get(self._cursor)
             if sign == FREE:
@@ -105,7 +104,5 @@ class SeatChooser:
         rows = [obstacle] if obstacle else [*self._picture.lines(self._cursor), HINT]
         before, after = self._editor.view(f"{self._question} ", self._console.columns - 1)
         if not self._editor.text and not obstacle:
-            before = f"{before}{self._cursor}{self._note}"
-            self._console.draw(before[-(self._console.columns - 1) :], above=rows)
-        else:
-            self._console.draw(before, after + self._note, above=rows)
+            before = f"{before}{self._cursor}"[-(self._console.columns - 1) :]
+        self._console.draw(before, after + self._note, above=rows)

@@ -72,12 +72,12 @@ class SeatMap:
     def __str__(self) -> str:
         """Return the hall as customers see it: a line with the numbers of the seats, then a line for each row."""
         row_width, cell_width = len(str(self.rows)), len(str(self.columns)) + 1
-        cells = bytearray(b" " * (self.rows * self.columns * cell_width))
-        cells[cell_width - 1 :: cell_width] = self.text.translate(None, _OTHER_BYTES)
+        gap = " " * (cell_width - 1)
         lines = [" " * row_width + "Seat" + "".join(f"{number:{cell_width}}" for number in range(1, self.columns + 1))]
+        signs = self.text.translate(None, _OTHER_BYTES).decode()
         for row in range(1, self.rows + 1):
-            lines.append(f"Row {row:{row_width}}{cells[: self.columns * cell_width].decode()}")
-            del cells[: self.columns * cell_width]
+            seats = signs[(row - 1) * self.columns : row * self.columns]
+            lines.append(f"Row {row:{row_width}}{gap}{gap.join(seats)}")
         return "\n".join(lines)
 
     def _offset(self, seat: Seat) -> int:

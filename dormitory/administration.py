@@ -4,7 +4,6 @@ import argparse
 import csv
 import io
 import sys
-import unicodedata
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +15,8 @@ from net.command_line import fail, fail_to_write, prepare_streams
 from protocol import harmless
 
 BUSY_SECONDS = 5.0  # how long to wait while the back end is writing
-COLUMNS = ("id", "room", "member", "time (UTC)")
+COLUMNS = ("id", "room", "time (UTC)", "member")
+TABLE_ROW = "{:<10}  {:<12}  {:<19}  {}"  # the member is last, because characters of a name differ in width
 FORMULA_BEGINNINGS = tuple("=+-@＝＋－＠")  # noqa: RUF001 - to a spreadsheet, a field that begins so is a formula
 
 
@@ -36,14 +36,17 @@ def administer(letter: str, database: Path, options: argparse.Namespace) -> int:
     if not options.report:
         lines = [_cancel(letter, database, options.cancel)]
     else:
-        numbered = read_rows(database, BUSY_SECONDS)
-        rows = [COLUMNS, *((f"{letter}{number}", *map(_harmless, fields)) for number, *fields in numbered)]
-        lines = _csv(rows) if options.csv else _table(rows)
+        rows = [COLUMNS]
+        for number, room, member, time in read_rows(database, BUSY_SECONDS):
+            rows.append((f"{letter}{number}", _harmless(room), _harmless(time), _harmless(member)))
+        lines = _csv(rows) if options.csv else [TABLE_ROW.format(*row) for row in rows]
     try:
         print("\n".join(lines))
     except OSError as error:
         return fail_to_write(error)
-    if any(line != _displayable(line) for line in lines):
+    try:
+        "".join(lines).encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
         fail(f"{sys.stdout.encoding} has no \\u... characters: use a UTF-8 locale, or --report --csv")
     return 0
 
@@ -61,28 +64,6 @@ def _csv(rows: Sequence[Sequence[str]]) -> list[str]:
     safe = [[f"'{field}" if field.startswith(FORMULA_BEGINNINGS) else field for field in row] for row in rows]
     csv.writer(text, lineterminator="\n").writerows(safe)
     return text.getvalue().splitlines()
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows as lines with aligned columns."""
-    widths = [max(_width(field) for field in column) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(f + " " * (width - _width(f)) for f, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-
-
-def _width(text: str) -> int:
-    """Return how many columns a terminal needs for a text."""
-    columns = 0
-    for character in _displayable(text):
-        if unicodedata.category(character) not in ("Mn", "Me", "Cf"):
-            columns += 2 if unicodedata.east_asian_width(character) in "WF" else 1
-    return columns
-
-
-def _displayable(text: str) -> str:
-    """Return a text as standard output shows it: what its encoding lacks, as a number."""
-    return text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
 
 
 def _cancel(letter: str, database: Path, reservation: str) -> str:

@@ -1,8 +1,9 @@
 """The program that serverS, serverD and serverU run: a back end, which answers requests for the rooms of one kind."""
 
 import argparse
+import socket
 import sqlite3
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 
 from dormitory.administration import add_administration_options, administer
@@ -10,9 +11,10 @@ from dormitory.inventory import read_inventory
 from dormitory.reservations import Reservations, explain_database_error
 from dormitory.shared_key import load_key
 from dormitory.textfiles import Malformed, WatchedFile, add_data_dir, explain
-from dormitory.udp_server import UdpServer, bind_all
+from dormitory.udp_server import UdpServer, open_socket
 from dormitory.wire import KINDS
 from net import process
+from net.addresses import open_at_each_address
 from net.command_line import fail, port_number, positive_number, shown_address
 from net.log import LOG
 
@@ -36,14 +38,11 @@ def _serve(letter: str, database: Path, options: argparse.Namespace) -> int:
     process.prepare(processor=1 + list(KINDS).index(letter) % processors)
     inventory = WatchedFile(database.with_suffix(".txt"), lambda path: read_inventory(path, letter))
     key = load_key(options.data_dir)
-    try:
-        sockets = bind_all(options.host, options.port)
-    except OSError as error:
-        return fail(process.cannot_listen(options.host, options.port, error))
-    with ExitStack() as cleanup:
-        for sock in sockets:
-            cleanup.enter_context(sock)
-        reservations = cleanup.enter_context(closing(Reservations(database)))
+    with closing(Reservations(database)) as reservations:
+        try:
+            sockets = open_at_each_address(options.host, options.port, socket.SOCK_DGRAM, open_socket)
+        except OSError as error:
+            return fail(process.cannot_listen(options.host, options.port, error))
         addresses = " and ".join(shown_address(*sock.getsockname()[:2]) for sock in sockets)
         LOG.write(f"Server {letter} listening on {addresses}")
         server = UdpServer(letter, sockets, key, inventory, reservations, options.max_per_member, options.trace)

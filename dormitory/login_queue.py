@@ -1,10 +1,8 @@
 """Run password checks one at a time, so that clients who guess passwords cannot lock members out.
 
-A check is slow and needs memory on purpose. A single thread runs all checks: together they need the memory of one, and
-at most one processor. The clients' addresses take turns (round robin).
-
-A client that has ended its side of the connection may still read, as `nc -N` does, or may have left. The server cannot
-tell before it sends something, so the queue runs the check of such a client, but only when no other check waits.
+A check is slow and needs memory on purpose, so a single thread runs all of them; the clients' addresses take turns
+(round robin). A client that has ended its side of the connection may still read, as `nc -N` does, or may have left. The
+server cannot tell before it sends something; the check of such a client runs when no other check waits.
 """
 
 import threading
@@ -22,9 +20,6 @@ FIRST_ESTIMATE_SECONDS = 0.05  # the duration of a check until one has been meas
 class TooManyLogins(Exception):
     """A password cannot be checked within MAX_WAIT_SECONDS."""
 
-    def __str__(self) -> str:
-        return "Too many people are logging in"
-
 
 @dataclass(eq=False)
 class _Check:
@@ -32,7 +27,7 @@ class _Check:
 
     verify: Callable[[], bool]
     address: str
-    has_left: Callable[[], bool]  # whether the client has ended its side
+    has_left: Callable[[], bool]
     round: int
     gone: bool  # whether it had when it was last asked; then the check runs when no other waits
     result: Future[bool] = field(default_factory=Future)
@@ -54,15 +49,13 @@ class LoginQueue:
         self._thread.submit(use_all_processors)  # busy connections could fill the one that they share
 
     def run(self, verify: Callable[[], bool], address: str, has_left: Callable[[], bool]) -> bool:
-        """Run a check in its turn and return its result; wait at most MAX_WAIT_SECONDS for the turn.
+        """Run a check in its turn and return its result; `has_left` tells whether the client has ended its side.
 
-        Until it returns, it calls `has_left`, which tells whether the client has ended its side of the connection.
-
-        Raises:
-            TooManyLogins: the turn would come too late, or has not come in time.
+        Raise TooManyLogins if the turn would come later than in MAX_WAIT_SECONDS, or has not come by then.
         """
         with self._lock:
-            check = _Check(verify, address, has_left, self._next_round(address), has_left())
+            rounds = (other.round for other in self._waiting if other.address == address and not other.gone)
+            check = _Check(verify, address, has_left, max(rounds, default=self._round) + 1, has_left())
             ahead = sum(other.priority <= check.priority for other in self._waiting)
             if ahead * self._seconds > MAX_WAIT_SECONDS:
                 raise TooManyLogins
@@ -75,14 +68,16 @@ class LoginQueue:
                 raise TooManyLogins
         return check.result.result()
 
-    def _next_round(self, address: str) -> int:
-        rounds = (check.round for check in self._waiting if check.address == address and not check.gone)
-        return max(rounds, default=self._round) + 1
-
     def _run_next(self) -> None:
-        check = self._take_next()
-        if check is None:  # a check was given up, so there are fewer checks than calls of this method
-            return
+        """Run the check whose turn it is."""
+        with self._lock:
+            for waiting in self._waiting:
+                waiting.gone = waiting.gone or waiting.has_left()
+            check = min(self._waiting, key=lambda waiting: waiting.priority, default=None)
+            if check is None:  # a check was given up, so there are fewer checks than calls of this method
+                return
+            self._waiting.remove(check)
+            self._round = check.round
         began = time.monotonic()
         try:
             check.result.set_result(check.verify())
@@ -90,14 +85,3 @@ class LoginQueue:
             check.result.set_exception(error)
         with self._lock:
             self._seconds = time.monotonic() - began
-
-    def _take_next(self) -> _Check | None:
-        """Remove the check whose turn it is from the queue and return it; return None if no check waits."""
-        with self._lock:
-            for check in self._waiting:
-                check.gone = check.gone or check.has_left()
-            taken = min(self._waiting, key=lambda check: check.priority, default=None)
-            if taken:
-                self._waiting.remove(taken)
-                self._round = taken.round
-            return taken

@@ -73,15 +73,8 @@ class PasswordHash(NamedTuple):
 
     def derive(self, password: str) -> bytes:
         """Return the hash of a password with this salt and cost; scrypt releases the GIL."""
-        return hashlib.scrypt(
-            normalized(password).encode(),
-            salt=self.salt,
-            n=self.cost,
-            r=BLOCK_SIZE,
-            p=PARALLELISM,
-            maxmem=MAX_MEMORY_BYTES,
-            dklen=HASH_BYTES,
-        )
+        parameters = {"n": self.cost, "r": BLOCK_SIZE, "p": PARALLELISM, "maxmem": MAX_MEMORY_BYTES}
+        return hashlib.scrypt(normalized(password).encode(), salt=self.salt, dklen=HASH_BYTES, **parameters)
 
 
 class Members:
@@ -136,14 +129,7 @@ def read_members(path: Path) -> dict[str, PasswordHash]:
 
 
 def add_member(path: Path, name: str, password: str) -> bool:
-    """Add a member to the file, or give an existing member a new password; return whether the member is new.
-
-    The file is replaced atomically: if this program is killed, the file holds either its old contents or the new ones.
-
-    Raises:
-        Malformed: a line of the file is malformed, or the name or the password cannot be used.
-        OSError: the file cannot be read or written.
-    """
+    """Add a member to the file, or give an existing member a new password; return whether the member is new."""
     name = normalized(name)
     if not is_name(name) or not _arrives_unchanged(name):
         raise Malformed(f"Expected a name of 1 to 32 characters without space and comma, got {name!r}")
@@ -155,15 +141,16 @@ def add_member(path: Path, name: str, password: str) -> bool:
     path = Path(os.path.realpath(path))  # replace the target of a symbolic link, not the link
     with locked(path):
         members = read_members(path) if path.exists() else {}
-        for other in members if name not in members else ():
-            if _skeleton(other) == _skeleton(name):
+        is_new = name not in members
+        for other in members:
+            if is_new and _skeleton(other) == _skeleton(name):
                 raise Malformed(f"{name} looks like {other}, who is a member already")
         old = read_text(path).splitlines() if path.exists() else []
         lines = [line if normalized(other.partition(",")[0].strip()) == name else other for other in old]
-        if name not in members:
+        if is_new:
             lines.append(line)
         replace_file(path, ("\n".join(lines) + "\n").encode(), private=True)
-    return name not in members
+    return is_new
 
 
 def _arrives_unchanged(text: str) -> bool:

@@ -12,7 +12,7 @@ MAX_PAGE_ITEMS = MAX_TEXT_BYTES // len("S1=6")
 
 
 class RequestHandler:
-    """The rooms of one kind; one thread at a time may use it."""
+    """The rooms of one kind; one thread at a time may use it. A `max_per_member` of None means no limit."""
 
     def __init__(
         self,
@@ -24,25 +24,18 @@ class RequestHandler:
         self._letter = letter
         self._inventory = inventory
         self._reservations = reservations
-        self._max_per_member = max_per_member  # None means no limit
+        self._max_per_member = max_per_member
         self.status_lines: list[str] = []  # gathered for the owner, who writes and clears them
 
     def reply_to(self, request: Datagram) -> Datagram:
-        """Carry out a request, a change only within a transaction; return the reply.
-
-        Raises:
-            BadDatagram: the main server never sends such a request, or its reply may have been forgotten.
-        """
+        """Carry out a request, a change only within a transaction; return the reply, or raise BadDatagram."""
         database = self._reservations.database
         text, page = self._carry_out(request) if request.database in (ANY_DATABASE, database) else ("", 0)
-        return Datagram(Action.REPLY, request.request_id, request.time_ms, database, page, text)
+        return request._replace(action=Action.REPLY, database=database, page=page, text=text)
 
     def _carry_out(self, request: Datagram) -> tuple[str, int]:
         """Return the answer to a request, and the page to ask for next."""
-        try:
-            self._log(f"received {Action(request.action).name} {request.text}")
-        except ValueError:
-            raise BadDatagram(MALFORMED) from None
+        self._log(f"received {request.action.name} {request.text}")
         match request.action, request.text.split(" "):
             case Action.AVAILABILITY, [room]:
                 return self._availability(room), 0

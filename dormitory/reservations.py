@@ -6,13 +6,12 @@ nothing.
 """
 
 import os
-import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
 from dormitory.wire import now_ms
 
@@ -46,11 +45,8 @@ class Damaged(Exception):
 
 
 def explain_database_error(path: Path, error: sqlite3.Error) -> str:
-    """Return the line that says why a database cannot be used.
-
-    The line advises moving the file away only if the file is not such a database: one that is locked, or on a full
-    disk, holds reservations.
-    """
+    """Return the line that says why a database cannot be used."""
+    # A database that is locked, or on a full disk, holds reservations: nobody should move that away.
     is_other_file = any(words in str(error) for words in ("not a database", "no such"))
     return f"{path}: {error}" + ("; move the file away, and the next start makes a new one" if is_other_file else "")
 
@@ -68,8 +64,7 @@ class Reservations:
         self.forgotten_ms = 0
         self._seen_version: int | None = None  # the version of the file whose contents the two describe
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would make it readable by everybody
-        self._db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
-        self._db.text_factory = _decode
+        self._db = _connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
         try:
             self._prepare()
         except sqlite3.Error:
@@ -131,11 +126,9 @@ class Reservations:
         """Return the device and the inode of those of the three files that exist."""
         found = []
         for suffix in SUFFIXES:
-            try:
-                status = os.stat(f"{self._path}{suffix}")  # noqa: PTH116
-            except OSError:
-                continue
-            found.append((status.st_dev, status.st_ino))
+            with suppress(OSError):
+                status = Path(f"{self._path}{suffix}").stat()
+                found.append((status.st_dev, status.st_ino))
         return found
 
     def check_contents(self) -> None:
@@ -159,8 +152,7 @@ class Reservations:
 
     def _read_back(self) -> tuple[bytes, Counter[str]]:
         """Return the id and the counts as they are on disk."""
-        with closing(sqlite3.connect(self._path, timeout=BUSY_SECONDS)) as fresh:
-            fresh.text_factory = _decode
+        with closing(_connect(self._path, timeout=BUSY_SECONDS)) as fresh:
             (problem,) = fresh.execute("PRAGMA quick_check(1)").fetchone()
             if problem != "ok":
                 raise sqlite3.DatabaseError(problem)
@@ -208,20 +200,15 @@ class Reservations:
 
 def read_rows(path: Path, busy_seconds: float) -> list[tuple[object, ...]]:
     """Return number, room, member and time of all reservations, even if nothing can be written beside the file."""
-    if os.access(path.parent, os.W_OK) or Path(f"{path}-shm").exists():
-        return _read_rows(path, busy_seconds)
-    with TemporaryDirectory() as directory:  # SQLite must create the other two files
-        for suffix in SUFFIXES[:2]:
-            with suppress(FileNotFoundError):
-                shutil.copy(f"{path}{suffix}", directory)
-        return _read_rows(Path(directory, path.name), busy_seconds)
-
-
-def _read_rows(path: Path, busy_seconds: float) -> list[tuple[object, ...]]:
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=busy_seconds)) as db:
-        db.text_factory = _decode
+    can_create_log = os.access(path.parent, os.W_OK)
+    # SQLite creates the other two files in order to read the first, unless it may assume that nobody changes that one.
+    access = "mode=rw" if can_create_log or Path(f"{path}-wal").exists() else "immutable=1"
+    with closing(_connect(f"{path.resolve().as_uri()}?{access}", uri=True, timeout=busy_seconds)) as db:
         return db.execute(ALL_ROWS).fetchall()
 
 
-def _decode(text: bytes) -> str:
-    return text.decode(errors="replace")
+def _connect(database: Path | str, **options: Any) -> sqlite3.Connection:
+    """Open a database; text that is not UTF-8, which only another program can have written, is no error."""
+    db: sqlite3.Connection = sqlite3.connect(database, **options)
+    db.text_factory = lambda text: text.decode(errors="replace")
+    return db

@@ -9,8 +9,7 @@ from contextlib import closing
 
 from dormitory.login_queue import TooManyLogins
 from dormitory.members import Members, is_name, normalized
-from dormitory.udp_client import NoAnswer, OutOfDescriptors, UdpClient
-from dormitory.upstream import PAUSES_SECONDS, SHORT_PAUSES_SECONDS, Upstream
+from dormitory.upstream import PAUSES_SECONDS, SHORT_PAUSES_SECONDS, NoAnswer, OutOfDescriptors, UdpClient, Upstream
 from dormitory.wire import CODE, KINDS, RESERVATION_ID, Action, shortened
 from net.addresses import network_of
 from net.conversation import Conversation
@@ -18,9 +17,15 @@ from net.conversation import Conversation
 MAX_FAILED_LOGINS = 5
 AFTER_TOO_MANY_LOGINS_SECONDS = 0.5  # the pause after TRY_LATER: hundreds of refused clients must not fill a processor
 
-
-class Invalid(Exception):
-    """A request is malformed or unknown."""
+USAGES = {
+    "LOGIN": "LOGIN user [password]",
+    "AVAILABILITY": "AVAILABILITY code",
+    "RESERVE": "RESERVE code",
+    "CANCEL": "CANCEL id",
+    "MINE": "MINE",
+    "LIST": "LIST [S|D|U]",
+}
+ANY_USAGE = f"one of {', '.join(USAGES.values())}, QUIT"
 
 
 class Session:
@@ -50,8 +55,8 @@ class Session:
                     return
                 try:
                     self._reply(self._answer(line))
-                except TooManyLogins as error:
-                    self._reply(f"TRY_LATER {error}")
+                except TooManyLogins:
+                    self._reply("TRY_LATER Too many people are logging in")
                     self._client.flush()
                     time.sleep(AFTER_TOO_MANY_LOGINS_SECONDS)
                 if self._failed_logins == MAX_FAILED_LOGINS:
@@ -70,8 +75,6 @@ class Session:
             if word != "LOGIN" and not self._user:
                 return "DENIED Log in first"
             return self._carry_out(word, rest)
-        except Invalid:
-            return f"INVALID Expected {USAGES.get(word, ANY_USAGE)}"
         except NoAnswer as no_answer:
             return f"TRY_LATER {no_answer}"
         except OutOfDescriptors as error:
@@ -79,20 +82,22 @@ class Session:
             return "TRY_LATER Too many people are connected"
 
     def _carry_out(self, word: str, rest: str) -> str:
-        match word:
-            case "LOGIN":
+        match word, rest.split():
+            case "LOGIN", _:
                 return self._log_in(rest)
-            case "AVAILABILITY":
-                return self._ask_about_room(Action.AVAILABILITY, only_field(rest))
-            case "RESERVE":
-                return self._reserve(only_field(rest))
-            case "CANCEL":
-                return self._cancel(only_field(rest))
-            case "MINE" if not rest.strip():
+            case "AVAILABILITY", [code]:
+                return self._ask_about_room(Action.AVAILABILITY, code)
+            case "RESERVE", [code]:
+                return self._reserve(code)
+            case "CANCEL", [reservation]:
+                return self._cancel(reservation)
+            case "MINE", []:
                 return self._mine()
-            case "LIST":
-                return self._list(rest.strip())
-        raise Invalid
+            case "LIST", []:
+                return self._list(KINDS)
+            case "LIST", [letter] if letter in KINDS:
+                return self._list(letter)
+        return invalid(word)
 
     def _log_request(self, word: str, rest: str) -> None:
         """Write a status line about a request, without anything that may be a password."""
@@ -110,9 +115,9 @@ class Session:
         """Log a user in; an earlier login on the connection ends, even if this one fails."""
         user, _, password = rest.partition(" ")
         if not is_name(user):
-            raise Invalid
-        user = normalized(user)
+            return invalid("LOGIN")
         self._user = ""
+        user = normalized(user)
         if password and not self._is_right(user, password):
             self._failed_logins += 1
             return "REFUSED Wrong username or password"
@@ -134,7 +139,7 @@ class Session:
         reply = self._ask_about_room(Action.RESERVE, code, f" {self._user}")
         match reply.split():
             case ["RESERVED", _, left]:
-                self._log_status(code, left)
+                self._client.log(f"room status of {code} updated: {left}")
         return reply
 
     def _cancel(self, reservation: str) -> str:
@@ -143,21 +148,16 @@ class Session:
         reply = self._ask(reservation[0], Action.CANCEL, f"{reservation} {self._user}")
         match reply.split():
             case ["CANCELLED", room, left]:
-                self._log_status(room, left)
+                self._client.log(f"room status of {room} updated: {left}")
                 return f"CANCELLED {room}"
         return reply
-
-    def _log_status(self, room: str, left: str) -> None:
-        self._client.log(f"room status of {room} updated: {left}")
 
     def _mine(self) -> str:
         parts = self._ask_each(KINDS, Action.MINE, f" {self._user}") if self._is_member else []
         return " ".join(["RESERVATIONS", *parts])
 
-    def _list(self, letter: str) -> str:
-        if letter and letter not in KINDS:
-            raise Invalid
-        return " ".join(["ROOMS", *self._ask_each(letter or KINDS, Action.LIST)])
+    def _list(self, letters: Iterable[str]) -> str:
+        return " ".join(["ROOMS", *self._ask_each(letters, Action.LIST)])
 
     def _ask_about_room(self, action: Action, code: str, more: str = "") -> str:
         return self._ask(code[0], action, code + more) if CODE.fullmatch(code) else "UNKNOWN_ROOM"
@@ -175,26 +175,13 @@ class Session:
         return [answer for answer in answers if answer]
 
     def _ask(self, letter: str, action: Action, text: str, pauses: Sequence[float] = PAUSES_SECONDS) -> str:
+        """Return a back end's answer, or raise NoAnswer or OutOfDescriptors."""
         self._client.log(f"request sent to Server {letter} over UDP")
         answer = self._upstreams[letter].ask(self._udp_client, action, text, pauses)
         self._client.log(f"response received from Server {letter} over UDP: {shortened(answer) or 'nothing'}")
         return answer
 
 
-def only_field(rest: str) -> str:
-    """Return the one field of a request; raise Invalid if there is none, or another one."""
-    fields = rest.split()
-    if len(fields) != 1:
-        raise Invalid
-    return fields[0]
-
-
-USAGES = {
-    "LOGIN": "LOGIN user [password]",
-    "AVAILABILITY": "AVAILABILITY code",
-    "RESERVE": "RESERVE code",
-    "CANCEL": "CANCEL id",
-    "MINE": "MINE",
-    "LIST": "LIST [S|D|U]",
-}
-ANY_USAGE = f"one of {', '.join(USAGES.values())}, QUIT"
+def invalid(word: str) -> str:
+    """Return the reply to a malformed request or an unknown one."""
+    return f"INVALID Expected {USAGES.get(word, ANY_USAGE)}"

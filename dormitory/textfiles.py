@@ -28,13 +28,9 @@ def explain(error: Exception) -> str:
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
     """Add the option --data-dir."""
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=Path(__file__).resolve().parent.parent,
-        metavar="D",
-        help="directory of the data files, the databases and dorm.key (default: the directory of this program)",
-    )
+    program = Path(__file__).resolve().parent.parent
+    files = "directory of the data files, the databases and dorm.key (default: the directory of this program)"
+    parser.add_argument("--data-dir", type=Path, default=program, metavar="D", help=files)
 
 
 def read_text(path: Path) -> str:

@@ -19,22 +19,11 @@ from typing import Any, NamedTuple
 from dormitory.request_handler import CHANGES, RequestHandler
 from dormitory.reservations import MAX_CLOCK_DIFFERENCE_MS, Damaged, Reservations
 from dormitory.textfiles import WatchedFile
-from dormitory.wire import (
-    MAX_DATAGRAM_BYTES,
-    RECEIVE_TICK,
-    RECEIVE_TICK_SECONDS,
-    BadDatagram,
-    Datagram,
-    clock_time,
-    now_ms,
-    pack,
-    shortened,
-    unpack,
-)
-from net.addresses import open_at_each_address
+from dormitory.wire import MAX_DATAGRAM_BYTES, BadDatagram, Datagram, clock_time, now_ms, pack, shortened, unpack
 from net.command_line import reason, shown_address
 from net.log import LOG
 
+TICK_SECONDS = 0.05  # the longest wait before the thread checks the files, or stops
 FILE_CHECK_SECONDS = 0.5
 CONTENT_CHECK_SECONDS = 20.0
 STOP_SECONDS = 1.0
@@ -53,8 +42,6 @@ PACKET_INFORMATION: dict[int, tuple[int, int]] = {
     socket.AF_INET6: (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO),
 }
 
-Ancillary = Sequence[tuple[int, int, bytes]]
-
 
 class ReceivedRequest(NamedTuple):
     """A request, and what its reply needs: the socket, the address of the sender, and the address that was asked."""
@@ -62,15 +49,11 @@ class ReceivedRequest(NamedTuple):
     datagram: Datagram
     sock: socket.socket
     sender: Any
-    asked: Ancillary
+    asked: list[tuple[int, int, bytes]]
 
 
 class UdpServer:
-    """The sockets of a back end, and the thread that serves them.
-
-    No other thread uses the attributes, so there is no lock. With `is_traced`, a line on standard output shows each
-    datagram that is received or sent.
-    """
+    """The sockets of a back end, and the thread that serves them; no other uses the attributes, so there is no lock."""
 
     def __init__(
         self,
@@ -79,8 +62,8 @@ class UdpServer:
         key: bytes,
         inventory: WatchedFile[dict[str, int]],
         reservations: Reservations,
-        max_per_member: int | None = None,
-        is_traced: bool = False,
+        max_per_member: int | None,
+        is_traced: bool,
     ) -> None:
         self._letter = letter
         self._name = f"Server {letter}"
@@ -101,9 +84,11 @@ class UdpServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the transaction that is under way, and stop."""
+        """Finish the transaction that is under way, stop, and close the sockets."""
         self._stopping.set()
         self._thread.join(STOP_SECONDS)
+        for sock in self._sockets:
+            sock.close()
 
     def _serve_for_ever(self) -> None:
         while not self._stopping.is_set():
@@ -120,7 +105,7 @@ class UdpServer:
                     logging.exception(self._name)
 
     def _check_files(self) -> None:
-        """From time to time, take account of what other programs have done to the files; raise Damaged if they did.
+        """From time to time, take account of edits, and raise Damaged if another program has damaged the database.
 
         A check that fails is repeated before the next request, so a damaged database answers nothing.
         """
@@ -135,36 +120,21 @@ class UdpServer:
             self._content_check_due = now + CONTENT_CHECK_SECONDS
 
     def _receive(self) -> list[ReceivedRequest]:
-        """Wait briefly for a request; return it and, if it is a change, all others that have arrived."""
+        """Wait briefly for requests; return all changes that have arrived, and perhaps a read from each socket."""
         requests: list[ReceivedRequest] = []
-        for sock in self._readable():
-            flags = 0
-            while request := self._receive_one(sock, flags):
+        for sock in select.select(self._sockets, [], [], TICK_SECONDS)[0]:
+            while len(requests) < MAX_BATCH and (request := self._receive_one(sock)):
                 requests.append(request)
-                if request.datagram.action not in CHANGES or len(requests) >= MAX_BATCH:
+                if request.datagram.action not in CHANGES:
                     break
-                flags = socket.MSG_DONTWAIT
         return requests
 
-    def _readable(self) -> Sequence[socket.socket]:
-        """Return the sockets at which datagrams have arrived; a single socket can be waited for by receiving."""
-        if len(self._sockets) == 1:
-            return self._sockets
-        return select.select(self._sockets, [], [], RECEIVE_TICK_SECONDS)[0]
-
-    def _receive_one(self, sock: socket.socket, flags: int) -> ReceivedRequest | None:
+    def _receive_one(self, sock: socket.socket) -> ReceivedRequest | None:
         """Return the next request, or None if no datagram has arrived or the datagram is not accepted."""
         try:
-            data, ancillary, _, sender = sock.recvmsg(MAX_DATAGRAM_BYTES + 1, ANCILLARY_BYTES, flags)
+            data, ancillary, _, sender = sock.recvmsg(MAX_DATAGRAM_BYTES + 1, ANCILLARY_BYTES, socket.MSG_DONTWAIT)
         except OSError:  # no datagram has arrived, or the kernel reports a reply that could not be delivered
             return None
-        datagram = self._decode(data, sender)
-        return (
-            ReceivedRequest(datagram, sock, sender, _source(*ancillary[0]) if ancillary else ()) if datagram else None
-        )
-
-    def _decode(self, data: bytes, sender: Any) -> Datagram | None:
-        """Return the request in a datagram, or None if it is forged, stale, malformed, or meant for another server."""
         received: Datagram | bytes = data
         try:
             received = request = unpack(self._key, data)
@@ -174,7 +144,7 @@ class UdpServer:
             return None
         finally:
             self._trace(sender, "<-", received)
-        return request
+        return ReceivedRequest(request, sock, sender, [_source(*information) for information in ancillary])
 
     def _check(self, request: Datagram) -> None:
         if not request.text.startswith(self._letter):
@@ -236,23 +206,18 @@ class UdpServer:
             LOG.write(f"{clock_time(now_ms())} {self._name} {shown_address(*other[:2])} {direction} {datagram!s}")
 
 
-def _source(level: int, kind: int, information: bytes) -> Ancillary:
+def _source(level: int, kind: int, information: bytes) -> tuple[int, int, bytes]:
     """Return what makes the kernel send a reply from the address that a datagram was sent to, by any interface."""
     any_interface = bytes(4)
     if level == socket.IPPROTO_IP:  # struct in_pktinfo: interface, local address, address in the header
-        return [(level, kind, any_interface + 2 * information[8:12])]
-    return [(level, kind, information[:16] + any_interface)]  # struct in6_pktinfo: address, interface
+        return level, kind, any_interface + 2 * information[8:12]
+    return level, kind, information[:16] + any_interface  # struct in6_pktinfo: address, interface
 
 
-def bind_all(host: str, port: int) -> list[socket.socket]:
-    """Return UDP sockets on all addresses of a host, with the same port; port 0 means any."""
-    return open_at_each_address(host, port, socket.SOCK_DGRAM, _bind)
-
-
-def _bind(family: int, address: Any) -> socket.socket:
+def open_socket(family: int, address: Any) -> socket.socket:
+    """Return a UDP socket for requests that are sent to an address of this machine."""
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, RECEIVE_TICK)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         if address[0] in WILDCARDS:
             sock.setsockopt(*PACKET_INFORMATION[family], 1)

@@ -1,24 +1,115 @@
-"""The back ends as the main server sees them: where each is, whether it answers, and which database it has.
+"""Ask the back ends over UDP: repeat each request under the same id until its reply comes, and skip what is down.
 
 A back end that stays silent is marked as down: requests for it are refused at once, while a thread probes it.
 """
 
+import errno
 import logging
+import socket
+import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from typing import Any
 
-from dormitory.udp_client import NoAnswer, OutOfDescriptors, UdpClient
-from dormitory.wire import ANY_DATABASE, Action, Datagram, new_request, shortened
+from dormitory.wire import (
+    ANY_DATABASE,
+    MAX_DATAGRAM_BYTES,
+    Action,
+    BadDatagram,
+    Datagram,
+    new_request,
+    pack,
+    shortened,
+    unpack,
+)
 from net.addresses import FamilyAndAddress
-from net.command_line import shown_address
+from net.command_line import reason, shown_address
 from net.log import LOG
 
 PAUSES_SECONDS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # between repetitions; 3 seconds in all
 SHORT_PAUSES_SECONDS = PAUSES_SECONDS[:5]  # for a client who has already waited for another back end in vain
 PROBE_PAUSES_SECONDS = (0.1, 0.3)  # a back end that is up again is found within two seconds
 PROBE_AGAIN_SECONDS = 0.2
+# For SO_RCVTIMEO: recv() returns after 50 ms. With settimeout(), each recv() and send() would first call poll().
+RECEIVE_TICK = struct.pack("ll", 0, 50_000)
+OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN)  # or of other resources
+
+
+class NoAnswer(Exception):
+    """A back end does not answer; it may or may not have carried out the request."""
+
+
+class OutOfDescriptors(Exception):
+    """This process cannot open a socket, so nothing is known about the back end; the text says why."""
+
+
+class UdpClient:
+    """One thread's UDP sockets: one for each back end, opened for the first request to it.
+
+    Each socket is connected, so it receives datagrams from its back end alone, and only on the local address that leads
+    to that back end. The thread calls `before_repeating` before it sends a request again, because the wait for the
+    reply may still take seconds.
+    """
+
+    def __init__(self, key: bytes, before_repeating: Callable[[], None] = lambda: None) -> None:
+        self._key = key
+        self._before_repeating = before_repeating
+        self._sockets: dict[FamilyAndAddress, socket.socket] = {}
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for sock in self._sockets.values():
+            sock.close()
+
+    def ask(self, address: FamilyAndAddress, request: Datagram, pauses: Sequence[float]) -> Datagram:
+        """Send a request, once before each pause in seconds, until the reply comes; return the reply.
+
+        Raise NoAnswer if none came or no route leads to the address, and OutOfDescriptors if nothing was sent.
+        """
+        data = pack(self._key, request)
+        sock = self._socket(address)
+        for number, pause in enumerate(pauses):
+            if number:
+                self._before_repeating()
+            with suppress(OSError):  # such a request counts as lost, and is sent again
+                sock.send(data)
+            if reply := self._wait_for_reply(sock, request, pause):
+                return reply
+        raise NoAnswer
+
+    def _wait_for_reply(self, sock: socket.socket, request: Datagram, seconds: float) -> Datagram | None:
+        """Return the reply to a request, or None if it does not come in time; discard all other datagrams."""
+        end = time.monotonic() + seconds
+        while True:
+            with suppress(OSError, BadDatagram):  # nothing came, the back end is not running, or it is forged
+                reply = unpack(self._key, sock.recv(MAX_DATAGRAM_BYTES + 1))
+                if reply.action == Action.REPLY and reply.request_id == request.request_id:
+                    return reply
+            if time.monotonic() >= end:
+                return None
+
+    def _socket(self, address: FamilyAndAddress) -> socket.socket:
+        if address not in self._sockets:
+            try:
+                self._sockets[address] = _connect(*address)
+            except OSError as error:
+                if error.errno in OUT_OF_DESCRIPTORS:
+                    raise OutOfDescriptors(reason(error)) from error
+                raise NoAnswer from error
+        return self._sockets[address]
+
+
+def _connect(family: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, RECEIVE_TICK)
+        sock.connect(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 class Upstream:
@@ -28,20 +119,18 @@ class Upstream:
         self._letter = letter
         self._addresses = addresses
         self._key = key
-        self._lock = threading.Lock()  # guards changes to the rest; reading one attribute needs no lock
-        self._found_down = threading.Condition(self._lock)
+        self._lock = threading.Condition()  # guards changes to the rest; notified when the back end is found down
         self._address = addresses[0]  # then the one that answered last
         self._is_down = False
         self._database = ANY_DATABASE  # then the id of the one that answered first
         self._refused: set[bytes] = set()  # other databases, which were reported
 
-    def ask(self, client: UdpClient, action: Action, text: str, pauses: Sequence[float] = PAUSES_SECONDS) -> str:
-        """Return the answer to a request: the texts of all its pages.
+    def __str__(self) -> str:
+        addresses = " or ".join(shown_address(*address[:2]) for _, address in self._addresses)
+        return f"Server {self._letter} at {addresses}"
 
-        Raises:
-            NoAnswer: the back end is down, or does not answer within the sum of the pauses.
-            OutOfDescriptors: the request was not sent.
-        """
+    def ask(self, client: UdpClient, action: Action, text: str, pauses: Sequence[float]) -> str:
+        """Return the texts of all pages of the answer; raise NoAnswer if the back end is down or silent."""
         try:
             if self._is_down:
                 raise NoAnswer
@@ -53,41 +142,36 @@ class Upstream:
     def _ask_at(
         self, address: FamilyAndAddress, client: UdpClient, action: Action, text: str, pauses: Sequence[float]
     ) -> str:
-        texts = []
+        texts: list[str] = []
         page = 0
-        while True:
-            request = new_request(action, text, self._database, page)
-            reply = client.ask(address, request, pauses, self._accepts)
+        while page or not texts:
+            reply = client.ask(address, new_request(action, text, self._database, page), pauses)
+            self._check_database(reply.database)
             texts.append(reply.text)
             page = reply.page
-            if not page:
-                return " ".join(filter(None, texts))
+        return " ".join(filter(None, texts))
 
-    def _accepts(self, reply: Datagram) -> bool:
-        """Return whether the first reply came from the same database; if not, report the database once."""
+    def _check_database(self, database: bytes) -> None:
+        """Raise NoAnswer unless this is the database that answered first; report each other one once."""
         with self._lock:
             if self._database == ANY_DATABASE:
-                self._database = reply.database
-            if reply.database == self._database:
-                return True
-            if reply.database not in self._refused:
-                self._refused.add(reply.database)
+                self._database = database
+            if database == self._database:
+                return
+            if database not in self._refused:
+                self._refused.add(database)
                 LOG.write(
-                    f"{self} now has database {reply.database.hex()} instead of {self._database.hex()}:"
+                    f"{self} now has database {database.hex()} instead of {self._database.hex()}:"
                     " its answers are refused until the former one is back or serverM is restarted"
                 )
-            return False
+        raise NoAnswer
 
     def _mark_down(self) -> None:
         with self._lock:
             if not self._is_down:
                 LOG.write(f"{self} is not answering")
                 self._is_down = True
-                self._found_down.notify()
-
-    def __str__(self) -> str:
-        addresses = " or ".join(shown_address(*address[:2]) for _, address in self._addresses)
-        return f"Server {self._letter} at {addresses}"
+                self._lock.notify()
 
     def start_probe(self) -> None:
         """Start the thread that asks the back end for its rooms until it answers, and again whenever it was silent."""
@@ -98,7 +182,7 @@ class Upstream:
             try:
                 self._probe()
                 with self._lock:
-                    self._found_down.wait_for(lambda: self._is_down)
+                    self._lock.wait_for(lambda: self._is_down)
             except OutOfDescriptors:
                 pass  # nothing is known about the back end
             except Exception:

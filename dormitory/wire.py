@@ -37,10 +37,6 @@ KINDS = {"S": "single", "D": "double", "U": "suite"}
 CODE = re.compile(r"[SDU][0-9A-Za-z]{1,11}")
 RESERVATION_ID = re.compile(r"[SDU][1-9][0-9]{0,8}")
 
-# For SO_RCVTIMEO: recv() returns after this long. With settimeout(), each recv() and send() would first call poll().
-RECEIVE_TICK_SECONDS = 0.05
-RECEIVE_TICK = struct.pack("ll", 0, int(RECEIVE_TICK_SECONDS * 1e6))
-
 _HEAD = struct.Struct(f"!B{REQUEST_ID_BYTES}sQ{DATABASE_ID_BYTES}sI")
 
 
@@ -56,10 +52,7 @@ class Action(enum.IntEnum):
 
 
 class BadDatagram(Exception):
-    """A datagram cannot be accepted; the text completes "dropped a datagram ...".
-
-    The attribute `problem` is the text without details, the same for all datagrams with this problem.
-    """
+    """A datagram cannot be accepted; the problem and the details complete the sentence "dropped a datagram"."""
 
     def __init__(self, problem: str, details: str = "") -> None:
         super().__init__(problem + details)
@@ -67,9 +60,9 @@ class BadDatagram(Exception):
 
 
 class Datagram(NamedTuple):
-    """A request or a reply; its action may be a number that is not in Action."""
+    """A request or a reply."""
 
-    action: int
+    action: Action
     request_id: bytes
     time_ms: int
     database: bytes
@@ -77,9 +70,8 @@ class Datagram(NamedTuple):
     text: str
 
     def __str__(self) -> str:
-        action = Action(self.action).name if self.action in list(Action) else f"action {self.action}"
         page = f" page {self.page}" if self.page else ""
-        return f"{action} {self.request_id.hex()} {clock_time(self.time_ms)}{page} {self.text!r}"
+        return f"{self.action.name} {self.request_id.hex()} {clock_time(self.time_ms)}{page} {self.text!r}"
 
 
 def now_ms() -> int:
@@ -112,8 +104,8 @@ def unpack(key: bytes, data: bytes) -> Datagram:
         raise BadDatagram("whose tag is wrong: is dorm.key the same on both hosts?")
     try:
         action, request_id, time_ms, database, page = _HEAD.unpack_from(body)
-        return Datagram(action, request_id, time_ms, database, page, body[_HEAD.size :].decode())
-    except (struct.error, UnicodeDecodeError):
+        return Datagram(Action(action), request_id, time_ms, database, page, body[_HEAD.size :].decode())
+    except (struct.error, ValueError):  # too short, no such action, or not UTF-8
         raise BadDatagram(MALFORMED) from None
 
 

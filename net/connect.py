@@ -64,17 +64,15 @@ def connect(
 
     If a name has several addresses, each is tried. The connection and the handshake may take `seconds` each. A preface
     is sent before the handshake. With reports_cut, receiving the end of TLS without close_notify raises ssl.SSLError.
-    The socket that is returned has no timeout. CannotConnect: the server cannot be reached, or its certificate is not
-    trusted.
+    CannotConnect: the server cannot be reached, or its certificate is not trusted.
     """
     where = shown_address(host, port)
     context = client_context(options.tls_ca) if options.tls or options.tls_ca is not None else None
     try:
         sock = socket.create_connection((host, port), seconds)
-    except UnicodeError as error:
-        raise CannotConnect(f"Cannot connect to {where}: {host!r} is not a valid host name") from error
-    except OSError as error:
-        raise CannotConnect(f"Cannot connect to {where}: {reason(error)}") from error
+    except (OSError, UnicodeError) as error:
+        why = f"{host!r} is not a valid host name" if isinstance(error, UnicodeError) else reason(error)
+        raise CannotConnect(f"Cannot connect to {where}: {why}") from error
     with suppress(OSError):  # the server has closed the connection already; what it has sent can be read
         keep_alive(sock)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -97,15 +95,15 @@ def connect(
 class ServerLines:
     """The lines that a server sends; select.select() can wait for them.
 
-    A TLS server sends nothing to a client without TLS, or closes the connection. So until the first line has arrived,
-    a silence and the end of the connection are reported with a hint at --tls. `kind` names the expected server in
-    messages; after `seconds` without an expected line, the connection is lost.
+    A TLS server sends nothing to a client without TLS, or closes the connection: until the first line has arrived, both
+    are reported with a hint at --tls. `kind` names the expected server; `seconds` limits the wait for a line.
     """
 
     def __init__(self, sock: socket.socket, kind: str, seconds: float | None = None) -> None:
         self._sock = sock
         self._kind = kind
         self._seconds = seconds
+        self._hint = "" if isinstance(sock, ssl.SSLSocket) else "it speaks TLS (--tls)"
         self._received = b""
         self._is_first = True  # until the server's first line has arrived
         self._end = ""  # a sentence that says how the connection has ended
@@ -130,7 +128,7 @@ class ServerLines:
 
     def _wait(self) -> None:
         if self._is_first and not select.select([self], [], [], SILENCE_SECONDS)[0]:
-            tls = "" if isinstance(self._sock, ssl.SSLSocket) else ", or it speaks TLS (--tls)"
+            tls = self._hint and f", or {self._hint}"
             print(f"The server has sent nothing yet. Perhaps it is not {self._kind}{tls}.", file=sys.stderr)
             self._is_first = False
         if not select.select([self], [], [], self._seconds)[0]:
@@ -147,8 +145,7 @@ class ServerLines:
             return True
         self._received += data
         if not data:
-            may_need_tls = self._is_first and not isinstance(self._sock, ssl.SSLSocket)
-            tls = " before it sent a line; perhaps it speaks TLS (--tls)" if may_need_tls else ""
+            tls = f" before it sent a line; perhaps {self._hint}" if self._is_first and self._hint else ""
             self._end = f"The server closed the connection{tls}."
         return True
 

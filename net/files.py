@@ -113,7 +113,9 @@ def _admit_writers(file: Path, fd: int) -> None:
     """Let exactly those users open a locked file who may write the file that it will replace."""
     with suppress(OSError):  # there need not be one
         status = file.stat()
-        _copy_owner(status, fd)
+        for owner in (-1, status.st_uid):  # first the group alone: only root may give a file away
+            with suppress(OSError):
+                os.fchown(fd, owner, status.st_gid)
         has_group = os.fstat(fd).st_gid == status.st_gid
         writers = status.st_mode & (0o022 if has_group else 0o002)
         os.fchmod(fd, SECRET_MODE | writers | writers << 1)  # each of them may also read it
@@ -122,34 +124,30 @@ def _admit_writers(file: Path, fd: int) -> None:
 def replace_file(file: Path, new: bytes, old: bytes | None = None, private: bool = False) -> bool:
     """Replace the contents of a locked file durably and, except for a mount point, atomically.
 
-    The new file has the permissions, the extended attributes and, as far as possible, the owner and group of the old.
-    After an OSError the file holds its old contents, except after NotFlushed. The error names a file.
-
-    Args:
-        file: the file, which need not exist; it must not be a symbolic link.
-        new: the new contents.
-        old: the contents that the file must still have when it is replaced; None if any will do.
-        private: for secrets: only the owner may read and write the new file, and it must have the old one's owner.
-
-    Returns:
-        True if the file was replaced; False if it was not, because an edit had changed the old contents.
+    If old contents are given and an edit has changed them, return False and replace nothing. The file need not exist;
+    it must not be a symbolic link. The new file has the permissions, the extended attributes and, as far as possible,
+    the owner and group of the old one. A private file can be read and written by its owner alone, who stays the same.
+    After an OSError, which names a file, the file holds its old contents, except after NotFlushed.
     """
-    sibling = _sibling(file)
     directory = os.open(file.parent, os.O_RDONLY)
     try:
-        _write_sibling(file, sibling, new, private)
+        _write_sibling(file, new, private)
         if old is not None and read_file(file) != old:
             return False
+        in_place = False
         try:
-            sibling.replace(file)
+            _sibling(file).replace(file)
         except OSError as error:
-            if error.errno != errno.EBUSY:  # it is a mount point
+            in_place = error.errno == errno.EBUSY  # it is a mount point
+            if not in_place:
                 raise
-            with _not_flushed(file):
+        try:
+            if in_place:
                 _write(file, new)
-        else:
-            with _not_flushed(file.parent):
+            else:
                 _flush(directory)
+        except OSError as error:
+            raise NotFlushed(error.errno, error.strerror, error.filename or str(file.parent)) from error
     finally:
         os.close(directory)
     return True
@@ -158,7 +156,7 @@ def replace_file(file: Path, new: bytes, old: bytes | None = None, private: bool
 def check_replaceable(file: Path, may_wait: bool = True) -> None:
     """Do all that it takes to replace a file, up to the rename, so that the same errors are raised."""
     with locked(file, may_wait):
-        _write_sibling(file, _sibling(file), read_file(file))
+        _write_sibling(file, read_file(file))
 
 
 def is_mount_point(file: Path) -> bool:
@@ -171,8 +169,9 @@ def is_mount_point(file: Path) -> bool:
     return any(line.split(b" ")[4] == name for line in mounts.splitlines())
 
 
-def _write_sibling(file: Path, sibling: Path, contents: bytes, private: bool = False) -> None:
+def _write_sibling(file: Path, contents: bytes, private: bool = False) -> None:
     """Give the second file its contents and the attributes of the first; others may open it from now on."""
+    sibling = _sibling(file)
     _write(sibling, contents)
     if not file.exists():
         return
@@ -197,24 +196,6 @@ def _write(file: Path, contents: bytes) -> None:
     except OSError as error:
         error.filename = str(file)
         raise
-
-
-def _copy_owner(status: os.stat_result, fd: int) -> None:
-    """Give a file the owner and group of another one, or the group alone: only root may give a file away."""
-    try:
-        os.fchown(fd, status.st_uid, status.st_gid)
-    except OSError:
-        with suppress(OSError):
-            os.fchown(fd, -1, status.st_gid)
-
-
-@contextmanager
-def _not_flushed(path: Path) -> Iterator[None]:
-    """Turn an OSError into a NotFlushed that names a path."""
-    try:
-        yield
-    except OSError as error:
-        raise NotFlushed(error.errno, error.strerror, str(path)) from error
 
 
 def _flush(fd: int) -> None:

@@ -20,7 +20,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import TextIO
 
 from scenarios.report import BOLD, DIM, RED, TICK_SECONDS, Outcome, Report
 
@@ -40,13 +40,6 @@ class Unmet(Exception):
 
     def __str__(self) -> str:
         return "expected {}, but {}".format(*self.args)
-
-
-class Invitation(NamedTuple):
-    """Lines to paste into other terminals, and hints what to do then."""
-
-    commands: list[str]
-    hints: list[str]
 
 
 class Participant:
@@ -221,19 +214,15 @@ class ScriptProcess(Participant):
 
 
 class Harness:
-    """The participants of a scenario; leaving the context ends them.
+    """The participants of a scenario, their files in a directory, and its outcomes; leaving the context ends them.
 
-    Args:
-        report: shows what they send and receive.
-        directory: for their files.
-        host: the address on which servers listen.
-        stays: whether users are to use the servers, which then have their usual ports, if these are free, and logs.
+    If it stays, users use the servers, which then have logs and, where these are free, their usual ports.
     """
 
     def __init__(self, report: Report, directory: Path, host: str = HOST, stays: bool = False) -> None:
         self.directory = directory
         self.servers: dict[str, ScriptProcess] = {}  # by name, such as chat_server
-        self.invitations: list[Invitation] = []
+        self.invitations: list[str] = []  # what to paste into other terminals, and what to do then
         self.outcomes: list[Outcome] = []  # of check()
         self.addresses = addresses_of(host)  # by which users reach the servers
         self.local = HOST if host in EVERYWHERE else host  # where the programs here reach each other
@@ -279,6 +268,10 @@ class Harness:
         listening = f"Server {name[-1]} listening" if name[-1] in "SDU" else "Listening"
         server.port = int(server.expect(f"{listening} on ").rpartition(":")[2])
         return server
+
+    def invite(self, commands: list[str], hints: list[str]) -> None:
+        """Add lines to paste into other terminals, and hints what to do then."""
+        self.invitations += [*(f"    {line}" for line in commands), *(f"  {hint}" for hint in hints)]
 
     def connect(self, name: str, port: int) -> Participant:
         """Connect a client that needs no program of its own; telnet need not be installed."""

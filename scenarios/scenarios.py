@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable
 from typing import NamedTuple
 
-from scenarios.harness import HOST, ROOT, Harness, Invitation, Participant, ScriptProcess, Unmet
+from scenarios.harness import HOST, ROOT, Harness, Participant, ScriptProcess, Unmet
 
 DORMITORY_FILES = ("single.txt", "double.txt", "suite.txt", "member.txt")
 BACK_END_PORTS = {"S": 21000, "D": 22000, "U": 23000}
@@ -39,8 +39,7 @@ def open_chat(harness: Harness, *options: str) -> ScriptProcess:
     """Start a chat server."""
     server = harness.start_server("chat_server.py", harness.port(5050), *harness.listening, *options)
     line = shlex.join(["telnet", harness.addresses[0], str(server.port)])
-    hint = "type JOIN alice, or JOIN bob; then BCST hello, MESG alice hi, LIST, QUIT"
-    harness.invitations.append(Invitation([line], [hint]))
+    harness.invite([line], ["type JOIN alice, or JOIN bob; then BCST hello, MESG alice hi, LIST, QUIT"])
     return server
 
 
@@ -80,8 +79,7 @@ def open_tickets(harness: Harness) -> ScriptProcess:
     file = shutil.copy(ROOT / "seats.txt", harness.directory)
     server = harness.start_server("ticket_server.py", harness.port(5051), *harness.listening, "--seats-file", str(file))
     address = (harness.addresses[0], str(server.port))
-    commands = [command("ticket_client.py", *address), shlex.join(["telnet", *address])]
-    harness.invitations.append(Invitation(commands, []))
+    harness.invite([command("ticket_client.py", *address), shlex.join(["telnet", *address])], [])
     return server
 
 
@@ -133,8 +131,7 @@ def open_chat_rooms(harness: Harness) -> ScriptProcess:
 def invite_to_chat_rooms(harness: Harness, server: ScriptProcess, *options: str) -> None:
     """Say how to use a chat room server."""
     line = command("chatroom_client.py", harness.addresses[0], str(server.port), *options, "--name")
-    hint = "type CREATE tea (one of the two), then JOIN tea"
-    harness.invitations.append(Invitation([f"{line} alice", f"{line} bob"], [hint]))
+    harness.invite([f"{line} alice", f"{line} bob"], ["type CREATE tea (one of the two), then JOIN tea"])
 
 
 def enter_lobby(harness: Harness, server: ScriptProcess, name: str, *options: str) -> Participant:
@@ -199,7 +196,7 @@ def open_dormitory(harness: Harness) -> ScriptProcess:
     main.expect(*(f"Server {letter} has sent its room status" for letter in "SDU"))
     client = command("client.py", "--host", harness.addresses[0], "--port", str(main.port))
     hints = [f"be {name}, whose password is: {password}" for name, password in PASSWORDS.items()]
-    harness.invitations.append(Invitation([client], [*hints, "be a guest with any other name, and Enter"]))
+    harness.invite([client], [*hints, "be a guest with any other name, and Enter"])
     return main
 
 

@@ -1,3 +1,3 @@
-"""What clients need on a terminal: the console, the line editor, and the dialogue in a room."""
+"""What clients need on a terminal: the console and the line editor."""
 
 import net  # noqa: F401 - checks the version of Python

@@ -1,11 +1,12 @@
 """Standard input and output of an interactive client: a line being typed, and above it the lines that arrive meanwhile.
 
 On a terminal, a Console reads each key and draws the line itself: to redraw the line below a line that arrives, a
-program must know what the user has typed. The line takes one row; of a longer line, the Console draws the part around
-the cursor. If input or output is not a terminal, or the terminal is dumb, the Console reads line by line and writes no
+program must know what the user has typed. Of a line that is longer than a row, the Console draws the part around the
+cursor. If input or output is not a terminal, or the terminal is dumb, the Console reads line by line and writes no
 escape sequences.
 """
 
+import argparse
 import codecs
 import os
 import re
@@ -15,10 +16,11 @@ import socket
 import sys
 import termios
 import tty
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from net.connect import ServerLines
+from net.command_line import fail, fail_to_write, prepare_streams
+from net.connect import CannotConnect, ConnectionLost, ServerLines, connect
 from terminal.line_editor import KEY, UNFINISHED_KEY, LineEditor, width
 
 READ_BYTES = 1 << 16
@@ -48,7 +50,7 @@ class Console:
         self.refusals = 0  # how often refuse() was called
         self._mode = termios.tcgetattr(sys.stdin) if self.interactive else []
         self._takes_keys = False  # single ones, without an echo
-        self._signals: list[int] = []  # a descriptor that becomes readable when a signal arrives
+        self._signals, self._signal_writer = os.pipe()  # becomes readable when a signal arrives
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
         self._input = ""  # text that was read and is not yet part of a line
         self._ended = False  # whether the end of the input was read
@@ -59,10 +61,8 @@ class Console:
     def __enter__(self) -> "Console":
         """Handle signals, and take single keys if the Console draws the line."""
         if self.interactive:
-            reader, writer = os.pipe()
-            os.set_blocking(writer, False)
-            signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-            self._signals = [reader]
+            os.set_blocking(self._signal_writer, False)
+            signal.set_wakeup_fd(self._signal_writer, warn_on_full_buffer=False)
             for number in REDRAW_SIGNALS:
                 signal.signal(number, lambda *_: None)  # a handler must not print
             for number in LEAVING_SIGNALS:
@@ -74,7 +74,7 @@ class Console:
     def __exit__(self, *_: object) -> None:
         """Restore the terminal's mode; leave the cursor at the start of a new row."""
         self._release_keys()
-        self.leave_line()
+        self._leave_line()
 
     def _take_keys(self) -> None:
         self._takes_keys = True
@@ -104,17 +104,15 @@ class Console:
 
     def wait(
         self, server: Server, sends: bool = False, seconds: float | None = None, keys: bool = True
-    ) -> tuple[bool, bool, bool]:
-        """Wait until the server is ready, the user has typed something, a signal arrives, or the time has passed.
+    ) -> tuple[Sequence[object], Sequence[object]]:
+        """Wait as select.select() does, but for keys and signals too; return what is readable, and what is writable.
 
         After it, the caller calls next_line() or draw(), because a signal may require it. `sends`: the caller also
-        wants to send to the server. `keys`: read what the user types. Return whether anything has happened in that
-        time, whether the connection is readable, and whether it is writable.
+        wants to send to the server. `keys`: read what the user types. Nothing is ready if the time has passed.
         """
-        keyboard = [sys.stdin] if keys else []
-        inputs = [server, *self._signals, *keyboard]
+        inputs = [server, self._signals, *([sys.stdin] if keys else [])]
         readable, writable, _ = select.select(inputs, [server] if sends else [], [], seconds)
-        if set(self._signals).intersection(readable) and signal.SIGCONT in os.read(self._signals[0], READ_BYTES):
+        if self._signals in readable and signal.SIGCONT in os.read(self._signals, READ_BYTES):
             self._drawn = []  # a shell has written below it
             if self._takes_keys:
                 self._take_keys()
@@ -122,20 +120,21 @@ class Console:
             data = _read_keys()
             self._ended = not data
             self._input += self._decoder.decode(data, final=self._ended)
-        return bool(readable or writable), server in readable, bool(writable)
+        return readable, writable
 
     def read_line(self, prompt: str, server: ServerLines, secret: bool = False) -> str | None:
         """Return the line that the user types after a prompt; None if the server sends something first."""
         self.begin_line(prompt, secret)
         if secret and self.interactive:
             self._take_keys()
-        readable = False
+        readable: Sequence[object] = ()
         try:
-            while (line := self.next_line()) is None and not (readable and server.receive()):
-                _, readable, _ = self.wait(server)
+            while (line := self.next_line()) is None and not (server in readable and server.receive()):
+                readable, _ = self.wait(server)
         finally:
             if not self.draws:
                 self._release_keys()
+            self._leave_line()
         return line
 
     def begin_line(self, prompt: str = "", secret: bool = False) -> None:
@@ -149,7 +148,7 @@ class Console:
         if prompt and not self.draws:
             write(prompt)
 
-    def leave_line(self) -> None:
+    def _leave_line(self) -> None:
         """Leave the line that is being typed as it is; what is shown next stands below it."""
         if self._prompt or self._editor.text or self._drawn:
             write("\n")
@@ -159,10 +158,8 @@ class Console:
     def next_line(self) -> str | None:
         """Return the next line that was typed, without its newline, or None if no line is complete yet.
 
-        The line after it begins without a prompt, unless begin_line() is called.
-
-        Raises:
-            EOFError: the input has ended, or Ctrl-D was pressed at the start of a line.
+        The line after it begins without a prompt, unless begin_line() is called. EOFError: the input has ended, or
+        Ctrl-D was pressed at the start of a line.
         """
         line = self._edit_line() if self._takes_keys else self._cut_line()
         if line is not None:
@@ -194,9 +191,8 @@ class Console:
         write(f"{self._erased()}{_CUT_ROW}{rows}{before}{_SAVE_CURSOR}{after}{_RESTORE_CURSOR}{_CONTINUE_ROW}")
         # A cursor behind the last character stays in that character's row if the window becomes narrower.
         column = width(before) if after else max(width(before) - 1, 0)
-        self._drawn = [
-            min(columns, self.columns) for columns in [*(width(_COLOUR.sub("", row)) for row in above), column]
-        ]
+        widths = [*(width(_COLOUR.sub("", row)) for row in above), column]
+        self._drawn = [min(columns, self.columns) for columns in widths]
 
     def _erased(self) -> str:
         """Return the escape sequences that erase what is drawn.
@@ -251,6 +247,25 @@ def _read_keys() -> bytes:
                 break
             typed += more
     return typed
+
+
+def run_client(options: argparse.Namespace, talk: Callable[[Console, socket.socket], None], interrupted: int) -> int:
+    """Connect to a server, and talk to it and the user; return the exit status, which is `interrupted` after Ctrl-C.
+
+    It is 1 also if a request of a script was refused: a user at a terminal has read the refusal.
+    """
+    prepare_streams("backslashreplace")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Console restores the terminal
+    try:
+        with connect(options.host, options.port, options) as sock, Console() as console:
+            talk(console, sock)
+            return 1 if console.refusals and not console.interactive else 0
+    except (CannotConnect, ConnectionLost) as error:
+        return fail(str(error))
+    except KeyboardInterrupt:
+        return interrupted
+    except OSError as error:
+        return fail_to_write(error)
 
 
 def write(text: str) -> None:

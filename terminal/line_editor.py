@@ -30,7 +30,7 @@ _ERASE_BEFORE, _ERASE_AFTER, _ERASE_WORD = "\x15", "\x0b", "\x17"  # Ctrl-U, Ctr
 
 _JOINER = "\N{ZERO WIDTH JOINER}"
 # Vowels and final consonants of decomposed Hangul, and skin tones: their category is not that of a mark.
-_FOLLOWERS = (("\u1160", "\u11ff"), ("\ud7b0", "\ud7ff"), ("\U0001f3fb", "\U0001f3ff"))
+_FOLLOWER = re.compile("[\u1160-\u11ff\ud7b0-\ud7ff\U0001f3fb-\U0001f3ff]")
 
 
 class LineEditor:
@@ -121,8 +121,6 @@ def _clusters(text: str) -> list[str]:
 
 
 def _character_width(character: str) -> int:
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
-    if any(first <= character <= last for first, last in _FOLLOWERS):
+    if unicodedata.category(character) in ("Mn", "Me", "Cf") or _FOLLOWER.match(character):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1

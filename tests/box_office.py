@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import Peer, Program, Start, looking_after, wait_until
+from conftest import Peer, Program, Start, changed_program, looking_after, wait_until
 
 from net.files import locked
 
@@ -120,7 +121,7 @@ def cinema(common_cinema: Cinema) -> Iterator[OpenCinema]:
     """Provide a function that gives the common cinema a hall and returns it; the test must leave no customers there."""
 
     def open_cinema(hall: str = HALL) -> Cinema:
-        common_cinema.file.unlink(missing_ok=True)  # a test may have changed its owner, or put a FIFO there
+        common_cinema.file.unlink(missing_ok=True)  # a test may have replaced it
         common_cinema.file.write_bytes(hall.encode())
         return common_cinema
 
@@ -130,15 +131,14 @@ def cinema(common_cinema: Cinema) -> Iterator[OpenCinema]:
 
 @pytest.fixture
 def fresh_cinema(start: Start, tmp_path: Path) -> OpenCinema:
-    """Provide a function that starts a server for one test, with a hall and options."""
-
-    def open_cinema(*options: str, hall: str = HALL, **how: tuple[str, ...]) -> Cinema:
-        return open_on(start, tmp_path / "seats.txt", *options, hall=hall, **how)
-
-    return open_cinema
+    """Provide a function that starts a server for one test, with a hall, options and a changed program."""
+    return partial(open_on, start, tmp_path / "seats.txt")
 
 
-def open_on(start: Start, file: Path, *options: str, hall: str = HALL, **how: tuple[str, ...]) -> Cinema:
-    """Write a hall to a file, and start a server that sells from it."""
+def open_on(
+    start: Start, file: Path, *options: str, hall: str = HALL, change: str = "", prefix: tuple[str, ...] = ()
+) -> Cinema:
+    """Write a hall to a file, and start a server that sells from it; statements may change the program."""
     file.write_bytes(hall.encode())
-    return Cinema(start("ticket_server.py", "0", "--seats-file", str(file), *options, **how), file)
+    program = changed_program(file.parent, "ticket_server.py", change) if change else "ticket_server.py"
+    return Cinema(start(program, "0", "--seats-file", str(file), *options, prefix=prefix), file)

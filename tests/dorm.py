@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +25,17 @@ def cheap_hash(password: str) -> str:
 
 
 class Dormitory:
-    """The files and the servers.
-
-    Attributes:
-        directory: the directory of the data files.
-        main: the main server, once a test has started it.
-        back_ends: the back ends that a test has started, by letter.
-        ports: by letter, ports that the main server uses instead of a back end's own, such as a relay's.
-        scripts: by letter, programs to run instead of the project's, such as changed ones.
-    """
+    """The files and the servers."""
 
     def __init__(self, launch: Start, directory: Path) -> None:
         self.directory = directory
         self.main: Program
         self.back_ends: dict[str, Program] = {}
-        self.ports: dict[str, int] = {}
+        self.ports: dict[str, int] = {}  # that the main server uses instead of a back end's own, such as a relay's
         self.scripts = {letter: f"server{letter}.py" for letter in ("M", *KINDS)}
         self._launch = launch
         self._reserved = {letter: free_udp_port() for letter in KINDS}
-        self._back_end_ports: dict[str, int] = {
-            letter: sock.getsockname()[1] for letter, sock in self._reserved.items()
-        }
+        self._ports: dict[str, int] = {letter: sock.getsockname()[1] for letter, sock in self._reserved.items()}
         self._tcp_port = 0
         self.write("single.txt", "S1, 9\nS12, 6\nS123, 0\n")
         self.write("double.txt", "D1, 2\n")
@@ -64,7 +53,7 @@ class Dormitory:
 
     def port(self, letter: str) -> int:
         """Return the port of a back end, which need not have been started."""
-        return self._back_end_ports[letter]
+        return self._ports[letter]
 
     def start_main(self, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
         """Start the main server, on the same port as before, and wait until it has started its threads."""
@@ -87,10 +76,11 @@ class Dormitory:
         self.main.wait_for_start(threads=7)  # with those that probe back ends and check passwords
         self.main._at_rest = 7, sockets  # the probes open and close theirs while a back end is down
 
-    def start_back_end(self, letter: str) -> None:
-        """Start a back end, on the same port as before, and wait until it listens."""
-        self.launch_back_end(letter)
+    def start_back_end(self, letter: str, *arguments: str, prefix: tuple[str, ...] = ()) -> Program:
+        """Start a back end, on the same port as before, and wait until it listens; return it."""
+        self.launch_back_end(letter, *arguments, prefix=prefix)
         self.back_ends[letter].wait_for_start()
+        return self.back_ends[letter]
 
     def launch_back_end(self, letter: str, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
         """Start a back end without waiting until it listens."""
@@ -116,20 +106,13 @@ class Dormitory:
         """Wait until the main server has reported each of these back ends as found, a number of times."""
         for letter in letters:
             pattern = f"Server {letter} has sent its room status: .*"
-            wait_until(partial(self._has_lines, pattern, times), pattern, seconds)
-
-    def _has_lines(self, pattern: str, number: int) -> bool:
-        return self.main.count_lines(pattern) >= number
+            wait_until(lambda: self.main.count_lines(pattern) >= times, pattern, seconds)  # noqa: B023 - runs at once
 
     def log_in(self, user: str = "alice") -> Peer:
         """Return the connection of a user who has logged in; a user who is not a member is a guest."""
         peer = self.main.connect()
-        if user in PASSWORDS:
-            peer.send(f"LOGIN {user} {PASSWORDS[user]}")
-            peer.expect(f"MEMBER {user}")
-        else:
-            peer.send(f"LOGIN {user}")
-            peer.expect(f"GUEST {user}")
+        peer.send(f"LOGIN {user} {PASSWORDS.get(user, '')}".rstrip())
+        peer.expect(f"{'MEMBER' if user in PASSWORDS else 'GUEST'} {user}")
         return peer
 
     @property

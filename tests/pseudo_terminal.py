@@ -31,9 +31,8 @@ DRAWING = re.compile(r"\r?\x1b\[\d*[AJ]|\x1b\[\?7[hl]|\x1b[78]")
 class ScreenBuffer:
     """The rows of a terminal, including those that have scrolled off its screen.
 
-    It interprets what the programs here write: text, carriage returns, newlines, and sequences that move the cursor,
-    erase or colour. Text that does not fit into a row continues in the next one, unless a program turns that off; a
-    change of the width wraps it again. A mark, and a vowel of decomposed Hangul, join the character before them.
+    It interprets text, and the sequences with which programs here move the cursor, erase or colour. Text that does not
+    fit into a row continues in the next one, unless a program turns that off; a change of the width wraps it again.
     """
 
     def __init__(self, columns: int) -> None:
@@ -138,9 +137,13 @@ class ScreenBuffer:
         if final == "J":
             del self._rows[self._row + 1 :]
             self._continued = {row for row in self._continued if row < self._row}
-        self._row = max(self._row - number * (final == "A"), 0)
-        self._column = max(self._column + number * ((final == "C") - (final == "D")), 0)
-        if final == "m":
+        elif final == "A":
+            self._row = max(self._row - number, 0)
+        elif final == "C":
+            self._column += number
+        elif final == "D":
+            self._column = max(self._column - number, 0)
+        elif final == "m":
             self._colour += sequence
         elif final == "7":
             self._saved = (self._row, self._column)
@@ -151,19 +154,11 @@ class ScreenBuffer:
 
 
 class Terminal:
-    """A program that has a terminal.
+    """A program that has a terminal: a script of the project, or any other program, and its arguments.
 
-    Args:
-        command: a script of the project and its arguments, or any other program and its arguments.
-        window: its rows and columns; (0, 0) for a terminal that does not know its size.
-        controls: whether Ctrl-C, Ctrl-Z and so on reach the program as signals. When such a program ends, the kernel
-            resets the terminal, so that shows_keys() tells nothing.
-        cwd: the program's directory.
-        environment: variables that differ from the tests' own.
-
-    Attributes:
-        output: all that was written.
-        tty: the descriptor of the program's side.
+    A window of (0, 0) does not know its size. With `controls`, keys such as Ctrl-C and Ctrl-Z reach the program as
+    signals; when it ends, the kernel resets the terminal, so that shows_keys() tells nothing. `environment` holds the
+    variables that differ from the tests' own.
     """
 
     def __init__(
@@ -182,16 +177,12 @@ class Terminal:
         if controls:  # the terminal that the leader of a session opens becomes its controlling terminal
             command = ("sh", "-c", 'exec "$@" <"$0"', os.ttyname(self.tty), *command)
         variables = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        variables |= {"TERM": "xterm", **environment}
+        tty = self.tty
         self.process = subprocess.Popen(
-            command,
-            stdin=self.tty,
-            stdout=self.tty,
-            stderr=self.tty,
-            cwd=cwd,
-            env={**variables, "TERM": "xterm", **environment},
-            start_new_session=True,
+            command, stdin=tty, stdout=tty, stderr=tty, cwd=cwd, env=variables, start_new_session=True
         )
-        self.output = ""
+        self.output = ""  # all that was written
         self._drawn = 0  # how much of the output is on _screen
         self._rows_seen = 0  # how many rows expect() has matched
         self._text_seen = 0  # the end of the text that expect_text() has matched
@@ -209,10 +200,7 @@ class Terminal:
         self.process.send_signal(signal.SIGWINCH)
 
     def rows(self) -> list[str]:
-        """Return the rows of the screen and those that have scrolled off it; the last row holds the cursor.
-
-        A row that the terminal had to break counts as one.
-        """
+        """Return the rows of the screen and above it, each whole if it had to be broken; the last holds the cursor."""
         return self._draw().lines()
 
     def plain_rows(self) -> list[str]:
@@ -237,11 +225,10 @@ class Terminal:
 
     def expect_typing(self, before: str, after: str = "") -> None:
         """Wait until the row below those expected is the last and reads so, with the cursor between the two parts."""
-
-        def shown() -> tuple[list[str], str]:
-            return self.rows()[self._rows_seen :], self._screen.before_cursor()
-
-        self._wait(lambda: shown() == ([before + after], before), f"{before!r}, the cursor, {after!r} as the last row")
+        self._wait(
+            lambda: (self.rows()[self._rows_seen :], self._screen.before_cursor()) == ([before + after], before),
+            f"{before!r}, the cursor, {after!r} as the last row",
+        )
 
     def expect_last_rows(self, *rows: str) -> None:
         """Wait until the last rows, down to the cursor, are these; see plain_rows()."""
@@ -325,10 +312,9 @@ def open_terminal() -> Iterator[OpenTerminal]:
 
 
 def orphaned(command: str) -> list[str]:
-    """Return a command that runs another one in an orphaned process group, and ends after it.
+    """Return a command that runs another one in an orphaned process group, which reads EIO from its terminal.
 
-    A read of the terminal then fails with EIO, because no shell could bring the program to the foreground. The exit
-    status is written to a file of this name in the working directory.
+    It ends after the other one, and writes the exit status to a file called status.
     """
     script = f"exec 3<&0; (({command} <&3; echo $? >status) &); until test -s status; do sleep 0.01; done"
     return ["bash", "-mc", script]

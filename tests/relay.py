@@ -5,7 +5,6 @@ opens a socket that exchanges datagrams with the back end.
 """
 
 import heapq
-import math
 import random
 import selectors
 import socket
@@ -27,18 +26,12 @@ class Relay:
     Attributes:
         port: the port to which the main server sends.
         lossy: whether datagrams are lost, duplicated and delayed.
-        lets_through: how many more datagrams are forwarded; all later ones are lost.
-        to_main: every datagram that came from the back end.
-        to_back_end: every datagram that came from the main server.
     """
 
-    def __init__(self, back_end_port: int, seed: int = 4) -> None:
+    def __init__(self, back_end_port: int) -> None:
         self.lossy = False
-        self.lets_through = math.inf
-        self.to_main: list[bytes] = []
-        self.to_back_end: list[bytes] = []
         self._back_end = ("127.0.0.1", back_end_port)
-        self._random = random.Random(seed)
+        self._random = random.Random(4)
         self._selector = selectors.DefaultSelector()
         self._front = self._open(None)
         self.port: int = self._front.getsockname()[1]
@@ -76,18 +69,13 @@ class Relay:
     def _forward(self, sock: socket.socket, client: Address | None) -> None:
         data, source = sock.recvfrom(1 << 16)
         if client:
-            self.to_main.append(data)
             self._send(data, self._front, client)
             return
-        self.to_back_end.append(data)
         if source not in self._by_client:
             self._by_client[source] = self._open(source)
         self._send(data, self._by_client[source], self._back_end)
 
     def _send(self, data: bytes, sock: socket.socket, target: Address) -> None:
-        if not self.lets_through:
-            return
-        self.lets_through -= 1
         for _ in range(1 + (self.lossy and self._random.random() < DUPLICATED)):
             if not self.lossy:
                 sock.sendto(data, target)

@@ -202,17 +202,6 @@ def test_back_ends_that_start_before_and_after_the_main_server_are_found(dormito
     assert ask(dormitory.log_in("alice"), "LIST") == "ROOMS S1=9 S12=6 S123=0 D1=2 U1=3"
 
 
-def test_a_reservation_outlives_kill_9_of_all_servers(dormitory: Dormitory) -> None:
-    dormitory.start()
-    assert ask(dormitory.log_in("alice"), "RESERVE S1") == "RESERVED S1 8"
-    for program in (dormitory.main, *dormitory.back_ends.values()):
-        program.kill()
-    dormitory.start()
-    alice = dormitory.log_in("alice")
-    assert ask(alice, "AVAILABILITY S1") == "AVAILABLE 8"
-    assert ask(alice, "MINE") == "RESERVATIONS S1=S1"
-
-
 def test_a_back_end_that_is_down_is_reported_once_answered_at_once_and_found_again_within_two_seconds(
     dormitory: Dormitory,
 ) -> None:

@@ -24,9 +24,8 @@ PROMPT = "Room code (or list, mine, cancel ID, help, quit): "
 
 def play(dormitory: Dormitory, *answers: str, options: tuple[str, ...] = ()) -> tuple[int, list[str], str]:
     """Run the client with these answers; return its exit status, its output as lines, and its standard error."""
-    result = run_program(
-        "client.py", "--port", str(dormitory.main.port), *options, input="".join(f"{line}\n" for line in answers)
-    )
+    typed = "".join(f"{line}\n" for line in answers)
+    result = run_program("client.py", "--port", str(dormitory.main.port), *options, input=typed)
     return result.returncode, result.stdout.splitlines(), result.stderr
 
 
@@ -117,46 +116,19 @@ def test_a_code_and_an_action_on_one_line_and_in_any_case_are_carried_out(dormit
 def test_a_typing_error_is_answered_before_the_second_question_and_that_one_is_no_trap(
     common_dormitory: Dormitory,
 ) -> None:
-    typed = (
-        "lisst",
-        "S233?",
-        "ls",
-        "S1 avail now",
-        "?",
-        "S12",
-        "list U",
-        "S12",
-        "D1",
-        "a",
-        "S12",
-        "mine",
-        "S12",
-        "",
-        "bye",
-    )
-    assert play(common_dormitory, "eve", "", *typed, "S1 a") == (
-        1,
-        [
-            *("Welcome, guest eve.", *[TYPE_CODE] * 5),
-            *("Rooms, and how many are left:", "  U1          3"),
-            "Room D1 is available: 2 left.",
-            "Your reservations: none.",
-        ],
-        "",
-    )
+    mistyped = ("lisst", "S233?", "ls", "S1 avail now", "?")
+    typed = (*mistyped, "S12", "list U", "S12", "D1", "a", "S12", "mine", "S12", "", "bye")
+    status, said, errors = play(common_dormitory, "eve", "", *typed, "S1 a")
+    assert (status, errors) == (1, "")
+    rooms = ["Rooms, and how many are left:", "  U1          3", "Room D1 is available: 2 left."]
+    assert said == ["Welcome, guest eve.", *[TYPE_CODE] * 5, *rooms, "Your reservations: none."]
 
 
 @pytest.mark.parametrize(
     ("request_line", "status"),
     [
-        ("S1 a", 0),
-        ("S123 a", 0),
-        ("mine", 0),
-        ("S123 r", 1),
-        ("S9 a", 1),
-        ("cancel S9", 1),
-        ("cancel", 1),
-        ("hello", 1),
+        *(("S1 a", 0), ("S123 a", 0), ("mine", 0)),
+        *(("S123 r", 1), ("S9 a", 1), ("cancel S9", 1), ("cancel", 1), ("hello", 1)),
     ],
 )
 def test_the_exit_status_says_whether_a_request_of_a_script_was_refused(
@@ -166,31 +138,32 @@ def test_the_exit_status_says_whether_a_request_of_a_script_was_refused(
     assert play(common_dormitory, request_line, "quit", options=options)[0] == status
 
 
-@pytest.mark.parametrize(
-    ("name", "password", "rule"),
-    [
-        ("smith,john", "", "A user name contains no comma."),
-        ("x" * 33, "", "A user name has at most 32 characters."),
-        ("two words", "", "A user name is one word."),
-        ("alice", "x" * 5000, "A password has at most 1000 bytes."),
-        ("alice", "\udcff", "A password in UTF-8 is expected."),
-    ],
-    ids=["comma", "long", "words", "long password", "bytes"],
-)
-def test_a_name_or_a_password_that_cannot_be_right_is_refused_with_the_rule(
-    common_dormitory: Dormitory, tmp_path: Path, name: str, password: str, rule: str
+BAD_NAMES = {
+    "smith,john": "A user name contains no comma.",
+    "x" * 33: "A user name has at most 32 characters.",
+    "two words": "A user name is one word.",
+}
+BAD_PASSWORDS = {"x" * 5000: "A password has at most 1000 bytes.", "\udcff": "A password in UTF-8 is expected."}
+
+
+def test_a_typed_name_or_password_that_cannot_be_right_is_refused_with_the_rule(
+    common_dormitory: Dormitory, tmp_path: Path
 ) -> None:
-    (tmp_path / "password").write_bytes(f"{password}\n".encode(errors="surrogateescape"))
-    options = ("--user", name, "--password-file", str(tmp_path / "password"))
-    done = run_program("client.py", "--port", str(common_dormitory.main.port), *options)
-    assert (done.returncode, done.stdout) == (1 if password else 2, "")
-    assert done.stderr.endswith(f"{tmp_path / 'password'}:1: {rule}\n" if password else f"is not valid. {rule}\n")
-    answers = ((name,) if not password else (name, password), ("eve", "") if not password else ("",))
-    typed = "".join(f"{line}\n" for part in answers for line in part).encode(errors="surrogateescape")
-    script = f"{command(common_dormitory)} <{tmp_path / 'answers'}"
-    (tmp_path / "answers").write_bytes(typed)
-    shown = run_shell(script).stdout.splitlines()
-    assert shown == [rule, f"Welcome, guest {'alice' if password else 'eve'}."]
+    typed = "\n".join([*BAD_NAMES, "alice", *BAD_PASSWORDS, "", ""])
+    (tmp_path / "typed").write_bytes(typed.encode(errors="surrogateescape"))
+    shown = run_shell(f"{command(common_dormitory)} <{tmp_path / 'typed'}").stdout.splitlines()
+    assert shown == [*BAD_NAMES.values(), *BAD_PASSWORDS.values(), "Welcome, guest alice."]
+
+
+def test_the_same_rules_hold_on_the_command_line(common_dormitory: Dormitory, tmp_path: Path) -> None:
+    for name, rule in BAD_NAMES.items():
+        done = run_program("client.py", "--user", name)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.endswith(f"{name!r} is not valid. {rule}\n")
+    file = tmp_path / "password"
+    for password, rule in BAD_PASSWORDS.items():
+        file.write_bytes(f"{password}\n".encode(errors="surrogateescape"))
+        assert play(common_dormitory, options=("--password-file", str(file))) == (1, [], f"{file}:1: {rule}\n")
 
 
 def test_a_byte_order_mark_in_the_password_file_and_before_the_answers_is_ignored(tmp_path: Path) -> None:
@@ -209,9 +182,8 @@ def test_quit_and_help_are_understood_at_every_question(common_dormitory: Dormit
     welcome = "Welcome, member alice."
     for answers, said in (((), []), (("alice",), []), (before_question[:2], [welcome]), (before_question, [welcome])):
         assert play(common_dormitory, *answers, "quit", "more") == (0, said, "")
-    status, said, errors = play(
-        common_dormitory, "Help", "alice", "help", PASSWORDS["alice"], "HELP", "S1", "help", "quit"
-    )
+    helped = ("Help", "alice", "help", PASSWORDS["alice"], "HELP", "S1", "help", "quit")
+    status, said, errors = play(common_dormitory, *helped)
     assert (status, errors) == (0, "")
     assert [line.split()[0] for line in said].count("Log") == 2
     assert [line.split()[0] for line in said].count("cancel") == 2
@@ -220,11 +192,8 @@ def test_quit_and_help_are_understood_at_every_question(common_dormitory: Dormit
 
 def test_an_empty_password_logs_in_a_guest_and_the_end_of_input_is_exit_status_0(common_dormitory: Dormitory) -> None:
     assert play(common_dormitory, "eve", "", "S1 a")[0] == 0
-    assert play(common_dormitory, "eve", "", "S1", "r") == (
-        1,
-        ["Welcome, guest eve.", "Denied: Guests cannot reserve."],
-        "",
-    )
+    denied = ["Welcome, guest eve.", "Denied: Guests cannot reserve."]
+    assert play(common_dormitory, "eve", "", "S1", "r") == (1, denied, "")
 
 
 def test_a_silent_back_end_is_reported_with_advice_that_fits_the_request(dormitory: Dormitory) -> None:
@@ -247,17 +216,13 @@ def test_a_silent_back_end_is_reported_with_advice_that_fits_the_request(dormito
 
 
 def test_after_a_wrong_login_the_client_asks_again_until_the_fifth(common_dormitory: Dormitory, tmp_path: Path) -> None:
-    wrong = "Wrong user name or password."
-    assert play(common_dormitory, "alice", "wrong", "alice", PASSWORDS["alice"]) == (
-        1,
-        [wrong, "Welcome, member alice."],
-        "",
-    )
+    wrong, welcome = "Wrong user name or password.", "Welcome, member alice."
+    assert play(common_dormitory, "alice", "wrong", "alice", PASSWORDS["alice"]) == (1, [wrong, welcome], "")
     status, said, errors = play(common_dormitory, *["alice", "wrong"] * 5, "alice", PASSWORDS["alice"])
     assert (status, said) == (1, [wrong] * 5)
     assert errors == "The server closed the connection: Too many wrong logins\n"
     options = password_file(tmp_path, PASSWORDS["alice"])
-    assert play(common_dormitory, "quit", options=options) == (0, ["Welcome, member alice."], "")
+    assert play(common_dormitory, "quit", options=options) == (0, [welcome], "")
     options = password_file(tmp_path, "wrong")
     assert play(common_dormitory, "quit", options=options) == (1, [], f"{wrong}\n")
     file = tmp_path / "password"
@@ -288,9 +253,8 @@ def log_in_with_replies(replies: tuple[str, ...]) -> "subprocess.CompletedProces
 def test_verbose_reports_each_step_on_standard_error_without_the_password(
     common_dormitory: Dormitory, tmp_path: Path
 ) -> None:
-    status, said, errors = play(
-        common_dormitory, "S12 a", options=(*password_file(tmp_path, PASSWORDS["alice"]), "--verbose")
-    )
+    options = (*password_file(tmp_path, PASSWORDS["alice"]), "--verbose")
+    status, said, errors = play(common_dormitory, "S12 a", options=options)
     assert (status, said) == (0, ["Welcome, member alice.", "Room S12 is available: 6 left."])
     port = errors.partition("TCP port is ")[2].partition("\n")[0]
     common_dormitory.main.wait_for_line(rf"Client \(\d+\): accepted from 127\.0\.0\.1:{port}")

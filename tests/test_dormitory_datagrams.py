@@ -7,7 +7,7 @@ import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -18,8 +18,9 @@ from dorm import Dormitory, ask, free_udp_port, needs_loopback_network
 from dormitory.request_handler import RequestHandler
 from dormitory.reservations import Reservations
 from dormitory.textfiles import WatchedFile
-from dormitory.udp_server import UdpServer, bind_all
+from dormitory.udp_server import UdpServer, open_socket
 from dormitory.wire import Action, BadDatagram, Datagram, new_request, now_ms, pack, unpack
+from net.addresses import open_at_each_address
 from net.command_line import shown_address
 
 KEY = bytes(range(32))
@@ -90,7 +91,7 @@ def test_junk_forged_and_malformed_datagrams_are_not_answered_and_change_nothing
             (Action.REPLY, "S"),
         )
     ]
-    malformed += [pack(key, REQUEST._replace(action=200, database=bytes(8)))]
+    malformed += [pack(key, REQUEST._replace(action=200, database=bytes(8)))]  # type: ignore[arg-type]
     main_server.expect_no_reply(pack(bytes(32), REQUEST), b"", b"x", bytes(3000), *flipped, *malformed)
     assert dormitory.rows("S") == []
     back_end = dormitory.back_ends["S"]
@@ -172,8 +173,7 @@ def test_a_request_that_comes_again_after_the_clock_was_set_back_is_not_carried_
 
 
 def test_a_member_at_the_limit_is_denied_and_the_answer_is_recorded(dormitory: Dormitory) -> None:
-    dormitory.launch_back_end("S", "--max-per-member", "2")
-    dormitory.back_ends["S"].wait_for_start()
+    dormitory.start_back_end("S", "--max-per-member", "2")
     denied = "DENIED At most 2 reservations per member"
     with ImitatedMainServer(dormitory.port("S"), dormitory.key) as main_server:
         third = new_request(Action.RESERVE, "S1 alice")
@@ -188,9 +188,7 @@ def test_a_member_at_the_limit_is_denied_and_the_answer_is_recorded(dormitory: D
 
 
 def test_trace_shows_each_datagram_that_is_received_and_sent(dormitory: Dormitory) -> None:
-    dormitory.launch_back_end("S", "--trace")
-    back_end = dormitory.back_ends["S"]
-    back_end.wait_for_start()
+    back_end = dormitory.start_back_end("S", "--trace")
     clock = r"\d\d:\d\d:\d\d\.\d{3}"
     with ImitatedMainServer(dormitory.port("S"), dormitory.key) as main_server:
         prefix = f"{clock} Server S {re.escape(main_server.address)}"
@@ -198,9 +196,9 @@ def test_trace_shows_each_datagram_that_is_received_and_sent(dormitory: Dormitor
         main_server.repeat(request)
         back_end.wait_for_line(f"{prefix} <- LIST {request.request_id.hex()} {clock} 'S'")
         back_end.wait_for_line(f"{prefix} -> REPLY {request.request_id.hex()} {clock} 'S1=9 S12=6 S123=0'")
-        odd = request._replace(action=77, time_ms=1 << 63, page=7, text="\x1b")
+        odd = request._replace(action=Action.MINE, time_ms=1 << 63, page=7, text="\x1b")
         main_server.expect_no_reply(pack(dormitory.key, odd), b"\x1b]junk")
-        back_end.wait_for_line(rf"{prefix} <- action 77 {request.request_id.hex()} {clock} page 7 '\\x1b'")
+        back_end.wait_for_line(rf"{prefix} <- MINE {request.request_id.hex()} {clock} page 7 '\\x1b'")
         back_end.wait_for_line(rf"{prefix} <- b'\\x1b\]junk'")
 
 
@@ -209,12 +207,9 @@ def test_trace_shows_each_datagram_that_is_received_and_sent(dormitory: Dormitor
 def test_a_reply_leaves_from_the_address_that_was_asked(dormitory: Dormitory, host: str) -> None:
     if host == "::" and not has_ipv6():
         pytest.skip("this machine has no IPv6")
-    dormitory.launch_back_end("S", "--host", host)
-    dormitory.back_ends["S"].wait_for_start()
-    with ImitatedMainServer(dormitory.port("S"), dormitory.key, "127.0.0.2") as main_server:
-        assert main_server.ask(Action.AVAILABILITY, "S12") == "AVAILABLE 6"
-    if host == "::":
-        with ImitatedMainServer(dormitory.port("S"), dormitory.key, "::1") as main_server:
+    dormitory.start_back_end("S", "--host", host)
+    for asked in ("127.0.0.2", "::1") if host == "::" else ("127.0.0.2",):
+        with ImitatedMainServer(dormitory.port("S"), dormitory.key, asked) as main_server:
             assert main_server.ask(Action.AVAILABILITY, "S12") == "AVAILABLE 6"
 
 
@@ -228,41 +223,33 @@ def has_ipv6() -> bool:
     return True
 
 
-def two_addresses(first: str, second: str) -> Callable[..., list[tuple[object, ...]]]:
-    """Return an imitation of getaddrinfo() for a name with two addresses."""
-    found = socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDP, ""
-    return lambda _, port, **options: [(*found, (address, port)) for address in (first, second)]
-
-
 @needs_loopback_network
-def test_a_back_end_answers_at_each_address_of_its_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "single.txt").write_text("S12, 6\n")
+def test_a_back_end_answers_at_each_address_of_its_host_that_this_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve_to(*addresses: str) -> None:
+        found = socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDP, ""
+        monkeypatch.setattr(socket, "getaddrinfo", lambda _, port, **options: [(*found, (a, port)) for a in addresses])
+
+    resolve_to("240.0.0.1", "127.0.0.1", "127.0.0.2")
     inventory: WatchedFile[dict[str, int]] = WatchedFile(tmp_path / "single.txt", lambda _: {"S12": 6})
-    monkeypatch.setattr(socket, "getaddrinfo", two_addresses("127.0.0.1", "127.0.0.2"))
     with ExitStack() as cleanup:
-        sockets = [cleanup.enter_context(sock) for sock in bind_all("twofold", 0)]
-        monkeypatch.undo()
+        sockets = [
+            cleanup.enter_context(sock) for sock in open_at_each_address("localhost", 0, socket.SOCK_DGRAM, open_socket)
+        ]
+        port = sockets[0].getsockname()[1]
+        with pytest.raises(OSError, match="in use"):
+            open_at_each_address("localhost", port, socket.SOCK_DGRAM, open_socket)
         reservations = cleanup.enter_context(closing(Reservations(tmp_path / "single.db")))
-        server = UdpServer("S", sockets, KEY, inventory, reservations)
+        server = UdpServer("S", sockets, KEY, inventory, reservations, None, is_traced=False)
         server.start()
         cleanup.callback(server.stop)
-        port = sockets[0].getsockname()[1]
         for host in ("127.0.0.1", "127.0.0.2"):
             with ImitatedMainServer(port, KEY, host) as main_server:
                 assert main_server.ask(Action.AVAILABILITY, "S12") == "AVAILABLE 6"
-
-
-def test_addresses_of_a_name_that_this_machine_does_not_use_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    elsewhere = "192.0.2.1"
-    monkeypatch.setattr(socket, "getaddrinfo", two_addresses(elsewhere, "127.0.0.1"))
-    (sock,) = bind_all("localhost", 0)
-    with sock:
-        assert sock.getsockname()[0] == "127.0.0.1"
-        with pytest.raises(OSError, match="in use"):
-            bind_all("localhost", sock.getsockname()[1])
-    monkeypatch.setattr(socket, "getaddrinfo", two_addresses(elsewhere, elsewhere))
+    resolve_to("240.0.0.1", "240.0.0.2")
     with pytest.raises(OSError, match=r"assign|available"):
-        bind_all("elsewhere", 0)
+        open_at_each_address("elsewhere", 0, socket.SOCK_DGRAM, open_socket)
 
 
 @needs_loopback_network
@@ -290,11 +277,8 @@ def test_changes_that_arrive_together_are_flushed_to_disk_once_before_their_repl
     dormitory: Dormitory, tmp_path: Path
 ) -> None:
     trace = tmp_path / "trace"
-    dormitory.launch_back_end(
-        "S", prefix=("strace", "-D", "-f", "-o", str(trace), "-e", "trace=fdatasync,fsync,sendmsg")
-    )
-    back_end = dormitory.back_ends["S"]
-    back_end.wait_for_start()
+    strace = ("strace", "-D", "-f", "-o", str(trace), "-e", "trace=fdatasync,fsync,sendmsg")
+    back_end = dormitory.start_back_end("S", prefix=strace)
     with ImitatedMainServer(dormitory.port("S"), dormitory.key) as main_server:
         assert main_server.ask(Action.RESERVE, "S1 alice") == "RESERVED S1 8"
         before = trace.read_text()
@@ -324,40 +308,36 @@ def test_the_main_server_discards_forged_and_repeated_replies(dormitory: Dormito
         back_end.settimeout(WAIT_SECONDS)
         dormitory.ports["S"] = back_end.getsockname()[1]
         dormitory.start_main()
+        key = dormitory.key
         while not dormitory.main.count_lines("Server S has sent its room status: S1=9"):
             if select.select([back_end], [], [], 0.05)[0]:
-                request, address = next_request(back_end, dormitory.key)
-                reply = request._replace(action=Action.REPLY, database=b"database", text="S1=9")
-                back_end.sendto(pack(dormitory.key, reply), address)
+                reply, address = next_reply(back_end, key, "S1=9")
+                back_end.sendto(pack(key, reply), address)
         guest = dormitory.log_in("eve")
         guest.send("AVAILABILITY S1")
-        request, address = next_request(back_end, dormitory.key)
-        reply = request._replace(action=Action.REPLY, database=b"database", text="AVAILABLE 9")
-        data = pack(dormitory.key, reply)
-        outsider.sendto(pack(dormitory.key, reply._replace(text="AVAILABLE 1")), address)  # not from the back end
+        reply, address = next_reply(back_end, key, "AVAILABLE 9")
+        outsider.sendto(pack(key, reply._replace(text="AVAILABLE 1")), address)  # not from the back end
         for bad in (
             b"junk",
             pack(bytes(32), reply._replace(text="AVAILABLE 2")),
-            data[:-1] + b"3",
-            pack(dormitory.key, reply._replace(request_id=bytes(16), text="AVAILABLE 4")),
-            pack(dormitory.key, reply._replace(action=Action.AVAILABILITY, text="AVAILABLE 5")),
+            pack(key, reply)[:-1] + b"3",
+            pack(key, reply._replace(request_id=bytes(16), text="AVAILABLE 4")),
+            pack(key, reply._replace(action=Action.AVAILABILITY, text="AVAILABLE 5")),
         ):
             back_end.sendto(bad, address)
-        back_end.sendto(data, address)
+        for _ in range(2):
+            back_end.sendto(pack(key, reply), address)
         guest.expect("AVAILABLE 9")
-        back_end.sendto(data, address)
         guest.send("AVAILABILITY S1")
-        request, address = next_request(back_end, dormitory.key)
-        back_end.sendto(
-            pack(dormitory.key, request._replace(action=Action.REPLY, database=b"database", text="FULL")), address
-        )
+        reply, address = next_reply(back_end, key, "FULL")
+        back_end.sendto(pack(key, reply), address)
         guest.expect("FULL")
 
 
-def next_request(back_end: socket.socket, key: bytes) -> tuple[Datagram, tuple[str, int]]:
-    """Return the next request that a socket receives, and where it came from."""
+def next_reply(back_end: socket.socket, key: bytes, text: str) -> tuple[Datagram, tuple[str, int]]:
+    """Receive a request; return a reply to it, and where the reply must go."""
     data, address = back_end.recvfrom(2000)
-    return unpack(key, data), address
+    return unpack(key, data)._replace(action=Action.REPLY, database=b"database", text=text), address
 
 
 def test_answers_from_another_database_are_reported_and_not_mixed_with_the_first(
@@ -371,8 +351,7 @@ def test_answers_from_another_database_are_reported_and_not_mixed_with_the_first
     other.mkdir()
     for name in ("single.txt", "dorm.key"):
         shutil.copy(dormitory.directory / name, other)
-    dormitory.launch_back_end("S", "--data-dir", str(other))
-    dormitory.back_ends["S"].wait_for_start()
+    dormitory.start_back_end("S", "--data-dir", str(other))
     assert ask(alice, "RESERVE S1") == "TRY_LATER Server S is not answering"
     report = r"Server S at .* now has database \w{16} instead of \w{16}: its answers are refused until .*"
     dormitory.main.wait_for_line(report)
@@ -392,8 +371,7 @@ def test_a_back_end_with_another_key_or_at_a_wrong_port_reports_the_datagrams_th
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(dormitory.directory / "single.txt", other)
-    dormitory.launch_back_end("S", "--data-dir", str(other))  # it creates a key of its own
-    dormitory.back_ends["S"].wait_for_start()
+    dormitory.start_back_end("S", "--data-dir", str(other))  # it creates a key of its own
     dormitory.start_back_end("D")
     dormitory.ports["U"] = dormitory.port("D")
     dormitory.start_main()

@@ -99,13 +99,15 @@ def test_user_who_cannot_write_the_file_cannot_lock_it(file: Path) -> None:
 
 
 @needs_root
-def test_server_that_root_has_run_does_not_stop_the_owner(file: Path) -> None:
+def test_server_that_root_has_run_stops_neither_the_owner_nor_the_group(file: Path) -> None:
     with locked(file):
         assert replace_file(file, b"1 1\n")
     file.with_name("seats.txt.lock").touch(mode=0o644)  # as earlier versions left it
     new(file).touch(mode=0o644)  # as a killed server leaves it
     assert sell_as(ALICE, file) == ""
     assert (file.read_text(), permissions(file)) == ("0 1\n", (0o664, ALICE, STAFF))
+    assert sell_as(BOB, file) == ""  # Bob, who is in the group, cannot give the file away
+    assert permissions(file) == (0o664, BOB, STAFF)
 
 
 @needs_root
@@ -127,7 +129,11 @@ def test_file_of_root_that_stops_the_owner_is_named(file: Path, held: bool) -> N
     assert file.read_text() == "0 0\n"
 
 
-def test_program_that_waits_for_a_lock_takes_it_after_the_first_program_has_replaced_the_file(file: Path) -> None:
+def test_programs_that_wait_for_a_lock_replace_the_file_in_turn_and_keep_its_permissions_and_owner(
+    file: Path,
+) -> None:
+    kept = permissions(file)
+
     def add_a_seat(_: int) -> None:
         with locked(file):
             before = read_file(file)
@@ -135,6 +141,7 @@ def test_program_that_waits_for_a_lock_takes_it_after_the_first_program_has_repl
 
     at_once(8, add_a_seat)
     assert file.read_text() == "0 0\n" + "0\n" * 8
+    assert permissions(file) == kept
     assert names_beside(file) == ["seats.txt"]
 
 
@@ -190,13 +197,7 @@ def test_what_is_left_over_is_removed_and_leads_nowhere(file: Path, kind: str) -
 # What a new file keeps
 
 
-@needs_root
-def test_group_alone_is_kept_when_the_owner_cannot_be(file: Path) -> None:
-    assert sell_as(BOB, file) == ""  # Bob is in the group
-    assert permissions(file) == (0o664, BOB, STAFF)
-
-
-def test_group_alone_is_asked_for_when_the_owner_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_group_is_asked_for_alone_in_case_the_owner_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
 
     def fchown(_: int, user: int, group: int) -> None:
@@ -208,7 +209,7 @@ def test_group_alone_is_asked_for_when_the_owner_is_refused(file: Path, monkeypa
     _, user, group = permissions(file)
     with locked(file):
         assert replace_file(file, b"0 1\n")
-    assert asked == [(user, group), (-1, group)]
+    assert asked == [(-1, group), (user, group)]
 
 
 @needs_linux

@@ -61,7 +61,7 @@ class Model:
         if self.random.random() < 0.2:
             cut = self.random.randrange(len(text))
             text, self._unfinished[peer] = text[:cut], (line, text[cut:])
-        self.note(repr(text))
+        self.note(f"from port {peer.sock.getsockname()[1]}: {text!r}")
         data = text.replace("\n", self.pick(["\n", "\r\n"])).encode()
         for _ in range(self.pick([0, 0, 1, 2])):
             cut = self.random.randrange(len(data) + 1)
@@ -132,16 +132,16 @@ class ChatModel(Model):
         if len(self.users) > 1:
             name = self.pick(list(self.users)[1:])
             self.note(name)
-            peer = self.users.pop(name)
+            peer, successor = self.users.pop(name), self.server.connect()
+            self.peers[self.peers.index(peer)] = successor
             peer.reset()
-            successor = self.peers[self.peers.index(peer)] = self.server.connect()
             successor.send(f"JOIN {name}")
             self.check(successor, f"JOIN {name}")
 
 
 def test_chat_agrees_with_its_model(start: Start, request: pytest.FixtureRequest) -> None:
     model = ChatModel(request, start("chat_server.py", "0", "--max-users", str(MAX_USERS)))
-    model.take_steps({model.request: 20, model.replace_user: 1})
+    model.take_steps({model.request: 10, model.replace_user: 1})
 
 
 class RoomModel(Model):
@@ -156,7 +156,7 @@ class RoomModel(Model):
     def request(self) -> None:
         """A client of the lobby sends a request, in digits."""
         peer = self.pick(self.lobby)
-        line = self.send(peer, self.pick("12344") + self.pick(NAMES))
+        line = self.send(peer, self.pick("11234") + self.pick(NAMES))
         if line:
             self.check(peer, line[0], line[1:])
 
@@ -214,6 +214,8 @@ def test_chat_rooms_agree_with_their_model(start: Start, request: pytest.Fixture
     try:
         model.take_steps({model.request: 2, model.enter: 1, model.speak: 2})
     finally:
+        for peer in model.lobby:
+            peer.reset()  # at the end of its input, half a line would be a request that creates one more room
         model.server.connect().send(*(f"4{name}" for name in model.rooms))
 
 

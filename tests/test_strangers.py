@@ -325,8 +325,8 @@ def traced(dormitory: Dormitory) -> Iterator[Dormitory]:
 def test_trace_shows_a_password_as_dots_however_it_is_sent(traced: Dormitory) -> None:
     main = traced.main
     secret = PASSWORDS["bob"]
-    logins = ["LOGIN bob ", "LOGIN bob\t", "LOGIN bob,", "LOGIN bob\u00a0", "LIST\rLOGIN bob ", "LOGIM\bN bob ", "\tlogin bob "]
-    for login in (beginning + secret for beginning in logins):
+    beginnings = ("LOGIN bob ", "LOGIN bob\t", "LOGIN bob,", "LOGIN bob\u00a0", "LIST\rLOGIN bob ", "LOGIM\bN bob ", "\tx ")
+    for login in (f"{beginning}{secret}" for beginning in beginnings):
         whole, pieces = main.connect(), main.connect()
         whole.send(login)
         whole.read_line()
