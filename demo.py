@@ -59,15 +59,8 @@ def parse_command_line() -> argparse.Namespace:
         help=f"which scenario to play: {', '.join(SCENARIOS)} (default: all)",
     )
     parser.add_argument("--step", action="store_true", help="show the next line when you press Enter")
-    parser.add_argument(
-        "--stay",
-        action="store_true",
-        help="start the servers only, show lines to paste into other terminals, and wait for Ctrl-C",
-    )
-    parser.add_argument(
-        "--host",
-        help=f"with --stay: the address to listen on; 0.0.0.0 lets other machines connect (default: {HOST})",
-    )
+    parser.add_argument("--stay", action="store_true", help="start the servers only, and show how to use them")
+    parser.add_argument("--host", help=f"with --stay: where to listen; 0.0.0.0 admits other machines (default: {HOST})")
     parser.add_argument("--show-logs", action="store_true", help="with --stay: show what the servers write")
     options = parser.parse_args()
     if options.stay and options.step:
@@ -112,10 +105,9 @@ def stay(names: list[str], report: Report, host: str) -> int:
     """Start servers, show how to reach them, and wait for a signal to stop them; return the exit status."""
     with TemporaryDirectory(prefix="demo-") as directory, Harness(report, Path(directory), host, True) as harness:
         try:
-            for name in names:
-                SCENARIOS[name].open(harness)
-            if len(names) > 1:
-                open_front_end(harness)
+            systems = {name: SCENARIOS[name].open(harness) for name in names}
+            if len(systems) > 1:
+                open_front_end(harness, systems)
         except (NotPlayed, Unmet, OSError) as error:
             return fail(str(error))
         report.show(report.painted("Paste into other terminals:", BOLD))
