@@ -348,6 +348,16 @@ def test_all_servers_with_host_are_reached_by_this_machines_addresses(tree: Path
     assert demo.stop(signal.SIGINT) == 0
 
 
+def test_stay_listens_on_an_ipv6_address(tree: Path, run: Start) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("IPv6 is not available")
+    demo = run(str(tree / "demo.py"), "--stay", "--host", "::1")
+    expect_front_end(demo.wait_for_line(r"    (http://\[::1\]:\d+/)", DEMO_SECONDS)[1])
+    assert demo.stop(signal.SIGINT) == 0
+
+
 def test_server_has_its_usual_port_only_if_the_demo_stays_and_the_port_is_free(tmp_path: Path) -> None:
     usual = free_port()
     assert Harness(Report(), tmp_path).port(usual) == "0"
