@@ -292,11 +292,7 @@ class Program:
         if prefix and not shutil.which(prefix[0]):
             pytest.skip(f"{prefix[0]} is not installed")
         self.process = subprocess.Popen(
-            [*prefix, *python(*arguments)],
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=cwd,
+            [*prefix, *python(*arguments)], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd
         )
         self.lines: list[str] = []
         self.errors = ""

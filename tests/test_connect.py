@@ -129,9 +129,6 @@ def test_a_certificate_that_tls_ca_names_is_trusted_by_itself_even_if_python_is_
             assert sock.recv(10) == b"hello"
 
 
-# A lost server
-
-
 def test_a_vanished_server_is_detected_within_two_minutes() -> None:
     with fake_server(lambda sock: sock.recv(1)) as port, connect("localhost", port, PLAIN) as sock:
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
@@ -171,8 +168,6 @@ def test_a_network_that_is_gone_is_told_apart_from_a_deleted_room(
         assert alice.wait() == 1
 
 
-# A wrong server
-
 FIRST_WORDS = {  # what each server says to a client that sends a line
     "chat_server.py": "Unregistered User. Use JOIN <username> to register.",
     "chatroom_server.py": "Unknown action 76: 1 to 4 are expected",
@@ -180,12 +175,11 @@ FIRST_WORDS = {  # what each server says to a client that sends a line
     "serverM.py": "DENIED Log in first",
     "front_end.py": "HTTP/1.1 400 Bad Request",
 }
-KINDS = {
-    "client.py": "the dormitory's main server",
-    "chatroom_client.py": "a chat room server",
-    "ticket_client.py": "a ticket server",
+RIGHT = {  # the server of each client, and what the client calls it
+    "client.py": ("serverM.py", "the dormitory's main server"),
+    "chatroom_client.py": ("chatroom_server.py", "a chat room server"),
+    "ticket_client.py": ("ticket_server.py", "a ticket server"),
 }
-RIGHT = {"client.py": "serverM.py", "chatroom_client.py": "chatroom_server.py", "ticket_client.py": "ticket_server.py"}
 WAITING = [(client, "front_end.py") for client in ("client.py", "ticket_client.py")]  # for the rest of the head
 WAITING += [("ticket_client.py", server) for server in ("chat_server.py", "chatroom_server.py", "serverM.py")]
 
@@ -196,25 +190,21 @@ def test_a_client_at_a_wrong_server_says_what_it_sees(
 ) -> None:
     if server == "serverM.py":
         dormitory.start_main()
-        port = dormitory.main.port
-    else:
-        port = start(server, "0").port
-    wrong = [client for client in CLIENTS if RIGHT[client] != server]
-    terminals = [open_terminal(*command(client, port)) for client in wrong]
-    for terminal in terminals:
+    port = dormitory.main.port if server == "serverM.py" else start(server, "0").port
+    terminals = {client: open_terminal(*command(client, port)) for client in CLIENTS if RIGHT[client][0] != server}
+    for terminal in terminals.values():
         terminal.type("alice\nsecret\n")
-    for client, terminal in zip(wrong, terminals, strict=True):
+    for client, terminal in terminals.items():
+        kind = RIGHT[client][1]
         if (client, server) in WAITING:
-            hint = f"Perhaps it is not {KINDS[client]}, or it speaks TLS (--tls)"
+            hint = f"Perhaps it is not {kind}, or it speaks TLS (--tls)"
             terminal.expect_text(f"The server has sent nothing yet. {hint}.")
             terminal.process.terminate()
         else:
-            terminal.expect_text(f"The server is not {KINDS[client]}. It says: {FIRST_WORDS[server]}")
+            terminal.expect_text(f"The server is not {kind}. It says: {FIRST_WORDS[server]}")
         assert terminal.wait() == 1
     assert net.connect.SILENCE_SECONDS < 2
 
-
-# Whatever a server sends
 
 PIECES = [
     *(b"\0", b"\1", b"\2", b"\3busy", b"\4", b"\xff", b"\x1b[2J", b"\r", b"\t", b" ", b"0", b"a,b", b"\xc3"),

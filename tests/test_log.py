@@ -39,7 +39,6 @@ def log_to(monkeypatch: pytest.MonkeyPatch) -> Iterator[UseAsOutput]:
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """Provide both ends of a pipe."""
     reader, writer = os.pipe()
     yield reader, writer
     os.close(reader)
@@ -47,13 +46,11 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def write_lines(logged: Log, count: int) -> None:
-    """Write lines of 1000 bytes."""
     for _ in range(count):
         logged.write("x" * 999)
 
 
 def read_until(fd: int, is_enough: Callable[[bytes], object]) -> bytes:
-    """Read until a condition holds; return what was read."""
     data = b""
     while not is_enough(data):
         assert select.select([fd], [], [], WAIT_SECONDS)[0], "nothing was written"
@@ -62,7 +59,6 @@ def read_until(fd: int, is_enough: Callable[[bytes], object]) -> bytes:
 
 
 def read(fd: int, size: int) -> bytes:
-    """Read at least this many bytes."""
     return read_until(fd, lambda data: len(data) >= size)
 
 
@@ -153,9 +149,7 @@ def test_a_nonblocking_output_gets_every_line(log_to: UseAsOutput, pipe: tuple[i
     assert read(reader, 200_000) == b"".join(b"%099d\n" % number for number in range(2000))
 
 
-def test_after_a_write_error_the_log_writes_lines_again_and_counts_the_lost_ones(
-    log_to: UseAsOutput, tmp_path: Path
-) -> None:
+def test_after_a_write_error_the_log_goes_on_and_counts_the_lost_lines(log_to: UseAsOutput, tmp_path: Path) -> None:
     fifo = tmp_path / "log"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)

@@ -79,13 +79,11 @@ Ends = tuple[Connection, socket.socket]
 
 
 def send_lines(connected: Connection, first: int, count: int) -> None:
-    """Send numbered lines."""
     for number in range(first, first + count):
         connected.send(LINE % number)
 
 
 def lines(count: int) -> bytes:
-    """Return the first numbered lines."""
     return b"".join(LINE % number for number in range(count))
 
 
@@ -103,7 +101,6 @@ def fill(connected: Connection) -> int:
 
 
 def receive(client: socket.socket, size: int) -> bytes:
-    """Receive this many bytes, or fewer if the connection ends."""
     data = bytearray()
     while len(data) < size and (more := client.recv(size - len(data))):
         data += more
@@ -111,7 +108,6 @@ def receive(client: socket.socket, size: int) -> bytes:
 
 
 def receive_all(client: socket.socket) -> bytes:
-    """Receive until the connection ends or is reset."""
     data = bytearray()
     with suppress(ConnectionError):
         while more := client.recv(1 << 16):
@@ -182,9 +178,7 @@ def test_a_sender_blocks_when_the_backlog_holds_one_mib_and_not_before(patient: 
     sender.join()
 
 
-def test_a_blocked_sender_goes_on_when_its_data_fits_and_not_only_when_half_the_backlog_has_drained(
-    patient: Ends,
-) -> None:
+def test_a_blocked_sender_goes_on_when_its_data_fits_before_half_the_backlog_has_drained(patient: Ends) -> None:
     connected, client = patient
     count = fill(connected)
     sender = in_thread(connected.send, LINE % count)
@@ -255,9 +249,7 @@ def test_the_second_thread_lives_only_while_there_is_a_backlog(served: Ends) -> 
     wait_until(lambda: not new_threads(before), "the second thread's end")
 
 
-def test_a_client_whose_backlog_thread_cannot_be_started_is_cut_off(
-    served: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_client_whose_backlog_thread_cannot_start_is_cut_off(served: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 

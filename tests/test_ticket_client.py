@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from box_office import END, HOW_MANY, HOW_TO, Cinema, OpenCinema, another_writer
 from certificates import Certificates
-from conftest import Start, fake_server, python, run_program
+from conftest import Start, fake_server, run_program
 from pseudo_terminal import Terminal
 
 from cinema.picture import SeatPicture
@@ -21,15 +21,12 @@ from ticket_client import described, seat_list
 
 GREEN, RED, BOLD_CYAN, NORMAL = "\033[32m", "\033[31m", "\033[1;36m", "\033[0m"
 
-Output = subprocess.CompletedProcess[str]
+OpenClient = Callable[..., Terminal]
 
 
-def client(the: Cinema, *arguments: str, input: str = "") -> Output:
+def client(the: Cinema, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
     """Run a client to its end, with a pipe as its input."""
     return run_program("ticket_client.py", "127.0.0.1", str(the.server.port), *arguments, input=input)
-
-
-OpenClient = Callable[..., Terminal]
 
 
 @pytest.fixture
@@ -41,9 +38,6 @@ def terminal(open_terminal: OpenClient) -> OpenClient:
         return open_terminal("ticket_client.py", *where, *arguments, window=window, **environment)
 
     return open_client
-
-
-# A script
 
 
 def test_seats_on_the_command_line_are_booked_without_asking(cinema: OpenCinema) -> None:
@@ -85,33 +79,28 @@ def test_wrong_seat_is_named_in_the_usage_error(text: str) -> None:
         seat_list(text)
 
 
-def test_server_killed_before_it_says_booked_is_a_lost_connection(fresh_cinema: OpenCinema, run: Start) -> None:
+def test_order_whose_server_is_killed_or_that_ctrl_c_ends_may_be_booked(fresh_cinema: OpenCinema, run: Start) -> None:
     the = fresh_cinema()
+    order = ("ticket_client.py", "127.0.0.1", str(the.server.port), "--seats")
     with another_writer(the.file):
-        client = run("ticket_client.py", "127.0.0.1", str(the.server.port), "--seats", "2-3")
-        the.server.wait_for_line(".*: ticket 1 reserved: 2-3")
-        the.server.kill()
-        assert client.wait() == 3
-    assert client.errors == "The server closed the connection.\n"
-
-
-def test_ctrl_c_after_the_last_answer_says_that_the_order_may_be_booked(fresh_cinema: OpenCinema, run: Start) -> None:
-    the = fresh_cinema()
-    with another_writer(the.file):
-        client = run("ticket_client.py", "127.0.0.1", str(the.server.port), "--seats", "2-3")
+        client = run(*order, "2-3")
         client.wait_for_line("Ticket 1 reserved")
         client.process.send_signal(signal.SIGINT)
         assert client.wait() == 4
     assert client.errors == "The order may be booked: the server has not answered yet.\n"
     the.server.wait_for_line(".*: booked 2-3")
+    with another_writer(the.file):
+        client = run(*order, "2-4")
+        the.server.wait_for_line(".*: ticket 1 reserved: 2-4")
+        the.server.kill()
+        assert client.wait() == 3
+    assert client.errors == "The server closed the connection.\n"
 
 
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
-        (b"", 3),
-        (b"How many tickets do you want?\n", 3),
-        (b"Ticket 1 reserved\n", 3),
+        *((start, 3) for start in (b"", b"How many tickets do you want?\n", b"Ticket 1 reserved\n")),
         (b"Ticket 1 reserved\nBooked: 1-", 3),
         (b"Choose a row and a seat for each ticket: 0 is free, 1 is taken.\n", 3),
         (b" Seat 1 2\nRow 1 0 0\nRow 2", 3),
@@ -133,9 +122,6 @@ def test_exit_status_tells_how_the_dialogue_ended(sent: bytes, status: int) -> N
     assert run.returncode == status
     assert bool(run.stderr) == (status == 3)
     assert "\033" not in run.stdout
-
-
-# A user
 
 
 @pytest.mark.parametrize(
@@ -193,11 +179,6 @@ def test_ctrl_c_and_ctrl_d_cancel_the_order(
     the.wait_for_matrix("000")
 
 
-def command(the: Cinema, *arguments: str) -> list[str]:
-    """Return the command that runs a client."""
-    return python("ticket_client.py", "127.0.0.1", str(the.server.port), *arguments)
-
-
 @pytest.mark.parametrize("variable", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"NO_COLOR": ""}], ids=str)
 def test_no_color_and_dumb_terminals_get_no_colour(
     cinema: OpenCinema, terminal: OpenClient, variable: dict[str, str]
@@ -207,8 +188,6 @@ def test_no_color_and_dumb_terminals_get_no_colour(
     assert alice.wait() == 0
     assert (GREEN in alice.output) == ("" in variable.values())
 
-
-# The arrow keys
 
 UP, DOWN, RIGHT, LEFT = "\033[A", "\033[B", "\033OC", "\033OD"  # terminals send both kinds
 WINDOW = (24, 80)
@@ -222,9 +201,12 @@ def order(alice: Terminal, tickets: int) -> None:
     alice.type(f"{tickets}\n")
 
 
-def test_arrow_keys_and_enter_choose_seats(cinema: OpenCinema, terminal: OpenClient) -> None:
+@pytest.mark.parametrize("window", [WINDOW, (9, 38)], ids=str)
+def test_arrow_keys_and_enter_choose_seats_wherever_the_hall_fits(
+    cinema: OpenCinema, terminal: OpenClient, window: tuple[int, int]
+) -> None:
     the = cinema()
-    alice = terminal(the, window=WINDOW)
+    alice = terminal(the, window=window)
     order(alice, 2)
     rows = [f"Row {number} 0 0 0 0 0" for number in range(1, 6)]
     middle = [*rows[:2], "Row 3 0 0 [0] 0 0", *rows[3:]]
@@ -281,27 +263,19 @@ def test_enter_on_a_taken_or_own_seat_says_so_and_keeps_the_order(cinema: OpenCi
     alice = terminal(the, window=WINDOW)
     order(alice, 2)
     alice.type(RIGHT, RIGHT, "\n")
-    alice.expect_last_rows("Row 1 0 0 [1]", SIGNS, HINT, "Row for ticket 1? 1-3 is taken")
+    alice.expect_last_rows("Row 1 0 0 [1]", SIGNS, "Seat 1-3 is taken", "Row for ticket 1? 1-3")
     alice.type(LEFT, "\n")
     alice.expect_last_rows("Row 1 [0] * 1", SIGNS, HINT, "Row for ticket 2? 1-1")
     alice.type(RIGHT, "\n")
-    alice.expect_last_rows("Row 1 0 [*] 1", SIGNS, HINT, "Row for ticket 2? 1-2 is yours already")
+    alice.expect_last_rows("Row 1 0 [*] 1", SIGNS, "Seat 1-2 is yours already", "Row for ticket 2? 1-2")
     alice.type(LEFT, "\n")
     assert alice.wait() == 0
     assert the.taken() == {(1, 1), (1, 2), (1, 3)}
 
 
-@pytest.mark.parametrize(
-    ("leave", "last"),
-    [
-        (lambda alice: alice.type("\x04"), f"No answer came. {END}"),
-        (lambda alice: alice.process.send_signal(signal.SIGINT), "Row for ticket 2? "),
-        (lambda alice: alice.process.send_signal(signal.SIGTERM), "Row for ticket 2? "),
-    ],
-    ids=["Ctrl-D", "Ctrl-C", "SIGTERM"],
-)
+@pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM], ids=["Ctrl-D", "Ctrl-C", "SIGTERM"])
 def test_leaving_the_picture_cancels_the_order_and_restores_the_terminal(
-    cinema: OpenCinema, terminal: OpenClient, leave: Callable[[Terminal], None], last: str
+    cinema: OpenCinema, terminal: OpenClient, number: int | None
 ) -> None:
     the = cinema()
     alice = terminal(the, window=WINDOW)
@@ -309,10 +283,13 @@ def test_leaving_the_picture_cancels_the_order_and_restores_the_terminal(
     alice.type("2-3\n")
     alice.expect_last_rows(HINT, "Row for ticket 2? 2-2")
     assert not alice.shows_keys()
-    leave(alice)
+    if number:
+        alice.process.send_signal(number)
+    else:
+        alice.type("\x04")
     assert alice.wait() == 1
     assert alice.shows_keys()
-    assert alice.plain_rows()[-2:] == [last, ""]
+    assert alice.plain_rows()[-2:] == ["Row for ticket 2? " if number else f"No answer came. {END}", ""]
     the.wait_for_matrix(*["00000"] * 5)
 
 
@@ -336,20 +313,6 @@ def test_in_a_small_window_or_a_dumb_terminal_one_line_says_why_a_seat_must_be_t
     assert any("Row 2 0 0 0" in row for row in alice.plain_rows())
 
 
-@pytest.mark.parametrize("window", [(24, 40), (9, 38)], ids=str)
-def test_arrow_keys_work_wherever_the_hall_fits(
-    cinema: OpenCinema, terminal: OpenClient, window: tuple[int, int]
-) -> None:
-    the = cinema()
-    alice = terminal(the, window=window)
-    order(alice, 1)
-    alice.expect_text(" Seat 1 2 3 4 5\n")
-    alice.expect_text("3-3")
-    alice.type(UP, "\n")
-    assert alice.wait() == 0
-    assert the.taken() == {(2, 3)}
-
-
 @pytest.mark.parametrize(
     ("typed", "booked"),
     [
@@ -370,7 +333,7 @@ def test_only_digits_of_any_script_are_typed_seats_and_anything_else_is_refused_
     alice.expect_text("Row for ticket 1? 3-3")
     alice.type(typed, "\n")
     if booked is None:
-        alice.expect_last_rows(HINT, f"Row for ticket 1? {typed} is not a seat, such as 2-3")
+        alice.expect_last_rows("A seat is expected, such as 2-3", f"Row for ticket 1? {typed}")
         alice.type("\n", "\x15", "5-5", "\n")
     assert alice.wait() == 0
     assert the.taken() == {booked or (5, 5)}
@@ -408,9 +371,6 @@ def test_picture_comes_back_after_ctrl_z_and_fg(cinema: OpenCinema, terminal: Op
     assert not alice.shows_keys()
     alice.type("\n")
     assert alice.wait() == 0
-
-
-# A lost seat
 
 
 @pytest.mark.parametrize("window", [WINDOW, (0, 0)], ids=["arrow keys", "typing"])
@@ -452,8 +412,6 @@ def test_lost_order_that_is_not_repeated_ends_with_status_1(cinema: OpenCinema, 
         the.file.write_text("0 0 0 0\n")
 
 
-# The best seats
-
 SPLIT = "No 4 adjacent seats are free. The nearest groups:"
 
 
@@ -489,9 +447,6 @@ def test_best_of_a_large_hall_is_found_at_once(cinema: OpenCinema) -> None:
     run = client(cinema(hall="0 1 0 0 1 0 0 0 1 0\n" * 200), "--best", "30")
     assert run.returncode == 0
     assert re.search(r"No 30 adjacent seats are free. The nearest groups: 100-6, 100-7, 100-8 and ", run.stdout)
-
-
-# TLS
 
 
 def test_client_books_and_leaves_over_tls(

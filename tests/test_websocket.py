@@ -13,19 +13,13 @@ PROTOCOL_ERROR, INVALID_TEXT, TOO_BIG = 1002, 1007, 1009
 UNSENDABLE_CODES = (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)
 
 
-def read(data: bytes, max_message_bytes: int = MAX_BYTES) -> list[tuple[int, bytes]]:
-    """Return the events in what a client sent."""
-    return list(FrameReader(max_message_bytes).feed(data))
-
-
-def read_in_pieces(*pieces: bytes) -> list[tuple[int, bytes]]:
+def read(*pieces: bytes, max_message_bytes: int = MAX_BYTES) -> list[tuple[int, bytes]]:
     """Return the events in what a client sent in pieces."""
-    reader = FrameReader(MAX_BYTES)
+    reader = FrameReader(max_message_bytes)
     return [event for piece in pieces for event in reader.feed(piece)]
 
 
 def bytes_of(data: bytes) -> list[bytes]:
-    """Return the bytes of data, one by one."""
     return [data[i : i + 1] for i in range(len(data))]
 
 
@@ -55,7 +49,7 @@ def test_unmasked_frames_of_the_rfc_are_written() -> None:
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 128, 255, 256, 4096, 65535, 65536, 65537])
 def test_lengths_of_every_form_are_read_and_written(size: int) -> None:
     payload = (b"0123456789abcdef" * (size // 16 + 1))[:size]
-    assert read(masked(0x81, payload), 1 << 17) == [(Opcode.TEXT, payload)]
+    assert read(masked(0x81, payload), max_message_bytes=1 << 17) == [(Opcode.TEXT, payload)]
     header = frame(Opcode.TEXT, payload).removesuffix(payload)
     assert len(header) == 2 if size < 126 else 4 if size < 65536 else 10
 
@@ -73,10 +67,9 @@ def test_dialogue_split_anywhere_gives_the_same_events() -> None:
         (Opcode.PONG, b""),
         (Opcode.CLOSE, b"\x03\xe8bye"),
     ]
-    assert read(data) == expected
-    assert read_in_pieces(*bytes_of(data)) == expected
+    assert read(*bytes_of(data)) == expected
     for cut in range(len(data)):
-        assert read_in_pieces(data[:cut], data[cut:]) == expected
+        assert read(data[:cut], data[cut:]) == expected
 
 
 @pytest.mark.parametrize(
@@ -115,17 +108,14 @@ def test_wrong_frame_closes_with_its_code_after_the_frames_before_it(data: bytes
     assert (closing.value.code, events) == (code, [(Opcode.TEXT, b"Hello")])
     assert len(str(closing.value).encode()) <= 123
     with pytest.raises(Closing) as closing:
-        read_in_pieces(*bytes_of(data))
+        read(*bytes_of(data))
     assert closing.value.code == code
 
 
-@pytest.mark.parametrize("number", [1000, 1001, 1003, 1007, 1011, 1014, 3000, 4999])
-def test_close_codes_that_may_be_sent_are_read(number: int) -> None:
-    ((opcode, payload),) = read(masked(0x88, number.to_bytes(2, "big")))
-    assert (opcode, close_code(payload)) == (Opcode.CLOSE, number)
-
-
-def test_close_without_a_code_is_read_and_nothing_after_it() -> None:
+def test_close_with_each_code_that_may_be_sent_or_none_is_read_and_nothing_after_it() -> None:
+    for number in (1000, 1001, 1003, 1007, 1011, 1014, 3000, 4999):
+        ((opcode, payload),) = read(masked(0x88, number.to_bytes(2, "big")))
+        assert (opcode, close_code(payload)) == (Opcode.CLOSE, number)
     assert read(masked(0x88) + HELLO + b"\xff\xff") == [(Opcode.CLOSE, b"")]
     assert close_code(b"") == 1005
     assert close_frame(1005) == b"\x88\x00"
