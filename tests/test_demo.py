@@ -366,7 +366,8 @@ def test_server_has_its_usual_port_only_if_the_demo_stays_and_the_port_is_free(t
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         with socket.socket(type=kind) as other:
             other.bind(("127.0.0.1", usual))
-            assert Harness(Report(), tmp_path, stays=True).port(usual) == "0"
+            for host in ("127.0.0.1", "127.0.0.2", "::1"):
+                assert Harness(Report(), tmp_path, host, stays=True).port(usual) == "0"
 
 
 def wait_for_row(terminal: Terminal, *texts: str) -> None:
