@@ -253,16 +253,9 @@ def test_a_name_is_free_again_though_its_owners_thread_waits_for_another_user(st
     alice = join(server, "alice")
     join(server, "deaf", receive_buffer=4096)
     alice.send_bytes(LONG_BROADCAST * 1250)  # more than a backlog holds; the kernel keeps the rest, and the end
-    wait_until(lambda: server_is_blocked(server), "alice's thread waits")
+    wait_until(lambda: server.has_stalled(CLIENT + "BCST.*"), "alice's thread waits")
     alice.close()
     join(server, "alice")
-
-
-def server_is_blocked(server: Program) -> bool:
-    """Return whether the server has handled no message for a while."""
-    count = server.count_lines(CLIENT + "BCST.*")
-    time.sleep(0.5)
-    return count > 0 and server.count_lines(CLIENT + "BCST.*") == count
 
 
 # The login deadline

@@ -344,7 +344,7 @@ def test_a_member_that_does_not_read_delays_a_deletion_briefly_and_no_other_requ
     quiet = enter(fresh_server, join(other, "soup"))
     enter(fresh_server, port, receive_buffer=4096)
     with flooding(FLOOD * 200, enter(fresh_server, port), enter(fresh_server, port)):
-        wait_until(lambda: relaying_has_stalled(fresh_server), "a member's backlog is full", 10)
+        wait_until(lambda: fresh_server.has_stalled(RELAYED), "a member's backlog is full", 10)
         lobby.send(CREATE + "salad", DELETE + "tea")
         lobby.expect(SUCCESS)  # this reply does not wait for the deletion
         fresh_server.wait_for_line(CLIENT + "DELETE tea")
@@ -376,13 +376,6 @@ def test_a_lobby_client_without_any_request_in_time_is_told_so_and_disconnected(
         client.expect(SUCCESS + "tea")
     member.expect_nothing(0.05)
     server.wait_for_line(CLIENT + "No request within 1 seconds")
-
-
-def relaying_has_stalled(server: Program) -> bool:
-    """Return whether the server has relayed lines, but none in the last 0.2 seconds."""
-    before = server.count_lines(RELAYED)
-    time.sleep(0.2)
-    return 0 < before == server.count_lines(RELAYED)
 
 
 def test_a_client_that_connects_during_the_warning_is_warned_or_kept_out(start_rooms: Start, tmp_path: Path) -> None:

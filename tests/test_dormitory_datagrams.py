@@ -79,24 +79,15 @@ def test_junk_forged_and_malformed_datagrams_change_nothing(dormitory: Dormitory
     key = main_server.key
     data = pack(key, new_request(Action.RESERVE, "S1 alice"))
     flipped = [data[:n] + bytes([data[n] ^ 1]) + data[n + 1 :] for n in range(len(data))]
-    malformed = [
-        pack(key, new_request(action, text))
-        for action, text in (
-            (Action.RESERVE, "S1"),
-            (Action.RESERVE, "S1 a b"),
-            (Action.MINE, "S"),
-            (Action.REPLY, "S"),
-        )
-    ]
+    wrong = [(Action.RESERVE, "S1"), (Action.RESERVE, "S1 a b"), (Action.MINE, "S"), (Action.REPLY, "S")]
+    malformed = [pack(key, new_request(action, text)) for action, text in wrong]
     malformed += [pack(key, REQUEST._replace(action=200, database=bytes(8)))]  # type: ignore[arg-type]
     main_server.expect_no_reply(pack(bytes(32), REQUEST), b"", b"x", bytes(3000), *flipped, *malformed)
     assert dormitory.rows("S") == []
     back_end = dormitory.back_ends["S"]
     sender = re.escape(main_server.address)
-    for problem in (
-        r"whose tag is wrong: is dorm\.key the same on both hosts\?",
-        "that has a valid tag but is malformed",
-    ):
+    tag_is_wrong = r"whose tag is wrong: is dorm\.key the same on both hosts\?"
+    for problem in (tag_is_wrong, "that has a valid tag but is malformed"):
         back_end.wait_for_line(f"Server S dropped a datagram from {sender} {problem}")
         assert back_end.count_lines(f"Server S dropped .* {problem}.*") == 1  # one line, not one for each datagram
 
@@ -119,13 +110,8 @@ def test_a_datagram_that_is_eleven_minutes_off_is_refused_and_a_status_line_says
 def test_a_repeated_change_gets_its_first_answer_again(dormitory: Dormitory, main_server: FakeMainServer) -> None:
     dormitory.write("single.txt", "S1, 1\nS12, 6\n")
     dormitory.back_ends["S"].wait_for_line(".*single.txt has changed and was read again")
-    requests = [
-        new_request(Action.RESERVE, "S1 alice"),
-        new_request(Action.RESERVE, "S1 bob"),
-        new_request(Action.RESERVE, "S9 bob"),
-        new_request(Action.CANCEL, "S1 alice"),
-        new_request(Action.CANCEL, "S1 alice"),
-    ]
+    requests = [new_request(Action.RESERVE, text) for text in ("S1 alice", "S1 bob", "S9 bob")]
+    requests += [new_request(Action.CANCEL, "S1 alice") for _ in range(2)]
     answers = ["RESERVED S1 0", "FULL", "UNKNOWN_ROOM", "CANCELLED S1 1", "UNKNOWN_RESERVATION"]
     assert [main_server.repeat(request) for request in requests] == answers
     assert [main_server.repeat(request) for request in requests] == answers

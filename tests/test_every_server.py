@@ -109,14 +109,14 @@ def test_the_first_line_names_the_host_and_the_port(start: Start, program: str) 
 
 
 def test_an_ipv6_address_stands_in_brackets(start: Start) -> None:
-    with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
-        probe.bind(("::1", 0))
-        server = start("chat_server.py", "0", "--host", "::1")
-        assert re.fullmatch(r"Listening on \[::1\]:\d+", server.lines[0])
-        socket.create_connection(("::1", server.port)).close()
-        server.wait_for_line(CLIENT + r"accepted from \[::1\]:\d+")
-        return
-    pytest.skip("IPv6 is not available")
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("IPv6 is not available")
+    server = start("chat_server.py", "0", "--host", "::1")
+    assert re.fullmatch(r"Listening on \[::1\]:\d+", server.lines[0])
+    socket.create_connection(("::1", server.port)).close()
+    server.wait_for_line(CLIENT + r"accepted from \[::1\]:\d+")
 
 
 def test_wrong_arguments_are_answered_with_the_usage() -> None:
