@@ -5,7 +5,6 @@ import fcntl
 import os
 import stat
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -285,30 +284,18 @@ def test_check_changes_nothing(file: Path) -> None:
 # Files that are refused
 
 
-def sparse(path: Path) -> None:
-    """Make a file of gigabytes that takes no space."""
-    with path.open("wb") as file:
-        file.truncate(GIGABYTES)
-
-
-@pytest.mark.parametrize(
-    ("make", "fault"),
-    [
-        (Path.mkdir, "not a regular file"),
-        (os.mkfifo, "not a regular file"),
-        (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
-        (sparse, "too large: at most 16777216 bytes are expected"),
-    ],
-    ids=["directory", "FIFO", "device", "sparse"],
-)
-def test_what_is_no_regular_file_or_too_large_is_refused(
-    tmp_path: Path, make: Callable[[Path], None], fault: str
-) -> None:
-    path = tmp_path / "seats.txt"
-    make(path)
-    with pytest.raises(OSError) as error:
-        read_file(path)
-    assert (error.value.strerror, error.value.filename) == (fault, path)
+def test_what_is_not_a_regular_file_or_too_large_is_refused(tmp_path: Path) -> None:
+    directory, fifo, sparse = (tmp_path / name for name in ("directory", "fifo", "sparse"))
+    directory.mkdir()
+    os.mkfifo(fifo)
+    with sparse.open("wb") as file:
+        file.truncate(GIGABYTES)  # takes no space
+    faults = dict.fromkeys((directory, fifo, Path("/dev/zero")), "not a regular file")
+    faults[sparse] = "too large: at most 16777216 bytes are expected"
+    for path, fault in faults.items():
+        with pytest.raises(OSError) as error:
+            read_file(path)
+        assert (error.value.strerror, error.value.filename) == (fault, path)
 
 
 def test_limit_of_a_file_is_inclusive(file: Path) -> None:
