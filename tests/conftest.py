@@ -114,6 +114,14 @@ def free_port() -> int:
     pytest.fail("no port from 20000 to 29999 is free")
 
 
+def skip_without_ipv6() -> None:
+    """Skip a test if this machine has no IPv6 loopback address."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+
+
 def new_threads(before: list[threading.Thread]) -> list[threading.Thread]:
     """Return this process's threads that were not running before, except the log's thread."""
     return [thread for thread in threading.enumerate() if thread not in before and thread.name != "log"]

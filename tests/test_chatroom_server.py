@@ -7,7 +7,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -409,17 +409,10 @@ def test_ten_clients_that_create_join_and_delete_the_same_rooms_leave_nothing_be
             assert lobby.read_line()[0] in SUCCESS + ALREADY_EXISTS
             if (reply := lobby.read_line())[0] == SUCCESS:
                 ports.add(port := int(reply[1:].split()[0]))
-                with suppress(ConnectionError):
-                    visit(port)
+                with suppress(ConnectionError), closing(Peer(port)) as member:
+                    member.send("hello", "half")
             lobby.send(DELETE + name)
             assert lobby.read_line()[0] in SUCCESS + DOES_NOT_EXIST
-
-    def visit(port: int) -> None:
-        member = Peer(port)
-        try:
-            member.send("hello", "half")
-        finally:
-            member.close()
 
     at_once(10, storm)
     clients[0].send(DELETE + "tea", DELETE + "soup", LIST)

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from conftest import WAIT_SECONDS, changed_program, wait_until
+from conftest import WAIT_SECONDS, changed_program, skip_without_ipv6, wait_until
 from dorm import Dormitory, ask, free_udp_port, needs_loopback_network
 
 from dormitory.request_handler import RequestHandler
@@ -186,21 +186,12 @@ def test_trace_shows_each_datagram_that_is_received_and_sent(dormitory: Dormitor
 @needs_loopback_network
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_a_reply_leaves_from_the_address_that_was_asked(dormitory: Dormitory, host: str) -> None:
-    if host == "::" and not has_ipv6():
-        pytest.skip("this machine has no IPv6")
+    if host == "::":
+        skip_without_ipv6()
     dormitory.start_back_end("S", "--host", host)
     for asked in ("127.0.0.2", "::1") if host == "::" else ("127.0.0.2",):
         with FakeMainServer(dormitory.port("S"), dormitory.key, asked) as main_server:
             assert main_server.ask(Action.AVAILABILITY, "S12") == "AVAILABLE 6"
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
-            sock.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 @needs_loopback_network

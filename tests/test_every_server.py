@@ -29,6 +29,7 @@ from conftest import (
     run_programs,
     run_shell,
     server_end,
+    skip_without_ipv6,
     wait_until,
 )
 
@@ -109,10 +110,7 @@ def test_the_first_line_names_the_host_and_the_port(start: Start, program: str) 
 
 
 def test_an_ipv6_address_stands_in_brackets(start: Start) -> None:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        pytest.skip("IPv6 is not available")
+    skip_without_ipv6()
     server = start("chat_server.py", "0", "--host", "::1")
     assert re.fullmatch(r"Listening on \[::1\]:\d+", server.lines[0])
     socket.create_connection(("::1", server.port)).close()
