@@ -112,9 +112,7 @@ def test_a_code_and_an_action_on_one_line_and_in_any_case_are_carried_out(dormit
     assert (status, errors) == (1, "")
 
 
-def test_a_typing_error_is_answered_before_the_second_question_and_that_one_is_no_trap(
-    common_dormitory: Dormitory,
-) -> None:
+def test_a_typing_error_is_answered_before_the_second_question_which_is_no_trap(common_dormitory: Dormitory) -> None:
     mistyped = ("lisst", "S233?", "ls", "S1 avail now", "?")
     typed = (*mistyped, "S12", "list U", "S12", "D1", "a", "S12", "mine", "S12", "", "S12", "r", "bye")
     status, said, errors = play(common_dormitory, "eve", "", *typed, "S1 a")
@@ -146,9 +144,7 @@ BAD_NAMES = {
 BAD_PASSWORDS = {"x" * 5000: "A password has at most 1000 bytes.", "\udcff": "A password in UTF-8 is expected."}
 
 
-def test_a_name_or_password_that_cannot_be_right_is_refused_with_the_rule(
-    common_dormitory: Dormitory, tmp_path: Path
-) -> None:
+def test_an_impossible_name_or_password_is_refused_with_the_rule(common_dormitory: Dormitory, tmp_path: Path) -> None:
     typed = "\n".join([*BAD_NAMES, "alice", *BAD_PASSWORDS, "", ""])
     (tmp_path / "typed").write_bytes(typed.encode(errors="surrogateescape"))
     shown = run_shell(f"{command(common_dormitory)} <{tmp_path / 'typed'}").stdout.splitlines()
@@ -237,9 +233,7 @@ def test_a_login_that_is_answered_try_later_is_repeated_twice() -> None:
     assert refused.stderr == "Too many people are logging in. Try later.\n"
 
 
-def test_verbose_reports_each_step_on_standard_error_without_the_password(
-    common_dormitory: Dormitory, tmp_path: Path
-) -> None:
+def test_verbose_reports_each_step_on_stderr_without_the_password(common_dormitory: Dormitory, tmp_path: Path) -> None:
     options = (*password_file(tmp_path, PASSWORDS["alice"]), "--verbose")
     status, said, errors = play(common_dormitory, "S12 a", options=options)
     assert (status, said) == (0, ["Welcome, member alice.", "Room S12 is available: 6 left."])
@@ -254,9 +248,7 @@ def test_verbose_reports_each_step_on_standard_error_without_the_password(
     ]
 
 
-def test_the_sentence_that_the_server_sends_before_it_closes_is_shown(
-    dormitory: Dormitory, open_terminal: OpenTerminal
-) -> None:
+def test_the_sentence_before_the_server_closes_is_shown(dormitory: Dormitory, open_terminal: OpenTerminal) -> None:
     dormitory.start_main("--login-seconds", "1", "--idle-seconds", "1")
     silent, idle = (open_terminal("client.py", "--port", str(dormitory.main.port)) for _ in range(2))
     for terminal in (silent, idle):
@@ -298,7 +290,6 @@ def answer(terminal: Terminal, question: str, text: str) -> None:
 
 @pytest.fixture
 def terminal(common_dormitory: Dormitory, open_terminal: OpenTerminal) -> Terminal:
-    """Give a terminal in which the client runs, connected to the shared main server."""
     return open_terminal("client.py", "--port", str(common_dormitory.main.port))
 
 
@@ -351,9 +342,7 @@ def test_a_password_never_shows_after_ctrl_z_and_fg_and_ctrl_backslash_restores_
     assert "hunter2" not in shell.output
 
 
-def test_a_dumb_terminal_and_a_pipe_as_output_do_not_show_the_password_either(
-    common_dormitory: Dormitory, open_terminal: OpenTerminal
-) -> None:
+def test_no_dumb_terminal_or_pipe_shows_the_password(common_dormitory: Dormitory, open_terminal: OpenTerminal) -> None:
     dumb = open_terminal("client.py", "--port", str(common_dormitory.main.port), TERM="dumb")
     piped = open_terminal("bash", "-c", f"{command(common_dormitory)} | cat")
     for terminal in (dumb, piped):

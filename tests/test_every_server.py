@@ -58,6 +58,9 @@ WRONG_ARGUMENTS = {
     "serverD.py": ["--port x", "--csv", "--report --cancel D1"],
     "front_end.py": ["--chat localhost"],
     "demo.py": ["nonsense"],
+    "client.py": ["--port x"],
+    "chatroom_client.py": ["localhost", "localhost 1 --name " + "x" * 200],
+    "ticket_client.py": ["localhost 1 --seats 2-", "localhost 1 --best 2 --seats 1-1"],
 }
 
 
