@@ -51,8 +51,7 @@ class Users:
         """Register a user and send the reply, which must reach the user before any message; or raise Refused."""
         with self._lock:
             self._left.wait_for(lambda: not self._leaving(name), LEAVING_SECONDS)
-            leaving = self._leaving(name)
-            if leaving:
+            if leaving := self._leaving(name):
                 self._remove(leaving)  # its thread still waits for a slow reader
             if len(self._connections) >= self._max_users:
                 raise TooManyUsers("Too Many Users")
@@ -143,7 +142,7 @@ class ChatSession:
         elif command == "LIST" and not rest.strip():
             self._list()
         elif command == "MESG":
-            self._message(*rest.lstrip(" ").partition(" ")[::2])
+            self._message(rest)
         elif command == "BCST":
             self._broadcast(rest)
         elif command:  # an empty line is ignored
@@ -165,7 +164,8 @@ class ChatSession:
         self._client.log("LIST")
         self._client.reply("\n".join([f"Registered users ({len(names)}):", *names]))
 
-    def _message(self, name: str, text: str) -> None:
+    def _message(self, rest: str) -> None:
+        name, _, text = rest.lstrip(" ").partition(" ")
         if not text:
             raise Refused("Unknown Message. Use MESG <username> <text>.")
         recipient = self._users.find(name)

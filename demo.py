@@ -18,7 +18,8 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from net.command_line import fail
+from net.addresses import without_brackets
+from net.command_line import fail, shown_address
 from scenarios.harness import EVERYWHERE, HOST, Harness, Unmet
 from scenarios.report import BOLD, DIM, Outcome, Report, Stopped
 from scenarios.scenarios import SCENARIOS, SYSTEMS, NotPlayed, Scenario, open_front_end
@@ -59,15 +60,9 @@ def parse_command_line() -> argparse.Namespace:
         help=f"which scenario to play: {', '.join(SCENARIOS)} (default: all)",
     )
     parser.add_argument("--step", action="store_true", help="show the next line when you press Enter")
-    parser.add_argument(
-        "--stay",
-        action="store_true",
-        help="start the servers only, show lines to paste into other terminals, and wait for Ctrl-C",
-    )
-    parser.add_argument(
-        "--host",
-        help=f"with --stay: the address to listen on; 0.0.0.0 lets other machines connect (default: {HOST})",
-    )
+    parser.add_argument("--stay", action="store_true", help="start the servers only, and show how to use them")
+    where = f"with --stay: where to listen; 0.0.0.0 admits other machines (default: {HOST})"
+    parser.add_argument("--host", type=without_brackets, help=where)
     parser.add_argument("--show-logs", action="store_true", help="with --stay: show what the servers write")
     options = parser.parse_args()
     if options.stay and options.step:
@@ -112,17 +107,17 @@ def stay(names: list[str], report: Report, host: str) -> int:
     """Start servers, show how to reach them, and wait for a signal to stop them; return the exit status."""
     with TemporaryDirectory(prefix="demo-") as directory, Harness(report, Path(directory), host, True) as harness:
         try:
-            for name in names:
-                SCENARIOS[name].open(harness)
-            if len(names) > 1:
-                open_front_end(harness)
+            systems = {name: SCENARIOS[name].open(harness) for name in names}
+            if len(systems) > 1:
+                open_front_end(harness, systems)
         except (NotPlayed, Unmet, OSError) as error:
             return fail(str(error))
         report.show(report.painted("Paste into other terminals:", BOLD))
         report.show("\n".join(harness.invitations))
         if "front_end" in harness.servers:
             report.show(report.painted("Open in a browser:", BOLD))
-            report.show(f"    http://{harness.addresses[0]}:{harness.servers['front_end'].port}/")
+            address = shown_address(harness.addresses[0], harness.servers["front_end"].port)
+            report.show(f"    http://{address}/")
         if not report.live:
             first, *others = harness.servers
             report.show(report.painted(f"Follow the status lines of {first}:", BOLD))

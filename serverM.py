@@ -40,9 +40,10 @@ TCP_PORT = 25000
 BACK_END_PORTS = {"S": 21000, "D": 22000, "U": 23000}
 MEMBER_FILE = "member.txt"
 IDLE_SECONDS = 900
-# For --trace: what follows the name, or everything if that is not plainly a name.
+# For --trace: all of a line that is not plainly a request without a password, such as LOGIN and a name.
 PASSWORD = re.compile(
-    rb"^ *LOGIN +(?:[!-+\--~]{1,32}(?: +([^\r\n]+)|[ \r]*$)|([^\r\n]+))", re.MULTILINE | re.IGNORECASE
+    rb"(?<![^\r\n])\0?(?:(?:AVAILABILITY|CANCEL|LIST|MINE|QUIT|RESERVE)(?![^ \r\n])[ -~]*"
+    rb"|LOGIN +(?:[!-+\--~]{1,32}(?![^ \r\n]) *)?)?([^\r\n]*)"
 )
 DESCRIPTORS_PER_CLIENT = 1 + len(BACK_END_PORTS)  # its TCP connection, and a UDP socket for each back end
 

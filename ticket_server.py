@@ -16,8 +16,8 @@
     Booked: 2-3
 
 After `reserved` the server holds the seat until the order is booked or cancelled. It says `Booked` when the order is in
-seats.txt and on disk. If the order is in the file, but flushing the directory has failed, the order might not survive a
-power failure: the server then says that it is not certain.
+seats.txt and on disk. If flushing the directory has failed, the server says that this is not certain: the order is in
+the file, but might not survive a power failure.
 """
 
 import argparse
@@ -41,12 +41,12 @@ TOO_MANY_WRONG_ANSWERS = f"{WRONG_ANSWERS} wrong answers in a row"
 CANCELLED = "Order cancelled, nothing was booked."
 
 
-def sell(client: Conversation, theatre: Theatre, hold_seconds: int, max_tickets: int | None) -> None:
+def sell(client: Conversation, theatre: Theatre, hold_seconds: int, most: int | None) -> None:
     """Sell one customer the seats of an order, or say why not; release the customer's holds in either case."""
     order = Order()
     try:
         theatre.check()  # so that no question is asked while nothing can be sold
-        take_order(client, theatre, order, hold_seconds, max_tickets)
+        take_order(client, theatre, order, hold_seconds, most)
         client.flush()  # the customer reads `reserved` while this thread waits for the disk
         theatre.book(order)
         seats = ", ".join(map(str, order.seats))
@@ -65,11 +65,9 @@ def sell(client: Conversation, theatre: Theatre, hold_seconds: int, max_tickets:
         theatre.release(order)
 
 
-def take_order(
-    client: Conversation, theatre: Theatre, order: Order, hold_seconds: int, max_tickets: int | None
-) -> None:
+def take_order(client: Conversation, theatre: Theatre, order: Order, hold_seconds: int, most: int | None) -> None:
     """Ask how many tickets the customer wants, and hold a seat for each."""
-    tickets = ask_number(client, "How many tickets do you want?", max_tickets)
+    tickets = ask_number(client, "How many tickets do you want?", most)
     seat_map = theatre.seat_map()
     client.log(f"tickets asked for: {tickets}, seats free: {seat_map.free}")
     if tickets > seat_map.free:
@@ -117,8 +115,7 @@ def cancel(client: Conversation, reason: str, logged: str = "") -> None:
 def main() -> NoReturn:
     """Parse the command line and serve until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(
-        description="Sell the seats of a cinema.",
-        epilog="Example: python3 ticket_server.py 5050 --seats-file hall.txt",
+        description="Sell the seats of a cinema.", epilog="Example: python3 ticket_server.py 5050 --seats-file hall.txt"
     )
     parser.add_argument("port", type=port_number, metavar="PORT", help="port to listen on; 0 means any free port")
     add_server_options(parser)

@@ -26,7 +26,8 @@ SIGNAL_AFTER_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0)
 MEMBERS = 998
 SENT_BYTES = 1_700_000
 PAGE_BYTES = 4096
-COMMAND = ("chat_server.py", "0", "--max-connections", str(2 * CROWD + 100), "--max-users", str(TALKERS))
+PLACES = str(CROWD + 100)
+COMMAND = ("chat_server.py", "0", "--max-connections", PLACES, "--max-per-address", PLACES, "--max-users", str(TALKERS))
 
 
 def crowd(port: int, ready: Callable[[], object]) -> None:

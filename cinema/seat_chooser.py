@@ -91,18 +91,18 @@ class SeatChooser:
         if self._editor.text:
             if seat_in(typed) or typed.isdecimal():
                 return typed
-            self._note = " is not a seat, such as 2-3"
+            self._note = "A seat is expected, such as 2-3"
         elif not self.obstacle():  # otherwise the user cannot see the cursor
             sign = self._picture.signs.get(self._cursor)
             if sign == FREE:
                 return str(self._cursor)
-            self._note = " is yours already" if sign == YOURS else " is taken"
+            self._note = f"Seat {self._cursor} is {'yours already' if sign == YOURS else 'taken'}"
         return ""
 
     def _draw(self) -> None:
         obstacle = self.obstacle()
-        rows = [obstacle] if obstacle else [*self._picture.lines(self._cursor), HINT]
+        hall = [] if obstacle else self._picture.lines(self._cursor)
         before, after = self._editor.view(f"{self._question} ", self._console.columns - 1)
-        if not self._editor.text and not obstacle:
+        if hall and not self._editor.text:
             before = f"{before}{self._cursor}"[-(self._console.columns - 1) :]
-        self._console.draw(before, after + self._note, above=rows)
+        self._console.draw(before, after, above=[*hall, self._note or obstacle or HINT])

@@ -25,7 +25,7 @@ EXCERPTS = [
     (r"alice +> S233", 14),
     (r" +Cinema tickets +Expected", 1),
     (r"ok +the last seat, one", 3),
-    (r" +Dormitory +Expected", 8),
+    (r" +Dormitory +Expected", 9),
 ]
 OMITTED = "\033[2m...\033[0m"
 

@@ -9,7 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from box_office import open_on
 from browsing import front_end
@@ -17,11 +18,11 @@ from conftest import looking_after
 from dorm import PASSWORDS, caring_for
 from webdriver import Window, browsers
 
-DOCS = Path(__file__).resolve().parent
-WIDTH, HEIGHT = 1000, 720
+DOCS = ROOT / "docs"
+WIDTH, HEIGHT = 1100, 720
 WITH_WIRE_WIDTH = 1200
 QUALITY = 85  # of 100
-HALL = "0 0 1 1 0 0 0 0 0 0 0 1\n" * 3 + "1 1 0 0 0 0 0 0 1 1 1 0\n" * 3
+HALL = "0 0 1 1 0 0 0 0 0 0 0 1\n" * 3 + "1 1 0 0 0 0 0 0 1 1 1 0\n" * 2
 
 
 def draw(window: Window, name: str) -> None:
@@ -111,7 +112,7 @@ def main() -> None:
             server.wait_for_start()
         with caring_for(launch, directory) as dormitory, browsers(2) as (alice, bob):
             for name in ("single.txt", "double.txt", "suite.txt"):
-                dormitory.write(name, (DOCS.parent / name).read_text())
+                dormitory.write(name, (ROOT / name).read_text())
             dormitory.start()
             ports = {"tickets": cinema.port, "chat": chat.port, "chatrooms": chat_rooms.port}
             address = front_end(launch, dormitory=dormitory.main.port, **ports)

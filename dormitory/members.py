@@ -23,7 +23,7 @@ from dormitory.textfiles import Malformed, WatchedFile, read_fields, read_text
 from net.files import locked, replace_file
 from protocol import harmless
 
-NAME = re.compile(r"[^\s,]{1,32}")
+NAME = re.compile(r"[^\s,\ufffd]{1,32}")  # U+FFFD stands for a character that harmless() has replaced
 MIN_PASSWORD_CHARACTERS = 8  # of new passwords
 MAX_PASSWORD_BYTES = 1000
 COST = 1 << 14  # of new passwords: 16 MiB and about 40 ms
@@ -132,7 +132,7 @@ def add_member(path: Path, name: str, password: str) -> bool:
     """Add a member to the file, or give an existing member a new password; return whether the member is new."""
     name = normalized(name)
     if not is_name(name) or not _arrives_unchanged(name):
-        raise Malformed(f"Expected a name of 1 to 32 characters without space and comma, got {name!r}")
+        raise Malformed(f"Expected a name of 1 to 32 visible characters without space and comma, got {name!r}")
     if not _arrives_unchanged(password) or len(password) < MIN_PASSWORD_CHARACTERS:
         raise Malformed(f"Expected a password of at least {MIN_PASSWORD_CHARACTERS} printable characters")
     if len(password.encode()) > MAX_PASSWORD_BYTES:

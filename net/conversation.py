@@ -30,6 +30,7 @@ GATHERED_CHARACTERS = 1 << 16  # output beyond this is sent before the turn ends
 
 # RFC 9112, 3: any method, a target, and the version.
 HTTP_REQUEST_LINE = re.compile(rb"[!-~]+ .+ HTTP/\d(\.\d)?\r?\n")
+TLS_HANDSHAKE = b"\x16\x03"  # RFC 8446, 5.1: how a record with a ClientHello begins
 
 _Line = TypeVar("_Line", str, bytes)
 
@@ -39,9 +40,10 @@ class InputEnded(Exception):
 
 
 class HttpSpoken(Exception):
-    """A connection begins with an HTTP request.
+    """A connection begins with an HTTP request, or with the handshake that precedes one over TLS.
 
-    Browsers send such a request, with a body that a web page has chosen, to any port; so no line of it is handled.
+    Browsers send both to any port. A web page has chosen the body of the request, and the session ticket in the
+    handshake; so no line of them is handled.
     """
 
     def __str__(self) -> str:
@@ -107,6 +109,8 @@ class Conversation:
         """Yield blocks of whole lines as they arrive; send the gathered output before each wait for more."""
         self.flush()
         while data := self.connection.receive():
+            if self._is_first_line and data.startswith(TLS_HANDSHAKE):
+                raise HttpSpoken
             for first in range(0, len(data), TURN_BYTES):
                 piece = data[first : first + TURN_BYTES]
                 lines = self._buffer.feed(piece)

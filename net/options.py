@@ -12,7 +12,7 @@ LOGIN_SECONDS = 600
 
 
 def add_server_options(parser: argparse.ArgumentParser, host: str = "0.0.0.0") -> None:
-    """Add the options that every TCP server takes, and `secret`, which matches a line with a password, for --trace."""
+    """Add the options that every TCP server takes, and `secret`, which finds passwords in lines, for --trace."""
     parser.add_argument(
         "--host", default=host, type=without_brackets, help="name or address to listen on (default: %(default)s)"
     )

@@ -104,7 +104,6 @@ class Output:
             finally:
                 self._write(self._tls.take_output())
                 if self._backlog_bytes > BACKLOG_BYTES:  # a client that makes TLS answer must read the answers
-                    self._begin_period()
                     self._wait_until(lambda: self._fits(b""))
 
     def end(self, farewell: bytes = b"") -> None:
@@ -120,8 +119,6 @@ class Output:
     def wait_until_sent(self) -> None:
         """Block until the backlog is sent, or the client is dropped because it does not read."""
         with self._lock:
-            if self._backlog:
-                self._begin_period()
             self._wait_until(lambda: not self._sender)
 
     def drop(self) -> None:
@@ -141,6 +138,7 @@ class Output:
     def _wait_until(self, condition: Callable[[], bool]) -> None:
         """Block until a condition holds; it must hold when the client is dropped."""
         while not self._changed.wait_for(condition, self._patience.retry_seconds):
+            self._begin_period()
             self._drop_if_too_slow()  # here too: before the handshake's end there is no thread that sends
 
     def _put(self, data: bytes) -> None:
@@ -200,8 +198,8 @@ class Output:
             if self._sent_bytes > before:
                 self._moved = time.monotonic()
                 self._changed.notify_all()
-            if self._backlog_bytes <= BACKLOG_BYTES // 2:
-                self._full_since = None
+                if self._backlog_bytes <= BACKLOG_BYTES // 2:
+                    self._full_since = None
             self._drop_if_too_slow()
             if not self._backlog:
                 self._sender = None

@@ -20,7 +20,7 @@ THREAD_COLUMNS = 11
 class Trace:
     """Shows what one client and the server send to each other.
 
-    The secret matches a line of the client that holds a password; dots replace its last group.
+    The secret matches each line of the client; dots replace its group, because that may hold a password.
     """
 
     def __init__(self, fd: int, is_tls: bool, secret: re.Pattern[bytes] | None = None) -> None:
@@ -40,11 +40,10 @@ class Trace:
         assert self._secret
         text = bytearray(self._line + data)
         for match in self._secret.finditer(text):
-            if match.lastindex:
-                first, end = match.span(match.lastindex)
-                text[first:end] = b"." * (end - first)
+            first, end = match.span(1)
+            text[first:end] = b"." * (end - first)
         shown = bytes(text[len(self._line) :])
-        self._line = (self._line + data).rpartition(b"\n")[2]
+        self._line = (self._line + data).replace(b"\r", b"\n").rpartition(b"\n")[2]
         return shown
 
     def _show(self, direction: str, data: bytes) -> None:

@@ -4,6 +4,7 @@ import os
 import select
 import shutil
 import sys
+import termios
 import textwrap
 import threading
 import time
@@ -79,7 +80,11 @@ class Report:
         if not self.steps:
             self.show(line)
             return
-        self.show(line, end="" if sys.stdin.isatty() else "\n")
+        end = "\n"
+        if sys.stdin.isatty():
+            termios.tcflush(sys.stdin, termios.TCIFLUSH)  # an Enter that came too early has ended no line
+            end = ""
+        self.show(line, end)
         while not select.select([sys.stdin], [], [], TICK_SECONDS)[0]:
             self.check()
         self.steps = bool(os.read(sys.stdin.fileno(), 1 << 10))  # at the end of the input, the demo runs on
@@ -95,9 +100,8 @@ class Report:
         for outcome in outcomes:
             mark, colour = ("ok", GREEN) if outcome.met else ("NO", RED)
             for line in _lines(outcome, widths):
-                self.show(
-                    self.painted(f"{mark:<{MARK_WIDTH}}", colour) + (line if outcome.met else self.painted(line, RED))
-                )
+                shown = line if outcome.met else self.painted(line, RED)
+                self.show(self.painted(f"{mark:<{MARK_WIDTH}}", colour) + shown)
                 mark = ""
 
     def pause(self) -> None:

@@ -3,7 +3,7 @@
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from scenarios.harness import HOST, ROOT, Harness, Participant, ScriptProcess, Unmet
@@ -121,17 +121,14 @@ def play_tickets(harness: Harness) -> None:
     harness.check("a ticket too many", "Only 0 seats are free", dave.expect("Only"))
 
 
-def open_chat_rooms(harness: Harness) -> ScriptProcess:
+def open_chat_rooms(
+    harness: Harness, usual_port: int = 5052, server_options: Sequence[str] = (), client_options: Sequence[str] = ()
+) -> ScriptProcess:
     """Start a chat room server."""
-    server = harness.start_server("chatroom_server.py", harness.port(5052), *harness.listening)
-    invite_to_chat_rooms(harness, server)
-    return server
-
-
-def invite_to_chat_rooms(harness: Harness, server: ScriptProcess, *options: str) -> None:
-    """Say how to use a chat room server."""
-    line = command("chatroom_client.py", harness.addresses[0], str(server.port), *options, "--name")
+    server = harness.start_server("chatroom_server.py", harness.port(usual_port), *harness.listening, *server_options)
+    line = command("chatroom_client.py", harness.addresses[0], str(server.port), *client_options, "--name")
     harness.invite([f"{line} alice", f"{line} bob"], ["type CREATE tea (one of the two), then JOIN tea"])
+    return server
 
 
 def enter_lobby(harness: Harness, server: ScriptProcess, name: str, *options: str) -> Participant:
@@ -146,9 +143,9 @@ def join_tea(server: ScriptProcess, client: Participant) -> int:
     """Enter the room called tea; return its port."""
     client.expect("Command> ")
     server.receive(client, "JOIN tea", "entered room tea")
-    port = client.expect_number("You are in room tea on port ")
+    port = client.expect("You are in room tea on port ").rpartition(" ")[2]
     client.expect("Members before you: ")
-    return port
+    return int(port.removesuffix("."))
 
 
 def play_chat_rooms(harness: Harness) -> None:
@@ -286,10 +283,8 @@ def open_tls(harness: Harness) -> ScriptProcess:
     if done.returncode:
         raise Unmet("openssl makes a certificate", " / ".join(done.stderr.split("\n")[-3:]))
     certificate, key = str(harness.directory / "certificate.pem"), str(harness.directory / "key.pem")
-    tls = ("--tls-certificate", certificate, "--tls-key", key)
-    server = harness.start_server("chatroom_server.py", harness.port(5053), *harness.listening, *tls)
-    invite_to_chat_rooms(harness, server, "--tls", "--tls-ca", certificate)
-    return server
+    options = ["--tls-certificate", certificate, "--tls-key", key]
+    return open_chat_rooms(harness, 5053, options, ["--tls", "--tls-ca", certificate])
 
 
 def play_tls(harness: Harness) -> None:
@@ -310,17 +305,10 @@ def play_tls(harness: Harness) -> None:
     harness.check("a client without TLS", "disconnected", dave.reply())
 
 
-def open_front_end(harness: Harness) -> ScriptProcess:
-    """Start the front end for all systems that are running."""
-    systems = {
-        "chat": "chat_server",
-        "tickets": "ticket_server",
-        "chatrooms": "chatroom_server",
-        "dormitory": "serverM",
-    }
-    options = [f"--{system}={harness.local}:{harness.servers[name].port}" for system, name in systems.items()]
-    for address in harness.addresses:
-        options += ["--allow-host", address]
+def open_front_end(harness: Harness, systems: dict[str, ScriptProcess]) -> ScriptProcess:
+    """Start the front end for servers by the names of their systems, which are options of the front end."""
+    options = [f"--{name}={harness.local}:{server.port}" for name, server in systems.items()]
+    options += [f"--allow-host=[{host}]" if ":" in host else f"--allow-host={host}" for host in harness.addresses]
     return harness.start_server("front_end.py", harness.port(8000), "--host", harness.host, "--send-proxy", *options)
 
 
@@ -331,4 +319,4 @@ SCENARIOS = {
     "dormitory": Scenario("Dormitory", open_dormitory, play_dormitory),
     "tls": Scenario("Chat rooms over TLS", open_tls, play_tls),
 }
-SYSTEMS = [name for name in SCENARIOS if name != "tls"]  # each is an option of front_end.py
+SYSTEMS = [name for name in SCENARIOS if name != "tls"]

@@ -1,7 +1,6 @@
 """A cinema for tests: a server with a hall of its own, and customers that speak its protocol."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,7 @@ END = "Order cancelled, nothing was booked."
 SORRY = f"Sorry, no seat can be sold now. {END}"
 
 OpenCinema = Callable[..., "Cinema"]
+another_writer = locked  # a context in which another server writes the file
 
 
 class Cinema:
@@ -98,13 +98,6 @@ def seats_in(line: str) -> list[tuple[int, int]]:
     if not line.startswith("Booked: "):
         return []
     return [(int(row), int(number)) for row, number in (seat.split("-") for seat in line[8:].split(", "))]
-
-
-@contextmanager
-def another_writer(file: Path) -> Iterator[None]:
-    """Hold the lock of a seats file, as another server does while it writes the file."""
-    with locked(file):
-        yield
 
 
 @pytest.fixture(scope="module")

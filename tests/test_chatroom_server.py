@@ -7,7 +7,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,12 +77,10 @@ def server(common_server: Program) -> Iterator[Program]:
 
 @pytest.fixture
 def fresh_server(start_rooms: Start) -> Program:
-    """Provide a server that no other test uses."""
     return start_rooms()
 
 
 def end_rooms(server: Program) -> None:
-    """Close all connections and delete all rooms."""
     for peer in server.peers:
         peer.close()
     wait_until(lambda: delete_rooms(server.connect()), "no rooms")
@@ -113,23 +111,15 @@ def join(lobby: Peer, name: str, members: int | None = None) -> int:
 
 
 def enter(server: Program, port: int, receive_buffer: int = 0) -> Peer:
-    """Return a new member's connection to the room at a port."""
     member = Peer(port, receive_buffer)
     server.peers.append(member)
     return member
 
 
 def new_room(server: Program, name: str = "tea") -> tuple[Peer, int]:
-    """Create a room; return a connection to the lobby and the room's port."""
     lobby = server.connect()
     create(lobby, name)
     return lobby, join(lobby, name, 0)
-
-
-def race(clients: list[Peer], request: str) -> Counter[str]:
-    """Let clients send the same request at the same moment; count the status bytes of the replies."""
-    at_once(len(clients), lambda index: clients[index].send(request))
-    return Counter(client.read_line()[0] for client in clients)
 
 
 def test_chatroom_server_has_the_functions_of_the_original_design() -> None:
@@ -181,16 +171,6 @@ def test_an_unknown_action_is_invalid_and_the_next_request_is_served(server: Pro
     lobby.expect(INVALID + "Empty request: an action byte, 1 to 4, is expected", SUCCESS)
 
 
-def test_an_action_written_as_a_digit_is_answered_with_a_digit(server: Program) -> None:
-    lobby = server.connect()
-    lobby.send_bytes(b"1tea\r\n1 soup\r\n1tea\r\n3\r\n2soup\r\n4tea\r\n4tea\r\n1\r\n")
-    lobby.expect("0", "0", "1Room tea already exists", "0tea,soup")
-    lobby.expect_match(r"0\d+ 0")
-    lobby.expect("0", "2Room tea does not exist", "3" + INVALID_NAME)
-    lobby.send(LIST, "3", LIST)
-    lobby.expect(SUCCESS + "soup", "0soup", SUCCESS + "soup")
-
-
 def test_a_line_that_is_too_long_is_answered_and_ends_the_connection(server: Program) -> None:
     lobby, visitor = server.connect(), server.connect()
     lobby.send(LIST, CREATE + "x" * 4096, LIST)
@@ -233,11 +213,19 @@ def test_each_line_goes_to_all_other_members_of_its_room(server: Program) -> Non
         member.expect_nothing(0.05)
 
 
-def test_one_of_25_clients_that_create_the_same_room_at_once_succeeds(server: Program) -> None:
+def test_one_of_25_clients_that_create_or_delete_the_same_room_at_once_succeeds(server: Program) -> None:
     clients = [server.connect() for _ in range(25)]
-    assert race(clients, CREATE + "tea") == {SUCCESS: 1, ALREADY_EXISTS: 24}
+
+    def race(request: str) -> Counter[str]:
+        at_once(25, lambda index: clients[index].send(request))
+        return Counter(client.read_line()[0] for client in clients)
+
+    assert race(CREATE + "tea") == {SUCCESS: 1, ALREADY_EXISTS: 24}
     clients[0].send(LIST)
     clients[0].expect(SUCCESS + "tea")
+    member = enter(server, join(clients[0], "tea"))
+    assert race(DELETE + "tea") == {SUCCESS: 1, DOES_NOT_EXIST: 24}
+    assert member.read_all() == WARNING + "\n"
 
 
 def test_60_of_80_rooms_are_created_if_60_are_allowed(start_rooms: Start) -> None:
@@ -324,14 +312,6 @@ def test_delete_warns_the_members_closes_them_and_then_answers(server: Program) 
         Peer(port)
 
 
-def test_one_of_ten_clients_that_delete_a_room_at_once_succeeds(server: Program) -> None:
-    _, port = new_room(server)
-    member = enter(server, port)
-    clients = [server.connect() for _ in range(10)]
-    assert race(clients, DELETE + "tea") == {SUCCESS: 1, DOES_NOT_EXIST: 9}
-    assert member.read_all() == WARNING + "\n"
-
-
 def test_the_warning_is_the_last_line_that_members_get_even_if_they_flood_the_room(fresh_server: Program) -> None:
     lobby, port = new_room(fresh_server)
     members = [enter(fresh_server, port) for _ in range(4)]
@@ -357,16 +337,14 @@ def test_the_warning_is_the_last_line_that_members_get_even_if_they_flood_the_ro
         assert ends[member].endswith(f"{FLOOD.decode()}{WARNING}\n")
 
 
-def test_a_member_that_does_not_read_delays_a_deletion_briefly_and_no_other_request(
-    fresh_server: Program,
-) -> None:
+def test_a_member_that_does_not_read_delays_a_deletion_briefly_and_no_other_request(fresh_server: Program) -> None:
     lobby, port = new_room(fresh_server)
     other = fresh_server.connect()
     create(other, "soup")
     quiet = enter(fresh_server, join(other, "soup"))
     enter(fresh_server, port, receive_buffer=4096)
     with flooding(FLOOD * 200, enter(fresh_server, port), enter(fresh_server, port)):
-        wait_until(lambda: relaying_has_stalled(fresh_server), "a member's backlog is full", 10)
+        wait_until(lambda: fresh_server.has_stalled(RELAYED), "a member's backlog is full", 10)
         lobby.send(CREATE + "salad", DELETE + "tea")
         lobby.expect(SUCCESS)  # this reply does not wait for the deletion
         fresh_server.wait_for_line(CLIENT + "DELETE tea")
@@ -400,16 +378,7 @@ def test_a_lobby_client_without_any_request_in_time_is_told_so_and_disconnected(
     server.wait_for_line(CLIENT + "No request within 1 seconds")
 
 
-def relaying_has_stalled(server: Program) -> bool:
-    """Return whether the server has relayed lines, but none in the last 0.2 seconds."""
-    before = server.count_lines(RELAYED)
-    time.sleep(0.2)
-    return 0 < before == server.count_lines(RELAYED)
-
-
-def test_a_client_that_connects_while_the_members_are_being_warned_does_not_enter_without_a_warning(
-    start_rooms: Start, tmp_path: Path
-) -> None:
+def test_a_client_that_connects_during_the_warning_is_warned_or_kept_out(start_rooms: Start, tmp_path: Path) -> None:
     slow_warning = (
         "import time, net.output\n"
         "end = net.output.Output.end\n"
@@ -429,9 +398,7 @@ def test_a_client_that_connects_while_the_members_are_being_warned_does_not_ente
     assert server.count_lines(CLIENT + "entered room tea") == told
 
 
-def test_ten_clients_that_create_join_and_delete_the_same_rooms_leave_no_thread_or_socket_behind(
-    fresh_server: Program,
-) -> None:
+def test_ten_clients_that_create_join_and_delete_the_same_rooms_leave_nothing_behind(fresh_server: Program) -> None:
     clients = [fresh_server.connect() for _ in range(10)]
     ports: set[int] = set()
 
@@ -462,36 +429,29 @@ def test_ten_clients_that_create_join_and_delete_the_same_rooms_leave_no_thread_
     fresh_server.expect_rest()
 
 
-def test_a_member_that_has_left_is_not_counted_and_half_a_line_before_a_reset_is_not_sent(
-    fresh_server: Program,
-) -> None:
+def test_members_that_end_reset_or_send_too_much_have_left_and_half_a_line_is_not_sent(fresh_server: Program) -> None:
     lobby, port = new_room(fresh_server)
-    alice, bob, carol = (enter(fresh_server, port) for _ in range(3))
-    join(lobby, "tea", 3)
+    alice, bob, carol, dave = (enter(fresh_server, port) for _ in range(4))
+    join(lobby, "tea", 4)
     bob.send_bytes(b"I think that")
     server_has_read(bob)
     bob.reset()
+    fresh_server.wait_for_line(CLIENT + "disconnected: Connection reset by peer")
     carol.send_bytes(b"hello\ngoodbye")
     carol.end_input()
     alice.expect("hello", "goodbye")
     carol.expect_end()
-    wait_until(lambda: fresh_server.count_lines(CLIENT + "disconnected.*") == 2, "both are gone")
+    dave.send("x" * 4096, "y" * 4097)
+    dave.expect("hello", "goodbye", LINE_TOO_LONG)
+    dave.expect_end()
+    alice.expect("x" * 4096)
+    fresh_server.wait_for_line(CLIENT + "disconnected: Line too long.*")
+    wait_until(lambda: fresh_server.count_lines(CLIENT + "left room tea") == 3, "three have left")
     join(lobby, "tea", 1)
-    dave = enter(fresh_server, port)
+    eve = enter(fresh_server, port)
     join(lobby, "tea", 2)
-    dave.send("anybody here?")
+    eve.send("anybody here?")
     alice.expect("anybody here?")
-
-
-def test_a_member_that_has_left_does_not_count_though_it_keeps_the_socket_open(server: Program) -> None:
-    lobby, port = new_room(server)
-    alice, bob = enter(server, port), enter(server, port)
-    bob.send("/leave")
-    server.wait_for_line(CLIENT + "left room tea")
-    assert bob.sock.recv(1) == b""  # and the server waits for bob's end
-    join(lobby, "tea", 1)
-    alice.send("gone?")
-    server.wait_for_line(CLIENT + "line to room tea, sent to 0 clients")
 
 
 def test_a_deletion_waits_for_a_member_who_reads_slowly_so_that_the_warning_arrives(server: Program) -> None:
@@ -515,47 +475,30 @@ def test_a_member_leaves_with_a_line_or_with_ctrl_d(server: Program, keys: bytes
     alice.send("bye /leave", "/leaves", " /leave")
     alice.send_bytes(keys + b"not sent\n")
     bob.expect("bye /leave", "/leaves", " /leave")
-    alice.expect_end()
+    assert alice.sock.recv(1) == b""  # the server waits for her end, and does not count her
+    join(lobby, "tea", 1)
     bob.send("alone")
     bob.expect_nothing(0.05)
-    join(lobby, "tea", 1)
 
 
-def test_a_line_reaches_every_member_that_connected_before_it_was_sent(server: Program) -> None:
-    _, port = new_room(server)
-    alice = enter(server, port)
-    for number in range(100):
-        newcomer = enter(server, port)
-        alice.send(f"hello {number}")
-        newcomer.expect(f"hello {number}")
-        newcomer.close()
-
-
-def test_a_client_that_is_refused_for_lack_of_a_place_gets_no_line_and_is_not_counted(start_rooms: Start) -> None:
-    server = start_rooms("--max-connections", "3", "--max-per-address", "3")
-    lobby, port = new_room(server)
-    alice, bob = enter(server, port), enter(server, port)
-    join(lobby, "tea", 2)
-
-    with flooding(FLOOD * 200, alice), reading(bob):
-        for _ in range(100):
-            assert enter(server, port).read_all() == "Too many connections\n"
-            join(lobby, "tea", 2)
-
-
-def test_lobby_and_rooms_share_the_places_for_connections(start_rooms: Start) -> None:
+def test_lobby_and_rooms_share_places_and_a_refused_client_gets_no_line_and_is_not_counted(start_rooms: Start) -> None:
     server = start_rooms("--max-per-address", "3")
     lobby, port = new_room(server)
     alice, bob = enter(server, port), enter(server, port)
     join(lobby, "tea", 2)
-    for refused in (enter(server, port), server.connect()):
-        assert refused.read_all() == "Too many connections from your address\n"
+    refusal = "Too many connections from your address\n"
+    with flooding(FLOOD * 200, alice), reading(bob):
+        for _ in range(100):
+            assert enter(server, port).read_all() == refusal
+            join(lobby, "tea", 2)
+        assert server.connect().read_all() == refusal
+    wait_until(lambda: server.count_lines(CLIENT + "left room tea") == 2, "both have left")
+    alice.close()
     bob.close()
-    server.wait_for_line(CLIENT + "disconnected")
-    carol = enter(server, port)
-    join(lobby, "tea", 2)
+    wait_until(lambda: server.count_lines(CLIENT + "disconnected.*") == 2, "their places are free")
+    carol, dave = enter(server, port), enter(server, port)
     carol.send("hello")
-    alice.expect("hello")
+    dave.expect("hello")
 
 
 def test_a_signal_stops_lobby_and_rooms_within_two_seconds(start_rooms: Start) -> None:
@@ -573,46 +516,30 @@ def test_a_signal_stops_lobby_and_rooms_within_two_seconds(start_rooms: Start) -
 # Ports
 
 
-def test_rooms_use_the_ports_of_the_room_ports_option_and_no_others(start_rooms: Start) -> None:
-    with free_ports(3) as ports:
-        first, last = ports[0], ports[-1]
-    server = start_rooms("--room-ports", f"{first}-{last}")
+def test_rooms_use_the_room_ports_and_no_others_and_leak_no_descriptor_if_none_is_free(
+    start_rooms: Start,
+) -> None:
+    ports = free_ports(3)
+    first, last = ports[0], ports[-1]
+    server = start_rooms("--room-ports", f"{first}-{last}", prefix=("prlimit", "--nofile=64"))
     lobby = server.connect()
     for name in ("tea", "soup", "salad"):
         create(lobby, name)
     assert {join(lobby, name) for name in ("tea", "soup", "salad")} == set(ports)
-    lobby.send(CREATE + "cake", LIST)
+    lobby.send(*[CREATE + "cake"] * 64, LIST)
     why = f"Room cake cannot be opened: all ports from {first} to {last} are in use"
-    lobby.expect(UNKNOWN_FAILURE + why, SUCCESS + "tea,soup,salad")
+    lobby.expect(*[UNKNOWN_FAILURE + why] * 64, SUCCESS + "tea,soup,salad")
     lobby.send(DELETE + "soup", CREATE + "cake")
     lobby.expect(SUCCESS, SUCCESS)
 
 
-def test_rooms_that_find_no_free_port_leave_no_descriptor_open(start_rooms: Start) -> None:
-    with socket.create_server(("0.0.0.0", 0)) as listener:
-        port = listener.getsockname()[1]
-        server = start_rooms("--room-ports", f"{port}-{port}", prefix=("prlimit", "--nofile=64"))
-        lobby = server.connect()
-        lobby.send(*[CREATE + "tea"] * 64)
-        why = f"Room tea cannot be opened: all ports from {port} to {port} are in use"
-        lobby.expect(*[UNKNOWN_FAILURE + why] * 64)
-
-
-@contextmanager
-def free_ports(count: int) -> Iterator[list[int]]:
-    """Yield consecutive ports that are free."""
+def free_ports(count: int) -> range:
     for first in range(20_000, 30_000, count):
-        listeners = [socket.socket() for _ in range(count)]
-        try:
-            for port, listener in enumerate(listeners, first):
-                listener.bind(("0.0.0.0", port))
-            yield list(range(first, first + count))
-            return
-        except OSError:
-            continue
-        finally:
-            for listener in listeners:
-                listener.close()
+        with suppress(OSError), ExitStack() as listeners:
+            for port in range(first, first + count):
+                listeners.enter_context(socket.create_server(("0.0.0.0", port)))
+            return range(first, first + count)
+    pytest.fail("no ports from 20000 to 29999 are free")
 
 
 def test_wrong_room_ports_are_a_usage_error() -> None:
@@ -665,19 +592,3 @@ def test_status_lines_show_every_request_and_name_the_client_by_its_descriptor(f
         "left room tea",
         "disconnected",
     ]
-
-
-def test_a_member_that_resets_or_sends_too_long_a_line_is_logged_as_having_left(fresh_server: Program) -> None:
-    lobby, port = new_room(fresh_server)
-    alice, bob, carol = (enter(fresh_server, port) for _ in range(3))
-    join(lobby, "tea", 3)
-    alice.send_bytes(b"x")
-    server_has_read(alice)
-    alice.reset()
-    fresh_server.wait_for_line(CLIENT + "disconnected: Connection reset by peer")
-    bob.send("x" * 4096, "y" * 4097)
-    bob.expect(LINE_TOO_LONG)
-    bob.expect_end()
-    carol.expect("x" * 4096)
-    fresh_server.wait_for_line(CLIENT + "disconnected: Line too long.*")
-    assert fresh_server.count_lines(CLIENT + "left room tea") == 2

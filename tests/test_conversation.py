@@ -87,7 +87,6 @@ class LocalServer:
 
 @pytest.fixture
 def server() -> Iterator[LocalServer]:
-    """Provide a server without clients."""
     server = LocalServer()
     yield server
     server.close()
@@ -95,13 +94,11 @@ def server() -> Iterator[LocalServer]:
 
 @pytest.fixture
 def alice(server: LocalServer) -> PairedClient:
-    """Provide a client."""
     return server.client()
 
 
 @pytest.fixture
 def bob(server: LocalServer) -> PairedClient:
-    """Provide another client of the same server."""
     return server.client()
 
 
@@ -168,9 +165,7 @@ def test_telnets_timing_mark_is_answered_before_the_reply_to_the_next_line(alice
 # Output
 
 
-def test_output_is_gathered_until_all_lines_that_have_arrived_are_handled(
-    alice: PairedClient, bob: PairedClient
-) -> None:
+def test_output_is_gathered_until_all_lines_that_arrived_are_handled(alice: PairedClient, bob: PairedClient) -> None:
     alice.send(b"1\n2\n3\n")
     lines = alice.conversation.lines()
     others = (bob.connection,)

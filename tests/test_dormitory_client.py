@@ -248,7 +248,7 @@ def test_verbose_reports_each_step_on_stderr_without_the_password(common_dormito
     ]
 
 
-def test_the_sentence_before_the_server_closes_is_shown(dormitory: Dormitory, open_terminal: OpenTerminal) -> None:
+def test_the_sentence_of_a_server_before_it_closes_is_shown(dormitory: Dormitory, open_terminal: OpenTerminal) -> None:
     dormitory.start_main("--login-seconds", "1", "--idle-seconds", "1")
     silent, idle = (open_terminal("client.py", "--port", str(dormitory.main.port)) for _ in range(2))
     for terminal in (silent, idle):
@@ -342,7 +342,7 @@ def test_a_password_never_shows_after_ctrl_z_and_fg_and_ctrl_backslash_restores_
     assert "hunter2" not in shell.output
 
 
-def test_no_dumb_terminal_or_pipe_shows_the_password(common_dormitory: Dormitory, open_terminal: OpenTerminal) -> None:
+def test_a_dumb_terminal_and_a_pipe_hide_the_password(common_dormitory: Dormitory, open_terminal: OpenTerminal) -> None:
     dumb = open_terminal("client.py", "--port", str(common_dormitory.main.port), TERM="dumb")
     piped = open_terminal("bash", "-c", f"{command(common_dormitory)} | cat")
     for terminal in (dumb, piped):

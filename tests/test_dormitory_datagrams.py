@@ -28,7 +28,7 @@ REQUEST = new_request(Action.RESERVE, "S1 alice", b"database", 7)
 MINUTE_MS = 60_000
 
 
-class ImitatedMainServer:
+class FakeMainServer:
     """A socket that sends datagrams as a main server does."""
 
     def __init__(self, port: int, key: bytes, host: str = "127.0.0.1") -> None:
@@ -37,7 +37,7 @@ class ImitatedMainServer:
         self.sock.settimeout(WAIT_SECONDS)
         self.key = key
 
-    def __enter__(self) -> "ImitatedMainServer":
+    def __enter__(self) -> "FakeMainServer":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -69,44 +69,32 @@ class ImitatedMainServer:
 
 
 @pytest.fixture
-def main_server(dormitory: Dormitory) -> Iterator[ImitatedMainServer]:
-    """Start Server S; provide a socket that sends requests to it."""
+def main_server(dormitory: Dormitory) -> Iterator[FakeMainServer]:
     dormitory.start_back_end("S")
-    with ImitatedMainServer(dormitory.port("S"), dormitory.key) as main_server:
+    with FakeMainServer(dormitory.port("S"), dormitory.key) as main_server:
         yield main_server
 
 
-def test_junk_forged_and_malformed_datagrams_are_not_answered_and_change_nothing(
-    dormitory: Dormitory, main_server: ImitatedMainServer
-) -> None:
+def test_junk_forged_and_malformed_datagrams_change_nothing(dormitory: Dormitory, main_server: FakeMainServer) -> None:
     key = main_server.key
     data = pack(key, new_request(Action.RESERVE, "S1 alice"))
     flipped = [data[:n] + bytes([data[n] ^ 1]) + data[n + 1 :] for n in range(len(data))]
-    malformed = [
-        pack(key, new_request(action, text))
-        for action, text in (
-            (Action.RESERVE, "S1"),
-            (Action.RESERVE, "S1 a b"),
-            (Action.MINE, "S"),
-            (Action.REPLY, "S"),
-        )
-    ]
+    wrong = [(Action.RESERVE, "S1"), (Action.RESERVE, "S1 a b"), (Action.MINE, "S"), (Action.REPLY, "S")]
+    malformed = [pack(key, new_request(action, text)) for action, text in wrong]
     malformed += [pack(key, REQUEST._replace(action=200, database=bytes(8)))]  # type: ignore[arg-type]
     main_server.expect_no_reply(pack(bytes(32), REQUEST), b"", b"x", bytes(3000), *flipped, *malformed)
     assert dormitory.rows("S") == []
     back_end = dormitory.back_ends["S"]
     sender = re.escape(main_server.address)
-    for problem in (
-        r"whose tag is wrong: is dorm\.key the same on both hosts\?",
-        "that has a valid tag but is malformed",
-    ):
+    tag_is_wrong = r"whose tag is wrong: is dorm\.key the same on both hosts\?"
+    for problem in (tag_is_wrong, "that has a valid tag but is malformed"):
         back_end.wait_for_line(f"Server S dropped a datagram from {sender} {problem}")
         assert back_end.count_lines(f"Server S dropped .* {problem}.*") == 1  # one line, not one for each datagram
 
 
 @pytest.mark.parametrize(("minutes", "direction"), [(-11, "behind"), (11, "ahead of")])
 def test_a_datagram_that_is_eleven_minutes_off_is_refused_and_a_status_line_says_by_how_much(
-    dormitory: Dormitory, main_server: ImitatedMainServer, minutes: int, direction: str
+    dormitory: Dormitory, main_server: FakeMainServer, minutes: int, direction: str
 ) -> None:
     wrong = new_request(Action.RESERVE, "S1 alice")._replace(time_ms=now_ms() + minutes * MINUTE_MS)
     main_server.expect_no_reply(pack(main_server.key, wrong), pack(main_server.key, wrong._replace(time_ms=1 << 63)))
@@ -119,24 +107,17 @@ def test_a_datagram_that_is_eleven_minutes_off_is_refused_and_a_status_line_says
     assert main_server.ask(Action.RESERVE, "S1 alice", time_ms=nearly) == "RESERVED S1 8"
 
 
-def test_a_repeated_change_gets_its_first_answer_and_changes_nothing_even_after_kill_9(
-    dormitory: Dormitory, main_server: ImitatedMainServer
-) -> None:
+def test_a_repeated_change_gets_its_first_answer_again(dormitory: Dormitory, main_server: FakeMainServer) -> None:
     dormitory.write("single.txt", "S1, 1\nS12, 6\n")
     dormitory.back_ends["S"].wait_for_line(".*single.txt has changed and was read again")
-    requests = [
-        new_request(Action.RESERVE, "S1 alice"),
-        new_request(Action.RESERVE, "S1 bob"),
-        new_request(Action.RESERVE, "S9 bob"),
-        new_request(Action.CANCEL, "S1 alice"),
-        new_request(Action.CANCEL, "S1 alice"),
-    ]
+    requests = [new_request(Action.RESERVE, text) for text in ("S1 alice", "S1 bob", "S9 bob")]
+    requests += [new_request(Action.CANCEL, "S1 alice") for _ in range(2)]
     answers = ["RESERVED S1 0", "FULL", "UNKNOWN_ROOM", "CANCELLED S1 1", "UNKNOWN_RESERVATION"]
     assert [main_server.repeat(request) for request in requests] == answers
     assert [main_server.repeat(request) for request in requests] == answers
     dormitory.back_ends["S"].kill()
     dormitory.start_back_end("S")
-    with ImitatedMainServer(dormitory.port("S"), main_server.key) as elsewhere:  # a recorded datagram, from elsewhere
+    with FakeMainServer(dormitory.port("S"), main_server.key) as elsewhere:  # a recorded datagram, from elsewhere
         assert [elsewhere.repeat(request) for request in requests] == answers
     assert dormitory.rows("S") == []
 
@@ -175,7 +156,7 @@ def test_a_request_that_comes_again_after_the_clock_was_set_back_is_not_carried_
 def test_a_member_at_the_limit_is_denied_and_the_answer_is_recorded(dormitory: Dormitory) -> None:
     dormitory.start_back_end("S", "--max-per-member", "2")
     denied = "DENIED At most 2 reservations per member"
-    with ImitatedMainServer(dormitory.port("S"), dormitory.key) as main_server:
+    with FakeMainServer(dormitory.port("S"), dormitory.key) as main_server:
         third = new_request(Action.RESERVE, "S1 alice")
         assert main_server.ask(Action.RESERVE, "S1 alice") == "RESERVED S1 8"
         assert main_server.ask(Action.RESERVE, "S12 alice") == "RESERVED S2 5"
@@ -190,7 +171,7 @@ def test_a_member_at_the_limit_is_denied_and_the_answer_is_recorded(dormitory: D
 def test_trace_shows_each_datagram_that_is_received_and_sent(dormitory: Dormitory) -> None:
     back_end = dormitory.start_back_end("S", "--trace")
     clock = r"\d\d:\d\d:\d\d\.\d{3}"
-    with ImitatedMainServer(dormitory.port("S"), dormitory.key) as main_server:
+    with FakeMainServer(dormitory.port("S"), dormitory.key) as main_server:
         prefix = f"{clock} Server S {re.escape(main_server.address)}"
         request = new_request(Action.LIST, "S")
         main_server.repeat(request)
@@ -209,12 +190,11 @@ def test_a_reply_leaves_from_the_address_that_was_asked(dormitory: Dormitory, ho
         pytest.skip("this machine has no IPv6")
     dormitory.start_back_end("S", "--host", host)
     for asked in ("127.0.0.2", "::1") if host == "::" else ("127.0.0.2",):
-        with ImitatedMainServer(dormitory.port("S"), dormitory.key, asked) as main_server:
+        with FakeMainServer(dormitory.port("S"), dormitory.key, asked) as main_server:
             assert main_server.ask(Action.AVAILABILITY, "S12") == "AVAILABLE 6"
 
 
 def has_ipv6() -> bool:
-    """Return whether this machine has an IPv6 loopback address."""
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
             sock.bind(("::1", 0))
@@ -224,9 +204,7 @@ def has_ipv6() -> bool:
 
 
 @needs_loopback_network
-def test_a_back_end_answers_at_each_address_of_its_host_that_this_machine_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_back_end_answers_at_each_local_address_of_its_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def resolve_to(*addresses: str) -> None:
         found = socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDP, ""
         monkeypatch.setattr(socket, "getaddrinfo", lambda _, port, **options: [(*found, (a, port)) for a in addresses])
@@ -245,7 +223,7 @@ def test_a_back_end_answers_at_each_address_of_its_host_that_this_machine_has(
         server.start()
         cleanup.callback(server.stop)
         for host in ("127.0.0.1", "127.0.0.2"):
-            with ImitatedMainServer(port, KEY, host) as main_server:
+            with FakeMainServer(port, KEY, host) as main_server:
                 assert main_server.ask(Action.AVAILABILITY, "S12") == "AVAILABLE 6"
     resolve_to("240.0.0.1", "240.0.0.2")
     with pytest.raises(OSError, match=r"assign|available"):
@@ -253,9 +231,7 @@ def test_a_back_end_answers_at_each_address_of_its_host_that_this_machine_has(
 
 
 @needs_loopback_network
-def test_the_main_server_asks_each_address_of_a_name_and_uses_the_one_that_answers(
-    dormitory: Dormitory, tmp_path: Path
-) -> None:
+def test_the_main_server_uses_the_address_of_a_name_that_answers(dormitory: Dormitory, tmp_path: Path) -> None:
     resolved = "[(2, ('127.0.0.3', port)), (2, ('127.0.0.1', port))]"
     dormitory.scripts["M"] = changed_program(
         tmp_path, "serverM.py", f"program.resolve_all = lambda host, port, kind: {resolved}"
@@ -273,13 +249,11 @@ def test_the_main_server_asks_each_address_of_a_name_and_uses_the_one_that_answe
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
-def test_changes_that_arrive_together_are_flushed_to_disk_once_before_their_replies_are_sent(
-    dormitory: Dormitory, tmp_path: Path
-) -> None:
+def test_changes_that_arrive_together_are_synced_once_before_the_replies(dormitory: Dormitory, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     strace = ("strace", "-D", "-f", "-o", str(trace), "-e", "trace=fdatasync,fsync,sendmsg")
     back_end = dormitory.start_back_end("S", prefix=strace)
-    with ImitatedMainServer(dormitory.port("S"), dormitory.key) as main_server:
+    with FakeMainServer(dormitory.port("S"), dormitory.key) as main_server:
         assert main_server.ask(Action.RESERVE, "S1 alice") == "RESERVED S1 8"
         before = trace.read_text()
         back_end.process.send_signal(signal.SIGSTOP)  # so that all changes are there when it receives the first
@@ -295,9 +269,7 @@ def test_changes_that_arrive_together_are_flushed_to_disk_once_before_their_repl
     assert re.findall(r"(sync|sendmsg)\(", calls) == ["sync"] + ["sendmsg"] * 5
 
 
-def test_a_request_that_names_another_database_is_not_carried_out(
-    dormitory: Dormitory, main_server: ImitatedMainServer
-) -> None:
+def test_a_request_for_another_database_is_not_carried_out(dormitory: Dormitory, main_server: FakeMainServer) -> None:
     assert main_server.ask(Action.RESERVE, "S1 alice", database=b"database") == ""
     assert main_server.ask(Action.AVAILABILITY, "S1") == "AVAILABLE 9"
     assert dormitory.rows("S") == []
@@ -340,9 +312,7 @@ def next_reply(back_end: socket.socket, key: bytes, text: str) -> tuple[Datagram
     return unpack(key, data)._replace(action=Action.REPLY, database=b"database", text=text), address
 
 
-def test_answers_from_another_database_are_reported_and_not_mixed_with_the_first(
-    dormitory: Dormitory, tmp_path: Path
-) -> None:
+def test_answers_from_another_database_are_reported_and_not_mixed_in(dormitory: Dormitory, tmp_path: Path) -> None:
     dormitory.start("S")
     alice = dormitory.log_in("alice")
     assert ask(alice, "RESERVE S1") == "RESERVED S1 8"
@@ -365,9 +335,7 @@ def test_answers_from_another_database_are_reported_and_not_mixed_with_the_first
     assert dormitory.main.count_lines(report) == 1
 
 
-def test_a_back_end_with_another_key_or_at_a_wrong_port_reports_the_datagrams_that_it_drops(
-    dormitory: Dormitory, tmp_path: Path
-) -> None:
+def test_a_back_end_with_another_key_or_port_reports_what_it_drops(dormitory: Dormitory, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(dormitory.directory / "single.txt", other)

@@ -11,8 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -113,14 +112,14 @@ def test_the_first_line_names_the_host_and_the_port(start: Start, program: str) 
 
 
 def test_an_ipv6_address_stands_in_brackets(start: Start) -> None:
-    with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
-        probe.bind(("::1", 0))
-        server = start("chat_server.py", "0", "--host", "::1")
-        assert re.fullmatch(r"Listening on \[::1\]:\d+", server.lines[0])
-        socket.create_connection(("::1", server.port)).close()
-        server.wait_for_line(CLIENT + r"accepted from \[::1\]:\d+")
-        return
-    pytest.skip("IPv6 is not available")
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("IPv6 is not available")
+    server = start("chat_server.py", "0", "--host", "::1")
+    assert re.fullmatch(r"Listening on \[::1\]:\d+", server.lines[0])
+    socket.create_connection(("::1", server.port)).close()
+    server.wait_for_line(CLIENT + r"accepted from \[::1\]:\d+")
 
 
 def test_wrong_arguments_are_answered_with_the_usage() -> None:
@@ -198,7 +197,10 @@ def test_one_address_cannot_take_all_places(start: Start, options: tuple[str, ..
 
 def test_a_server_that_is_started_with_256_descriptors_raises_that_limit_for_1200_clients(start: Start) -> None:
     options = ("--max-connections", "1200", "--max-per-address", "1200")
-    raise_descriptor_limit(1300)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1400:
+        pytest.skip(f"only {hard} descriptors are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1300), hard))
     server = start("chat_server.py", "0", *options, prefix=("prlimit", "--nofile=256:"))
     crowd = [server.connect() for _ in range(1200)]
     expect_served(crowd[-1], "chat_server.py")
@@ -213,15 +215,6 @@ def test_three_hundred_clients_need_less_than_a_gigabyte_of_address_space(start:
     for peer in [server.connect() for _ in range(300)]:
         peer.send("LIST")
         peer.expect_match("Unregistered.*")
-
-
-def raise_descriptor_limit(count: int) -> None:
-    """Allow this process this many descriptors, or skip the test."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < count + 100:
-        pytest.skip(f"only {hard} descriptors are allowed here")
-    if soft < count:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 # Failures
@@ -248,7 +241,6 @@ def test_a_server_without_free_descriptors_reports_it_once_and_serves_its_client
 
 
 def cpu_seconds(program: Program) -> float:
-    """Return how long a program has used a processor (Linux only)."""
     fields = Path(f"/proc/{program.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -293,27 +285,18 @@ def test_a_silent_client_is_probed_after_a_minute(start: Start, program: str) ->
     assert server_end(peer).timer_seconds <= 60
 
 
-@pytest.fixture
-def accepted() -> Iterator[socket.socket]:
-    """Provide a socket that a server has accepted."""
+def test_an_accepted_socket_sends_without_delay_and_gives_up_a_vanished_client_within_two_minutes() -> None:
     [listener] = listen("127.0.0.1", 0)
     with listener, socket.create_connection(listener.getsockname()):
         listener.setblocking(True)
         sock, _ = listener.accept()
-        with sock:
-            yield sock
-
-
-def test_a_client_that_has_vanished_is_given_up_within_two_minutes(accepted: socket.socket) -> None:
-    idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", 0))  # macOS has the latter
-    options = (idle, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
-    first, again, count = (accepted.getsockopt(socket.IPPROTO_TCP, option) for option in options)
-    assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-    assert first + again * count <= 120
-
-
-def test_a_short_message_is_sent_before_the_client_has_acknowledged_the_one_before(accepted: socket.socket) -> None:
-    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    with sock:
+        idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", 0))  # macOS has the latter
+        options = (idle, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        first, again, count = (sock.getsockopt(socket.IPPROTO_TCP, option) for option in options)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert first + again * count <= 120
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @servers
@@ -325,27 +308,19 @@ def test_clients_that_reset_at_once_do_not_harm_other_clients(start: Start, prog
 
 
 @servers
-def test_a_server_without_a_standard_output_serves(program: str) -> None:
+def test_a_server_without_a_standard_output_serves(run: Start, program: str) -> None:
     port = free_port()
-    command = f'exec "{sys.executable}" -W error "{ROOT / program}" {port} --host 127.0.0.1 >&-'
-    process = subprocess.Popen(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
-    try:
-        peers: list[Peer] = []
+    server = run(program, str(port), "--host", "127.0.0.1", prefix=("sh", "-c", 'exec "$@" >&-', "sh"))
 
-        def connects() -> bool:
-            with suppress(ConnectionRefusedError):
-                peers.append(Peer(port))
-            return bool(peers)
+    def serves() -> bool:
+        with suppress(ConnectionRefusedError), closing(Peer(port)) as peer:
+            expect_served(peer, program)
+            return True
+        return False
 
-        wait_until(connects, "the server listens")
-        expect_served(peers[0], program)
-        peers[0].close()
-        process.terminate()
-        assert process.communicate(timeout=WAIT_SECONDS)[1] == ""
-        assert process.returncode == 0
-    finally:
-        process.kill()
-        process.communicate()
+    wait_until(serves, "the server listens")
+    assert server.stop() == 0
+    assert server.errors == ""
 
 
 def test_a_server_whose_status_lines_are_not_read_serves_its_clients_and_reports_how_many_were_lost() -> None:

@@ -21,7 +21,6 @@ ROOMS = ["S233", "D111", "U237"] * 2
 
 @pytest.fixture
 def network() -> Iterator[Network]:
-    """Provide a network without hosts."""
     network = Network()
     try:
         yield network
@@ -101,7 +100,6 @@ def test_reservations_over_links_that_lose_a_fifth_of_frames_are_each_made_once(
 
 
 def rows_on_disk(tree: Path) -> int:
-    """Return the number of reservations in the databases of a host."""
     rows = 0
     for file in tree.glob("*.db"):
         with closing(sqlite3.connect(file)) as db:

@@ -7,7 +7,6 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
 
 import pytest
 from conftest import WAIT_SECONDS, in_thread, new_threads, wait_until
@@ -63,29 +62,27 @@ def serve(never: int) -> Iterator[Serve]:
     wait_until(lambda: not new_threads(before), "the end of all threads")
 
 
+Ends = tuple[Connection, socket.socket]
+
+
 @pytest.fixture
-def served(serve: Serve) -> tuple[Connection, socket.socket]:
+def served(serve: Serve) -> Ends:
     """Provide a connection whose patience is short, and the client's end of it."""
     return serve(IMPATIENT)
 
 
 @pytest.fixture
-def patient(serve: Serve) -> tuple[Connection, socket.socket]:
+def patient(serve: Serve) -> Ends:
     """Provide a connection whose patience does not end during a test, and the client's end of it."""
     return serve(PATIENT)
 
 
-Ends = tuple[Connection, socket.socket]
-
-
 def send_lines(connected: Connection, first: int, count: int) -> None:
-    """Send numbered lines."""
     for number in range(first, first + count):
         connected.send(LINE % number)
 
 
 def lines(count: int) -> bytes:
-    """Return the first numbered lines."""
     return b"".join(LINE % number for number in range(count))
 
 
@@ -103,7 +100,6 @@ def fill(connected: Connection) -> int:
 
 
 def receive(client: socket.socket, size: int) -> bytes:
-    """Receive this many bytes, or fewer if the connection ends."""
     data = bytearray()
     while len(data) < size and (more := client.recv(size - len(data))):
         data += more
@@ -111,7 +107,6 @@ def receive(client: socket.socket, size: int) -> bytes:
 
 
 def receive_all(client: socket.socket) -> bytes:
-    """Receive until the connection ends or is reset."""
     data = bytearray()
     with suppress(ConnectionError):
         while more := client.recv(1 << 16):
@@ -140,22 +135,9 @@ def test_lines_of_five_senders_arrive_whole_and_each_senders_in_order(served: En
         assert [n for n in numbers if n // 10_000 == i] == list(range(10_000 * i, 10_000 * i + 1000))
 
 
-def test_every_way_to_send_keeps_the_order(served: Ends) -> None:
-    connected, client = served
-    senders: list[Callable[[bytes], object]] = [
-        connected.send,
-        partial(connected.send, blocking=False),
-        connected.send_at_once,
-    ]
-    for number in range(900):  # fits into the backlog
-        senders[number % 3](LINE % number)
-    assert receive(client, 900 * LINE_BYTES) == lines(900)
-
-
 def test_a_block_longer_than_a_backlog_arrives_whole(served: Ends) -> None:
     connected, client = served
-    sender = in_thread(send_lines, connected, 0, 100)
-    sender.join()
+    send_lines(connected, 0, 100)
     sender = in_thread(connected.send, b"x" * 3 * BACKLOG_BYTES)
     assert receive(client, 100 * LINE_BYTES) == lines(100)
     assert receive(client, 3 * BACKLOG_BYTES) == b"x" * 3 * BACKLOG_BYTES
@@ -182,9 +164,7 @@ def test_a_sender_blocks_when_the_backlog_holds_one_mib_and_not_before(patient: 
     sender.join()
 
 
-def test_a_blocked_sender_goes_on_when_its_data_fits_and_not_only_when_half_the_backlog_has_drained(
-    patient: Ends,
-) -> None:
+def test_a_blocked_sender_goes_on_when_its_data_fits_before_half_the_backlog_has_drained(patient: Ends) -> None:
     connected, client = patient
     count = fill(connected)
     sender = in_thread(connected.send, LINE % count)
@@ -227,11 +207,6 @@ def test_what_is_sent_at_once_does_not_block_though_the_backlog_is_full(patient:
 
 def test_a_message_to_many_clients_that_do_not_read_is_kept_in_memory_once(serve: Serve) -> None:
     recipients = [serve(PATIENT)[0] for _ in range(20)]
-    for recipient in recipients:
-        while recipient.send(b"x" * 10_000, blocking=False):
-            pass
-        recipient.drop()
-    recipients = [serve(PATIENT)[0] for _ in range(20)]
     block = b"x" * (BACKLOG_BYTES - 1)
     tracemalloc.start()
     try:
@@ -255,9 +230,7 @@ def test_the_second_thread_lives_only_while_there_is_a_backlog(served: Ends) -> 
     wait_until(lambda: not new_threads(before), "the second thread's end")
 
 
-def test_a_client_whose_backlog_thread_cannot_be_started_is_cut_off(
-    served: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_client_whose_backlog_thread_cannot_start_is_cut_off(served: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -282,15 +255,16 @@ def test_a_client_whose_backlog_has_drained_once_is_dropped_one_period_after_it_
     assert time.monotonic() - began < 7 * PERIOD_SECONDS  # 4 until the client is dropped
 
 
-def test_a_client_that_stops_reading_in_the_second_period_is_dropped_at_its_end(serve: Serve) -> None:
+@pytest.mark.parametrize("eighths", [3, 6], ids=["more than half is left", "less than half is left"])
+def test_a_client_that_stops_reading_in_the_second_period_is_dropped_at_its_end(serve: Serve, eighths: int) -> None:
     connected, client = serve(IMPATIENT._replace(period_seconds=4 * PERIOD_SECONDS, least_bytes_per_second=1 << 18))
     began = time.monotonic()
     fill(connected)
     sender = in_thread(connected.send, b"x" * BACKLOG_BYTES)  # fits only when all is read
-    receive(client, BACKLOG_BYTES * 3 // 8)  # enough for the first period
+    receive(client, BACKLOG_BYTES * eighths // 8)  # enough for the first period
     sender.join(WAIT_SECONDS / 2)
     assert not sender.is_alive()
-    assert time.monotonic() - began > 6 * PERIOD_SECONDS
+    assert eighths > 4 or time.monotonic() - began > 6 * PERIOD_SECONDS
 
 
 def test_a_client_that_accepts_too_little_is_dropped(served: Ends) -> None:
@@ -304,9 +278,7 @@ def test_a_client_that_accepts_too_little_is_dropped(served: Ends) -> None:
 
 
 def test_a_client_that_is_merely_slow_gets_everything_though_the_kernel_takes_it_in_bursts(serve: Serve) -> None:
-    connected, client = serve(
-        Patience(period_seconds=0.75, least_bytes_per_second=1 << 18, retry_seconds=RETRY_SECONDS)
-    )
+    connected, client = serve(Patience(0.75, least_bytes_per_second=1 << 18, retry_seconds=RETRY_SECONDS))
     count = (BACKLOG_BYTES + KERNEL_BYTES) // LINE_BYTES
     sender = in_thread(send_lines, connected, 0, count)
     data = bytearray()

@@ -10,11 +10,10 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import closing, suppress
-from pathlib import Path
+from contextlib import closing
 
 import pytest
-from box_office import END, HOW_MANY, begin, choose, open_on, seats_in
+from box_office import END, HOW_MANY, Cinema, OpenCinema, begin, choose
 from conftest import Peer, Program, Start, at_once, in_thread, server_has_read, wait_until
 from dorm import PASSWORDS, Dormitory, ask
 from relay import Relay, relay_to
@@ -222,10 +221,9 @@ def test_chat_rooms_agree_with_their_model(start: Start, request: pytest.Fixture
 class TicketModel(Model):
     """The seats that are taken; and for each customer, the number of tickets and the seats that are held."""
 
-    def __init__(self, request: pytest.FixtureRequest, start: Start, file: Path) -> None:
+    def __init__(self, request: pytest.FixtureRequest, cinema: Cinema) -> None:
         super().__init__(request)
-        self.start = start
-        self.cinema = open_on(start, file, hall="0 0 0 0\n" * 3)
+        self.cinema = cinema
         self.seats = [Seat(row, number) for row in (1, 2, 3) for number in (1, 2, 3, 4)]
         self.taken: set[Seat] = set()
         self.orders: dict[Peer, tuple[int, list[Seat]]] = {}
@@ -284,35 +282,10 @@ class TicketModel(Model):
         self.note(signs)
         self.cinema.file.write_text(f"{signs[:8]}\n{signs[8:16]}\n{signs[16:]}\n")
 
-    def rush(self) -> None:
-        """Customers buy at the same time, and the server may be killed: no seat is sold twice, no order in part."""
-        orders = [self.random.sample(self.seats, 2) for _ in range(CLIENTS)]
-        kill = self.random.random() < 0.2
-        booked: list[tuple[int, int]] = []
 
-        def buy(index: int) -> None:
-            with suppress(OSError):  # the server may be killed
-                booked.extend(seats_in(self.cinema.buy(*orders[index])))
-
-        buyers = in_thread(at_once, CLIENTS, buy)
-        if kill:
-            time.sleep(self.random.uniform(0, 0.02))
-            self.cinema.server.kill()
-            self.orders.clear()
-        buyers.join()
-        sold = self.cinema.taken() - self.taken
-        self.note(f"{orders}{' and kill' if kill else ''}: booked {booked}")
-        assert len(booked) == len(set(booked))
-        assert sold >= set(booked) if kill else sold == set(booked)
-        assert sold == {seat for order in orders if sold.issuperset(order) for seat in order}
-        self.taken |= {Seat(*seat) for seat in sold}
-        if kill:
-            self.cinema = open_on(self.start, self.cinema.file, hall=self.cinema.file.read_text())
-
-
-def test_cinema_agrees_with_its_model(start: Start, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    model = TicketModel(request, start, tmp_path / "seats.txt")
-    model.take_steps({model.order: 6, model.choose: 20, model.leave: 2, model.edit: 6, model.rush: 1})
+def test_cinema_agrees_with_its_model(cinema: OpenCinema, request: pytest.FixtureRequest) -> None:
+    model = TicketModel(request, cinema(hall="0 0 0 0\n" * 3))
+    model.take_steps({model.order: 6, model.choose: 20, model.leave: 2, model.edit: 6})
 
 
 class DormitoryModel(Model):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from certificates import Certificates
-from conftest import WAIT_SECONDS, Peer, Program, Start, changed_program, meanwhile, server_has_read, wait_until
+from conftest import Peer, Program, Start, changed_program, fake_server, meanwhile, server_has_read, wait_until
 from dorm import PASSWORDS, Dormitory
 
 from net.addresses import network_of
@@ -64,7 +64,6 @@ def five_ports(
 
 
 def connect(server: Program, port: int, certificates: Certificates | None) -> Peer:
-    """Return a client's connection, over TLS if there are certificates."""
     peer = Peer(port)
     server.peers.append(peer)
     if certificates:
@@ -77,7 +76,7 @@ def test_a_web_page_can_do_nothing_on_any_port_and_is_told_so(
 ) -> None:
     trusted = certificates if "TLS" in request.node.name else None
     for name, (server, port) in five_ports.items():
-        for first_line in ("POST / HTTP/1.1", "GET /x?y HTTP/1.0", "BREW /pot HTTP/1.1"):
+        for first_line in ("POST / HTTP/1.1", "GET /x?y HTTP/1.0", "BREW /pot HTTP/1.1", "\x16\3\1 a ticket\b\b"):
             page = connect(server, port, trusted)
             page.send_bytes(f"{first_line}\r\n{HEAD}{PAGE_BODIES[name]}".encode())
             said = page.read_all().splitlines()
@@ -140,8 +139,7 @@ def test_the_places_of_an_address_behind_a_proxy_are_its_own(start: Start) -> No
 
 def test_a_proxy_line_precedes_the_tls_handshake(start: Start, certificates: Certificates) -> None:
     server = start("chat_server.py", "0", "--proxy-from", "127.0.0.1", *certificates.good.options)
-    peer = Peer(server.port)
-    server.peers.append(peer)
+    peer = server.connect()
     peer.send_bytes(b"PROXY TCP6 2001:db8::7 ::1 50123 5050\r\n")
     peer.sock = certificates.client_context.wrap_socket(peer.sock, server_hostname="localhost")
     peer.send("JOIN alice")
@@ -228,9 +226,7 @@ def test_a_low_hard_limit_on_open_files_is_reported_at_the_start(start: Start) -
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
-def test_a_tls_client_that_makes_the_server_answer_and_never_reads_is_dropped(
-    start: Start, certificates: Certificates, tmp_path: Path
-) -> None:
+def test_a_tls_client_that_never_reads_is_dropped(start: Start, certificates: Certificates, tmp_path: Path) -> None:
     small = (
         "from net import listener, output\n"
         "listener.SEND_BUFFER_BYTES = 1\n"
@@ -245,19 +241,16 @@ def test_a_tls_client_that_makes_the_server_answer_and_never_reads_is_dropped(
         command = ["openssl", "s_client", "-tls1_3", "-connect", f"127.0.0.1:{port}"]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, bufsize=0) as client:
-            assert client.stdin
-            assert client.stdout
-            client.stdin.write(b"JOIN alice\n")
+            keys = client.stdin
+            assert keys
+            keys.write(b"JOIN alice\n")
             wait_until(lambda: server.count_lines(CLIENT + "JOIN alice"), "a handshake")
             reads.clear()
-            dropped = CLIENT + "dropped: it took less than 65536 bytes a second"
-
-            keys = client.stdin
 
             def is_dropped() -> bool:
                 with suppress(BrokenPipeError):
                     keys.write(b"K\n")  # s_client asks the server for new keys
-                return server.count_lines(dropped) > 0
+                return server.count_lines(CLIENT + "dropped: it took less than 65536 bytes a second") > 0
 
             try:
                 wait_until(is_dropped, "a client that is dropped", 30, 0.002, got=lambda: server.lines[-5:])
@@ -274,17 +267,15 @@ def relay(port: int, reads: threading.Event) -> Iterator[int]:
             while goes_on() and (data := source.recv(1 << 16)):
                 target.sendall(data)
 
-    def run() -> None:
-        client, _ = listener.accept()
-        with client, meanwhile(partial(forward, client, server)):
+    def talk(client: socket.socket) -> None:
+        with meanwhile(partial(forward, client, server)):
             forward(server, client, reads.is_set)
 
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as server:
-        listener.settimeout(WAIT_SECONDS)
+    with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         server.connect(("127.0.0.1", port))
-        with meanwhile(run):
-            yield listener.getsockname()[1]
+        with fake_server(talk) as relay_port:
+            yield relay_port
 
 
 # The wire
@@ -308,24 +299,18 @@ def test_trace_shows_each_recv_and_send_with_time_thread_and_client(start: Start
 
 def test_trace_over_tls_shows_the_plain_text_and_says_so(start: Start, certificates: Certificates) -> None:
     server = start("chat_server.py", "0", "--trace", *certificates.good.options)
-    alice = connect(server, server.port, certificates)
-    alice.send("JOIN alice")
-    alice.expect("JOIN alice accepted")
+    connect(server, server.port, certificates).send("JOIN alice")
     server.wait_for_line(r".* client \d+ +\(\d+, TLS\) <- b'JOIN alice\\n'")
     server.wait_for_line(r".* client \d+ +\(\d+, TLS\) -> b'JOIN alice accepted\\n'")
 
 
-@pytest.fixture
-def traced(dormitory: Dormitory) -> Iterator[Dormitory]:
-    """Provide a dormitory whose main server shows the wire."""
+def test_trace_shows_a_password_as_dots_however_it_is_sent(dormitory: Dormitory) -> None:
     dormitory.start_main("--trace")
-    yield dormitory
-
-
-def test_trace_shows_a_password_as_dots_however_it_is_sent(traced: Dormitory) -> None:
-    main = traced.main
+    main = dormitory.main
     secret = PASSWORDS["bob"]
-    for login in (f"LOGIN bob {secret}", f"LOGIN bob\t{secret}", f"LOGIN bob,{secret}", f"LOGIN bob\u00a0{secret}"):
+    logins = ["LOGIN bob ", "LOGIN bob\t", "LOGIN bob,", "LOGIN bob\u00a0"]
+    logins += ["LIST\rLOGIN bob ", "LOGIM\bN bob ", "\tlogin bob "]
+    for login in (beginning + secret for beginning in logins):
         whole, pieces = main.connect(), main.connect()
         whole.send(login)
         whole.read_line()

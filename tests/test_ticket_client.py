@@ -255,11 +255,11 @@ def test_enter_on_a_taken_or_own_seat_says_so_and_keeps_the_order(cinema: OpenCi
     alice = terminal(the, window=WINDOW)
     order(alice, 2)
     alice.type(RIGHT, RIGHT, "\n")
-    alice.expect_last_rows("Row 1 0 0 [1]", SIGNS, HINT, "Row for ticket 1? 1-3 is taken")
+    alice.expect_last_rows("Row 1 0 0 [1]", SIGNS, "Seat 1-3 is taken", "Row for ticket 1? 1-3")
     alice.type(LEFT, "\n")
     alice.expect_last_rows("Row 1 [0] * 1", SIGNS, HINT, "Row for ticket 2? 1-1")
     alice.type(RIGHT, "\n")
-    alice.expect_last_rows("Row 1 0 [*] 1", SIGNS, HINT, "Row for ticket 2? 1-2 is yours already")
+    alice.expect_last_rows("Row 1 0 [*] 1", SIGNS, "Seat 1-2 is yours already", "Row for ticket 2? 1-2")
     alice.type(LEFT, "\n")
     assert alice.wait() == 0
     assert the.taken() == {(1, 1), (1, 2), (1, 3)}
@@ -325,7 +325,7 @@ def test_only_digits_of_any_script_are_typed_seats_and_anything_else_is_refused_
     alice.expect_text("Row for ticket 1? 3-3")
     alice.type(typed, "\n")
     if booked is None:
-        alice.expect_last_rows(HINT, f"Row for ticket 1? {typed} is not a seat, such as 2-3")
+        alice.expect_last_rows("A seat is expected, such as 2-3", f"Row for ticket 1? {typed}")
         alice.type("\n", "\x15", "5-5", "\n")
     assert alice.wait() == 0
     assert the.taken() == {booked or (5, 5)}
