@@ -266,9 +266,7 @@ def test_enter_on_a_taken_or_own_seat_says_so_and_keeps_the_order(cinema: OpenCi
 
 
 @pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM], ids=["Ctrl-D", "Ctrl-C", "SIGTERM"])
-def test_leaving_cancels_and_restores_the_terminal(
-    cinema: OpenCinema, terminal: OpenClient, number: int | None
-) -> None:
+def test_leaving_cancels_and_restores_a_terminal(cinema: OpenCinema, terminal: OpenClient, number: int | None) -> None:
     the = cinema()
     alice = terminal(the, window=WINDOW)
     order(alice, 2)
