@@ -51,7 +51,8 @@ class Users:
         """Register a user and send the reply, which must reach the user before any message; or raise Refused."""
         with self._lock:
             self._left.wait_for(lambda: not self._leaving(name), LEAVING_SECONDS)
-            if leaving := self._leaving(name):
+            leaving = self._leaving(name)
+            if leaving:
                 self._remove(leaving)  # its thread still waits for a slow reader
             if len(self._connections) >= self._max_users:
                 raise TooManyUsers("Too Many Users")

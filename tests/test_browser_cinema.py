@@ -53,7 +53,6 @@ def page(common_cinema: Cinema) -> Iterator[str]:
 
 @pytest.fixture
 def site(cinema: OpenCinema, page: str) -> CinemaSite:
-    """Provide the cinema with an empty hall."""
     return CinemaSite(cinema(), page)
 
 

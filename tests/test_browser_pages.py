@@ -151,9 +151,7 @@ def test_pages_work_over_tls(site: PagesSite, start: Start, certificates: Certif
     alice.press("Leave")
 
 
-def test_reduced_motion_stops_animations_and_forced_colours_show_the_present_page(
-    site: PagesSite, alice: Window
-) -> None:
+def test_reduced_motion_stops_animation_and_forced_colours_show_the_open_page(site: PagesSite, alice: Window) -> None:
     alice.open(f"{site.address}chat.html")
     duration = "return getComputedStyle(document.getElementById('show-wire')).transitionDuration"
     assert alice.run(duration) == "0.15s"

@@ -60,9 +60,6 @@ def join(server: Program, name: str, receive_buffer: int = 0) -> Peer:
     return peer
 
 
-# The dialogue
-
-
 def test_other_threads_find_a_user_only_after_the_reply_to_join_has_been_sent() -> None:
     users = Users(max_users=2)
     found: list[object] = []
@@ -86,9 +83,6 @@ def test_other_threads_find_a_user_only_after_the_reply_to_join_has_been_sent() 
     for seeker in seekers:
         seeker.join()
     assert found == [connection, connection]
-
-
-# Telnet
 
 
 needs_telnet = pytest.mark.skipif(not shutil.which("telnet"), reason="telnet is not installed")
@@ -148,9 +142,6 @@ def test_telnet_in_character_mode_can_erase_characters_and_end_lines(server: Pro
     telnet.expect_text("Connection closed by foreign host.")
 
 
-# Strange input
-
-
 def test_a_line_without_an_end_is_answered_and_ends_the_connection(fresh_server: Program) -> None:
     alice = join(fresh_server, "alice")
     alice.send_bytes(b"x" * 5_000_000)  # the server must not answer with a reset, which might destroy its last line
@@ -177,9 +168,6 @@ def test_characters_that_could_forge_a_line_are_replaced_for_other_users_and_in_
     alice.expect(f"Unknown Recipient {shown}", "Already registered as alice")
     fresh_server.wait_for_line(CLIENT + f"JOIN {re.escape(shown)}, refused: .*")
     assert not [line for line in fresh_server.lines if re.search("[\x00-\x1f\x7f-\x9f\u2029\u202e\u2066]", line)]
-
-
-# Races
 
 
 @pytest.mark.parametrize(("name", "options"), [("alice", ()), ("user{}", ("--max-users", "1"))])
@@ -213,9 +201,6 @@ def test_a_newcomer_is_answered_while_three_users_flood_the_server_with_requests
         fresh_server.wait_for_line(CLIENT + "QUIT", 30)
     before = itertools.takewhile(lambda line: not line.endswith("QUIT"), fresh_server.lines)
     assert sum(line.endswith("LIST") for line in before) < 30_000  # about 55,000 if threads did not pause between turns
-
-
-# Clients that do not read
 
 
 def test_a_client_that_stops_reading_is_dropped_and_delays_others_once(start: Start, tmp_path: Path) -> None:
@@ -253,9 +238,6 @@ def test_a_name_is_free_again_though_its_owners_thread_waits_for_another_user(st
     join(server, "alice")
 
 
-# The login deadline
-
-
 def test_a_client_without_a_complete_request_in_time_is_told_so_and_disconnected(start: Start) -> None:
     server = start("chat_server.py", "0", "--login-seconds", "1")
     alice, silent, dripping, busy = join(server, "alice"), server.connect(), server.connect(), server.connect()
@@ -279,9 +261,6 @@ def test_a_client_without_a_complete_request_in_time_is_told_so_and_disconnected
     alice.send("LIST")
     alice.expect("Registered users (1):", "alice")
     expect_sentence(busy)
-
-
-# Status lines
 
 
 def test_status_lines_show_every_request_and_every_message_sent_on(start: Start) -> None:
@@ -310,9 +289,6 @@ def test_status_lines_show_every_request_and_every_message_sent_on(start: Start)
         "QUIT",
         "disconnected",
     ]
-
-
-# Stopping
 
 
 def test_after_a_signal_queued_output_is_sent(start: Start) -> None:

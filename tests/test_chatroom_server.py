@@ -127,9 +127,6 @@ def test_chatroom_server_has_the_functions_of_the_original_design() -> None:
         assert callable(getattr(chatroom_server, name))
 
 
-# The lobby
-
-
 def test_a_room_is_created_listed_joined_and_deleted(server: Program) -> None:
     alice, bob = server.connect(), server.connect()
     alice.send(LIST, CREATE + "tea")
@@ -506,9 +503,6 @@ def test_a_signal_stops_lobby_and_rooms_within_two_seconds(start_rooms: Start) -
         member.expect_end()
 
 
-# Ports
-
-
 def test_rooms_use_the_room_ports_and_no_others_and_leak_no_descriptor_if_none_is_free(
     start_rooms: Start,
 ) -> None:
@@ -543,9 +537,6 @@ def test_wrong_room_ports_are_a_usage_error() -> None:
         with pytest.raises(argparse.ArgumentTypeError):
             chatroom_server.port_range(ports)
     assert chatroom_server.port_range("5000-5002") == range(5000, 5003)
-
-
-# Status lines
 
 
 def test_status_lines_show_every_request_and_name_the_client_by_its_descriptor(fresh_server: Program) -> None:

@@ -58,6 +58,9 @@ WRONG_ARGUMENTS = {
     "serverD.py": ["--port x", "--csv", "--report --cancel D1"],
     "front_end.py": ["--chat localhost"],
     "demo.py": ["nonsense"],
+    "client.py": ["--port x"],
+    "chatroom_client.py": ["localhost", "localhost 1 --name " + "x" * 200],
+    "ticket_client.py": ["localhost 1 --seats 2-", "localhost 1 --best 2 --seats 1-1"],
 }
 
 
@@ -66,9 +69,6 @@ def expect_served(peer: Peer, program: str) -> None:
     request, reply = ANSWERED[program]
     peer.send(request)
     peer.expect(reply)
-
-
-# Any program
 
 
 def test_no_program_uses_syntax_that_an_old_python_cannot_parse() -> None:
@@ -97,9 +97,6 @@ def test_a_program_can_be_imported_without_a_standard_output() -> None:
     statement = "; ".join(f"import {program.removesuffix('.py')}" for program in PROGRAMS)
     done = run_shell(f'cd "{ROOT}" && exec "{sys.executable}" -W error -c "{statement}" >&-')
     assert (done.returncode, done.stderr) == (0, "")
-
-
-# Starting
 
 
 @servers
@@ -149,9 +146,6 @@ def test_an_unknown_host_is_reported_in_one_line_with_the_host() -> None:
         done = run_program("chat_server.py", "0", "--host", host)
         assert (done.returncode, done.stdout) == (1, "")
         assert re.fullmatch(rf"Cannot listen on {re.escape(host)}:0: .+\n", done.stderr)
-
-
-# Admission
 
 
 @servers
@@ -210,9 +204,6 @@ def test_three_hundred_clients_need_less_than_a_gigabyte_of_address_space(start:
     for peer in [server.connect() for _ in range(300)]:
         peer.send("LIST")
         peer.expect_match("Unregistered.*")
-
-
-# Failures
 
 
 @pytest.mark.skipif(not shutil.which("prlimit"), reason="prlimit is not installed")
@@ -346,9 +337,6 @@ def test_a_server_whose_status_lines_are_not_read_serves_its_clients_and_reports
         process.kill()
         process.wait()
         process.stdout.close()
-
-
-# Stopping
 
 
 @servers

@@ -77,9 +77,6 @@ def permissions(path: Path) -> tuple[int, int, int]:
     return stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
 
 
-# Locks
-
-
 @pytest.mark.parametrize(("mode", "lock_mode"), [(0o644, 0o600), (0o664, 0o660), (0o666, 0o666), (0o400, 0o600)])
 def test_locked_file_can_be_opened_by_those_who_may_write_the_first_file(file: Path, mode: int, lock_mode: int) -> None:
     file.chmod(mode)
@@ -178,9 +175,6 @@ def test_what_is_left_over_is_removed_and_leads_nowhere(file: Path, kind: str) -
     assert names_beside(file) == ["other", "seats.txt"]
 
 
-# What a new file keeps
-
-
 def test_group_is_asked_for_alone_in_case_the_owner_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
 
@@ -207,8 +201,6 @@ def test_extended_attributes_are_kept(file: Path) -> None:
     assert file.read_text() == "0 1\n"
     assert os.getxattr(file, "user.hall") == b"the large one"
 
-
-# Mount points
 
 MOUNTED = f"""
 import sys
@@ -279,9 +271,6 @@ def test_check_changes_nothing(file: Path) -> None:
     after = file.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert names_beside(file) == ["seats.txt"]
-
-
-# Files that are refused
 
 
 def test_what_is_not_a_regular_file_or_too_large_is_refused(tmp_path: Path) -> None:

@@ -120,9 +120,6 @@ def test_the_limits_are_64_kib_a_second_over_five_seconds_and_a_backlog_of_one_m
     assert BACKLOG_BYTES == 1 << 20
 
 
-# Whole and in order
-
-
 def test_lines_of_five_senders_arrive_whole_and_each_senders_in_order(served: Ends) -> None:
     connected, client = served
     senders = [in_thread(send_lines, connected, 10_000 * i, 1000) for i in range(5)]
@@ -142,9 +139,6 @@ def test_a_block_longer_than_a_backlog_arrives_whole(served: Ends) -> None:
     assert receive(client, 100 * LINE_BYTES) == lines(100)
     assert receive(client, 3 * BACKLOG_BYTES) == b"x" * 3 * BACKLOG_BYTES
     sender.join()
-
-
-# The bound
 
 
 def test_a_sender_blocks_when_the_backlog_holds_one_mib_and_not_before(patient: Ends) -> None:
@@ -302,9 +296,6 @@ def test_sends_to_a_client_that_has_gone_do_nothing(served: Ends) -> None:
     client.close()
     send_lines(connected, 0, 5000)
     assert connected.send(b"x" * 2 * BACKLOG_BYTES, blocking=False)
-
-
-# The end
 
 
 def test_close_sends_the_backlog(served: Ends) -> None:

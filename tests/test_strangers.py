@@ -31,9 +31,6 @@ PAGE_BODIES = {
 }
 
 
-# Web pages
-
-
 @pytest.fixture(params=["plain", "TLS"])
 def five_ports(
     request: pytest.FixtureRequest, start: Start, dormitory: Dormitory, certificates: Certificates, tmp_path: Path
@@ -106,9 +103,6 @@ def test_an_http_request_that_comes_byte_by_byte_is_refused(start: Start) -> Non
     assert server.count_lines(CLIENT + "JOIN.*") == 0
 
 
-# Proxies
-
-
 def test_a_trusted_proxy_names_the_client_and_others_cannot(start: Start) -> None:
     server = start("chat_server.py", "0", "--proxy-from", "127.0.0.1", "--max-users-per-address", "1")
     behind, same, direct = server.connect(), server.connect(), server.connect()
@@ -175,9 +169,6 @@ def test_a_malformed_proxy_line_ends_the_connection(line: bytes) -> None:
         ProxyLine(pytest.fail).take_off(line + b"\r\n")
 
 
-# Crowds from one network
-
-
 def test_all_addresses_of_an_ipv6_network_count_as_one() -> None:
     places = Places(total=10, per_address=2)
     places.take("2001:db8:0:1::1")
@@ -220,9 +211,6 @@ def test_a_low_hard_limit_on_open_files_is_reported_at_the_start(start: Start) -
     server = start("chat_server.py", "0", prefix=("prlimit", "--nofile=200:200"))
     server.wait_for_line(r"Warning: the limit on open files allows 136 connections, not 2000; raise it with ulimit -n")
     assert server.lines[0].startswith("Listening on")
-
-
-# TLS without end
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
@@ -276,9 +264,6 @@ def relay(port: int, reads: threading.Event) -> Iterator[int]:
         server.connect(("127.0.0.1", port))
         with fake_server(talk) as relay_port:
             yield relay_port
-
-
-# The wire
 
 
 def test_trace_shows_each_recv_and_send_with_time_thread_and_client(start: Start) -> None:

@@ -252,9 +252,6 @@ def test_close_notify_reaches_a_client_that_is_slow_to_read_what_precedes_it(end
         client.sock.close()
 
 
-# Handshakes
-
-
 def test_failed_handshakes_delay_nobody_and_say_why(start_tls: Start, join: Join, certificates: Certificates) -> None:
     server = start_tls("chat_server.py", "0", "--login-seconds", "1")
     with socket.socket() as sock:
@@ -309,9 +306,6 @@ def test_tls_1_2_is_the_oldest_version(server: Program, version: str) -> None:
 def s_client(server: Program, input: str, *options: str) -> subprocess.CompletedProcess[str]:
     command = ["openssl", "s_client", "-quiet", "-connect", f"localhost:{server.port}", *options]
     return run_command(command, input)
-
-
-# The rules of every server
 
 
 def test_lines_in_many_segments_or_records_are_whole(server: Program, join: Join, certificates: Certificates) -> None:
@@ -400,9 +394,6 @@ def test_a_client_over_the_limit_gets_no_handshake(start_tls: Start, join: Join,
     bob.expect("Registered users (2):", "bob", "alice")
 
 
-# Real peers
-
-
 def test_openssl_s_client_gets_every_reply(server: Program, certificates: Certificates) -> None:
     trust = ("-CAfile", str(certificates.authority), "-verify_return_error", "-verify_hostname", "localhost")
     result = s_client(server, "JOIN alice\nLIST\nQUIT\n", *trust)
@@ -423,9 +414,6 @@ def test_a_client_that_distrusts_a_server_is_logged_with_its_alert(server: Progr
     assert result.returncode == 1
     server.wait_for_line(r"Client \(\d+\): disconnected: .*the peer sent the alert 'unknown ca'")
     assert server.count_lines(".*JOIN alice.*") == 0
-
-
-# Certificates
 
 
 def test_an_unusable_certificate_ends_the_server_with_one_line(certificates: Certificates, tmp_path: Path) -> None:
@@ -497,9 +485,6 @@ def test_sighup_renews_the_certificate_of_a_server_and_its_rooms_without_droppin
     other.expect("still here")
     lobby.send("3", "4red")
     lobby.expect("0red", "0")
-
-
-# Clients
 
 
 @contextmanager
