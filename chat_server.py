@@ -143,7 +143,7 @@ class ChatSession:
         elif command == "LIST" and not rest.strip():
             self._list()
         elif command == "MESG":
-            self._message(*rest.lstrip(" ").partition(" ")[::2])
+            self._message(rest)
         elif command == "BCST":
             self._broadcast(rest)
         elif command:  # an empty line is ignored
@@ -165,7 +165,8 @@ class ChatSession:
         self._client.log("LIST")
         self._client.reply("\n".join([f"Registered users ({len(names)}):", *names]))
 
-    def _message(self, name: str, text: str) -> None:
+    def _message(self, rest: str) -> None:
+        name, _, text = rest.lstrip(" ").partition(" ")
         if not text:
             raise Refused("Unknown Message. Use MESG <username> <text>.")
         recipient = self._users.find(name)

@@ -18,7 +18,8 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from net.command_line import fail
+from net.addresses import without_brackets
+from net.command_line import fail, shown_address
 from scenarios.harness import EVERYWHERE, HOST, Harness, Unmet
 from scenarios.report import BOLD, DIM, Outcome, Report, Stopped
 from scenarios.scenarios import SCENARIOS, SYSTEMS, NotPlayed, Scenario, open_front_end
@@ -60,7 +61,8 @@ def parse_command_line() -> argparse.Namespace:
     )
     parser.add_argument("--step", action="store_true", help="show the next line when you press Enter")
     parser.add_argument("--stay", action="store_true", help="start the servers only, and show how to use them")
-    parser.add_argument("--host", help=f"with --stay: where to listen; 0.0.0.0 admits other machines (default: {HOST})")
+    where = f"with --stay: where to listen; 0.0.0.0 admits other machines (default: {HOST})"
+    parser.add_argument("--host", type=without_brackets, help=where)
     parser.add_argument("--show-logs", action="store_true", help="with --stay: show what the servers write")
     options = parser.parse_args()
     if options.stay and options.step:
@@ -114,7 +116,8 @@ def stay(names: list[str], report: Report, host: str) -> int:
         report.show("\n".join(harness.invitations))
         if "front_end" in harness.servers:
             report.show(report.painted("Open in a browser:", BOLD))
-            report.show(f"    http://{harness.addresses[0]}:{harness.servers['front_end'].port}/")
+            address = shown_address(harness.addresses[0], harness.servers["front_end"].port)
+            report.show(f"    http://{address}/")
         if not report.live:
             first, *others = harness.servers
             report.show(report.painted(f"Follow the status lines of {first}:", BOLD))

@@ -579,6 +579,7 @@ def test_name_rule(chat: Chat) -> None:
         if not client.ended:  # a client that is registered could not join
             chat.expect_acceptance(client)
             users.append(client)
+            chat.expect_list(users[0], users)
     users.append(chat.expect_join("long", name=chat.name("a" * 29)))
     chat.expect_list(users[0], users)
 

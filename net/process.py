@@ -128,7 +128,7 @@ def _stay_on(processor: int) -> None:
     has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     if has_gil and hasattr(os, "sched_setaffinity"):
         with suppress(OSError):
-            os.sched_setaffinity(0, {PROCESSORS[~processor % len(PROCESSORS)]})
+            os.sched_setaffinity(0, {PROCESSORS[-1 - processor % len(PROCESSORS)]})
 
 
 def use_all_processors() -> None:

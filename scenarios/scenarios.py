@@ -308,7 +308,7 @@ def play_tls(harness: Harness) -> None:
 def open_front_end(harness: Harness, systems: dict[str, ScriptProcess]) -> ScriptProcess:
     """Start the front end for servers by the names of their systems, which are options of the front end."""
     options = [f"--{name}={harness.local}:{server.port}" for name, server in systems.items()]
-    options += [f"--allow-host={address}" for address in harness.addresses]
+    options += [f"--allow-host=[{host}]" if ":" in host else f"--allow-host={host}" for host in harness.addresses]
     return harness.start_server("front_end.py", harness.port(8000), "--host", harness.host, "--send-proxy", *options)
 
 

@@ -27,19 +27,7 @@ class Pair:
 
 
 class Certificates:
-    """Certificates in a folder.
-
-    Attributes:
-        authority: the certificate of the authority that issued all others but self_signed.
-        client_context: for clients that trust the authority.
-        good: for localhost, 127.0.0.1 and ::1.
-        renewed: the same, issued later, with another key.
-        expired: expired when it was made.
-        other_host: for other.example only.
-        self_signed: for localhost, issued by itself.
-        weak: with a key that is too short.
-        encrypted_key: good, with a key that needs a password.
-    """
+    """Certificates of many kinds in a folder; an authority has issued those that are not self-signed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -49,7 +37,7 @@ class Certificates:
         self._openssl(f"req -x509 -new -key authority.key -out authority.pem -subj /CN=authority -addext {usage}")
         self.client_context = ssl.create_default_context(cafile=self.authority)
         self.good = self._issue("good", NAMES)
-        self.renewed = self._issue("renewed", NAMES)
+        self.renewed = self._issue("renewed", NAMES)  # with another key
         self.expired = self._issue("expired", NAMES, days=0)  # OpenSSL 3.6 refuses a negative number
         self.other_host = self._issue("other_host", OTHER_NAMES)
         self.self_signed = Pair(folder / "self_signed.pem", self._make_key("self_signed"))

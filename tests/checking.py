@@ -19,12 +19,7 @@ CHECKS: list[Any] = [check for name, check in vars(test_chat).items() if name.st
 
 
 class Checks:
-    """All checks of one server.
-
-    Args:
-        pool: where they run.
-        start: starts the server afresh, for one check.
-    """
+    """All checks of one server, which is started afresh for each."""
 
     def __init__(self, pool: ThreadPoolExecutor, start: Callable[[], Target]) -> None:
         self.start = start

@@ -114,6 +114,14 @@ def free_port() -> int:
     pytest.fail("no port from 20000 to 29999 is free")
 
 
+def skip_without_ipv6() -> None:
+    """Skip a test if this machine has no IPv6 loopback address."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+
+
 def new_threads(before: list[threading.Thread]) -> list[threading.Thread]:
     """Return this process's threads that were not running before, except the log's thread."""
     return [thread for thread in threading.enumerate() if thread not in before and thread.name != "log"]
@@ -183,12 +191,9 @@ class Peer:
     def expect_nothing(self, seconds: float = 0.2) -> None:
         """Fail if data arrives within some seconds."""
         self.sock.settimeout(seconds)
-        try:
+        with suppress(TimeoutError):
             self.received += self.sock.recv(1 << 16)
-        except TimeoutError:
-            pass
-        finally:
-            self.sock.settimeout(WAIT_SECONDS)
+        self.sock.settimeout(WAIT_SECONDS)
         assert self.received == b""
 
     def end_input(self) -> None:
@@ -278,13 +283,7 @@ def server_has_read(peer: Peer) -> None:
 
 
 class Program:
-    """One of the project's programs as a process.
-
-    Args:
-        arguments: the script, then its arguments.
-        prefix: a command to run it with, such as prlimit; if that is not installed, the test is skipped.
-        stdin: as for subprocess.Popen.
-    """
+    """One of the project's programs as a process; a test whose prefix, such as prlimit, is missing is skipped."""
 
     def __init__(
         self, *arguments: str, prefix: tuple[str, ...] = (), cwd: Path = ROOT, stdin: int | None = None
@@ -346,6 +345,12 @@ class Program:
     def count_lines(self, pattern: str) -> int:
         """Return how many lines on standard output match as a whole."""
         return sum(bool(re.fullmatch(pattern, line)) for line in self.lines)
+
+    def has_stalled(self, pattern: str) -> bool:
+        """Return whether lines on standard output match, but none of the last 0.3 seconds."""
+        count = self.count_lines(pattern)
+        time.sleep(0.3)
+        return 0 < count == self.count_lines(pattern)
 
     def threads_and_sockets(self) -> tuple[int, int]:
         """Return the numbers of its threads and sockets (Linux only; elsewhere 0, 0)."""

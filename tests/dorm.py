@@ -56,22 +56,14 @@ class Dormitory:
         return self._ports[letter]
 
     def start_main(self, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
-        """Start the main server, on the same port as before, and wait until it has started its threads."""
-        self.launch_main(*arguments, prefix=prefix)
-        self.settle_main()
-
-    def launch_main(self, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
-        """Start the main server and wait until it listens."""
+        """Start the main server, on the same port as before; wait until it has its threads, and no clients."""
         places: list[str] = []
         for letter in KINDS:
             places += [f"--server-{letter.lower()}", f"127.0.0.1:{self.ports.get(letter, self.port(letter))}"]
         data = ("--tcp-port", str(self._tcp_port), "--data-dir", str(self.directory))
         self.main = self._launch(self.scripts["M"], *data, *places, *arguments, prefix=prefix)
         self._tcp_port = self.main.port
-
-    def settle_main(self) -> None:
-        """Wait until the main server has started its threads and has no clients; each health probe may use a socket."""
-        sockets = 1 + len(KINDS)
+        sockets = 1 + len(KINDS)  # each health probe may use one
         wait_until(lambda: self.main.threads_and_sockets()[1] <= sockets, "no sockets but the listener and the probes'")
         self.main.wait_for_start(threads=7)  # with those that probe back ends and check passwords
         self.main._at_rest = 7, sockets  # the probes open and close theirs while a back end is down

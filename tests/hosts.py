@@ -30,17 +30,14 @@ def ip(*arguments: str) -> None:
 
 
 class Network:
-    """Hosts, and the switch between them.
+    """Hosts, and the switch between them, which may lose IPv4 frames.
 
-    Attributes:
-        loss: the probability that the switch loses a frame. The switch loses IPv4 frames only, and never three in a row
-            between the same two hosts, because TCP's exponential backoff would then take minutes.
-        lost: how many frames it has lost.
+    It never loses three in a row between the same two hosts: TCP's exponential backoff would then take minutes.
     """
 
     def __init__(self) -> None:
-        self.loss = 0.0
-        self.lost = 0
+        self.loss = 0.0  # the probability that the switch loses a frame
+        self.lost = 0  # frames so far
         self._hosts: list[str] = []  # names of namespaces
         self._in_a_row: Counter[tuple[int, int]] = Counter()
         self._random = random.Random(7)

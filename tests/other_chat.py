@@ -18,7 +18,6 @@ MAX_BACKLOG_BYTES = 1 << 20
 RACE_SECONDS = 0.05
 
 COMMANDS = ("JOIN", "LIST", "MESG", "BCST", "QUIT")
-FOR_STRANGERS = {"UNREG-LIST": "LIST", "UNREG-MESG": "MESG", "UNREG-BCST": "BCST"}
 
 
 class Visitor:
@@ -51,7 +50,7 @@ class OtherChat:
         self._reserved: set[str] = set()
         self._joins = 0
         self._lock = asyncio.Lock()
-        self._closed = asyncio.Event()
+        self.closed = asyncio.Event()
 
     async def listen(self, port: int) -> int:
         """Listen on a port, or any free one if it is 0; return it."""
@@ -59,16 +58,12 @@ class OtherChat:
         listening: int = self._server.sockets[0].getsockname()[1]
         return listening
 
-    async def wait(self) -> None:
-        """Wait until the server is closed."""
-        await self._closed.wait()
-
     def close(self) -> None:
         """Stop, as after a crash."""
         self._server.close()
         for visitor in self._visitors:
             visitor.writer.transport.abort()
-        self._closed.set()
+        self.closed.set()
 
     def _breaks(self, rule_id: str) -> bool:
         return self._broken_rule == rule_id
@@ -141,7 +136,7 @@ class OtherChat:
         if not visitor.name and command:
             is_known = command in COMMANDS or not self._breaks("UNREG-OTHER")
             visitor.tell("Sorry, unregistered user!" if is_known else "Unknown message")
-        if not visitor.name and FOR_STRANGERS.get(self._broken_rule) != command:
+        if not visitor.name and not self._breaks(f"UNREG-{command}"):
             return True
         if command == "LIST":
             self._list(visitor)
@@ -256,7 +251,7 @@ async def main(port: str, broken_rule: str = "") -> None:
     """Serve until Ctrl-C, or until a fault ends the server."""
     chat = OtherChat(broken_rule)
     await chat.listen(int(port))
-    await chat.wait()
+    await chat.closed.wait()
 
 
 if __name__ == "__main__":

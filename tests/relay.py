@@ -21,12 +21,7 @@ TICK_SECONDS = 0.01
 
 
 class Relay:
-    """The sockets and the thread that forwards datagrams.
-
-    Attributes:
-        port: the port to which the main server sends.
-        lossy: whether datagrams are lost, duplicated and delayed.
-    """
+    """The sockets and the thread that forwards datagrams from the main server's port, which may be lossy."""
 
     def __init__(self, back_end_port: int) -> None:
         self.lossy = False

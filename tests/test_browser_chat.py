@@ -64,7 +64,6 @@ def site_fixture(common_servers: ChatSite) -> Iterator[ChatSite]:
 
 
 def join(window: Window, address: str, name: str) -> None:
-    """Join the chat through a front end."""
     window.open(f"{address}chat.html")
     window.type("User name", name)
     window.press("Join")
@@ -72,13 +71,11 @@ def join(window: Window, address: str, name: str) -> None:
 
 
 def send(window: Window, text: str) -> None:
-    """Send a message."""
     window.type("Message", text)
     window.press("Send")
 
 
 def draft(window: Window) -> str:
-    """Return what is in the field for a message."""
     return str(window.run("return document.getElementById('message').value"))
 
 
@@ -175,18 +172,16 @@ def test_markup_in_names_and_messages_is_shown_as_text(site: ChatSite, alice: Wi
     expect_good_design(alice)
 
 
-def test_page_joins_a_killed_chat_again_unless_somebody_took_the_name(alice: Window, launch: Start) -> None:
-    chat = launch("chat_server.py", "0")
-    chat.wait_for_start()
-    join(alice, front_end(launch, chat=chat.port), "alice")
+def test_page_joins_a_killed_chat_again_unless_somebody_took_the_name(start: Start, alice: Window) -> None:
+    chat = start("chat_server.py", "0")
+    join(alice, front_end(start, chat=chat.port), "alice")
     chat.kill()
     for pause in (1, 2):
         alice.wait_for_text(f"Next try in {pause} s")
     alice.wait_for_text("The chat is not running.")
     send(alice, "does this arrive?")
     alice.wait_for_text("the message was not sent")
-    chat = launch("chat_server.py", str(chat.port))
-    chat.wait_for_start()
+    chat = start("chat_server.py", str(chat.port))
     mallory = chat.connect()
     mallory.send("JOIN alice")
     alice.wait_for_text("Username alice is taken")
@@ -197,13 +192,11 @@ def test_page_joins_a_killed_chat_again_unless_somebody_took_the_name(alice: Win
     assert alice.run(LEFT_BELOW) < 1
     alice.press("Send")
     mallory.expect("JOIN alice accepted", "FROM alice2 (all): does this arrive?")
-    alice.open("about:blank")
 
 
-def test_chat_that_hangs_is_an_outage_and_what_was_written_is_uncertain(alice: Window, launch: Start) -> None:
-    chat = launch("chat_server.py", "0")
-    chat.wait_for_start()
-    join(alice, front_end(launch, chat=chat.port), "alice")
+def test_chat_that_hangs_is_an_outage_and_what_was_written_is_uncertain(start: Start, alice: Window) -> None:
+    chat = start("chat_server.py", "0")
+    join(alice, front_end(start, chat=chat.port), "alice")
     alice.run(SHORT_TIME_LIMITS)
     chat.process.send_signal(signal.SIGSTOP)
     send(alice, "into the void")
@@ -211,7 +204,6 @@ def test_chat_that_hangs_is_an_outage_and_what_was_written_is_uncertain(alice: W
     alice.wait_for_text("it is not certain whether this was sent")
     chat.process.send_signal(signal.SIGCONT)
     alice.wait_for_text("The chat is back. You are alice.")
-    alice.open("about:blank")
 
 
 def test_flood_is_drawn_in_few_steps_and_the_log_follows_its_end(site: ChatSite, alice: Window) -> None:
@@ -304,13 +296,12 @@ def test_deletion_moves_the_focus_and_a_deleted_room_cannot_be_joined(site: Chat
     alice.find("New room")
 
 
-def test_full_lobby_is_an_outage_whose_pauses_grow_until_a_place_is_free(alice: Window, launch: Start) -> None:
-    rooms = launch("chatroom_server.py", "0", "--max-connections", "1")
-    rooms.wait_for_start()
+def test_full_lobby_is_an_outage_whose_pauses_grow_until_a_place_is_free(start: Start, alice: Window) -> None:
+    rooms = start("chatroom_server.py", "0", "--max-connections", "1")
     guest = rooms.connect()
     guest.send("3")
     guest.expect("0")
-    alice.open(f"{front_end(launch, chatrooms=rooms.port)}chatrooms.html")
+    alice.open(f"{front_end(start, chatrooms=rooms.port)}chatrooms.html")
     alice.wait_for_text("Too many connections")
     alice.wait_for_text("Next try in 2 s")
     alice.wait_for_text("Next try in 4 s")
@@ -318,14 +309,12 @@ def test_full_lobby_is_an_outage_whose_pauses_grow_until_a_place_is_free(alice: 
     alice.press("Try now")
     alice.wait_for_text("There are no rooms yet.")
     alice.wait_until_gone("Too many connections")
-    alice.open("about:blank")
 
 
-def test_room_survives_a_front_end_that_hangs_or_is_killed(site: ChatSite, alice: Window, launch: Start) -> None:
+def test_room_survives_a_front_end_that_hangs_or_is_killed(site: ChatSite, alice: Window, start: Start) -> None:
     site.create("tea")
     options = ("--chatrooms", f"127.0.0.1:{site.rooms.port}")
-    gateway = launch("front_end.py", "0", *options)
-    gateway.wait_for_start()
+    gateway = start("front_end.py", "0", *options)
     alice.open(f"http://127.0.0.1:{gateway.port}/chatrooms.html?room=tea")
     alice.wait_for_text("1 member")
     alice.run(SHORT_TIME_LIMITS)
@@ -334,7 +323,7 @@ def test_room_survives_a_front_end_that_hangs_or_is_killed(site: ChatSite, alice
     alice.wait_for_text("it is not certain whether this was sent")
     gateway.kill()
     alice.wait_for_text("The front end is not answering.")
-    launch("front_end.py", str(gateway.port), *options).wait_for_start()
+    start("front_end.py", str(gateway.port), *options)
     alice.press("Try now")
     alice.wait_for_text("1 member")
     alice.wait_until_gone("tries again by itself")

@@ -53,12 +53,10 @@ def page(common_cinema: Cinema) -> Iterator[str]:
 
 @pytest.fixture
 def site(cinema: OpenCinema, page: str) -> CinemaSite:
-    """Provide the cinema with an empty hall."""
     return CinemaSite(cinema(), page)
 
 
 def focused(window: Window) -> Any:
-    """Return the id or the name of the element that has the focus."""
     return window.run("const at = document.activeElement; return at.id || at.getAttribute('aria-label')")
 
 
@@ -239,9 +237,9 @@ def test_hall_of_20_by_30_fits_a_screen_and_pans_inside_its_frame_on_a_phone(sit
     alice.find("Row 20, seat 29, yours")
 
 
-def test_page_learns_the_time_limit_and_warns(alice: Window, launch: Start, fresh_cinema: OpenCinema) -> None:
+def test_page_learns_the_time_limit_and_warns(start: Start, fresh_cinema: OpenCinema, alice: Window) -> None:
     the = fresh_cinema("--hold-seconds", "1")
-    site = CinemaSite(the, f"{front_end(launch, tickets=the.server.port)}cinema.html")
+    site = CinemaSite(the, f"{front_end(start, tickets=the.server.port)}cinema.html")
     alice.open(site.page)
     alice.run("localStorage.clear()")
     site.review(alice, (1, 1), (1, 2))
@@ -252,12 +250,11 @@ def test_page_learns_the_time_limit_and_warns(alice: Window, launch: Start, fres
     alice.wait_for_text(f"Time is up. {NOTHING}")
     alice.find("Row 1, seat 1, yours")
     assert the.taken() == set()
-    alice.open("about:blank")
 
 
-def test_outage_ends_with_a_current_hall(alice: Window, launch: Start, fresh_cinema: OpenCinema) -> None:
+def test_outage_ends_with_a_current_hall(start: Start, fresh_cinema: OpenCinema, alice: Window) -> None:
     the = fresh_cinema()
-    site = CinemaSite(the, f"{front_end(launch, tickets=the.server.port)}cinema.html")
+    site = CinemaSite(the, f"{front_end(start, tickets=the.server.port)}cinema.html")
     with hurried(alice):
         site.review(alice, (1, 1), (1, 2))
         the.server.kill()
@@ -267,8 +264,7 @@ def test_outage_ends_with_a_current_hall(alice: Window, launch: Start, fresh_cin
         alice.press("Give up")
         alice.wait_for_text("The cinema is not running. This page tries again by itself.")
         the.file.write_text("1 0 0\n")
-        again = launch("ticket_server.py", str(the.server.port), "--seats-file", str(the.file))
-        again.wait_for_start()
+        again = start("ticket_server.py", str(the.server.port), "--seats-file", str(the.file))
         alice.wait_until_gone("The cinema is not running.")
         alice.wait_for_text("2 of 3 seats are free")
         the.file.chmod(0o444)
@@ -279,7 +275,6 @@ def test_outage_ends_with_a_current_hall(alice: Window, launch: Start, fresh_cin
         alice.wait_for_text("The cinema did not answer within 5 seconds. This page tries again by itself.")
         again.process.send_signal(signal.SIGCONT)
         alice.wait_until_gone("The cinema did not answer")
-    alice.open("about:blank")
 
 
 def test_order_without_an_answer_is_uncertain_until_the_hall_shows_its_seats(site: CinemaSite, alice: Window) -> None:

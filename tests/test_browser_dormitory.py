@@ -59,7 +59,6 @@ def site_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dormitory
 
 
 def room(window: Window, code: str) -> str:
-    """Return what the page says of a room: how many are left."""
     parts = "[...room.querySelectorAll('.code, .left')].map((part) => part.textContent)"
     rooms = window.run(f"return [...document.querySelectorAll('.room')].map((room) => {parts})")
     return str(dict(rooms).get(code))
@@ -241,10 +240,10 @@ def test_main_server_that_hangs_or_is_killed_is_reported_until_it_is_back(site: 
         alice.find(f"Reserve S4, {room(alice, 'S4')}")
 
 
-def test_login_that_must_be_tried_later_is_tried_again(alice: Window, launch: Start) -> None:
+def test_login_that_must_be_tried_later_is_tried_again(alice: Window, start: Start) -> None:
     busy = "TRY_LATER Too many people are logging in"
     with fake_dormitory(busy, "MEMBER alice", busy, "MEMBER alice") as port, hurried(alice):
-        site = DormitorySite(None, front_end(launch, dormitory=port))
+        site = DormitorySite(None, front_end(start, dormitory=port))
         site.log_in(alice, "alice")
         alice.wait_for_text("The dormitory is back.")
         alice.open("about:blank")
@@ -263,9 +262,9 @@ def test_change_by_somebody_else_between_two_polls_is_shown(site: DormitorySite,
         alice.wait(lambda: room(alice, "D2") == before, before)
 
 
-def test_slow_reservation_looks_busy_but_not_full(alice: Window, launch: Start) -> None:
+def test_slow_reservation_looks_busy_but_not_full(alice: Window, start: Start) -> None:
     with fake_dormitory("MEMBER alice") as port:
-        site = DormitorySite(None, front_end(launch, dormitory=port))
+        site = DormitorySite(None, front_end(start, dormitory=port))
         site.log_in(alice, "alice")
         site.reserve(alice, "S1")
         button = alice.find("Reserve S1, 2 left")

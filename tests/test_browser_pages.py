@@ -11,7 +11,7 @@ import pytest
 from box_office import OpenCinema
 from browsing import SHORT_TIME_LIMITS, expect_good_design, front_end
 from certificates import Certificates
-from conftest import Program, Start, in_thread, looking_after, wait_until
+from conftest import Program, Start, free_port, in_thread, looking_after, wait_until
 from dorm import Dormitory
 from webdriver import ESCAPE, Window
 
@@ -28,14 +28,12 @@ class PagesSite(NamedTuple):
 
 @pytest.fixture(scope="module", name="site")
 def site_fixture() -> Iterator[PagesSite]:
-    """Provide a front end that was given all systems but the dormitory; the cinema's server has been killed."""
+    """Provide a front end that was given all systems but the dormitory; the cinema is not running."""
     with looking_after() as launch:
-        chat, rooms, gone = (launch(f"{name}_server.py", "0") for name in ("chat", "chatroom", "chat"))
-        for server in (chat, rooms, gone):
+        chat, rooms = launch("chat_server.py", "0"), launch("chatroom_server.py", "0")
+        for server in (chat, rooms):
             server.wait_for_start()
-        gone_port = gone.port
-        gone.kill()
-        yield PagesSite(front_end(launch, chat=chat.port, chatrooms=rooms.port, tickets=gone_port), chat)
+        yield PagesSite(front_end(launch, chat=chat.port, chatrooms=rooms.port, tickets=free_port()), chat)
 
 
 def test_start_page_shows_a_fact_of_each_system_or_why_there_is_none(site: PagesSite, alice: Window) -> None:
@@ -51,32 +49,22 @@ def test_start_page_shows_a_fact_of_each_system_or_why_there_is_none(site: Pages
     expect_good_design(alice)
 
 
-def test_start_page_counts_seats_and_places(
-    alice: Window, launch: Start, cinema: OpenCinema, dormitory: Dormitory
+def test_start_page_counts_seats_and_places_and_says_that_a_system_is_full_or_hangs(
+    start: Start, cinema: OpenCinema, dormitory: Dormitory, alice: Window
 ) -> None:
     dormitory.start()
-    address = front_end(launch, tickets=cinema(hall="0 1\n0 0\n").server.port, dormitory=dormitory.main.port)
-    alice.open(address)
-    alice.wait_for_text("3 seats left")
-    alice.wait_for_text("places left in")
-    alice.open("about:blank")
-
-
-def test_start_page_says_that_a_system_is_full_or_hangs(alice: Window, launch: Start) -> None:
-    chat, rooms = launch("chat_server.py", "0", "--max-connections", "1"), launch("chatroom_server.py", "0")
-    for server in (chat, rooms):
-        server.wait_for_start()
+    chat, rooms = start("chat_server.py", "0", "--max-connections", "1"), start("chatroom_server.py", "0")
     guest = chat.connect()
     guest.send("JOIN guest")
     guest.expect("JOIN guest accepted")
-    alice.open(front_end(launch, chat=chat.port, chatrooms=rooms.port))
-    alice.wait_for_text("Too many connections")
-    alice.wait_for_text("No rooms yet")
+    others = {"tickets": cinema(hall="0 1\n0 0\n").server.port, "dormitory": dormitory.main.port}
+    alice.open(front_end(start, chat=chat.port, chatrooms=rooms.port, **others))
+    for text in ("3 seats left", "places left in", "Too many connections", "No rooms yet"):
+        alice.wait_for_text(text)
     rooms.process.send_signal(signal.SIGSTOP)
     alice.run(SHORT_TIME_LIMITS + "document.dispatchEvent(new Event('visibilitychange'))")  # the page asks again
     alice.wait_for_text("The chat room server did not answer within 5 seconds.")
     rooms.process.send_signal(signal.SIGCONT)
-    alice.open("about:blank")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -94,14 +82,6 @@ def test_page_is_well_designed_and_small_and_loads_nothing_else(site: PagesSite,
     )
     assert all(name.startswith(site.address) for name in sizes)
     assert 10_000 < sum(sizes.values()) < MAX_PAGE_BYTES
-
-
-def test_page_reports_an_absent_system_and_when_it_tries_again(site: PagesSite, alice: Window) -> None:
-    alice.open(f"{site.address}cinema.html")
-    alice.wait_for_text("The cinema is not running. This page tries again by itself.")
-    for pause in (1, 2):
-        alice.wait_for_text(f"Next try in {pause} s")
-    expect_good_design(alice)
 
 
 def test_wire_can_be_filtered_paused_copied_and_saved(site: PagesSite, alice: Window, tmp_path: Path) -> None:
@@ -142,7 +122,6 @@ def test_wire_can_be_filtered_paused_copied_and_saved(site: PagesSite, alice: Wi
 
 
 def copied(window: Window) -> str:
-    """Copy the lines of the wire; return them."""
     window.press("Copy")
     window.wait_for_text("Copied.")
     return str(window.run("return navigator.clipboard.readText()"))
@@ -163,22 +142,26 @@ def test_wire_stays_open_and_selected_from_page_to_page_until_escape(site: Pages
     alice.wait_until_gone("<3>")
 
 
-def test_pages_work_over_tls(site: PagesSite, alice: Window, launch: Start, certificates: Certificates) -> None:
-    address = front_end(launch, *certificates.good.options, chat=site.chat.port)
+def test_pages_work_over_tls(site: PagesSite, start: Start, certificates: Certificates, alice: Window) -> None:
+    address = front_end(start, *certificates.good.options, chat=site.chat.port)
     alice.open(f"{address}chat.html")
     alice.type("User name", "alice")
     alice.press("Join")
     alice.wait_for_text("You are alice.")
     alice.press("Leave")
-    alice.open("about:blank")
 
 
-def test_reduced_motion_stops_animations(site: PagesSite, alice: Window) -> None:
-    alice.open(f"{site.address}chatrooms.html")
+def test_reduced_motion_stops_animation_and_forced_colours_show_the_open_page(site: PagesSite, alice: Window) -> None:
+    alice.open(f"{site.address}chat.html")
     duration = "return getComputedStyle(document.getElementById('show-wire')).transitionDuration"
     assert alice.run(duration) == "0.15s"
-    alice.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
+    wishes = {"prefers-reduced-motion": "reduce", "forced-colors": "active"}
+    features = [{"name": name, "value": value} for name, value in wishes.items()]
+    alice.devtools("Emulation.setEmulatedMedia", features=features)
     assert alice.run(duration) in ("0s", "")
+    borders = "return [...document.querySelectorAll('nav a')].map((link) => getComputedStyle(link).borderBottomColor)"
+    _, cinema, chat, rooms = alice.run(borders)
+    assert cinema == rooms == alice.run("return getComputedStyle(document.body).backgroundColor") != chat
 
 
 def test_page_polls_less_often_while_its_user_does_nothing(site: PagesSite, alice: Window) -> None:
@@ -217,14 +200,6 @@ def test_success_goes_after_a_while_and_covers_nothing(site: PagesSite, alice: W
     status, field = alice.run(f"return {parts}.map((node) => node.getBoundingClientRect().toJSON())")
     assert status["top"] >= field["bottom"]
     alice.wait_until_gone("You are alice.")
-
-
-def test_forced_colours_show_the_present_page(site: PagesSite, alice: Window) -> None:
-    alice.devtools("Emulation.setEmulatedMedia", features=[{"name": "forced-colors", "value": "active"}])
-    alice.open(f"{site.address}chat.html")
-    borders = "return [...document.querySelectorAll('nav a')].map((link) => getComputedStyle(link).borderBottomColor)"
-    _, cinema, chat, rooms = alice.run(borders)
-    assert cinema == rooms == alice.run("return getComputedStyle(document.body).backgroundColor") != chat
 
 
 def test_page_of_another_origin_cannot_open_the_socket(site: PagesSite, alice: Window) -> None:

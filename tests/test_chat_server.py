@@ -60,15 +60,6 @@ def join(server: Program, name: str, receive_buffer: int = 0) -> Peer:
     return peer
 
 
-def expect_no_message(peer: Peer) -> None:
-    """Fail if a user has received a message: it would arrive before the answer to this request."""
-    peer.send("MESG nobody hi")
-    peer.expect("Unknown Recipient nobody")
-
-
-# The dialogue
-
-
 def test_other_threads_find_a_user_only_after_the_reply_to_join_has_been_sent() -> None:
     users = Users(max_users=2)
     found: list[object] = []
@@ -92,9 +83,6 @@ def test_other_threads_find_a_user_only_after_the_reply_to_join_has_been_sent() 
     for seeker in seekers:
         seeker.join()
     assert found == [connection, connection]
-
-
-# Telnet
 
 
 needs_telnet = pytest.mark.skipif(not shutil.which("telnet"), reason="telnet is not installed")
@@ -154,9 +142,6 @@ def test_telnet_in_character_mode_can_erase_characters_and_end_lines(server: Pro
     telnet.expect_text("Connection closed by foreign host.")
 
 
-# Strange input
-
-
 def test_a_line_without_an_end_is_answered_and_ends_the_connection(fresh_server: Program) -> None:
     alice = join(fresh_server, "alice")
     alice.send_bytes(b"x" * 5_000_000)  # the server must not answer with a reset, which might destroy its last line
@@ -185,9 +170,6 @@ def test_characters_that_could_forge_a_line_are_replaced_for_other_users_and_in_
     assert not [line for line in fresh_server.lines if re.search("[\x00-\x1f\x7f-\x9f\u2029\u202e\u2066]", line)]
 
 
-# Races
-
-
 @pytest.mark.parametrize(("name", "options"), [("alice", ()), ("user{}", ("--max-users", "1"))])
 def test_name_and_place_are_free_as_soon_as_a_user_has_closed_the_connection(
     start: Start, tmp_path: Path, name: str, options: tuple[str, ...]
@@ -213,14 +195,12 @@ def test_a_newcomer_is_answered_while_three_users_flood_the_server_with_requests
         wait_until(lambda: arrivals, "replies")
         newcomer = join(fresh_server, "newcomer")
         for _ in range(20):
-            expect_no_message(newcomer)
+            newcomer.send("MESG nobody hi")
+            newcomer.expect("Unknown Recipient nobody")
         newcomer.send("QUIT")
         fresh_server.wait_for_line(CLIENT + "QUIT", 30)
     before = itertools.takewhile(lambda line: not line.endswith("QUIT"), fresh_server.lines)
     assert sum(line.endswith("LIST") for line in before) < 30_000  # about 55,000 if threads did not pause between turns
-
-
-# Clients that do not read
 
 
 def test_a_client_that_stops_reading_is_dropped_and_delays_others_once(start: Start, tmp_path: Path) -> None:
@@ -253,19 +233,9 @@ def test_a_name_is_free_again_though_its_owners_thread_waits_for_another_user(st
     alice = join(server, "alice")
     join(server, "deaf", receive_buffer=4096)
     alice.send_bytes(LONG_BROADCAST * 1250)  # more than a backlog holds; the kernel keeps the rest, and the end
-    wait_until(lambda: server_is_blocked(server), "alice's thread waits")
+    wait_until(lambda: server.has_stalled(CLIENT + "BCST.*"), "alice's thread waits")
     alice.close()
     join(server, "alice")
-
-
-def server_is_blocked(server: Program) -> bool:
-    """Return whether the server has handled no message for a while."""
-    count = server.count_lines(CLIENT + "BCST.*")
-    time.sleep(0.5)
-    return count > 0 and server.count_lines(CLIENT + "BCST.*") == count
-
-
-# The login deadline
 
 
 def test_a_client_without_a_complete_request_in_time_is_told_so_and_disconnected(start: Start) -> None:
@@ -291,9 +261,6 @@ def test_a_client_without_a_complete_request_in_time_is_told_so_and_disconnected
     alice.send("LIST")
     alice.expect("Registered users (1):", "alice")
     expect_sentence(busy)
-
-
-# Status lines
 
 
 def test_status_lines_show_every_request_and_every_message_sent_on(start: Start) -> None:
@@ -322,9 +289,6 @@ def test_status_lines_show_every_request_and_every_message_sent_on(start: Start)
         "QUIT",
         "disconnected",
     ]
-
-
-# Stopping
 
 
 def test_after_a_signal_queued_output_is_sent(start: Start) -> None:

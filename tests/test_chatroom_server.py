@@ -7,7 +7,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -125,9 +125,6 @@ def new_room(server: Program, name: str = "tea") -> tuple[Peer, int]:
 def test_chatroom_server_has_the_functions_of_the_original_design() -> None:
     for name in ("main", "server", "connection_handler", "room_creation_handler"):
         assert callable(getattr(chatroom_server, name))
-
-
-# The lobby
 
 
 def test_a_room_is_created_listed_joined_and_deleted(server: Program) -> None:
@@ -344,7 +341,7 @@ def test_a_member_that_does_not_read_delays_a_deletion_briefly_and_no_other_requ
     quiet = enter(fresh_server, join(other, "soup"))
     enter(fresh_server, port, receive_buffer=4096)
     with flooding(FLOOD * 200, enter(fresh_server, port), enter(fresh_server, port)):
-        wait_until(lambda: relaying_has_stalled(fresh_server), "a member's backlog is full", 10)
+        wait_until(lambda: fresh_server.has_stalled(RELAYED), "a member's backlog is full", 10)
         lobby.send(CREATE + "salad", DELETE + "tea")
         lobby.expect(SUCCESS)  # this reply does not wait for the deletion
         fresh_server.wait_for_line(CLIENT + "DELETE tea")
@@ -378,13 +375,6 @@ def test_a_lobby_client_without_any_request_in_time_is_told_so_and_disconnected(
     server.wait_for_line(CLIENT + "No request within 1 seconds")
 
 
-def relaying_has_stalled(server: Program) -> bool:
-    """Return whether the server has relayed lines, but none in the last 0.2 seconds."""
-    before = server.count_lines(RELAYED)
-    time.sleep(0.2)
-    return 0 < before == server.count_lines(RELAYED)
-
-
 def test_a_client_that_connects_during_the_warning_is_warned_or_kept_out(start_rooms: Start, tmp_path: Path) -> None:
     slow_warning = (
         "import time, net.output\n"
@@ -416,17 +406,10 @@ def test_ten_clients_that_create_join_and_delete_the_same_rooms_leave_nothing_be
             assert lobby.read_line()[0] in SUCCESS + ALREADY_EXISTS
             if (reply := lobby.read_line())[0] == SUCCESS:
                 ports.add(port := int(reply[1:].split()[0]))
-                with suppress(ConnectionError):
-                    visit(port)
+                with suppress(ConnectionError), closing(Peer(port)) as member:
+                    member.send("hello", "half")
             lobby.send(DELETE + name)
             assert lobby.read_line()[0] in SUCCESS + DOES_NOT_EXIST
-
-    def visit(port: int) -> None:
-        member = Peer(port)
-        try:
-            member.send("hello", "half")
-        finally:
-            member.close()
 
     at_once(10, storm)
     clients[0].send(DELETE + "tea", DELETE + "soup", LIST)
@@ -520,9 +503,6 @@ def test_a_signal_stops_lobby_and_rooms_within_two_seconds(start_rooms: Start) -
         member.expect_end()
 
 
-# Ports
-
-
 def test_rooms_use_the_room_ports_and_no_others_and_leak_no_descriptor_if_none_is_free(
     start_rooms: Start,
 ) -> None:
@@ -557,9 +537,6 @@ def test_wrong_room_ports_are_a_usage_error() -> None:
         with pytest.raises(argparse.ArgumentTypeError):
             chatroom_server.port_range(ports)
     assert chatroom_server.port_range("5000-5002") == range(5000, 5003)
-
-
-# Status lines
 
 
 def test_status_lines_show_every_request_and_name_the_client_by_its_descriptor(fresh_server: Program) -> None:

@@ -102,9 +102,6 @@ def bob(server: LocalServer) -> PairedClient:
     return server.client()
 
 
-# Lines
-
-
 def test_lines_are_given_as_harmless_text_until_the_input_ends(alice: PairedClient) -> None:
     alice.send("grüße\r\n\n\x1b[2J\xff\n".encode("latin-1") + "zoë\nlast".encode())
     alice.end_input()
@@ -160,9 +157,6 @@ def test_telnets_timing_mark_is_answered_before_the_reply_to_the_next_line(alice
     for line in alice.conversation.lines():
         alice.conversation.reply(line)
     alice.expect(b"\xff\xfb\x06LIST\n")
-
-
-# Output
 
 
 def test_output_is_gathered_until_all_lines_that_arrived_are_handled(alice: PairedClient, bob: PairedClient) -> None:
@@ -303,9 +297,6 @@ def test_before_turn_is_called_once_before_the_lines_that_arrived_together_are_g
     alice.send(b"three\nhalf")
     events.append(next(lines))
     assert events == ["called", "one", "two", "called", "three"]
-
-
-# Limits
 
 
 def test_a_limit_that_no_line_restarts_ends_the_lines_though_they_arrive_in_time(alice: PairedClient) -> None:

@@ -144,9 +144,7 @@ BAD_NAMES = {
 BAD_PASSWORDS = {"x" * 5000: "A password has at most 1000 bytes.", "\udcff": "A password in UTF-8 is expected."}
 
 
-def test_a_name_or_password_that_cannot_be_right_is_refused_with_the_rule(
-    common_dormitory: Dormitory, tmp_path: Path
-) -> None:
+def test_an_impossible_name_or_password_is_refused_with_the_rule(common_dormitory: Dormitory, tmp_path: Path) -> None:
     typed = "\n".join([*BAD_NAMES, "alice", *BAD_PASSWORDS, "", ""])
     (tmp_path / "typed").write_bytes(typed.encode(errors="surrogateescape"))
     shown = run_shell(f"{command(common_dormitory)} <{tmp_path / 'typed'}").stdout.splitlines()

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from conftest import WAIT_SECONDS, changed_program, wait_until
+from conftest import WAIT_SECONDS, changed_program, skip_without_ipv6, wait_until
 from dorm import Dormitory, ask, free_udp_port, needs_loopback_network
 
 from dormitory.request_handler import RequestHandler
@@ -79,24 +79,15 @@ def test_junk_forged_and_malformed_datagrams_change_nothing(dormitory: Dormitory
     key = main_server.key
     data = pack(key, new_request(Action.RESERVE, "S1 alice"))
     flipped = [data[:n] + bytes([data[n] ^ 1]) + data[n + 1 :] for n in range(len(data))]
-    malformed = [
-        pack(key, new_request(action, text))
-        for action, text in (
-            (Action.RESERVE, "S1"),
-            (Action.RESERVE, "S1 a b"),
-            (Action.MINE, "S"),
-            (Action.REPLY, "S"),
-        )
-    ]
+    wrong = [(Action.RESERVE, "S1"), (Action.RESERVE, "S1 a b"), (Action.MINE, "S"), (Action.REPLY, "S")]
+    malformed = [pack(key, new_request(action, text)) for action, text in wrong]
     malformed += [pack(key, REQUEST._replace(action=200, database=bytes(8)))]  # type: ignore[arg-type]
     main_server.expect_no_reply(pack(bytes(32), REQUEST), b"", b"x", bytes(3000), *flipped, *malformed)
     assert dormitory.rows("S") == []
     back_end = dormitory.back_ends["S"]
     sender = re.escape(main_server.address)
-    for problem in (
-        r"whose tag is wrong: is dorm\.key the same on both hosts\?",
-        "that has a valid tag but is malformed",
-    ):
+    tag_is_wrong = r"whose tag is wrong: is dorm\.key the same on both hosts\?"
+    for problem in (tag_is_wrong, "that has a valid tag but is malformed"):
         back_end.wait_for_line(f"Server S dropped a datagram from {sender} {problem}")
         assert back_end.count_lines(f"Server S dropped .* {problem}.*") == 1  # one line, not one for each datagram
 
@@ -119,13 +110,8 @@ def test_a_datagram_that_is_eleven_minutes_off_is_refused_and_a_status_line_says
 def test_a_repeated_change_gets_its_first_answer_again(dormitory: Dormitory, main_server: FakeMainServer) -> None:
     dormitory.write("single.txt", "S1, 1\nS12, 6\n")
     dormitory.back_ends["S"].wait_for_line(".*single.txt has changed and was read again")
-    requests = [
-        new_request(Action.RESERVE, "S1 alice"),
-        new_request(Action.RESERVE, "S1 bob"),
-        new_request(Action.RESERVE, "S9 bob"),
-        new_request(Action.CANCEL, "S1 alice"),
-        new_request(Action.CANCEL, "S1 alice"),
-    ]
+    requests = [new_request(Action.RESERVE, text) for text in ("S1 alice", "S1 bob", "S9 bob")]
+    requests += [new_request(Action.CANCEL, "S1 alice") for _ in range(2)]
     answers = ["RESERVED S1 0", "FULL", "UNKNOWN_ROOM", "CANCELLED S1 1", "UNKNOWN_RESERVATION"]
     assert [main_server.repeat(request) for request in requests] == answers
     assert [main_server.repeat(request) for request in requests] == answers
@@ -200,21 +186,12 @@ def test_trace_shows_each_datagram_that_is_received_and_sent(dormitory: Dormitor
 @needs_loopback_network
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_a_reply_leaves_from_the_address_that_was_asked(dormitory: Dormitory, host: str) -> None:
-    if host == "::" and not has_ipv6():
-        pytest.skip("this machine has no IPv6")
+    if host == "::":
+        skip_without_ipv6()
     dormitory.start_back_end("S", "--host", host)
     for asked in ("127.0.0.2", "::1") if host == "::" else ("127.0.0.2",):
         with FakeMainServer(dormitory.port("S"), dormitory.key, asked) as main_server:
             assert main_server.ask(Action.AVAILABILITY, "S12") == "AVAILABLE 6"
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
-            sock.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 @needs_loopback_network

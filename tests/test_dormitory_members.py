@@ -257,13 +257,6 @@ def test_each_published_password_is_reported_at_the_start_until_it_is_replaced(d
     assert Members(file).warnings() == []
 
 
-def test_a_client_that_ends_its_input_after_its_requests_gets_all_replies(common_dormitory: Dormitory) -> None:
-    peer = common_dormitory.main.connect()
-    peer.send(f"LOGIN alice {PASSWORDS['alice']}", "MINE")
-    peer.end_input()
-    assert peer.read_all() == "MEMBER alice\nRESERVATIONS\n"
-
-
 def test_an_empty_member_file_refuses_every_password(tmp_path: Path) -> None:
     (tmp_path / "member.txt").write_text("")
     assert not Members(tmp_path / "member.txt").check("alice", PASSWORD, "127.0.0.1", lambda: False)
@@ -364,14 +357,14 @@ def running(queue: LoginQueue, *checks: tuple[str, str, bool]) -> Iterator[tuple
         pool.submit(queue.run, block, "first", lambda: False)
         assert first_runs.wait(10)
         for name, address, gone in checks:
-
-            def verify(name: str = name) -> bool:
-                order.append(name)
-                return True
-
-            arrive(pool, queue, verify, address, lambda gone=gone: gone)  # type: ignore[misc]
+            arrive(pool, queue, partial(note, order, name), address, partial(bool, gone))
         yield order, release
         release.set()
+
+
+def note(order: list[str], name: str) -> bool:
+    order.append(name)
+    return True
 
 
 def arrive(
@@ -401,13 +394,8 @@ def test_a_check_whose_client_leaves_while_it_waits_comes_last() -> None:
     queue = LoginQueue()
     left = threading.Event()
     with ThreadPoolExecutor() as pool, running(queue) as (order, release):
-
-        def run(name: str) -> bool:
-            order.append(name)
-            return True
-
-        arrive(pool, queue, partial(run, "leaves"), "A", left.is_set)
-        arrive(pool, queue, partial(run, "stays"), "B", lambda: False)
+        arrive(pool, queue, partial(note, order, "leaves"), "A", left.is_set)
+        arrive(pool, queue, partial(note, order, "stays"), "B", lambda: False)
         left.set()
         release.set()
         wait_until(lambda: len(order) == 2, "both checks run")
@@ -456,13 +444,8 @@ def test_an_address_whose_checks_arrive_one_after_the_other_does_not_overtake_on
     with ThreadPoolExecutor() as pool, running(queue, ("a1", "A", False), ("a2", "A", False)) as (order, release):
 
         def run_b1() -> bool:
-            order.append("b1")
-            arrive(pool, queue, run_b2, "B", lambda: False)
-            return True
-
-        def run_b2() -> bool:
-            order.append("b2")
-            return True
+            arrive(pool, queue, partial(note, order, "b2"), "B", lambda: False)
+            return note(order, "b1")
 
         arrive(pool, queue, run_b1, "B", lambda: False)
         release.set()

@@ -29,6 +29,7 @@ from conftest import (
     run_programs,
     run_shell,
     server_end,
+    skip_without_ipv6,
     wait_until,
 )
 
@@ -57,6 +58,9 @@ WRONG_ARGUMENTS = {
     "serverD.py": ["--port x", "--csv", "--report --cancel D1"],
     "front_end.py": ["--chat localhost"],
     "demo.py": ["nonsense"],
+    "client.py": ["--port x"],
+    "chatroom_client.py": ["localhost", "localhost 1 --name " + "x" * 200],
+    "ticket_client.py": ["localhost 1 --seats 2-", "localhost 1 --best 2 --seats 1-1"],
 }
 
 
@@ -65,9 +69,6 @@ def expect_served(peer: Peer, program: str) -> None:
     request, reply = ANSWERED[program]
     peer.send(request)
     peer.expect(reply)
-
-
-# Any program
 
 
 def test_no_program_uses_syntax_that_an_old_python_cannot_parse() -> None:
@@ -98,9 +99,6 @@ def test_a_program_can_be_imported_without_a_standard_output() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# Starting
-
-
 @servers
 def test_the_first_line_names_the_host_and_the_port(start: Start, program: str) -> None:
     server = start(program, "0", "--host", "127.0.0.1")
@@ -109,14 +107,11 @@ def test_the_first_line_names_the_host_and_the_port(start: Start, program: str) 
 
 
 def test_an_ipv6_address_stands_in_brackets(start: Start) -> None:
-    with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
-        probe.bind(("::1", 0))
-        server = start("chat_server.py", "0", "--host", "::1")
-        assert re.fullmatch(r"Listening on \[::1\]:\d+", server.lines[0])
-        socket.create_connection(("::1", server.port)).close()
-        server.wait_for_line(CLIENT + r"accepted from \[::1\]:\d+")
-        return
-    pytest.skip("IPv6 is not available")
+    skip_without_ipv6()
+    server = start("chat_server.py", "0", "--host", "::1")
+    assert re.fullmatch(r"Listening on \[::1\]:\d+", server.lines[0])
+    socket.create_connection(("::1", server.port)).close()
+    server.wait_for_line(CLIENT + r"accepted from \[::1\]:\d+")
 
 
 def test_wrong_arguments_are_answered_with_the_usage() -> None:
@@ -151,9 +146,6 @@ def test_an_unknown_host_is_reported_in_one_line_with_the_host() -> None:
         done = run_program("chat_server.py", "0", "--host", host)
         assert (done.returncode, done.stdout) == (1, "")
         assert re.fullmatch(rf"Cannot listen on {re.escape(host)}:0: .+\n", done.stderr)
-
-
-# Admission
 
 
 @servers
@@ -212,9 +204,6 @@ def test_three_hundred_clients_need_less_than_a_gigabyte_of_address_space(start:
     for peer in [server.connect() for _ in range(300)]:
         peer.send("LIST")
         peer.expect_match("Unregistered.*")
-
-
-# Failures
 
 
 @pytest.mark.skipif(not shutil.which("prlimit"), reason="prlimit is not installed")
@@ -348,9 +337,6 @@ def test_a_server_whose_status_lines_are_not_read_serves_its_clients_and_reports
         process.kill()
         process.wait()
         process.stdout.close()
-
-
-# Stopping
 
 
 @servers

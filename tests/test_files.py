@@ -5,7 +5,6 @@ import fcntl
 import os
 import stat
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -76,9 +75,6 @@ def permissions(path: Path) -> tuple[int, int, int]:
     """Return the mode, the owner and the group of a file."""
     status = path.stat()
     return stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
-
-
-# Locks
 
 
 @pytest.mark.parametrize(("mode", "lock_mode"), [(0o644, 0o600), (0o664, 0o660), (0o666, 0o666), (0o400, 0o600)])
@@ -179,9 +175,6 @@ def test_what_is_left_over_is_removed_and_leads_nowhere(file: Path, kind: str) -
     assert names_beside(file) == ["other", "seats.txt"]
 
 
-# What a new file keeps
-
-
 def test_group_is_asked_for_alone_in_case_the_owner_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
 
@@ -208,8 +201,6 @@ def test_extended_attributes_are_kept(file: Path) -> None:
     assert file.read_text() == "0 1\n"
     assert os.getxattr(file, "user.hall") == b"the large one"
 
-
-# Mount points
 
 MOUNTED = f"""
 import sys
@@ -282,33 +273,18 @@ def test_check_changes_nothing(file: Path) -> None:
     assert names_beside(file) == ["seats.txt"]
 
 
-# Files that are refused
-
-
-def sparse(path: Path) -> None:
-    """Make a file of gigabytes that takes no space."""
-    with path.open("wb") as file:
-        file.truncate(GIGABYTES)
-
-
-@pytest.mark.parametrize(
-    ("make", "fault"),
-    [
-        (Path.mkdir, "not a regular file"),
-        (os.mkfifo, "not a regular file"),
-        (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
-        (sparse, "too large: at most 16777216 bytes are expected"),
-    ],
-    ids=["directory", "FIFO", "device", "sparse"],
-)
-def test_what_is_no_regular_file_or_too_large_is_refused(
-    tmp_path: Path, make: Callable[[Path], None], fault: str
-) -> None:
-    path = tmp_path / "seats.txt"
-    make(path)
-    with pytest.raises(OSError) as error:
-        read_file(path)
-    assert (error.value.strerror, error.value.filename) == (fault, path)
+def test_what_is_not_a_regular_file_or_too_large_is_refused(tmp_path: Path) -> None:
+    directory, fifo, sparse = (tmp_path / name for name in ("directory", "fifo", "sparse"))
+    directory.mkdir()
+    os.mkfifo(fifo)
+    with sparse.open("wb") as file:
+        file.truncate(GIGABYTES)  # takes no space
+    faults = dict.fromkeys((directory, fifo, Path("/dev/zero")), "not a regular file")
+    faults[sparse] = "too large: at most 16777216 bytes are expected"
+    for path, fault in faults.items():
+        with pytest.raises(OSError) as error:
+            read_file(path)
+        assert (error.value.strerror, error.value.filename) == (fault, path)
 
 
 def test_limit_of_a_file_is_inclusive(file: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import WAIT_SECONDS, at_once
+from conftest import WAIT_SECONDS, at_once, in_thread
 
 from net import log
 from net.log import PENDING_BYTES, Log
@@ -18,6 +18,7 @@ STALL_SECONDS = 0.5
 LOST = re.compile(rb"^(\d+) status lines were lost: they could not be written$", re.MULTILINE)
 
 UseAsOutput = Callable[..., Log]
+Piped = Callable[[], tuple[Log, int]]
 
 
 @pytest.fixture
@@ -45,6 +46,13 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(writer)
 
 
+@pytest.fixture
+def piped(log_to: UseAsOutput, pipe: tuple[int, int]) -> Piped:
+    """Provide a function that returns a log that writes to a pipe, and the pipe's other end."""
+    reader, writer = pipe
+    return lambda: (log_to(writer), reader)
+
+
 def write_lines(logged: Log, count: int) -> None:
     for _ in range(count):
         logged.write("x" * 999)
@@ -62,11 +70,8 @@ def read(fd: int, size: int) -> bytes:
     return read_until(fd, lambda data: len(data) >= size)
 
 
-def test_lines_of_many_threads_are_written_whole_and_each_threads_in_order(
-    log_to: UseAsOutput, pipe: tuple[int, int]
-) -> None:
-    reader, writer = pipe
-    logged = log_to(writer)
+def test_lines_of_many_threads_are_written_whole_and_each_threads_in_order(piped: Piped) -> None:
+    logged, reader = piped()
 
     def write_lines(thread: int) -> None:
         for number in range(0, 1000, 2):
@@ -83,33 +88,25 @@ def test_lines_of_many_threads_are_written_whole_and_each_threads_in_order(
         ]
 
 
-def test_flush_waits_until_every_line_is_written(log_to: UseAsOutput, pipe: tuple[int, int]) -> None:
-    reader, writer = pipe
-    logged = log_to(writer)
+def test_flush_waits_until_every_line_is_written(piped: Piped) -> None:
+    logged, reader = piped()
     logged.write("\n".join(["x"] * 1000))
     logged.flush(WAIT_SECONDS)
     os.set_blocking(reader, False)
     assert os.read(reader, 1 << 16) == b"x\n" * 1000
 
 
-def test_flush_waits_no_longer_than_its_limit_for_an_output_that_has_stalled(
-    log_to: UseAsOutput, pipe: tuple[int, int]
-) -> None:
-    reader, writer = pipe
-    logged = log_to(writer)
+def test_flush_waits_no_longer_than_its_limit_for_an_output_that_has_stalled(piped: Piped) -> None:
+    logged, reader = piped()
     logged.write("x" * 99_999)  # more than a pipe holds
-    flusher = threading.Thread(target=logged.flush, args=(0.1,))
-    flusher.start()
+    flusher = in_thread(logged.flush, 0.1)
     flusher.join(WAIT_SECONDS / 2)
     assert not flusher.is_alive()
     assert read(reader, 100_000)
 
 
-def test_threads_block_until_the_output_counts_as_stalled_and_then_lines_are_dropped_and_counted(
-    log_to: UseAsOutput, pipe: tuple[int, int]
-) -> None:
-    reader, writer = pipe
-    logged = log_to(writer)
+def test_threads_block_until_the_output_counts_as_stalled_and_then_lines_are_dropped_and_counted(piped: Piped) -> None:
+    logged, reader = piped()
     count = PENDING_BYTES // 1000 * 4
     at_once(4, lambda _: write_lines(logged, count // 4))
     data = read_until(reader, LOST.search)
@@ -120,12 +117,9 @@ def test_threads_block_until_the_output_counts_as_stalled_and_then_lines_are_dro
     assert data.count(b"x" * 999 + b"\n") + lost == count
 
 
-def test_an_output_that_is_merely_slow_gets_every_line(
-    log_to: UseAsOutput, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_output_that_is_merely_slow_gets_every_line(piped: Piped, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "STALL_SECONDS", 2 * STALL_SECONDS)  # which reading takes altogether, but no part of it
-    reader, writer = pipe
-    logged = log_to(writer)
+    logged, reader = piped()
     count = 3 * PENDING_BYTES // 1000
     data = b""
 
@@ -172,12 +166,9 @@ def test_after_a_write_error_the_log_goes_on_and_counts_the_lost_lines(log_to: U
     os.close(writer)
 
 
-def test_a_character_that_the_output_cannot_encode_is_written_as_an_escape(
-    log_to: UseAsOutput, pipe: tuple[int, int]
-) -> None:
+def test_a_character_that_the_output_cannot_encode_is_an_escape(log_to: UseAsOutput, pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    logged = log_to(writer, "ascii")
-    logged.write("zoë: 🚀")
+    log_to(writer, "ascii").write("zoë: 🚀")
     assert read(reader, 19) == b"zo\\xeb: \\U0001f680\n"
 
 

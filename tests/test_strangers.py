@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from certificates import Certificates
-from conftest import WAIT_SECONDS, Peer, Program, Start, changed_program, meanwhile, server_has_read, wait_until
+from conftest import Peer, Program, Start, changed_program, fake_server, meanwhile, server_has_read, wait_until
 from dorm import PASSWORDS, Dormitory
 
 from net.addresses import network_of
@@ -29,9 +29,6 @@ PAGE_BODIES = {
     "tickets": "1\n1\n1\n",
     "dormitory": "x\nLOGIN evil\nLOGIN alice " + PASSWORDS["alice"] + "\nRESERVE S1\n",
 }
-
-
-# Web pages
 
 
 @pytest.fixture(params=["plain", "TLS"])
@@ -106,9 +103,6 @@ def test_an_http_request_that_comes_byte_by_byte_is_refused(start: Start) -> Non
     assert server.count_lines(CLIENT + "JOIN.*") == 0
 
 
-# Proxies
-
-
 def test_a_trusted_proxy_names_the_client_and_others_cannot(start: Start) -> None:
     server = start("chat_server.py", "0", "--proxy-from", "127.0.0.1", "--max-users-per-address", "1")
     behind, same, direct = server.connect(), server.connect(), server.connect()
@@ -139,8 +133,7 @@ def test_the_places_of_an_address_behind_a_proxy_are_its_own(start: Start) -> No
 
 def test_a_proxy_line_precedes_the_tls_handshake(start: Start, certificates: Certificates) -> None:
     server = start("chat_server.py", "0", "--proxy-from", "127.0.0.1", *certificates.good.options)
-    peer = Peer(server.port)
-    server.peers.append(peer)
+    peer = server.connect()
     peer.send_bytes(b"PROXY TCP6 2001:db8::7 ::1 50123 5050\r\n")
     peer.sock = certificates.client_context.wrap_socket(peer.sock, server_hostname="localhost")
     peer.send("JOIN alice")
@@ -174,9 +167,6 @@ def test_a_proxy_line_is_taken_off_however_it_is_split(line: bytes, address: str
 def test_a_malformed_proxy_line_ends_the_connection(line: bytes) -> None:
     with pytest.raises(BadProxyLine, match=r"a PROXY line of version 1 is expected"):
         ProxyLine(pytest.fail).take_off(line + b"\r\n")
-
-
-# Crowds from one network
 
 
 def test_all_addresses_of_an_ipv6_network_count_as_one() -> None:
@@ -223,9 +213,6 @@ def test_a_low_hard_limit_on_open_files_is_reported_at_the_start(start: Start) -
     assert server.lines[0].startswith("Listening on")
 
 
-# TLS without end
-
-
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
 def test_a_tls_client_that_never_reads_is_dropped(start: Start, certificates: Certificates, tmp_path: Path) -> None:
     small = (
@@ -242,19 +229,16 @@ def test_a_tls_client_that_never_reads_is_dropped(start: Start, certificates: Ce
         command = ["openssl", "s_client", "-tls1_3", "-connect", f"127.0.0.1:{port}"]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, bufsize=0) as client:
-            assert client.stdin
-            assert client.stdout
-            client.stdin.write(b"JOIN alice\n")
+            keys = client.stdin
+            assert keys
+            keys.write(b"JOIN alice\n")
             wait_until(lambda: server.count_lines(CLIENT + "JOIN alice"), "a handshake")
             reads.clear()
-            dropped = CLIENT + "dropped: it took less than 65536 bytes a second"
-
-            keys = client.stdin
 
             def is_dropped() -> bool:
                 with suppress(BrokenPipeError):
                     keys.write(b"K\n")  # s_client asks the server for new keys
-                return server.count_lines(dropped) > 0
+                return server.count_lines(CLIENT + "dropped: it took less than 65536 bytes a second") > 0
 
             try:
                 wait_until(is_dropped, "a client that is dropped", 30, 0.002, got=lambda: server.lines[-5:])
@@ -271,20 +255,15 @@ def relay(port: int, reads: threading.Event) -> Iterator[int]:
             while goes_on() and (data := source.recv(1 << 16)):
                 target.sendall(data)
 
-    def run() -> None:
-        client, _ = listener.accept()
-        with client, meanwhile(partial(forward, client, server)):
+    def talk(client: socket.socket) -> None:
+        with meanwhile(partial(forward, client, server)):
             forward(server, client, reads.is_set)
 
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as server:
-        listener.settimeout(WAIT_SECONDS)
+    with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         server.connect(("127.0.0.1", port))
-        with meanwhile(run):
-            yield listener.getsockname()[1]
-
-
-# The wire
+        with fake_server(talk) as relay_port:
+            yield relay_port
 
 
 def test_trace_shows_each_recv_and_send_with_time_thread_and_client(start: Start) -> None:
@@ -305,21 +284,14 @@ def test_trace_shows_each_recv_and_send_with_time_thread_and_client(start: Start
 
 def test_trace_over_tls_shows_the_plain_text_and_says_so(start: Start, certificates: Certificates) -> None:
     server = start("chat_server.py", "0", "--trace", *certificates.good.options)
-    alice = connect(server, server.port, certificates)
-    alice.send("JOIN alice")
-    alice.expect("JOIN alice accepted")
+    connect(server, server.port, certificates).send("JOIN alice")
     server.wait_for_line(r".* client \d+ +\(\d+, TLS\) <- b'JOIN alice\\n'")
     server.wait_for_line(r".* client \d+ +\(\d+, TLS\) -> b'JOIN alice accepted\\n'")
 
 
-@pytest.fixture
-def traced(dormitory: Dormitory) -> Iterator[Dormitory]:
+def test_trace_shows_a_password_as_dots_however_it_is_sent(dormitory: Dormitory) -> None:
     dormitory.start_main("--trace")
-    yield dormitory
-
-
-def test_trace_shows_a_password_as_dots_however_it_is_sent(traced: Dormitory) -> None:
-    main = traced.main
+    main = dormitory.main
     secret = PASSWORDS["bob"]
     logins = ["LOGIN bob ", "LOGIN bob\t", "LOGIN bob,", "LOGIN bob\u00a0"]
     logins += ["LIST\rLOGIN bob ", "LOGIM\bN bob ", "\tlogin bob "]

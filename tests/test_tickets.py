@@ -52,9 +52,6 @@ def file(tmp_path: Path) -> Path:
     return file
 
 
-# The dialogue
-
-
 def test_order_is_a_dialogue_in_plain_text(cinema: OpenCinema) -> None:
     the = cinema(hall="0 0 0 0 0\n0 0 0 0 1\n" + "0 0 0 0 0\n" * 3)
     alice = the.connect()
@@ -184,9 +181,6 @@ def test_status_lines_show_each_step_of_an_order(cinema: OpenCinema) -> None:
     line(r"Client \(\d+\): tickets asked for: 2, seats free: 71")
     line(r"Client \(\d+\): ticket 2: row 9, seat 7")
     line(r"Client \(\d+\): cancelled: Seat 9-7 is taken")
-
-
-# Holds
 
 
 def test_held_seat_is_refused_to_others_which_ends_their_orders_and_releases_their_holds(cinema: OpenCinema) -> None:
@@ -323,9 +317,6 @@ def test_server_stops_while_an_order_waits_for_the_file_lock(fresh_cinema: OpenC
         the.server.wait_for_line(".*: ticket 1 reserved: 2-3")
         assert the.server.stop() == 0
     assert the.file.read_text() == HALL
-
-
-# The file
 
 
 @pytest.mark.parametrize(

@@ -144,9 +144,9 @@ class Window:
         """Wait until the page shows a text, at least this many times."""
         self.wait(lambda: self.text().count(text) >= times, f"the text {text!r}")
 
-    def wait_until_gone(self, text: str, seconds: float = WAIT_SECONDS) -> None:
+    def wait_until_gone(self, text: str) -> None:
         """Wait until the page does not show a text any more."""
-        self.wait(lambda: text not in self.text(), f"no text {text!r}", seconds)
+        self.wait(lambda: text not in self.text(), f"no text {text!r}")
 
     def wait(self, condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
         """Wait until a condition holds, and return its value; a command that fails meanwhile is repeated."""

@@ -1,6 +1,5 @@
 """Speak HTTP and WebSocket as a browser does, for tests, which can also send any wrong bytes."""
 
-import json
 import re
 import ssl
 from typing import NamedTuple
@@ -48,10 +47,6 @@ class Response(NamedTuple):
     status: int
     headers: dict[str, str]  # by name in lower case
     body: bytes
-
-    def json(self) -> object:
-        """Return what the body means."""
-        return json.loads(self.body)
 
 
 def parse_head(data: bytes) -> Response:
