@@ -21,11 +21,12 @@ ORDERLY_STOP_SECONDS = 1.0
 FLUSH_SECONDS = 0.3
 SPARE_DESCRIPTORS = 64
 STACK_BYTES = 1 << 19  # the usual 8 MiB each would cost 40 GB of address space for 5,000 connections
-# Each thread that waits for the GIL wakes at this interval. At the usual 5 ms, 5,000 threads would do nothing else.
-SWITCH_SECONDS = 0.5
+# Each thread that waits for the GIL wakes at this interval. At the usual 5 ms, thousands that end together would do
+# nothing else. No thread keeps the GIL for long: each gives it up at its system calls, and after each turn.
+SWITCH_SECONDS = 5.0
 # While hundreds of threads are busy, the one that stops them must get its turn; while thousands wait, few may wake.
 STOPPING_SWITCH_SECONDS = 0.0005
-STOPPING_SWITCH_SECONDS_PER_THREAD = 10e-6
+STOPPING_SWITCH_SECONDS_PER_CLIENT = 100e-6
 PROCESSORS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
 SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
@@ -107,8 +108,8 @@ def run(server: Server, others: Callable[[], Iterable[Server]] = tuple) -> NoRet
     """
     server.start()
     wait_for_stop(server.certificate)
-    seconds = STOPPING_SWITCH_SECONDS_PER_THREAD * len(server.connections())
-    sys.setswitchinterval(max(STOPPING_SWITCH_SECONDS, seconds))
+    clients = len(server.connections())
+    sys.setswitchinterval(STOPPING_SWITCH_SECONDS_PER_CLIENT * clients if clients > 1000 else STOPPING_SWITCH_SECONDS)
     end = time.monotonic() + ORDERLY_STOP_SECONDS
     servers = [server, *others()]
     for each in servers:
