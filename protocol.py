@@ -14,7 +14,7 @@ MAX_LINE_BYTES = 4096
 # - WILL, WONT, DO or DONT, and an option,
 # - one byte from 236 to 249, which includes EOF, SUSP and ABORT of RFC 1184.
 # IAC IAC is a byte 255 of data; IAC before any other byte stays. "unfinished" is a command whose end has not arrived.
-_IAC = 0xFF
+IAC = 0xFF
 _TELNET = re.compile(
     rb"\xff(?:\xff|[\xec-\xf9]|[\xfb-\xfe].|\xfa(?:[^\xff]|\xff[^\xf0])*\xff\xf0"
     rb"|(?P<unfinished>\xfa(?:[^\xff]|\xff[^\xf0])*\xff?\Z|[\xfb-\xfe]?\Z))",
@@ -68,7 +68,7 @@ class LineBuffer:
     def feed(self, data: bytes) -> bytes:
         """Add received bytes; return the lines that they complete, each with its newline."""
         self.answer = b""
-        if self._telnet or _IAC in data:
+        if self._telnet or IAC in data:
             data = self._remove_telnet(self._telnet + data)
         if self._after_cr or _CR in data:
             data = self._with_newlines(data)

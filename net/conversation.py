@@ -21,10 +21,11 @@ from typing import TypeVar
 
 from net.connection import Connection
 from net.log import LOG
-from protocol import LineBuffer, LineTooLong, harmless
+from protocol import IAC, LineBuffer, LineTooLong, harmless
 
 TURN_LINES = 500
 TURN_BYTES = 1 << 13
+COMMANDS_PER_TURN = 256  # of telnet, each of which takes as long to remove as many bytes to pass on
 PAUSE_SECONDS = 50e-6  # a thread that only yields the processor may get it back at once; a thread that sleeps does not
 GATHERED_CHARACTERS = 1 << 16  # output beyond this is sent before the turn ends
 
@@ -111,8 +112,9 @@ class Conversation:
         while data := self.connection.receive():
             if self._is_first_line and data.startswith(TLS_HANDSHAKE):
                 raise HttpSpoken
-            for first in range(0, len(data), TURN_BYTES):
-                piece = data[first : first + TURN_BYTES]
+            turn_bytes = TURN_BYTES if data.count(IAC) <= COMMANDS_PER_TURN else 2 * COMMANDS_PER_TURN
+            for first in range(0, len(data), turn_bytes):
+                piece = data[first : first + turn_bytes]
                 lines = self._buffer.feed(piece)
                 if self._buffer.answer:
                     self.connection.send(self._buffer.answer)  # telnet discards all output until this answer arrives
@@ -121,7 +123,7 @@ class Conversation:
                     yield lines
                 if self._buffer.ended or self._buffer.too_long:
                     return
-                self._turn_bytes += len(piece)
+                self._turn_bytes += len(piece) * TURN_BYTES // turn_bytes
                 self._let_others_run()
             self.flush()
         if self.connection.has_received_end and (last := self._buffer.end()):
