@@ -39,8 +39,9 @@ os.fsync = fsync
 
 WRITES_ARE_SHOWN = """
 from cinema import booking
+from net.log import LOG
 write = booking.replace_file
-booking.replace_file = lambda *arguments, **options: print("write") or write(*arguments, **options)
+booking.replace_file = lambda *arguments, **options: LOG.write("write") or write(*arguments, **options)
 """
 
 
