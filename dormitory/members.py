@@ -64,7 +64,7 @@ class PasswordHash(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "PasswordHash":
-        """Return the hash that str() has turned into this text; raise ValueError if it is no such text."""
+        """Return the hash that str() has turned into this text; raise ValueError for any other text."""
         _, cost, _, _, salt, digest = text.split("$")
         parsed = cls(int(cost), bytes.fromhex(salt), bytes.fromhex(digest))
         if str(parsed) != text or parsed.cost not in COSTS or len(parsed.hash) != HASH_BYTES:

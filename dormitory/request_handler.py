@@ -25,7 +25,7 @@ class RequestHandler:
         self._inventory = inventory
         self._reservations = reservations
         self._max_per_member = max_per_member
-        self.status_lines: list[str] = []  # gathered for the owner, who writes and clears them
+        self.status_lines: list[str] = []  # the owner of this object writes and clears them
 
     def reply_to(self, request: Datagram) -> Datagram:
         """Carry out a request, a change only within a transaction; return the reply, or raise BadDatagram."""

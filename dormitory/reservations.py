@@ -208,7 +208,7 @@ def read_rows(path: Path, busy_seconds: float) -> list[tuple[object, ...]]:
 
 
 def _connect(database: Path | str, **options: Any) -> sqlite3.Connection:
-    """Open a database; text that is not UTF-8, which only another program can have written, is no error."""
+    """Open a database, and tolerate text that is not UTF-8, which only another program can have written."""
     db: sqlite3.Connection = sqlite3.connect(database, **options)
     db.text_factory = lambda text: text.decode(errors="replace")
     return db

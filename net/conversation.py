@@ -25,7 +25,7 @@ from protocol import IAC, LineBuffer, LineTooLong, harmless
 
 TURN_LINES = 500
 TURN_BYTES = 1 << 13
-COMMANDS_PER_TURN = 256  # of telnet, each of which takes as long to remove as many bytes to pass on
+COMMANDS_PER_TURN = 256  # telnet's: to remove one takes as long as to pass on many bytes
 PAUSE_SECONDS = 50e-6  # a thread that only yields the processor may get it back at once; a thread that sleeps does not
 GATHERED_CHARACTERS = 1 << 16  # output beyond this is sent before the turn ends
 

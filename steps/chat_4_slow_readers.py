@@ -50,7 +50,7 @@ class Outbox:
 
     def finish(self) -> None:
         """Send what is queued, and close the connection."""
-        self.tell("")  # this is no line, but ends the thread
+        self.tell("")  # an empty text makes the sender's thread end
         self._thread.join()
         self._sock.close()
 

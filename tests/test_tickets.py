@@ -252,7 +252,7 @@ def test_network_holds_no_more_seats_than_the_limit_and_others_are_not_affected(
     for peer, row in (carol, 3), (alice, 1):  # bob holds nothing any more
         peer.send(str(row), "2")
         assert peer.read_all().endswith(f"Booked: {row}-1, {row}-2\n")
-    choose_first(4, "2001:db8:1:2::1").close()  # nor does alice, who has booked
+    choose_first(4, "2001:db8:1:2::1").close()  # alice has booked, so her seats no longer count
 
 
 @pytest.mark.parametrize("option", ["--max-tickets", "--max-held-per-address"])
