@@ -174,7 +174,10 @@ def test_a_short_message_does_not_wait_behind_the_blocks_of_a_sender_that_floods
     while connected.send(block, blocking=False):
         pass
     flooder = in_thread(connected.send, block)
-    assert connected.send(b"short\n", blocking=False)
+    while connected.send(b"x" * 5000, blocking=False):  # longer than a line
+        pass
+    for _ in range(2):
+        assert connected.send(b"x" * 4096, blocking=False)
     assert flooder.is_alive()
     connected.drop()
     flooder.join()
