@@ -210,7 +210,7 @@ def test_a_back_end_answers_at_each_local_address_of_its_host(tmp_path: Path, mo
         with pytest.raises(OSError, match="in use"):
             open_at_each_address("localhost", port, socket.SOCK_DGRAM, open_socket)
         reservations = cleanup.enter_context(closing(Reservations(tmp_path / "single.db")))
-        server = UdpServer("S", sockets, KEY, inventory, reservations, None, is_traced=False)
+        server = UdpServer(RequestHandler("S", inventory, reservations, None), sockets, KEY, is_traced=False)
         server.start()
         cleanup.callback(server.stop)
         for host in ("127.0.0.1", "127.0.0.2"):
