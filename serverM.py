@@ -52,11 +52,8 @@ def serve(options: argparse.Namespace) -> NoReturn:
     """Serve until SIGINT or SIGTERM."""
     process.prepare(processor=0)
     process.limit_connections(options, DESCRIPTORS_PER_CLIENT)
-    try:
-        members = Members(options.data_dir / MEMBER_FILE)
-        key = load_key(options.data_dir)
-    except (Malformed, OSError) as error:
-        sys.exit(explain(error))
+    members = Members(options.data_dir / MEMBER_FILE)
+    key = load_key(options.data_dir)
     upstreams = {letter: find_upstream(letter, options, key) for letter in BACK_END_PORTS}
 
     def converse(client: Conversation) -> None:
@@ -73,12 +70,12 @@ def serve(options: argparse.Namespace) -> NoReturn:
 
 
 def find_upstream(letter: str, options: argparse.Namespace, key: bytes) -> Upstream:
-    """Return a back end with the addresses that its host has now; exit if the host is unknown."""
+    """Return a back end with the addresses that its host has now."""
     host, port = getattr(options, f"server_{letter.lower()}")
     try:
         return Upstream(letter, resolve_all(host, port, socket.SOCK_DGRAM), key)
     except OSError as error:
-        sys.exit(f"Cannot find the host of Server {letter}, {host}: {reason(error)}")
+        raise Malformed(f"Cannot find the host of Server {letter}, {host}: {reason(error)}") from error
 
 
 def ask_and_add_member(path: Path, name: str) -> int:
@@ -90,8 +87,6 @@ def ask_and_add_member(path: Path, name: str) -> int:
         return fail("Nothing was written")
     except UnicodeDecodeError:
         return fail("Expected a password in UTF-8; nothing was written")
-    except (Malformed, OSError) as error:
-        return fail(explain(error))
     try:
         print(f"{name} {'is now a member' if is_new else 'has a new password'}; a running main server needs no restart")
     except OSError as error:
@@ -130,9 +125,12 @@ def main() -> int:
     parser.add_argument("--add-member", metavar="NAME", help=instead)
     add_data_dir(parser)
     options = parser.parse_args()
-    if options.add_member is not None:
-        return ask_and_add_member(options.data_dir / MEMBER_FILE, options.add_member)
-    serve(options)
+    try:
+        if options.add_member is not None:
+            return ask_and_add_member(options.data_dir / MEMBER_FILE, options.add_member)
+        serve(options)
+    except (Malformed, OSError) as error:
+        return fail(explain(error))
 
 
 if __name__ == "__main__":

@@ -41,9 +41,10 @@ def normalized(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def is_name(text: str) -> bool:
-    """Return whether a text is a valid name: 1 to 32 characters without space and comma."""
-    return NAME.fullmatch(normalized(text)) is not None
+def valid_name(text: str) -> str:
+    """Return a name, 1 to 32 characters without space and comma, in the form for comparison; "" if it is not valid."""
+    name = normalized(text)
+    return name if NAME.fullmatch(name) else ""
 
 
 class PasswordHash(NamedTuple):
@@ -105,21 +106,19 @@ class Members:
 
     def _verify(self, user: str, password: str) -> bool:
         self._file.refresh()
-        expected = self._file.content.get(user) or self._decoy(user)
+        expected = self._file.content.get(user)
+        if expected is None:  # a hash that no password matches, with the cost of a member, which the name determines
+            hashes = list(self._file.content.values()) or [PasswordHash.of("")]
+            expected = random.Random(self._secret + user).choice(hashes)._replace(hash=bytes(HASH_BYTES))
         return hmac.compare_digest(expected.derive(password), expected.hash)
-
-    def _decoy(self, user: str) -> PasswordHash:
-        """Return a hash that no password matches; its cost is that of a member, which the name determines."""
-        hashes = list(self._file.content.values()) or [PasswordHash.of("")]
-        return random.Random(self._secret + user).choice(hashes)._replace(hash=bytes(HASH_BYTES))
 
 
 def read_members(path: Path) -> dict[str, PasswordHash]:
     """Return the hash of each member's password; the text of a Malformed quotes nothing that may be a password."""
     members: dict[str, PasswordHash] = {}
     for where, name, text in read_fields(path, LINE_FORM, is_secret=True):
-        name = normalized(name)
-        if name in members or not is_name(name):
+        name = valid_name(name)
+        if not name or name in members:
             raise Malformed(f"{where}: expected a name of 1 to 32 characters that no line above has")
         try:
             members[name] = PasswordHash.parse(text)
@@ -131,7 +130,7 @@ def read_members(path: Path) -> dict[str, PasswordHash]:
 def add_member(path: Path, name: str, password: str) -> bool:
     """Add a member to the file, or give an existing member a new password; return whether the member is new."""
     name = normalized(name)
-    if not is_name(name) or not _arrives_unchanged(name):
+    if not valid_name(name) or not _arrives_unchanged(name):
         raise Malformed(f"Expected a name of 1 to 32 visible characters without space and comma, got {name!r}")
     if not _arrives_unchanged(password) or len(password) < MIN_PASSWORD_CHARACTERS:
         raise Malformed(f"Expected a password of at least {MIN_PASSWORD_CHARACTERS} printable characters")

@@ -20,10 +20,9 @@ class Malformed(Exception):
 
 
 def explain(error: Exception) -> str:
-    """Return an error's message for a user; that of an OSError names the file, if there is one."""
-    if not isinstance(error, OSError):
-        return str(error)
-    return f"{error.filename}: {error.strerror}" if error.filename else reason(error)
+    """Return an error's message for a user, with the name of the file if the error has one."""
+    file = getattr(error, "filename", None)
+    return f"{file}: {reason(error)}" if file else reason(error)
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:

@@ -131,13 +131,11 @@ class Upstream:
 
     def ask(self, client: UdpClient, action: Action, text: str, pauses: Sequence[float]) -> str:
         """Return the texts of all pages of the answer; raise NoAnswer if the back end is down or silent."""
-        try:
-            if self._is_down:
-                raise NoAnswer
-            return self._ask_at(self._address, client, action, text, pauses)
-        except NoAnswer:
+        if not self._is_down:
+            with suppress(NoAnswer):
+                return self._ask_at(self._address, client, action, text, pauses)
             self._mark_down()
-            raise NoAnswer(f"Server {self._letter} is not answering") from None
+        raise NoAnswer(f"Server {self._letter} is not answering")
 
     def _ask_at(
         self, address: FamilyAndAddress, client: UdpClient, action: Action, text: str, pauses: Sequence[float]
