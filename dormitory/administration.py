@@ -33,10 +33,9 @@ def administer(letter: str, database: Path, options: argparse.Namespace) -> int:
         lines = _csv(rows) if options.csv else [TABLE_ROW.format(*row) for row in rows]
     try:
         print("\n".join(lines))
+        "".join(lines).encode(sys.stdout.encoding)
     except OSError as error:
         return fail_to_write(error)
-    try:
-        "".join(lines).encode(sys.stdout.encoding)
     except UnicodeEncodeError:
         fail(f"{sys.stdout.encoding} has no \\u... characters: use a UTF-8 locale, or --report --csv")
     return 0
@@ -58,7 +57,6 @@ def _csv(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cancel(letter: str, database: Path, reservation: str) -> str:
-    """Cancel a reservation; return the line that says so."""
     if not (RESERVATION_ID.fullmatch(reservation) and reservation[0] == letter):
         raise Malformed(f"Expected the id of a reservation, such as {letter}17, got {reservation!r}")
     with closing(Reservations(database, BUSY_SECONDS)) as reservations, reservations.transaction():

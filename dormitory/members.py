@@ -16,7 +16,6 @@ import secrets
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from dormitory.login_queue import LoginQueue
 from dormitory.textfiles import Malformed, WatchedFile, read_fields, read_text
@@ -27,11 +26,11 @@ NAME = re.compile(r"[^\s,\ufffd]{1,32}")  # U+FFFD stands for a character that h
 MIN_PASSWORD_CHARACTERS = 8  # of new passwords
 MAX_PASSWORD_BYTES = 1000
 COST = 1 << 14  # of new passwords: 16 MiB and about 40 ms
-COSTS = [1 << exponent for exponent in range(1, 18)]  # scrypt requires a power of two; the highest needs 128 MiB
+COSTS = "|".join(str(1 << exponent) for exponent in range(1, 18))  # a power of two; the highest needs 128 MiB
 MAX_MEMORY_BYTES = 1 << 28
-BLOCK_SIZE, PARALLELISM = 8, 1
 SALT_BYTES = 16
 HASH_BYTES = 32
+HASH = re.compile(rf"scrypt\$({COSTS})\$8\$1\$([0-9a-f][0-9a-f])*\$[0-9a-f]{{64}}")
 SHIPPED_SALTS = ("e7ddbf07b1aa11e99c978605aa783dcb", "b3ae45f2a0c0dd591d39706174ceaddc")  # in the published member.txt
 LINE_FORM = '"name, scrypt-hash" as serverM.py --add-member writes it'
 
@@ -47,45 +46,24 @@ def valid_name(text: str) -> str:
     return name if NAME.fullmatch(name) else ""
 
 
-class PasswordHash(NamedTuple):
-    """The cost, the salt and the hash that are stored instead of a password."""
+def hashed(password: str, cost: int, salt: bytes) -> str:
+    """Return what is stored instead of a password; scrypt releases the GIL."""
+    parameters = {"n": cost, "r": 8, "p": 1, "maxmem": MAX_MEMORY_BYTES, "dklen": HASH_BYTES}
+    digest = hashlib.scrypt(normalized(password).encode(), salt=salt, **parameters)
+    return f"scrypt${cost}$8$1${salt.hex()}${digest.hex()}"
 
-    cost: int
-    salt: bytes
-    hash: bytes
 
-    def __str__(self) -> str:
-        return f"scrypt${self.cost}${BLOCK_SIZE}${PARALLELISM}${self.salt.hex()}${self.hash.hex()}"
-
-    @classmethod
-    def of(cls, password: str) -> "PasswordHash":
-        """Return the hash of a password, with a new salt."""
-        salted = cls(COST, secrets.token_bytes(SALT_BYTES), b"")
-        return salted._replace(hash=salted.derive(password))
-
-    @classmethod
-    def parse(cls, text: str) -> "PasswordHash":
-        """Return the hash that str() has turned into this text; raise ValueError for any other text."""
-        _, cost, _, _, salt, digest = text.split("$")
-        parsed = cls(int(cost), bytes.fromhex(salt), bytes.fromhex(digest))
-        if str(parsed) != text or parsed.cost not in COSTS or len(parsed.hash) != HASH_BYTES:
-            raise ValueError("not a supported scrypt hash")
-        return parsed
-
-    def derive(self, password: str) -> bytes:
-        """Return the hash of a password with this salt and cost; scrypt releases the GIL."""
-        parameters = {"n": self.cost, "r": BLOCK_SIZE, "p": PARALLELISM, "maxmem": MAX_MEMORY_BYTES}
-        return hashlib.scrypt(normalized(password).encode(), salt=self.salt, dklen=HASH_BYTES, **parameters)
+def matches(password: str, stored: str) -> bool:
+    """Return whether the stored hash is that of a password."""
+    _, cost, _, _, salt, _ = stored.split("$")
+    return hmac.compare_digest(hashed(password, int(cost), bytes.fromhex(salt)), stored)
 
 
 class Members:
-    """The members and their passwords; the file is read again when it has changed.
-
-    After the constructor and warnings(), only the login queue's thread uses the file, so there is no lock.
-    """
+    """The members and their passwords; the file is read again when it has changed."""
 
     def __init__(self, path: Path) -> None:
-        self._file = WatchedFile(path, read_members)
+        self._file = WatchedFile(path, read_members)  # without a lock: later, only the login queue's thread uses it
         self._logins = LoginQueue()
         self._secret = secrets.token_hex(SALT_BYTES)
 
@@ -93,37 +71,34 @@ class Members:
         """Return a status line for each member who still has a password that README publishes."""
         return [
             f"Warning: {name} still has a published password; replace it with: serverM.py --add-member {name}"
-            for name, expected in self._file.content.items()
-            if expected.salt.hex() in SHIPPED_SALTS
+            for name, stored in self._file.content.items()
+            if stored.split("$")[4] in SHIPPED_SALTS
         ]
 
     def check(self, user: str, password: str, address: str, has_left: Callable[[], bool]) -> bool:
-        """Return whether this is a member's name and password; block until the turn of this check has come.
-
-        To check an unknown name takes as long as to check a wrong password. LoginQueue.run() explains the rest.
-        """
+        """Return whether this is a member's name and password; block as LoginQueue.run() does."""
         return self._logins.run(lambda: self._verify(user, password), address, has_left)
 
     def _verify(self, user: str, password: str) -> bool:
         self._file.refresh()
-        expected = self._file.content.get(user)
-        if expected is None:  # a hash that no password matches, with the cost of a member, which the name determines
-            hashes = list(self._file.content.values()) or [PasswordHash.of("")]
-            expected = random.Random(self._secret + user).choice(hashes)._replace(hash=bytes(HASH_BYTES))
-        return hmac.compare_digest(expected.derive(password), expected.hash)
+        hashes = self._file.content
+        if user in hashes:
+            return matches(password, hashes[user])
+        decoy = random.Random(self._secret + user).choice([*hashes.values()] or [hashed("", COST, b"")])
+        matches(password, decoy)  # takes as long as the check of a member, whom the name determines
+        return False
 
 
-def read_members(path: Path) -> dict[str, PasswordHash]:
+def read_members(path: Path) -> dict[str, str]:
     """Return the hash of each member's password; the text of a Malformed quotes nothing that may be a password."""
-    members: dict[str, PasswordHash] = {}
-    for where, name, text in read_fields(path, LINE_FORM, is_secret=True):
+    members: dict[str, str] = {}
+    for where, name, stored in read_fields(path, LINE_FORM, is_secret=True):
         name = valid_name(name)
         if not name or name in members:
             raise Malformed(f"{where}: expected a name of 1 to 32 characters that no line above has")
-        try:
-            members[name] = PasswordHash.parse(text)
-        except ValueError:
-            raise Malformed(f"{where}: expected {LINE_FORM}") from None
+        if not HASH.fullmatch(stored):
+            raise Malformed(f"{where}: expected {LINE_FORM}")
+        members[name] = stored
     return members
 
 
@@ -136,7 +111,7 @@ def add_member(path: Path, name: str, password: str) -> bool:
         raise Malformed(f"Expected a password of at least {MIN_PASSWORD_CHARACTERS} printable characters")
     if len(password.encode()) > MAX_PASSWORD_BYTES:
         raise Malformed(f"Expected a password of at most {MAX_PASSWORD_BYTES} bytes")
-    line = f"{name}, {PasswordHash.of(password)}"
+    line = f"{name}, {hashed(password, COST, secrets.token_bytes(SALT_BYTES))}"
     path = Path(os.path.realpath(path))  # replace the target of a symbolic link, not the link
     with locked(path):
         members = read_members(path) if path.exists() else {}

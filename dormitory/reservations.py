@@ -18,7 +18,6 @@ from dormitory.wire import BadDatagram, Datagram, now_ms
 MAX_CLOCK_DIFFERENCE_SECONDS = 600  # a datagram whose time is further off is refused
 KEEP_REPLIES_MS = 2 * MAX_CLOCK_DIFFERENCE_SECONDS * 1000  # twice, because a clock may be set back after a deletion
 BUSY_SECONDS = 0.2  # how long to wait while another program has the file locked
-SUFFIXES = ("", "-wal", "-shm")  # of SQLite's three files, which together hold what was committed
 
 SCHEMA = """
     CREATE TABLE IF NOT EXISTS reservations (
@@ -110,9 +109,9 @@ class Reservations:
             raise Damaged(f"{self._path} was deleted or replaced while it was open; restart this server")
 
     def _find_files(self) -> list[tuple[int, int]]:
-        """Return the device and the inode of those of the three files that exist."""
+        """Return the device and the inode of SQLite's files, which together hold what was committed."""
         found = []
-        for suffix in SUFFIXES:
+        for suffix in "", "-wal", "-shm":
             with suppress(OSError):
                 status = Path(f"{self._path}{suffix}").stat()
                 found.append((status.st_dev, status.st_ino))
@@ -151,10 +150,7 @@ class Reservations:
         return number
 
     def cancel(self, number: int, member: str | None = None) -> tuple[str, str] | None:
-        """Delete a reservation, of a member if one is given, within a transaction; return its room and its member.
-
-        Return None if there is no such reservation.
-        """
+        """Delete a reservation, of this member if given, within a transaction; return its room and member, if any."""
         query = "SELECT room, member FROM reservations WHERE number = ?"
         row: tuple[str, str] | None = self._db.execute(query, (number,)).fetchone()
         if row is None or member not in (None, row[1]):

@@ -30,6 +30,5 @@ def load_key(directory: Path) -> bytes:
         key = bytes.fromhex(read_file(path, MAX_FILE_BYTES).decode())
         if len(key) == KEY_BYTES:
             return key
-    raise Malformed(
-        f"{path}: expected {KEY_BYTES * 2} hexadecimal digits; delete it, and the next server to start makes a new key"
-    )
+    expected = f"expected {KEY_BYTES * 2} hexadecimal digits"
+    raise Malformed(f"{path}: {expected}; delete it, and the next server to start makes a new key")

@@ -35,12 +35,7 @@ ANCILLARY_BYTES = 128
 # A reply must leave from the address that was asked: the main server accepts it from nowhere else. At a socket with all
 # addresses of a host, the kernel reports the address with each datagram, and takes it back with the reply (ip(7); RFC
 # 3542, 6.2).
-WILDCARDS = ("0.0.0.0", "::")
 IP_PKTINFO = getattr(socket, "IP_PKTINFO", 26 if sys.platform == "darwin" else 8)  # Python has had it since 3.12
-PACKET_INFORMATION: dict[int, tuple[int, int]] = {
-    socket.AF_INET: (socket.IPPROTO_IP, IP_PKTINFO),
-    socket.AF_INET6: (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO),
-}
 
 
 class ReceivedRequest(NamedTuple):
@@ -119,9 +114,8 @@ class UdpServer:
         return requests
 
     def _receive_one(self, sock: socket.socket) -> ReceivedRequest | None:
-        """Return the next request, or None if no datagram has arrived or the datagram is not accepted."""
         try:
-            data, ancillary, _, sender = sock.recvmsg(MAX_DATAGRAM_BYTES + 1, ANCILLARY_BYTES, socket.MSG_DONTWAIT)
+            data, ancillary, _, sender = sock.recvmsg(MAX_DATAGRAM_BYTES, ANCILLARY_BYTES, socket.MSG_DONTWAIT)
         except OSError:  # no datagram has arrived, or the kernel reports a reply that could not be delivered
             return None
         received: Datagram | bytes = data
@@ -140,13 +134,11 @@ class UdpServer:
             raise BadDatagram("that is meant for another server", f", Server {request.text[:1]}")
         late = (now_ms() - request.time_ms) / 1000
         if abs(late) > MAX_CLOCK_DIFFERENCE_SECONDS:
-            difference = f"{abs(late):.0f} seconds {'behind' if late > 0 else 'ahead of'} the clock of this host"
-            raise BadDatagram(
-                "whose time is wrong", f": {difference}; at most {MAX_CLOCK_DIFFERENCE_SECONDS} are accepted"
-            )
+            difference = f": {abs(late):.0f} seconds {'behind' if late > 0 else 'ahead of'} the clock of this host"
+            limit = f"; at most {MAX_CLOCK_DIFFERENCE_SECONDS} are accepted"
+            raise BadDatagram("whose time is wrong", difference + limit)
 
     def _serve(self, requests: list[ReceivedRequest]) -> None:
-        """Carry out requests and reply to them; changes share one transaction."""
         status_lines = self._handler.status_lines
         status_lines.clear()
         replies: list[tuple[ReceivedRequest, Datagram]] = []
@@ -199,8 +191,10 @@ def open_socket(family: int, address: Any) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        if address[0] in WILDCARDS:
-            sock.setsockopt(*PACKET_INFORMATION[family], 1)
+        if address[0] == "0.0.0.0":
+            sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        if address[0] == "::":
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         sock.bind(address)
     except OSError:
         sock.close()

@@ -13,17 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from typing import Any
 
-from dormitory.wire import (
-    ANY_DATABASE,
-    MAX_DATAGRAM_BYTES,
-    Action,
-    BadDatagram,
-    Datagram,
-    new_request,
-    pack,
-    shortened,
-    unpack,
-)
+from dormitory.wire import MAX_DATAGRAM_BYTES, Action, BadDatagram, Datagram, new_request, pack, shortened, unpack
 from net.addresses import FamilyAndAddress
 from net.command_line import reason, shown_address
 from net.log import LOG
@@ -49,8 +39,7 @@ class UdpClient:
     """One thread's UDP sockets: one for each back end, opened for the first request to it.
 
     Each socket is connected, so it receives datagrams from its back end alone, and only on the local address that leads
-    to that back end. The thread calls `before_repeating` before it sends a request again, because the wait for the
-    reply may still take seconds.
+    to that back end. The thread calls `before_repeating` whenever a reply is late, because it may come seconds later.
     """
 
     def __init__(self, key: bytes, before_repeating: Callable[[], None] = lambda: None) -> None:
@@ -70,13 +59,12 @@ class UdpClient:
         """
         data = pack(self._key, request)
         sock = self._socket(address)
-        for number, pause in enumerate(pauses):
-            if number:
-                self._before_repeating()
+        for pause in pauses:
             with suppress(OSError):  # such a request counts as lost, and is sent again
                 sock.send(data)
             if reply := self._wait_for_reply(sock, request, pause):
                 return reply
+            self._before_repeating()
         raise NoAnswer
 
     def _wait_for_reply(self, sock: socket.socket, request: Datagram, seconds: float) -> Datagram | None:
@@ -84,7 +72,7 @@ class UdpClient:
         end = time.monotonic() + seconds
         while True:
             with suppress(OSError, BadDatagram):  # nothing came, the back end is not running, or it is forged
-                reply = unpack(self._key, sock.recv(MAX_DATAGRAM_BYTES + 1))
+                reply = unpack(self._key, sock.recv(MAX_DATAGRAM_BYTES))
                 if reply.action == Action.REPLY and reply.request_id == request.request_id:
                     return reply
             if time.monotonic() >= end:
@@ -122,7 +110,7 @@ class Upstream:
         self._lock = threading.Condition()  # guards changes to the rest; notified when the back end is found down
         self._address = addresses[0]  # then the one that answered last
         self._is_down = False
-        self._database = ANY_DATABASE  # then the id of the one that answered first
+        self._database: bytes | None = None  # then the id of the one that answered first
         self._refused: set[bytes] = set()  # other databases, which were reported
 
     def __str__(self) -> str:
@@ -152,8 +140,7 @@ class Upstream:
     def _check_database(self, database: bytes) -> None:
         """Raise NoAnswer unless this is the database that answered first; report each other one once."""
         with self._lock:
-            if self._database == ANY_DATABASE:
-                self._database = database
+            self._database = self._database or database
             if database == self._database:
                 return
             if database not in self._refused:
@@ -188,7 +175,6 @@ class Upstream:
             time.sleep(PROBE_AGAIN_SECONDS)
 
     def _probe(self) -> None:
-        """Ask each address for the rooms, until one answers."""
         for address in self._addresses:
             with closing(UdpClient(self._key)) as client, suppress(NoAnswer):
                 rooms = self._ask_at(address, client, Action.LIST, self._letter, PROBE_PAUSES_SECONDS)
