@@ -57,7 +57,6 @@ def serve(options: argparse.Namespace) -> NoReturn:
     upstreams = {letter: find_upstream(letter, options, key) for letter in BACK_END_PORTS}
 
     def converse(client: Conversation) -> None:
-        """Answer the requests of one client, which must log in before --login-seconds have passed."""
         client.set_time_limit(options.login_seconds, f"No LOGIN within {options.login_seconds} seconds", restarts=False)
         Session(client, members, upstreams, key, options.idle_seconds).run()
 

@@ -35,21 +35,16 @@ SHIPPED_SALTS = ("e7ddbf07b1aa11e99c978605aa783dcb", "b3ae45f2a0c0dd591d39706174
 LINE_FORM = '"name, scrypt-hash" as serverM.py --add-member writes it'
 
 
-def normalized(text: str) -> str:
-    """Return the form in which names and passwords are compared."""
-    return unicodedata.normalize("NFC", text)
-
-
 def valid_name(text: str) -> str:
-    """Return a name, 1 to 32 characters without space and comma, in the form for comparison; "" if it is not valid."""
-    name = normalized(text)
+    """Return a name, 1 to 32 characters without space and comma, in normal form; or "" if it is not valid."""
+    name = unicodedata.normalize("NFC", text)
     return name if NAME.fullmatch(name) else ""
 
 
 def hashed(password: str, cost: int, salt: bytes) -> str:
     """Return what is stored instead of a password; scrypt releases the GIL."""
     parameters = {"n": cost, "r": 8, "p": 1, "maxmem": MAX_MEMORY_BYTES, "dklen": HASH_BYTES}
-    digest = hashlib.scrypt(normalized(password).encode(), salt=salt, **parameters)
+    digest = hashlib.scrypt(unicodedata.normalize("NFC", password).encode(), salt=salt, **parameters)
     return f"scrypt${cost}$8$1${salt.hex()}${digest.hex()}"
 
 
@@ -69,11 +64,9 @@ class Members:
 
     def warnings(self) -> list[str]:
         """Return a status line for each member who still has a password that README publishes."""
-        return [
-            f"Warning: {name} still has a published password; replace it with: serverM.py --add-member {name}"
-            for name, stored in self._file.content.items()
-            if stored.split("$")[4] in SHIPPED_SALTS
-        ]
+        names = [name for name, stored in self._file.content.items() if stored.split("$")[4] in SHIPPED_SALTS]
+        advice = "still has a published password; replace it with: serverM.py --add-member"
+        return [f"Warning: {name} {advice} {name}" for name in names]
 
     def check(self, user: str, password: str, address: str, has_left: Callable[[], bool]) -> bool:
         """Return whether this is a member's name and password; block as LoginQueue.run() does."""
@@ -102,11 +95,11 @@ def read_members(path: Path) -> dict[str, str]:
     return members
 
 
-def add_member(path: Path, name: str, password: str) -> bool:
+def add_member(path: Path, text: str, password: str) -> bool:
     """Add a member to the file, or give an existing member a new password; return whether the member is new."""
-    name = normalized(name)
-    if not valid_name(name) or not _arrives_unchanged(name):
-        raise Malformed(f"Expected a name of 1 to 32 visible characters without space and comma, got {name!r}")
+    name = valid_name(text)
+    if not name or not _arrives_unchanged(text):
+        raise Malformed(f"Expected a name of 1 to 32 visible characters without space and comma, got {text!r}")
     if not _arrives_unchanged(password) or len(password) < MIN_PASSWORD_CHARACTERS:
         raise Malformed(f"Expected a password of at least {MIN_PASSWORD_CHARACTERS} printable characters")
     if len(password.encode()) > MAX_PASSWORD_BYTES:
@@ -120,7 +113,7 @@ def add_member(path: Path, name: str, password: str) -> bool:
             if is_new and _skeleton(other) == _skeleton(name):
                 raise Malformed(f"{name} looks like {other}, who is a member already")
         old = read_text(path).splitlines() if path.exists() else []
-        lines = [line if normalized(other.partition(",")[0].strip()) == name else other for other in old]
+        lines = [line if valid_name(other.partition(",")[0].strip()) == name else other for other in old]
         if is_new:
             lines.append(line)
         replace_file(path, ("\n".join(lines) + "\n").encode(), private=True)

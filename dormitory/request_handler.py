@@ -12,16 +12,14 @@ MAX_PAGE_ITEMS = MAX_TEXT_BYTES // len("S1=6")
 
 
 class RequestHandler:
-    """The rooms of one kind; one thread at a time may use it. A `max_per_member` of None means no limit."""
+    """The rooms of one kind, for one thread at a time; `limit` is how many a member may reserve, or None."""
 
-    def __init__(
-        self, letter: str, inventory: Inventory, reservations: Reservations, max_per_member: int | None
-    ) -> None:
+    def __init__(self, letter: str, inventory: Inventory, reservations: Reservations, limit: int | None) -> None:
         self.letter = letter
         self.inventory = inventory
         self.reservations = reservations
         self.status_lines: list[str] = []  # the owner of this object writes and clears them
-        self._max_per_member = max_per_member
+        self._limit = limit
 
     def reply_to(self, request: Datagram) -> Datagram:
         """Carry out a request, a change only within a transaction; return the reply, or raise BadDatagram."""
@@ -57,9 +55,8 @@ class RequestHandler:
         answer = self._availability(room)
         if not answer.startswith("AVAILABLE"):
             return answer
-        limit = self._max_per_member
-        if limit is not None and len(self.reservations.of_member(member, 0, limit)) == limit:
-            return f"DENIED At most {limit} reservations per member"
+        if self._limit and len(self.reservations.of_member(member, 0, self._limit)) == self._limit:
+            return f"DENIED At most {self._limit} reservations per member"
         number = self.reservations.reserve(room, member)
         return f"RESERVED {self.letter}{number} {self._log_left(room)}"
 

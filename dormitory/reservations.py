@@ -77,10 +77,7 @@ class Reservations:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Carry out all changes of the with block or, if it raises, none; when it has ended, they are on disk.
-
-        Raise Damaged if they are not in the files that a restart would open.
-        """
+        """Carry out all changes of the with block or, if it raises, none; put them on disk, or raise Damaged."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self.refresh()

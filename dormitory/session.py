@@ -1,7 +1,4 @@
-"""Answer the requests of one client of the main server; serverM.py lists the requests and their replies.
-
-Only the last LOGIN on the connection decides what the user may do.
-"""
+"""Answer the requests of one client of the main server; serverM.py lists the requests and their replies."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence

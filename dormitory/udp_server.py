@@ -88,10 +88,7 @@ class UdpServer:
                     logging.exception(self._name)
 
     def _check_files(self) -> None:
-        """From time to time, take account of edits, and raise Damaged if another program has damaged the database.
-
-        A check that fails is repeated before the next request, so a damaged database answers nothing.
-        """
+        """Notice edits and damage; a check that fails is repeated at once, so a damaged database answers nothing."""
         now = time.monotonic()
         reservations = self._handler.reservations
         if now >= self._file_check_due:

@@ -53,10 +53,7 @@ class UdpClient:
             sock.close()
 
     def ask(self, address: FamilyAndAddress, request: Datagram, pauses: Sequence[float]) -> Datagram:
-        """Send a request, once before each pause in seconds, until the reply comes; return the reply.
-
-        Raise NoAnswer if none came or no route leads to the address, and OutOfDescriptors if nothing was sent.
-        """
+        """Send a request before each pause, in seconds, until the reply comes; raise NoAnswer or OutOfDescriptors."""
         data = pack(self._key, request)
         sock = self._socket(address)
         for pause in pauses:
@@ -107,9 +104,9 @@ class Upstream:
         self._letter = letter
         self._addresses = addresses
         self._key = key
-        self._lock = threading.Condition()  # guards changes to the rest; notified when the back end is found down
+        self._lock = threading.Lock()  # guards changes to the rest
         self._address = addresses[0]  # then the one that answered last
-        self._is_down = False
+        self._is_down = threading.Event()
         self._database: bytes | None = None  # then the id of the one that answered first
         self._refused: set[bytes] = set()  # other databases, which were reported
 
@@ -119,7 +116,7 @@ class Upstream:
 
     def ask(self, client: UdpClient, action: Action, text: str, pauses: Sequence[float]) -> str:
         """Return the texts of all pages of the answer; raise NoAnswer if the back end is down or silent."""
-        if not self._is_down:
+        if not self._is_down.is_set():
             with suppress(NoAnswer):
                 return self._ask_at(self._address, client, action, text, pauses)
             self._mark_down()
@@ -145,18 +142,15 @@ class Upstream:
                 return
             if database not in self._refused:
                 self._refused.add(database)
-                LOG.write(
-                    f"{self} now has database {database.hex()} instead of {self._database.hex()}:"
-                    " its answers are refused until the former one is back or serverM is restarted"
-                )
+                until = "its answers are refused until the former one is back or serverM is restarted"
+                LOG.write(f"{self} now has database {database.hex()} instead of {self._database.hex()}: {until}")
         raise NoAnswer
 
     def _mark_down(self) -> None:
         with self._lock:
-            if not self._is_down:
+            if not self._is_down.is_set():
                 LOG.write(f"{self} is not answering")
-                self._is_down = True
-                self._lock.notify()
+                self._is_down.set()
 
     def start_probe(self) -> None:
         """Start the thread that asks the back end for its rooms until it answers, and again whenever it was silent."""
@@ -166,8 +160,7 @@ class Upstream:
         while True:
             try:
                 self._probe()
-                with self._lock:
-                    self._lock.wait_for(lambda: self._is_down)
+                self._is_down.wait()
             except OutOfDescriptors:
                 pass  # nothing is known about the back end
             except Exception:
@@ -180,7 +173,7 @@ class Upstream:
                 rooms = self._ask_at(address, client, Action.LIST, self._letter, PROBE_PAUSES_SECONDS)
                 with self._lock:
                     self._address = address
-                    self._is_down = False
+                    self._is_down.clear()
                 LOG.write(f"Server {self._letter} has sent its room status: {shortened(rooms)}")
                 return
         self._mark_down()
