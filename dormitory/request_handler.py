@@ -16,6 +16,7 @@ class RequestHandler:
 
     def __init__(self, letter: str, inventory: Inventory, reservations: Reservations, limit: int | None) -> None:
         self.letter = letter
+        self.name = f"Server {letter}"
         self.inventory = inventory
         self.reservations = reservations
         self.status_lines: list[str] = []  # the owner of this object writes and clears them
@@ -29,7 +30,7 @@ class RequestHandler:
 
     def _carry_out(self, request: Datagram) -> tuple[str, int]:
         """Return the answer to a request, and the page to ask for next."""
-        self.status_lines.append(f"received {request.action.name} {request.text}")
+        self.status_lines.append(f"{self.name} received {request.action.name} {request.text}")
         match request.action, request.text.split(" "):
             case Action.AVAILABILITY, [room]:
                 return self._availability(room), 0
@@ -37,10 +38,10 @@ class RequestHandler:
                 return self.reservations.once(request, lambda: self._reserve(room, member)), 0
             case Action.CANCEL, [reservation, member]:
                 return self.reservations.once(request, lambda: self._cancel(reservation, member)), 0
-            case Action.MINE, [_, member]:  # a page begins with the first number greater than its own
+            case Action.MINE, [_, member]:  # a page has the reservations with greater numbers than its own
                 rows = self.reservations.of_member(member, request.page, MAX_PAGE_ITEMS)
                 return fill_page((number, f"{self.letter}{number}={room}") for number, room in rows)
-            case Action.LIST, [_]:  # an edit of the inventory between two pages may repeat or omit codes
+            case Action.LIST, [_]:  # a page skips as many codes; an edit in between may repeat or omit some
                 codes = enumerate(islice(self.inventory.content, request.page, None), request.page + 1)
                 return fill_page((number, f"{code}={self._left(code)}") for number, code in codes)
         raise BadDatagram(MALFORMED)
@@ -74,7 +75,7 @@ class RequestHandler:
 
     def _log_left(self, room: str) -> int:
         left = self._left(room)
-        self.status_lines.append(f"has {left} of room {room} left")
+        self.status_lines.append(f"{self.name} has {left} of room {room} left")
         return left
 
 

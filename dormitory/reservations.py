@@ -15,8 +15,8 @@ from typing import Any
 
 from dormitory.wire import BadDatagram, Datagram, now_ms
 
-MAX_CLOCK_DIFFERENCE_SECONDS = 600  # a datagram whose time is further off is refused
-KEEP_REPLIES_MS = 2 * MAX_CLOCK_DIFFERENCE_SECONDS * 1000  # twice, because a clock may be set back after a deletion
+MAX_CLOCK_DIFFERENCE_MS = 600_000  # a datagram whose time is further off is refused
+KEEP_REPLIES_MS = 2 * MAX_CLOCK_DIFFERENCE_MS  # twice, because a clock may be set back after a reply was deleted
 BUSY_SECONDS = 0.2  # how long to wait while another program has the file locked
 
 SCHEMA = """

@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from dormitory.request_handler import CHANGES, RequestHandler
-from dormitory.reservations import MAX_CLOCK_DIFFERENCE_SECONDS, Damaged
+from dormitory.reservations import MAX_CLOCK_DIFFERENCE_MS, Damaged
 from dormitory.wire import MAX_DATAGRAM_BYTES, BadDatagram, Datagram, clock_time, now_ms, pack, shortened, unpack
 from net.command_line import reason, shown_address
 from net.log import LOG
@@ -52,7 +52,7 @@ class UdpServer:
 
     def __init__(self, handler: RequestHandler, sockets: Sequence[socket.socket], key: bytes, is_traced: bool) -> None:
         self._handler = handler
-        self._name = f"Server {handler.letter}"
+        self._name = handler.name
         self._sockets = sockets
         self._key = key
         self._is_traced = is_traced
@@ -129,10 +129,11 @@ class UdpServer:
     def _check(self, request: Datagram) -> None:
         if not request.text.startswith(self._handler.letter):
             raise BadDatagram("that is meant for another server", f", Server {request.text[:1]}")
-        late = (now_ms() - request.time_ms) / 1000
-        if abs(late) > MAX_CLOCK_DIFFERENCE_SECONDS:
-            difference = f": {abs(late):.0f} seconds {'behind' if late > 0 else 'ahead of'} the clock of this host"
-            limit = f"; at most {MAX_CLOCK_DIFFERENCE_SECONDS} are accepted"
+        late_ms = now_ms() - request.time_ms
+        if abs(late_ms) > MAX_CLOCK_DIFFERENCE_MS:
+            direction = "behind" if late_ms > 0 else "ahead of"
+            difference = f": {abs(late_ms) // 1000} seconds {direction} the clock of this host"
+            limit = f"; at most {MAX_CLOCK_DIFFERENCE_MS // 1000} are accepted"
             raise BadDatagram("whose time is wrong", difference + limit)
 
     def _serve(self, requests: list[ReceivedRequest]) -> None:
@@ -149,7 +150,7 @@ class UdpServer:
         for request, reply in replies:
             self._send(request, reply)
         if status_lines:
-            LOG.write("\n".join(f"{self._name} {line}" for line in status_lines))
+            LOG.write("\n".join(status_lines))
 
     def _send(self, request: ReceivedRequest, reply: Datagram) -> None:
         try:
@@ -158,7 +159,7 @@ class UdpServer:
             self._report("send", f"cannot reply to {shown_address(*request.sender[:2])}: {reason(error)}")
             return
         self._trace(request.sender, "->", reply)
-        self._handler.status_lines.append(f"sent {shortened(reply.text) or 'nothing'} to the main server")
+        self._handler.status_lines.append(f"{self._name} sent {shortened(reply.text) or 'nothing'} to the main server")
 
     def _report_dropped(self, bad: BadDatagram, sender: Any) -> None:
         self._report(bad.problem, f"dropped a datagram from {shown_address(*sender[:2])} {bad}")

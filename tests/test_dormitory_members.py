@@ -244,10 +244,8 @@ def test_logins_take_turns_by_network(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_each_published_password_is_reported_at_the_start_until_it_is_replaced(dormitory: Dormitory) -> None:
     file = dormitory.directory / "member.txt"
     dormitory.write("member.txt", (ROOT / "member.txt").read_text())
-    warnings = [
-        f"Warning: {name} still has a published password; replace it with: serverM.py --add-member {name}"
-        for name in ("alice", "bob")
-    ]
+    warning = "Warning: {0} still has a published password; replace it with: serverM.py --add-member {0}"
+    warnings = [warning.format(name) for name in ("alice", "bob")]
     dormitory.start_main()
     for warning in warnings:
         dormitory.main.wait_for_line(warning)
