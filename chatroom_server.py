@@ -184,13 +184,8 @@ def main() -> NoReturn:
     )
     parser.add_argument("port", type=port_number, metavar="PORT", help="TCP port of the lobby; 0 means any free port")
     add_number(parser, "--max-rooms", MAX_ROOMS, "how many rooms may exist at once")
-    parser.add_argument(
-        "--room-ports",
-        type=port_range,
-        default=ANY_FREE_PORT,
-        metavar="FIRST-LAST",
-        help="the ports that rooms may use, for instance those that a firewall allows (default: any free port)",
-    )
+    ports = "the ports that rooms may use, for instance those that a firewall allows (default: any free port)"
+    parser.add_argument("--room-ports", type=port_range, default=ANY_FREE_PORT, metavar="FIRST-LAST", help=ports)
     add_limit(parser, "--max-rooms-per-address", "how many of them clients from one address may create (default: all)")
     add_number(parser, "--empty-room-seconds", EMPTY_ROOM_SECONDS, "how long an empty room outlasts its creator")
     add_server_options(parser)
