@@ -240,7 +240,9 @@ def answer(client: Conversation, rooms: Rooms, request: bytes) -> str:
     if not is_room_name(name):
         raise RequestFailed(RoomStatus.INVALID, f"Invalid name: {ROOM_NAME_RULE}")
     if action is RoomAction.JOIN:
-        return room_join_handler(rooms, name)
+        server = rooms.find(name).server
+        server.accept_pending()
+        return f"{server.port} {len(server.connections())}"  # the members before this one
     client.flush()  # the other two write status lines themselves, and a deletion may take seconds
     if action is RoomAction.CREATE:
         room_creation_handler(rooms, name, client.connection)
@@ -264,13 +266,6 @@ def room_creation_handler(rooms: Rooms, name: str, creator: Connection) -> None:
     """Create a room with its own listening socket and thread."""
     room = rooms.create(name, creator)
     LOG.write(f"Room {name}: listening on port {room.server.port}")
-
-
-def room_join_handler(rooms: Rooms, name: str) -> str:
-    """Return the port of a room, and how many members it has before the client joins."""
-    server = rooms.find(name).server
-    server.accept_pending()
-    return f"{server.port} {len(server.connections())}"
 
 
 if __name__ == "__main__":
