@@ -86,7 +86,7 @@ class Reservations:
                 # So that once() still knows their requests after the clock was set back.
                 self._db.execute("UPDATE state SET forgotten_ms = max(forgotten_ms, ?)", (before_ms,))
             yield
-            self._db.commit()
+            self._db.execute("COMMIT")
         except BaseException:
             self._seen_version = None  # so that refresh() counts again: `taken` includes what is rolled back
             self._db.rollback()

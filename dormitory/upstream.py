@@ -117,9 +117,10 @@ class Upstream:
     def ask(self, client: UdpClient, action: Action, text: str, pauses: Sequence[float]) -> str:
         """Return the texts of all pages of the answer; raise NoAnswer if the back end is down or silent."""
         if not self._is_down.is_set():
-            with suppress(NoAnswer):
+            try:
                 return self._ask_at(self._address, client, action, text, pauses)
-            self._mark_down()
+            except NoAnswer:
+                self._mark_down()
         raise NoAnswer(f"Server {self._letter} is not answering")
 
     def _ask_at(
