@@ -5,10 +5,9 @@ import socket
 import time
 from contextlib import suppress
 
-from net.output import Output, Patience
+from net.output import Output
 from net.proxy import ProxyLine
-from net.tls import HandshakeFailed, TlsLayer
-from net.trace import Trace
+from net.tls import HandshakeFailed
 
 RECEIVE_BYTES = 1 << 16  # for a larger buffer, malloc would map new pages at each call
 LINGER_SECONDS = 1.0
@@ -26,16 +25,8 @@ class Connection(Output):
     which cuts the connection.
     """
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        stop_fd: int,
-        address: str = "",
-        tls: TlsLayer | None = None,
-        trace: Trace | None = None,
-        patience: Patience | None = None,
-    ) -> None:
-        super().__init__(sock, tls, trace, patience)
+    def __init__(self, sock: socket.socket, stop_fd: int, address: str = "") -> None:
+        super().__init__(sock)
         sock.setblocking(False)
         self.address = address  # the client's IP address; a PROXY line changes it
         self.stop_fd = stop_fd  # becomes readable when the server stops
@@ -56,7 +47,7 @@ class Connection(Output):
 
     def shake_hands(self) -> None:
         """Carry out the TLS handshake, if the connection speaks TLS, or raise HandshakeFailed."""
-        while self._tls and not self._tls.is_ready and not self._has_closed and self._wait_for_input():
+        while self.tls and not self.tls.is_ready and not self._has_closed and self._wait_for_input():
             self._early = self.try_receive() or b""
 
     def receive(self, size: int = RECEIVE_BYTES) -> bytes:
@@ -87,11 +78,11 @@ class Connection(Output):
             return b""
         if self.proxy_line:
             data = self.proxy_line.take_off(data)
-        if self._tls and data:
+        if self.tls and data:
             data = self._decrypt(data)
-            self.has_received_end = self._tls.has_ended
-        if self._trace and data:
-            self._trace.received(data)
+            self.has_received_end = self.tls.has_ended
+        if self.trace and data:
+            self.trace.received(data)
         return data if data or self.has_received_end else None
 
     def _take_end(self) -> None:
@@ -100,9 +91,9 @@ class Connection(Output):
         # The kernel reports a reset once. If a sending thread got the report, this read looks like an orderly end.
         if self.is_dropped:
             return
-        if self._tls and not self._tls.is_ready:
+        if self.tls and not self.tls.is_ready:
             raise HandshakeFailed("the client has left")
-        if self._tls:
+        if self.tls:
             raise OSError(None, "the connection was cut without close_notify")
         self.has_received_end = True
 

@@ -18,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import islice
 from typing import NamedTuple
 
 from net.log import LOG
@@ -28,7 +27,6 @@ from net.trace import Trace
 BACKLOG_BYTES = 1 << 20
 SHORT_BYTES = 1 << 12  # a message of one line
 EXCESS_BYTES = 1 << 16  # by which short messages may exceed the backlog's limit
-BLOCKS_PER_SEND = 64
 RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: close with a reset at once; the kernel discards what it has not sent
 
 
@@ -48,21 +46,20 @@ class Patience(NamedTuple):
 class Output:
     """One client's output, and its backlog; any thread may send."""
 
-    def __init__(
-        self, sock: socket.socket, tls: TlsLayer | None, trace: Trace | None, patience: Patience | None
-    ) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self.fd = sock.fileno()  # identifies the client in status lines
+        self.tls: TlsLayer | None = None
+        self.trace: Trace | None = None
+        self.patience = Patience()
         self.is_dropped = False  # whether the client was dropped, or sending to it has failed
         self._sock = sock
-        self._tls = tls
-        self._trace = trace
-        self._patience = patience or Patience()
         self._lock = threading.RLock()  # guards all below and the order of writes; no thread blocks while holding it
         self._changed = threading.Condition(self._lock)  # notified when the backlog shrinks or the output ends
         self._backlog: deque[bytes | memoryview] = deque()  # shared with the other recipients of a message, not copied
-        self._backlog_bytes = 0
+        self._held: list[bytes] = []  # what TLS cannot encrypt before the end of its handshake
+        self._backlog_bytes = 0  # of both
         self._sender: threading.Thread | None = None  # sends the backlog
-        self._sent_bytes = 0  # by all sender threads so far
+        self._sent_bytes = 0  # so far
         self._moved = time.monotonic()  # when the client last accepted a part of the backlog, or the backlog began
         self._full_since: tuple[float, int] | None = None  # when a sender found the backlog full, and _sent_bytes then
         self._open = True  # False: further data is discarded
@@ -92,12 +89,21 @@ class Output:
 
     def _decrypt(self, data: bytes) -> bytes:
         """Return the plain text that received TLS data completes; send what TLS itself has to answer."""
-        assert self._tls
+        assert self.tls
         with self._lock:
             try:
-                return self._tls.decrypt(data)
+                text = self.tls.decrypt(data)
+                if self._held and self.tls.is_ready:
+                    held = b"".join(self._held)
+                    self._held.clear()
+                    self._backlog_bytes -= len(held)
+                    self._write(self.tls.encrypt(held))
+                return text
+            except OSError:
+                self._open = False  # after an error, TLS encrypts nothing more
+                raise
             finally:
-                self._write(self._tls.take_output())
+                self._write(self.tls.take_output())
                 if self._backlog_bytes > BACKLOG_BYTES:  # a client that makes TLS answer must read the answers
                     self._wait_until(lambda: self._fits(b""))
 
@@ -106,8 +112,8 @@ class Output:
         with self._lock:
             if self._open:
                 self._put(farewell)
-                if self._tls:
-                    self._write(self._tls.close())
+                if self.tls:
+                    self._write(self.tls.close())
             self._open = False
             self._changed.notify_all()
 
@@ -122,62 +128,62 @@ class Output:
             self._open = False
             self.is_dropped = True
             self._backlog.clear()
+            self._held.clear()
             self._backlog_bytes = 0
             self._changed.notify_all()
             with suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 self._sock.shutdown(socket.SHUT_RDWR)
 
-    def _unsent_bytes(self) -> int:
-        return self._backlog_bytes + (self._tls.held_bytes if self._tls else 0)
-
     def _fits(self, data: bytes) -> bool:
         """Return whether a sender need not wait; any data fits into an empty backlog."""
-        unsent = self._unsent_bytes()
         limit = BACKLOG_BYTES + (EXCESS_BYTES if len(data) <= SHORT_BYTES else 0)
-        return not self._open or not unsent or unsent + len(data) <= limit
+        return not self._open or not self._backlog_bytes or self._backlog_bytes + len(data) <= limit
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
         """Block until a condition holds; it must hold when the client is dropped."""
-        while not self._changed.wait_for(condition, self._patience.retry_seconds):
+        while not self._changed.wait_for(condition, self.patience.retry_seconds):
             self._begin_period()
             self._drop_if_too_slow()  # here too: before the handshake's end there is no thread that sends
 
     def _put(self, data: bytes) -> None:
-        if not self._open:
+        if not self._open or not data:
             return
-        if self._tls:
-            if self._trace:
-                self._trace.sent(data)
-            data = self._tls.encrypt(data)
+        if self.tls:
+            if self.trace:
+                self.trace.sent(data)
+            if not self.tls.is_ready:
+                self._held.append(data)
+                self._backlog_bytes += len(data)
+                return
+            data = self.tls.encrypt(data)
         self._write(data)
 
     def _write(self, data: bytes) -> None:
-        """Pass data to the kernel, or what it does not accept to the backlog."""
+        """Pass data to the kernel, after the backlog; start a thread that sends what the kernel does not accept."""
         if not data or self.is_dropped:
             return
-        sent = 0 if self._backlog else self._pass_to_kernel([data])
+        sent = 0 if self._backlog else self._pass_to_kernel(data)
         if sent < len(data) and not self.is_dropped:
             self._backlog.append(memoryview(data)[sent:] if sent else data)
             self._backlog_bytes += len(data) - sent
-            self._start_sender()
+            if not self._sender:
+                self._start_sender()
 
-    def _pass_to_kernel(self, blocks: list[bytes | memoryview]) -> int:
-        """Return how many bytes of these blocks the kernel has accepted."""
+    def _pass_to_kernel(self, block: bytes | memoryview) -> int:
+        """Return how many bytes of this block the kernel has accepted."""
         try:
-            sent = self._sock.sendmsg(blocks)
+            sent = self._sock.send(block)
         except BlockingIOError:
             return 0
         except OSError:  # the owner's next read reports the error or the end of the input
             self.drop()
             return 0
-        if self._trace and not self._tls:
-            self._trace.sent(b"".join(blocks)[:sent])
+        if self.trace and not self.tls:
+            self.trace.sent(bytes(block[:sent]))
         return sent
 
     def _start_sender(self) -> None:
-        if self._sender:
-            return
         self._moved = time.monotonic()
         self._sender = threading.Thread(target=self._send_backlog, name=f"backlog {self.fd}", daemon=True)
         try:
@@ -189,48 +195,32 @@ class Output:
     def _send_backlog(self) -> None:
         writable = select.poll()
         writable.register(self.fd, select.POLLOUT)
-        while self._send_some():
-            writable.poll(self._patience.retry_seconds * 1000)
-
-    def _send_some(self) -> bool:
-        with self._lock:
-            before = self._sent_bytes
-            while self._backlog and self._send_first_blocks():
-                pass
-            if self._sent_bytes > before:
-                self._moved = time.monotonic()
+        while True:
+            with self._lock:
+                while self._backlog and (sent := self._pass_to_kernel(self._backlog[0])):
+                    block = self._backlog.popleft()
+                    if sent < len(block):
+                        self._backlog.appendleft(memoryview(block)[sent:])
+                    self._backlog_bytes -= sent
+                    self._sent_bytes += sent
+                    self._moved = time.monotonic()
+                    if self._backlog_bytes <= BACKLOG_BYTES // 2:
+                        self._full_since = None
+                self._drop_if_too_slow()
                 self._changed.notify_all()
-                if self._backlog_bytes <= BACKLOG_BYTES // 2:
-                    self._full_since = None
-            self._drop_if_too_slow()
-            if not self._backlog:
-                self._sender = None
-                self._changed.notify_all()
-            return self._sender is not None
-
-    def _send_first_blocks(self) -> bool:
-        """Pass the first blocks of the backlog to the kernel; return whether it has accepted them as a whole."""
-        blocks = list(islice(self._backlog, BLOCKS_PER_SEND))
-        sent = self._pass_to_kernel(blocks)
-        self._sent_bytes += sent
-        self._backlog_bytes -= sent
-        for block in blocks:
-            if sent < len(block):
-                if sent:
-                    self._backlog[0] = memoryview(block)[sent:]
-                return False
-            sent -= len(block)
-            self._backlog.popleft()
-        return True
+                if not self._backlog:
+                    self._sender = None
+                    return
+            writable.poll(self.patience.retry_seconds * 1000)
 
     def _begin_period(self) -> None:
         """Note that a sender has found the backlog full, unless a period has begun already."""
         self._full_since = self._full_since or (time.monotonic(), self._sent_bytes)
 
     def _drop_if_too_slow(self) -> None:
-        period, least_bytes_per_second, burst_bytes, stall, _ = self._patience
+        period, least_bytes_per_second, burst_bytes, stall, _ = self.patience
         now = time.monotonic()
-        if not self._unsent_bytes():
+        if not self._backlog_bytes:
             return
         if now - self._moved >= stall:
             self.log(f"dropped: it took nothing for {stall:g} seconds")

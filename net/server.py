@@ -170,11 +170,12 @@ class Server:
             _refuse(connection, "Too many threads")
 
     def _connection(self, sock: socket.socket, address: str) -> Connection:
-        options = self._options
-        tls = TlsLayer(self.certificate.context) if self.certificate else None
-        trace = Trace(sock.fileno(), tls is not None, options.secret) if options.trace else None
-        connection = Connection(sock, self._stop_fd, address, tls, trace)
-        if address in options.proxy_from:
+        connection = Connection(sock, self._stop_fd, address)
+        if self.certificate:
+            connection.tls = TlsLayer(self.certificate.context)
+        if self._options.trace:
+            connection.trace = Trace(connection.fd, self.certificate is not None, self._options.secret)
+        if address in self._options.proxy_from:
             connection.proxy_line = ProxyLine(lambda client: self._take_name(connection, client))
         return connection
 

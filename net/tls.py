@@ -5,13 +5,13 @@ backlog. The connection below it is a plain socket, with the same rules as any o
 """
 
 import ssl
-import stat
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from net.command_line import reason
+from net.files import read_file
 
 RECORD_BYTES = 1 << 14  # the most data that a TLS record holds (RFC 8446, 5.1)
 HANDSHAKE_RECORD = 22  # the first byte that a TLS client sends
@@ -32,11 +32,9 @@ class TlsLayer:
     def __init__(self, context: ssl.SSLContext) -> None:
         self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._received, self._to_send, server_side=True)
-        self._held: list[bytes] = []
         self._has_begun = False
         self.is_ready = False  # whether the handshake is complete
         self.has_ended = False  # whether the peer has sent close_notify
-        self.held_bytes = 0  # of plain text that waits for the end of the handshake
 
     def decrypt(self, data: bytes) -> bytes:
         """Take received bytes; return the plain text that they complete. Call take_output() afterwards.
@@ -47,43 +45,28 @@ class TlsLayer:
             _check_first_bytes(data)
             self._has_begun = True
         self._received.write(data)
+        texts = []
         try:
-            if not self.is_ready:
-                self._continue_handshake()
-            return self._read_all() if self.is_ready else b""
+            with suppress(ssl.SSLWantReadError):
+                if not self.is_ready:
+                    self._tls.do_handshake()
+                    self.is_ready = True
+                with suppress(ssl.SSLZeroReturnError):  # instead of b"", once close_notify was sent
+                    while text := self._tls.read(RECORD_BYTES):
+                        texts.append(text)
+                self.has_ended = True
         except OSError as error:
             if not self.is_ready:
                 raise HandshakeFailed(tls_reason(error)) from error
             raise OSError(None, tls_reason(error)) from error
-
-    def _continue_handshake(self) -> None:
-        with suppress(ssl.SSLWantReadError):
-            self._tls.do_handshake()
-            self.is_ready = True
-            self._write(b"".join(self._held))
-            self._held.clear()
-            self.held_bytes = 0
-
-    def _read_all(self) -> bytes:
-        texts = []
-        with suppress(ssl.SSLWantReadError):
-            while not self.has_ended:
-                try:
-                    text = self._tls.read(RECORD_BYTES)
-                except ssl.SSLZeroReturnError:
-                    text = b""
-                self.has_ended = not text
-                texts.append(text)
         return b"".join(texts)
 
     def encrypt(self, data: bytes) -> bytes:
-        """Return data as TLS records, or nothing before the end of the handshake: then take_output() includes them."""
-        if self.is_ready:
-            self._write(data)
-            return self.take_output()
-        self._held.append(data)
-        self.held_bytes += len(data)
-        return b""
+        """Return data as TLS records; the handshake must be complete."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._tls.write(rest) :]
+        return self.take_output()
 
     def close(self) -> bytes:
         """Return close_notify, after which nothing may be encrypted; nothing before the end of the handshake."""
@@ -95,11 +78,6 @@ class TlsLayer:
     def take_output(self) -> bytes:
         """Return what is to be sent: records, and TLS's own messages such as those of the handshake."""
         return self._to_send.read()
-
-    def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._tls.write(rest[:RECORD_BYTES]) :]
 
 
 def _check_first_bytes(data: bytes) -> None:
@@ -123,11 +101,7 @@ class BadCertificate(Exception):
 
 
 class Certificate:
-    """A certificate, with any intermediate ones, and its key, in PEM files; BadCertificate is raised for bad files.
-
-    `context` is the TLS context for new connections; open connections keep the context they began with. `warning` is a
-    sentence if the certificate has expired or soon will, or "".
-    """
+    """A certificate, with any intermediate ones, and its key, in PEM files; BadCertificate is raised for bad files."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._certificate = certificate
@@ -135,16 +109,10 @@ class Certificate:
         self.reload()
 
     def reload(self) -> None:
-        """Read the files again; if they cannot be used, the context does not change."""
-        self.context = self._load()
-        self.warning = self._warning()
-
-    def _load(self) -> ssl.SSLContext:
+        """Read the files again; if they cannot be used, nothing changes. Open connections keep their context."""
         for path in (self._certificate, self._key):
             try:
-                if not stat.S_ISREG(path.stat().st_mode):  # reading a FIFO would block
-                    raise BadCertificate(f"{path}: a regular file is expected")
-                path.read_bytes()
+                read_file(path)  # OpenSSL's errors name no file, and reading a FIFO would block
             except OSError as error:
                 raise BadCertificate(f"{path}: {reason(error)}") from error
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -154,13 +122,13 @@ class Certificate:
             context.load_cert_chain(self._certificate, self._key, password=self._refuse_password)
         except OSError as error:
             raise BadCertificate(self._explain(error)) from error
-        return context
+        self.warning = self._warning(context)  # a sentence if the certificate has expired or soon will, or ""
+        self.context = context  # for new connections
 
     def _refuse_password(self) -> NoReturn:
         raise BadCertificate(f"{self._key}: a key that is not encrypted is expected")
 
     def _explain(self, error: OSError) -> str:
-        """Return which file is wrong and why; OpenSSL's error names no file."""
         words = (isinstance(error, ssl.SSLError) and error.reason) or ""
         if words == "KEY_VALUES_MISMATCH":
             return f"{self._key}: the key of {self._certificate} is expected, but this is another key"
@@ -172,7 +140,7 @@ class Certificate:
             return f"{self._certificate}: a certificate in PEM form is expected"
         return f"{self._key}: a private key in PEM form is expected"
 
-    def _warning(self) -> str:
+    def _warning(self, context: ssl.SSLContext) -> str:
         """Return a warning if the certificate is not valid now, or not for another week.
 
         The ssl module shows a certificate's dates only to a client that has verified it, so this makes a handshake.
@@ -181,7 +149,7 @@ class Certificate:
         client_context.check_hostname = False
         client_context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         client_context.load_verify_locations(self._certificate)
-        server = TlsLayer(self.context)
+        server = TlsLayer(context)
         received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
         client = client_context.wrap_bio(received, to_send)
         try:

@@ -28,7 +28,8 @@ class PairedClient:
     def __init__(self, stop_fd: int) -> None:
         server_end, self.sock = socket.socketpair()
         self.sock.settimeout(WAIT_SECONDS)
-        self.connection = Connection(server_end, stop_fd, patience=Patience(PERIOD_SECONDS))
+        self.connection = Connection(server_end, stop_fd)
+        self.connection.patience = Patience(PERIOD_SECONDS)
         self.conversation = Conversation(self.connection)
         self.conversation.set_time_limit(WAIT_SECONDS, "the test has waited for too long")
 

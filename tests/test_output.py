@@ -51,7 +51,8 @@ def serve(never: int) -> Iterator[Serve]:
     def connect(patience: Patience) -> tuple[Connection, socket.socket]:
         server_end, client = socket.socketpair()
         client.settimeout(WAIT_SECONDS)
-        pairs.append((Connection(server_end, never, patience=patience), client))
+        pairs.append((Connection(server_end, never), client))
+        pairs[-1][0].patience = patience
         return pairs[-1]
 
     yield connect

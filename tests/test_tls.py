@@ -159,8 +159,9 @@ def ends(certificates: Certificates) -> Iterator[tuple[Connection, RecordClient]
     """Provide a server's connection whose handshake has not begun, and the client's end of it."""
     stop_fd, stop_writer = os.pipe()
     server_end, client_end = socket.socketpair()
-    tls = TlsLayer(Certificate(certificates.good.certificate, certificates.good.key).context)
-    connection = Connection(server_end, stop_fd, tls=tls, patience=Patience(PERIOD_SECONDS))
+    connection = Connection(server_end, stop_fd)
+    connection.tls = TlsLayer(Certificate(certificates.good.certificate, certificates.good.key).context)
+    connection.patience = Patience(PERIOD_SECONDS)
     yield connection, RecordClient(client_end, certificates.client_context)
     client_end.close()
     connection.drop()
@@ -241,6 +242,15 @@ def test_nothing_is_sent_in_clear_text_after_close_notify(ends: Ends) -> None:
     received = b"".join(iter(lambda: client.sock.recv(1 << 16), b""))
     assert received
     assert b"secret" not in received
+
+
+def test_sending_to_a_client_that_has_violated_tls_does_nothing(ends: Ends) -> None:
+    connection, client = ends
+    shake_hands(ends)
+    client.sock.sendall(bytes([23, 3, 3, 0, 32]) + bytes(32))  # a record of application data that is not encrypted
+    with pytest.raises(OSError, match="bad record mac"):
+        connection.receive()
+    connection.send(b"from another thread, whose own connection goes on\n")
 
 
 def test_close_notify_reaches_a_client_that_is_slow_to_read_what_precedes_it(ends: Ends) -> None:
@@ -430,8 +440,8 @@ def test_an_unusable_certificate_ends_the_server_with_one_line(certificates: Cer
         (weak.certificate, weak.key): f"{weak.certificate}: ee key too small",
         (missing, good.key): f"{missing}: No such file or directory",
         (good.certificate, missing): f"{missing}: No such file or directory",
-        (tmp_path, good.key): f"{tmp_path}: a regular file is expected",
-        (good.certificate, fifo): f"{fifo}: a regular file is expected",
+        (tmp_path, good.key): f"{tmp_path}: not a regular file",
+        (good.certificate, fifo): f"{fifo}: not a regular file",
         (damaged, good.key): f"{damaged}: a certificate in PEM form is expected",
         (good.key, good.certificate): f"{good.key}: a certificate in PEM form is expected",
         (good.certificate, empty): f"{empty}: a private key in PEM form is expected",
