@@ -14,16 +14,18 @@ MAX_PORT = 65535
 
 def port_number(text: str) -> int:
     """Convert an argument to a port, or raise argparse.ArgumentTypeError, as a parser expects."""
-    if _is_number(text) and int(text) <= MAX_PORT:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a valid port: a number from 0 to {MAX_PORT} is expected")
+    return _number(text, range(MAX_PORT + 1), "a valid port")
 
 
 def positive_number(text: str) -> int:
     """Convert an argument to a number from 1 to a million."""
-    if _is_number(text) and 1 <= int(text) <= MAX_NUMBER:
+    return _number(text, range(1, MAX_NUMBER + 1), "valid")
+
+
+def _number(text: str, allowed: range, what: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_NUMBER)) and int(text) in allowed:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not valid: a number from 1 to {MAX_NUMBER} is expected")
+    raise argparse.ArgumentTypeError(f"{text!r} is not {what}: a number from {allowed[0]} to {allowed[-1]} is expected")
 
 
 def host_and_port(text: str) -> tuple[str, int]:
@@ -35,15 +37,10 @@ def host_and_port(text: str) -> tuple[str, int]:
     return host, port_number(port)
 
 
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= len(str(MAX_NUMBER))
-
-
 def add_number(parser: argparse.ArgumentParser, option: str, default: int, meaning: str) -> None:
     """Add an option whose value is a number from 1 to a million."""
-    parser.add_argument(
-        option, type=positive_number, default=default, metavar="N", help=f"{meaning} (default: %(default)s)"
-    )
+    meaning += " (default: %(default)s)"
+    parser.add_argument(option, type=positive_number, default=default, metavar="N", help=meaning)
 
 
 def shown_address(host: str, port: int) -> str:

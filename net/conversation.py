@@ -60,7 +60,7 @@ class Conversation:
         self._lines: Iterator[str] | None = None
         self._before_turn: Callable[[], object] | None = None
         self._is_first_line = True
-        self._turn_lines = self._turn_bytes = 0  # since the last pause
+        self._turn = 0.0  # how much of a turn has passed since the last pause
         self._limit: tuple[float, str] | None = None  # the arguments of set_time_limit(), if each line restarts it
         # Recipients, the recipient that is left out, and the lines for all others.
         self._messages: list[tuple[Sequence[Connection], Connection | None, list[str]]] = []
@@ -101,8 +101,7 @@ class Conversation:
                 yield from turn
                 if self._limit:
                     self.connection.set_time_limit(*self._limit)
-                self._turn_lines += len(turn)
-                self._let_others_run()
+                self._let_others_run(len(turn) / TURN_LINES)
         if self._buffer.too_long:
             raise LineTooLong
 
@@ -123,8 +122,7 @@ class Conversation:
                     yield lines
                 if self._buffer.ended or self._buffer.too_long:
                     return
-                self._turn_bytes += len(piece) * TURN_BYTES // turn_bytes
-                self._let_others_run()
+                self._let_others_run(len(piece) / turn_bytes)
             self.flush()
         if self.connection.has_received_end and (last := self._buffer.end()):
             self._begin_turn(last)
@@ -138,9 +136,10 @@ class Conversation:
         if self._before_turn:
             self._before_turn()
 
-    def _let_others_run(self) -> None:
-        if self._turn_lines >= TURN_LINES or self._turn_bytes >= TURN_BYTES:
-            self._turn_lines = self._turn_bytes = 0
+    def _let_others_run(self, part_of_turn: float) -> None:
+        self._turn += part_of_turn
+        if self._turn >= 1.0:
+            self._turn = 0.0
             self.flush()
             time.sleep(PAUSE_SECONDS)
 

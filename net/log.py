@@ -47,7 +47,11 @@ class Log:
                     self._lost_lines += block.count(b"\n")
                 return
             time.sleep(WAIT_SECONDS)
-        self._add(block)
+        with self._lock:
+            if not self._pending_bytes:
+                self._progress = time.monotonic()
+            self._pending_bytes += len(block)
+        self._blocks.put(block)
 
     def flush(self, seconds: float) -> None:
         """Wait until all lines are written, for at most this many seconds."""
@@ -67,33 +71,24 @@ class Log:
 
     def _write_for_ever(self) -> None:
         while True:
-            piece = self._next_piece()
+            piece = bytearray(self._blocks.get())
+            with suppress(Empty):
+                while len(piece) < PIECE_BYTES:
+                    piece += self._blocks.get_nowait()
+            reported = self._lost_lines
+            report = f"{reported} status lines were lost: they could not be written\n" if reported else ""
             try:
-                self._write_all(piece)
-                lost = 0
+                self._write_all(piece + report.encode())
+                newly_lost = -reported
             except OSError:  # a full disk, or a reader or a terminal that is gone
-                lost = piece.count(b"\n")
-            self._account_for(piece, lost)
+                newly_lost = piece.count(b"\n")
+            with self._lock:
+                self._pending_bytes -= len(piece)
+                self._lost_lines += newly_lost
             if self._blocks.empty():
                 time.sleep(GATHER_SECONDS)
 
-    def _add(self, block: bytes) -> None:
-        with self._lock:
-            if not self._pending_bytes:
-                self._progress = time.monotonic()
-            self._pending_bytes += len(block)
-        self._blocks.put(block)
-
-    def _next_piece(self) -> bytes:
-        blocks = [self._blocks.get()]
-        size = len(blocks[0])
-        with suppress(Empty):
-            while size < PIECE_BYTES:
-                blocks.append(self._blocks.get_nowait())
-                size += len(blocks[-1])
-        return b"".join(blocks)
-
-    def _write_all(self, data: bytes) -> None:
+    def _write_all(self, data: bytearray) -> None:
         while data:
             try:
                 data = data[os.write(self._fd, data) :]
@@ -102,16 +97,6 @@ class Log:
                 writable = select.poll()
                 writable.register(self._fd, select.POLLOUT)
                 writable.poll()
-
-    def _account_for(self, piece: bytes, lost_lines: int) -> None:
-        """Remove a piece from the count of pending bytes; after a stall, report how many lines were lost."""
-        with self._lock:
-            self._pending_bytes -= len(piece)
-            self._lost_lines += lost_lines
-            report = 0 if lost_lines else self._lost_lines
-            self._lost_lines -= report
-        if report:
-            self._add(f"{report} status lines were lost: they could not be written\n".encode())
 
 
 LOG = Log()

@@ -44,7 +44,12 @@ def prepare(processor: int) -> None:
     SIGINT, SIGTERM and SIGHUP are blocked, so that no signal handler interrupts a thread; wait_for_stop() waits for
     them. The processor is counted backwards from the last one; any number is valid, such as the process id.
     """
-    _stay_on(processor)
+    # With a GIL, only one thread runs at a time. Threads on several processors contend for the GIL at every system
+    # call, often in vain (David Beazley, Understanding the Python GIL, 2010).
+    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    if has_gil and hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):
+            os.sched_setaffinity(0, {PROCESSORS[-1 - processor % len(PROCESSORS)]})
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     threading.stack_size(STACK_BYTES)
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -52,18 +57,18 @@ def prepare(processor: int) -> None:
 
 def limit_connections(options: argparse.Namespace, descriptors_per_client: int = 1, other_descriptors: int = 0) -> None:
     """Raise the descriptor limit to what --max-connections needs, or lower --max-connections to what it allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    options.wanted_connections = options.max_connections
     others = SPARE_DESCRIPTORS + other_descriptors
     wanted = others + descriptors_per_client * options.max_connections
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with suppress(OSError, ValueError):  # some systems allow fewer than their hard limit
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    options.wanted_connections = options.max_connections
-    if soft != resource.RLIM_INFINITY:
-        possible = max(soft - others, soft // 2) // descriptors_per_client
-        options.max_connections = min(options.max_connections, max(1, possible))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    with suppress(OSError, ValueError):  # some systems allow fewer than their hard limit
+        new = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (new, hard))
+        soft = new
+    possible = max(soft - others, soft // 2) // descriptors_per_client
+    options.max_connections = min(options.max_connections, max(1, possible))
 
 
 def open_server(options: argparse.Namespace, port: int, handler: Handler, extra_places: int = 0) -> Server:
@@ -117,16 +122,6 @@ def run(server: Server, others: Callable[[], Iterable[Server]] = tuple) -> NoRet
         each.wait_for_end(end - time.monotonic())
     LOG.flush(FLUSH_SECONDS)
     os._exit(0)
-
-
-def _stay_on(processor: int) -> None:
-    """Pin this thread, and the threads that it starts, to one processor, where the system supports that."""
-    # With a GIL, only one thread runs at a time. Threads on several processors contend for the GIL at every system
-    # call, often in vain (David Beazley, Understanding the Python GIL, 2010).
-    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-    if has_gil and hasattr(os, "sched_setaffinity"):
-        with suppress(OSError):
-            os.sched_setaffinity(0, {PROCESSORS[-1 - processor % len(PROCESSORS)]})
 
 
 def use_all_processors() -> None:

@@ -42,12 +42,7 @@ class Server:
     """
 
     def __init__(
-        self,
-        options: argparse.Namespace,
-        port: int,
-        handler: Handler,
-        places: Places,
-        certificate: Certificate | None = None,
+        self, options: argparse.Namespace, port: int, handler: Handler, places: Places, certificate: Certificate | None
     ) -> None:
         self._options = options
         self._handler = handler
@@ -57,15 +52,16 @@ class Server:
         try:
             self._listener = Listener(options.host, port, self._stop_fd)
         except OSError:
-            self._close_pipe()
+            os.close(self._stop_writer)
+            os.close(self._stop_fd)
             raise
         self.port = self._listener.port
         self._acceptor = threading.Thread(target=self._accept_for_ever, name=f"accept {self.port}", daemon=True)
         self._accept_lock = threading.RLock()  # guards accepting and _stopping
         self._stopping = threading.Event()
-        # Single operations of a dict need no lock, for which thousands of threads that end together would queue.
+        # Single operations of a dict or set need no lock, for which thousands of threads that end together would queue.
         self._connections: dict[Connection, None] = {}  # whose handler has not returned, in order of arrival
-        self._threads: dict[threading.Thread, Connection] = {}
+        self._unclosed: set[Connection] = set()  # whose thread has not ended
 
     def open_another(self, port: int, handler: Handler) -> "Server":
         """Return a server with the same options and certificate, which shares this server's places."""
@@ -76,8 +72,8 @@ class Server:
         try:
             self._acceptor.start()
         except RuntimeError:
-            self._listener.close()
-            self._close_pipe()
+            self.begin_stop()
+            self.finish_stop(0.0)
             raise
 
     def connections(self) -> list[Connection]:
@@ -110,7 +106,7 @@ class Server:
     def wait_for_end(self, seconds: float) -> bool:
         """Wait until all threads have ended, at most this many seconds; return whether they have."""
         end = time.monotonic() + seconds
-        while self._threads or self._acceptor.is_alive():
+        while self._unclosed or self._acceptor.is_alive():
             if time.monotonic() >= end:
                 return False
             time.sleep(END_CHECK_SECONDS)
@@ -119,7 +115,7 @@ class Server:
     def finish_stop(self, seconds: float) -> None:
         """Wait for the end as wait_for_end() does; then cut off the connections that have not ended."""
         if not self.wait_for_end(seconds):
-            for connection in list(self._threads.values()):
+            for connection in list(self._unclosed):
                 connection.drop()
             if not self.wait_for_end(CUT_OFF_SECONDS):
                 return  # a handler hangs; its thread and descriptors remain until the process ends
@@ -159,14 +155,14 @@ class Server:
             return
         seconds = self._options.login_seconds
         connection.set_time_limit(seconds, f"No complete request within {seconds} seconds")
-        thread = threading.Thread(target=self._converse, args=[connection], name=f"client {connection.fd}", daemon=True)
         self._connections[connection] = None
-        self._threads[thread] = connection
+        self._unclosed.add(connection)
+        thread = threading.Thread(target=self._converse, args=[connection], name=f"client {connection.fd}", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # out of threads
             del self._connections[connection]
-            self._forget(thread)
+            self._forget(connection)
             _refuse(connection, "Too many threads")
 
     def _connection(self, sock: socket.socket, address: str) -> Connection:
@@ -205,15 +201,11 @@ class Server:
             del self._connections[connection]
             client.flush()
             connection.close(status)
-            self._forget(threading.current_thread())
+            self._forget(connection)
 
-    def _forget(self, thread: threading.Thread) -> None:
-        connection = self._threads.pop(thread)
+    def _forget(self, connection: Connection) -> None:
+        self._unclosed.remove(connection)
         self._places.release(connection.address)
-
-    def _close_pipe(self) -> None:
-        os.close(self._stop_writer)
-        os.close(self._stop_fd)
 
 
 def _refuse(connection: Connection, text: str) -> None:

@@ -372,7 +372,7 @@ def test_a_client_that_is_not_yet_accepted_when_a_server_stops_gets_its_farewell
 
     parser = argparse.ArgumentParser()
     add_server_options(parser, "127.0.0.1")
-    server = Server(parser.parse_args([]), 0, listen_to, Places(1, 1))  # its accepting thread is not started
+    server = Server(parser.parse_args([]), 0, listen_to, Places(1, 1), None)  # its accepting thread is not started
     peer = Peer(server.port)
     server.begin_stop(b"Goodbye\n")
     assert peer.read_all() == "Goodbye\n"
