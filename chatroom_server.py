@@ -44,7 +44,7 @@ ANY_FREE_PORT = range(1)  # port 0: the system chooses
 class RequestFailed(Exception):
     """The server cannot carry out a request; the text is the information of the reply."""
 
-    def __init__(self, status: RoomStatus, sentence: str) -> None:
+    def __init__(self, sentence: str, status: RoomStatus = RoomStatus.UNKNOWN_FAILURE) -> None:
         super().__init__(sentence)
         self.status = status
 
@@ -104,32 +104,27 @@ class Rooms:
 
     def create(self, name: str, creator: Connection) -> Room:
         """Create a room, or raise RequestFailed."""
+        most, most_per_address = self._options.max_rooms, self._options.max_rooms_per_address
         with self._lock:  # opening a room takes less than a millisecond
-            self._check_limits(name, network_of(creator.address))
+            if name in self._by_name:
+                raise RequestFailed(f"Room {name} already exists", RoomStatus.ALREADY_EXISTS)
+            if len(self._by_name) >= most:
+                raise RequestFailed(f"Too many rooms: at most {most} are allowed")
+            networks = [network_of(room.creator.address) for room in self._by_name.values()]
+            if most_per_address and networks.count(network_of(creator.address)) >= most_per_address:
+                raise RequestFailed(f"Too many rooms from your address: at most {most_per_address} are allowed")
             try:
                 room = Room(name, creator, self._lobby, self._options.room_ports)
             except (OSError, RuntimeError) as error:
-                sentence = f"Room {name} cannot be opened: {reason(error)}"
-                raise RequestFailed(RoomStatus.UNKNOWN_FAILURE, sentence) from None
+                raise RequestFailed(f"Room {name} cannot be opened: {reason(error)}") from None
             self._by_name[name] = room
             return room
-
-    def _check_limits(self, name: str, network: str) -> None:
-        most, most_per_address = self._options.max_rooms, self._options.max_rooms_per_address
-        if name in self._by_name:
-            raise RequestFailed(RoomStatus.ALREADY_EXISTS, f"Room {name} already exists")
-        if len(self._by_name) >= most:
-            raise RequestFailed(RoomStatus.UNKNOWN_FAILURE, f"Too many rooms: at most {most} are allowed")
-        networks = [network_of(room.creator.address) for room in self._by_name.values()]
-        if most_per_address and networks.count(network) >= most_per_address:
-            sentence = f"Too many rooms from your address: at most {most_per_address} are allowed"
-            raise RequestFailed(RoomStatus.UNKNOWN_FAILURE, sentence)
 
     def find(self, name: str) -> Room:
         """Return a room, or raise RequestFailed."""
         with self._lock:
             if name not in self._by_name:
-                raise RequestFailed(RoomStatus.DOES_NOT_EXIST, f"Room {name} does not exist")
+                raise RequestFailed(f"Room {name} does not exist", RoomStatus.DOES_NOT_EXIST)
             return self._by_name[name]
 
     def remove(self, name: str) -> Room:
@@ -238,7 +233,7 @@ def answer(client: Conversation, rooms: Rooms, request: bytes) -> str:
     if action is RoomAction.LIST:
         return ",".join(rooms.names())
     if not is_room_name(name):
-        raise RequestFailed(RoomStatus.INVALID, f"Invalid name: {ROOM_NAME_RULE}")
+        raise RequestFailed(f"Invalid name: {ROOM_NAME_RULE}", RoomStatus.INVALID)
     if action is RoomAction.JOIN:
         server = rooms.find(name).server
         server.accept_pending()
@@ -254,12 +249,12 @@ def answer(client: Conversation, rooms: Rooms, request: bytes) -> str:
 def requested_action(request: bytes) -> RoomAction:
     """Return the action of a request, whose first byte is the action's number or a digit."""
     if not request:
-        raise RequestFailed(RoomStatus.INVALID, f"Empty request: an action byte, {ACTION_NUMBERS}, is expected")
+        raise RequestFailed(f"Empty request: an action byte, {ACTION_NUMBERS}, is expected", RoomStatus.INVALID)
     code = int(request[:1]) if request[:1].isdigit() else request[0]
     try:
         return RoomAction(code)
     except ValueError:
-        raise RequestFailed(RoomStatus.INVALID, f"Unknown action {code}: {ACTION_NUMBERS} are expected") from None
+        raise RequestFailed(f"Unknown action {code}: {ACTION_NUMBERS} are expected", RoomStatus.INVALID) from None
 
 
 def room_creation_handler(rooms: Rooms, name: str, creator: Connection) -> None:

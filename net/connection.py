@@ -7,7 +7,6 @@ from contextlib import suppress
 
 from net.output import Output
 from net.proxy import ProxyLine
-from net.tls import HandshakeFailed
 
 RECEIVE_BYTES = 1 << 16  # for a larger buffer, malloc would map new pages at each call
 LINGER_SECONDS = 1.0
@@ -46,7 +45,7 @@ class Connection(Output):
         self._sentence = sentence
 
     def shake_hands(self) -> None:
-        """Carry out the TLS handshake, if the connection speaks TLS, or raise HandshakeFailed."""
+        """Carry out the TLS handshake, if the connection speaks TLS; raise OSError if it fails."""
         while self.tls and not self.tls.is_ready and not self._has_closed and self._wait_for_input():
             self._early = self.try_receive() or b""
 
@@ -91,10 +90,9 @@ class Connection(Output):
         # The kernel reports a reset once. If a sending thread got the report, this read looks like an orderly end.
         if self.is_dropped:
             return
-        if self.tls and not self.tls.is_ready:
-            raise HandshakeFailed("the client has left")
         if self.tls:
-            raise OSError(None, "the connection was cut without close_notify")
+            cut = "the connection was cut without close_notify"
+            raise OSError(None, cut if self.tls.is_ready else "TLS handshake failed: the client has left")
         self.has_received_end = True
 
     def _wait_for_input(self) -> bool:

@@ -17,7 +17,7 @@ class Listener:
     def __init__(self, host: str, port: int, stop_fd: int) -> None:
         self._sockets = open_at_each_address(host, port, socket.SOCK_STREAM, _listening_socket)
         self.port: int = self._sockets[0].getsockname()[1]
-        self._pending, self._pending_or_stop = select.poll(), select.poll()
+        self._pending, self._pending_or_stop = select.poll(), select.poll()  # one thread at a time may use each
         self._pending_or_stop.register(stop_fd, select.POLLIN)
         for listener in self._sockets:
             self._pending.register(listener, select.POLLIN)

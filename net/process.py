@@ -73,8 +73,10 @@ def limit_connections(options: argparse.Namespace, descriptors_per_client: int =
 
 def open_server(options: argparse.Namespace, port: int, handler: Handler, extra_places: int = 0) -> Server:
     """Return a server that listens, and write the status line that says where; or exit, and say why."""
+    if bool(options.tls_certificate) != bool(options.tls_key):
+        sys.exit("--tls-certificate and --tls-key are expected together")
     try:
-        certificate = _certificate(options)
+        certificate = Certificate(options.tls_certificate, options.tls_key) if options.tls_key else None
         server = Server(options, port, handler, places(options, extra_places), certificate)
     except BadCertificate as error:
         sys.exit(str(error))
@@ -89,14 +91,6 @@ def open_server(options: argparse.Namespace, port: int, handler: Handler, extra_
     if certificate and certificate.warning:
         LOG.write(certificate.warning)
     return server
-
-
-def _certificate(options: argparse.Namespace) -> Certificate | None:
-    if options.tls_certificate and options.tls_key:
-        return Certificate(options.tls_certificate, options.tls_key)
-    if options.tls_certificate or options.tls_key:
-        raise BadCertificate("--tls-certificate and --tls-key are expected together")
-    return None
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> str:

@@ -17,10 +17,6 @@ LINE = re.compile(
 )
 
 
-class BadProxyLine(OSError):
-    """A connection begins with a PROXY line that is malformed; the text says what was expected."""
-
-
 class ProxyLine:
     """Takes the PROXY line off the first bytes of a connection; calls name_client with the address that it names."""
 
@@ -30,7 +26,7 @@ class ProxyLine:
         self._is_over = False
 
     def take_off(self, data: bytes) -> bytes:
-        """Return received bytes without the line, or raise BadProxyLine."""
+        """Return received bytes without the line; raise OSError if the line is malformed."""
         if self._is_over:
             return data
         self._begun += data
@@ -49,5 +45,5 @@ class ProxyLine:
                 self._name_client(str(ipaddress.ip_address(address)))
         except ValueError:
             shown = line[:MAX_LINE_BYTES]
-            raise BadProxyLine(None, f"a PROXY line of version 1 is expected, but this one came: {shown!r}") from None
+            raise OSError(None, f"a PROXY line of version 1 is expected, but this one came: {shown!r}") from None
         return rest

@@ -19,13 +19,6 @@ HTTP_METHODS = (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"DELE", b"PATC")
 EXPIRES_SOON_SECONDS = 7 * 86400
 
 
-class HandshakeFailed(OSError):
-    """A TLS handshake failed."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(None, f"TLS handshake failed: {why}")
-
-
 class TlsLayer:
     """The TLS state of one connection to a server. OpenSSL does not allow two threads to use it at the same time."""
 
@@ -39,14 +32,14 @@ class TlsLayer:
     def decrypt(self, data: bytes) -> bytes:
         """Take received bytes; return the plain text that they complete. Call take_output() afterwards.
 
-        OSError is raised if the peer violates TLS; HandshakeFailed, if the handshake fails.
+        OSError is raised if the handshake fails, or if the peer violates TLS.
         """
-        if not self._has_begun:
-            _check_first_bytes(data)
-            self._has_begun = True
-        self._received.write(data)
         texts = []
+        self._received.write(data)
         try:
+            if not self._has_begun and data[0] != HANDSHAKE_RECORD:  # OpenSSL might wait for more, the peer for a reply
+                raise OSError(None, "not TLS but plain HTTP" if data.startswith(HTTP_METHODS) else "not TLS")
+            self._has_begun = True
             with suppress(ssl.SSLWantReadError):
                 if not self.is_ready:
                     self._tls.do_handshake()
@@ -56,9 +49,8 @@ class TlsLayer:
                         texts.append(text)
                 self.has_ended = True
         except OSError as error:
-            if not self.is_ready:
-                raise HandshakeFailed(tls_reason(error)) from error
-            raise OSError(None, tls_reason(error)) from error
+            step = "" if self.is_ready else "TLS handshake failed: "
+            raise OSError(None, step + tls_reason(error)) from error
         return b"".join(texts)
 
     def encrypt(self, data: bytes) -> bytes:
@@ -78,13 +70,6 @@ class TlsLayer:
     def take_output(self) -> bytes:
         """Return what is to be sent: records, and TLS's own messages such as those of the handshake."""
         return self._to_send.read()
-
-
-def _check_first_bytes(data: bytes) -> None:
-    """Refuse plain text at once: OpenSSL would wait for a whole record, and the client for a reply."""
-    if data[:1] != bytes([HANDSHAKE_RECORD]):
-        is_http = data.startswith(HTTP_METHODS)
-        raise HandshakeFailed("not TLS but plain HTTP" if is_http else "not TLS")
 
 
 def tls_reason(error: OSError) -> str:

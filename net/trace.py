@@ -28,21 +28,19 @@ class Trace:
 
     def received(self, data: bytes) -> None:
         """Show bytes that were received; a password may have arrived in several pieces."""
-        self._show("<-", self._without_secret(data) if self._secret else data)
-
-    def sent(self, data: bytes) -> None:
-        """Show bytes that were sent."""
-        self._show("->", data)
-
-    def _without_secret(self, data: bytes) -> bytes:
-        assert self._secret
+        if not self._secret:
+            self._show("<-", data)
+            return
         text = bytearray(self._line + data)
         for match in self._secret.finditer(text):
             first, end = match.span(1)
             text[first:end] = b"." * (end - first)
-        shown = bytes(text[len(self._line) :])
+        self._show("<-", bytes(text[len(self._line) :]))
         self._line = (self._line + data).replace(b"\r", b"\n").rpartition(b"\n")[2]
-        return shown
+
+    def sent(self, data: bytes) -> None:
+        """Show bytes that were sent."""
+        self._show("->", data)
 
     def _show(self, direction: str, data: bytes) -> None:
         time = datetime.now().isoformat(timespec="milliseconds")[11:]
