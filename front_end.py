@@ -71,9 +71,10 @@ class FrontEnd:
                 self._answer(client, request, rest)
         except HttpError as error:
             why = harmless(str(error).encode())
-            client.log(f"{shown(request)}: {error.status.value} {why}")
+            client.log(f"{request or 'request'}: {error.status.value} {why}")
+            headers = {"Content-Type": TEXT_TYPE, **error.headers}
             head_only = request is not None and request.method == "HEAD"
-            client.connection.send(response(error.status, TEXT_TYPE, f"{why}\n".encode(), error.headers, head_only))
+            client.connection.send(response(error.status, f"{why}\n".encode(), headers, head_only))
 
     def _answer(self, client: Conversation, request: Request, rest: bytes) -> None:
         """Send a file, or serve a WebSocket until it ends."""
@@ -84,12 +85,7 @@ class FrontEnd:
         try:
             self._check_host(request)
             if request.path.startswith("/ws/"):
-                system = self._find_system(request)
-                switching = accept_websocket(request)
-                client.log(f"{shown(request)}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
-                client.flush()
-                client.connection.send(switching)
-                Tab(client, request.path).run(system, rest)
+                self._serve_websocket(client, request, rest)
             else:
                 self._send_file(client, request)
         finally:
@@ -105,13 +101,26 @@ class FrontEnd:
             why = f"Host {request.host[:80]} is not a name of this front end; see --allow-host"
             raise HttpError(HTTPStatus.FORBIDDEN, why)
 
+    def _serve_websocket(self, client: Conversation, request: Request, rest: bytes) -> None:
+        name, slash, room = request.path[len("/ws/") :].partition("/")
+        if name not in self._systems or (slash and (name != "chatrooms" or not is_room_name(room))):
+            raise HttpError(HTTPStatus.NOT_FOUND, "There is no such system here")
+        if request.method != "GET":
+            raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "GET is expected", {"Allow": "GET"})
+        self._check_origin(request)
+        switching = accept_websocket(request)
+        client.log(f"{request}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
+        client.flush()
+        client.connection.send(switching)
+        Tab(client, request.path).run(System(*self._systems[name], room, self._options), rest)
+
     def _check_origin(self, request: Request) -> None:
         """Check that a page of this front end opens the WebSocket; only browsers send an Origin."""
-        origin = request.header("Origin")
+        origin = normal_origin(request.origin)
         scheme = origin.partition("://")[0]  # Host does not tell the scheme, which a proxy may have changed
         allowed = [normal_origin(f"{scheme}://{request.host}"), *self._options.allow_origin]
-        if origin and (not normal_origin(origin) or normal_origin(origin) not in allowed):
-            why = f"A page of {origin[:80]} may not open a WebSocket to {request.host}; see --allow-origin"
+        if request.origin and (not origin or origin not in allowed):
+            why = f"A page of {request.origin[:80]} may not open a WebSocket to {request.host}; see --allow-origin"
             raise HttpError(HTTPStatus.FORBIDDEN, why)
 
     def _send_file(self, client: Conversation, request: Request) -> None:
@@ -120,22 +129,9 @@ class FrontEnd:
         if request.method not in ("GET", "HEAD"):
             raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "GET or HEAD is expected", {"Allow": "GET, HEAD"})
         content_type, content = self._files[request.path]
-        client.log(f"{shown(request)}: {HTTPStatus.OK.value}")
-        client.connection.send(response(HTTPStatus.OK, content_type, content, head_only=request.method == "HEAD"))
-
-    def _find_system(self, request: Request) -> System:
-        name, slash, room = request.path[len("/ws/") :].partition("/")
-        if name not in self._systems or (slash and (name != "chatrooms" or not is_room_name(room))):
-            raise HttpError(HTTPStatus.NOT_FOUND, "There is no such system here")
-        if request.method != "GET":
-            raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "GET is expected", {"Allow": "GET"})
-        self._check_origin(request)
-        return System(*self._systems[name], room, self._options)
-
-
-def shown(request: Request | None) -> str:
-    """Return a request as status lines show it."""
-    return f"{request.method} {request.path}"[:100] if request else "request"
+        client.log(f"{request}: {HTTPStatus.OK.value}")
+        headers = {"Content-Type": content_type}
+        client.connection.send(response(HTTPStatus.OK, content, headers, request.method == "HEAD"))
 
 
 def receive_request(connection: Connection) -> tuple[Request, bytes] | None:

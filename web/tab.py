@@ -185,17 +185,15 @@ class Tab:
             if opcode is Opcode.PING:  # RFC 6455, 5.5.3: a later pong may stand for one that finds the backlog full
                 self._browser.send(frame(Opcode.PONG, payload), blocking=False)
             elif opcode is Opcode.TEXT:
-                self._to_system += self._line(payload)
+                line = payload.removesuffix(b"\n").removesuffix(b"\r")
+                if b"\n" in line or b"\r" in line:
+                    why = "A message is expected to be one line, but holds a newline"
+                    raise Closing(CloseCode.POLICY_VIOLATION, why)
+                if line.startswith(EOT) and self._path != LOBBY_PATH:
+                    why = "A message begins with U+0004, which would end the conversation"
+                    raise Closing(CloseCode.POLICY_VIOLATION, why)
+                self._to_system += line + b"\n"
                 self._lines_to_system += 1
-
-    def _line(self, message: bytes) -> bytes:
-        """Return a message, which may end with a newline, as a line. Closing: the system would take it for more."""
-        line = message.removesuffix(b"\n").removesuffix(b"\r")
-        if b"\n" in line or b"\r" in line:
-            raise Closing(CloseCode.POLICY_VIOLATION, "A message is expected to be one line, but holds a newline")
-        if line.startswith(EOT) and self._path != LOBBY_PATH:
-            raise Closing(CloseCode.POLICY_VIOLATION, "A message begins with U+0004, which would end the conversation")
-        return line + b"\n"
 
     def _send_to_system(self) -> None:
         try:
