@@ -16,7 +16,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from conftest import ROOT, Peer, Start, free_port, run_program, wait_until
+from conftest import ROOT, Peer, Start, free_port, run_program, skip_without_ipv6, wait_until
 from pseudo_terminal import ROWS, OpenTerminal, Terminal
 from readme import clone
 from websocket_client import upgrade
@@ -238,6 +238,23 @@ def test_no_status_line_comes_after_the_end_of_a_dialogue(plays: Plays) -> None:
         assert not re.match(r"\w*[Ss]erver", dialogue.splitlines()[-1]), dialogue.splitlines()[-1]
 
 
+@pytest.mark.parametrize("is_met", [True, False])
+def test_status_lines_that_the_scenario_has_not_read_are_shown_only_if_something_went_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], is_met: bool
+) -> None:
+    with Harness(Report(), tmp_path) as harness:
+        server = harness.start_server("chat_server.py", "0")
+        alice = harness.connect("alice", server.port)
+        alice.send("JOIN alice")
+        alice.expect("JOIN alice accepted")
+        server.process.terminate()
+        server.process.wait()  # all that it has written can be received
+        while not server.has_ended:
+            harness.receive()
+        harness.check("a situation", "yes", "yes" if is_met else "no")
+    assert ("Client (" in capsys.readouterr().out) != is_met
+
+
 def test_tls_scenario_without_openssl_is_not_played_and_says_why(tree: Path, tmp_path: Path) -> None:
     done = run_demo(tree, "tls", PATH=str(tmp_path))
     assert done.returncode == 0
@@ -268,6 +285,16 @@ def test_signal_during_a_scenario_ends_all_programs_with_status_130(
     assert demo.wait() == 130
     assert demo.errors == ""
     assert not any(row.startswith("ok ") for row in demo.lines)
+
+
+def test_ctrl_c_at_a_line_that_the_scenario_has_not_read_ends_all_programs(tree: Path, run: Start) -> None:
+    demo = run(str(tree / "demo.py"), "rooms", "--step")
+    demo.wait_for_line(r"chatroom_server +\$ .*")
+    while not demo.lines[-1].endswith("| Room tea is closed.") or not demo.lines[-1].startswith("alice"):
+        shown = len(demo.lines)
+        demo.type("")
+        wait_until(lambda shown=shown: len(demo.lines) > shown, "the next line")
+    assert demo.stop(signal.SIGINT) == 130
 
 
 def test_demo_whose_reader_has_gone_ends_all_programs(tree: Path) -> None:
@@ -333,27 +360,34 @@ def visit(terminal: Terminal, line: str) -> None:
 
 
 def test_all_servers_with_host_are_reached_by_this_machines_addresses(tree: Path, run: Start) -> None:
-    demo = run(str(tree / "demo.py"), "--stay", "--host", "0.0.0.0", "--show-logs")
+    demo = run(str(tree / "demo.py"), "--stay", "--host", "0.0.0.0")
     address = demo.wait_for_line("This machine's addresses: ([^ ,]+).*", DEMO_SECONDS)[1]
     url = demo.wait_for_line(r"    (http://.*:\d+/)")[1]
     assert url.startswith(f"http://{address}:")
     expect_front_end(url)
     assert any(re.fullmatch(rf"    telnet {address} \d+", line) for line in demo.lines)
-    assert not any("tail" in line for line in demo.lines)
     if sys.platform == "linux":  # elsewhere, the loopback network has one address
         front_end = int(url.rstrip("/").rpartition(":")[2])
         browser = Peer(front_end, source="127.0.0.2")
         browser.send_bytes(upgrade(front_end, "/ws/tickets"))
-        demo.wait_for_line(r"ticket_server   \| Client \(\d+\): .*127\.0\.0\.2.*")
+        log = Path(demo.wait_for_line(r"    tail -f (.*)/chat_server\.log")[1]) / "ticket_server.log"
+        wait_until(lambda: "127.0.0.2" in log.read_text(), "a status line with the browser's address")
         browser.close()
     assert demo.stop(signal.SIGINT) == 0
 
 
+def test_show_logs_shows_what_the_servers_write_at_once(tree: Path, run: Start) -> None:
+    demo = run(str(tree / "demo.py"), "chat", "--stay", "--show-logs")
+    alice = Peer(int(demo.wait_for_line(r"    telnet localhost (\d+)", DEMO_SECONDS)[1]))
+    alice.send("JOIN alice")
+    demo.wait_for_line(r"chat_server     \| Client \(\d+\): JOIN alice")
+    alice.close()
+    assert not any("tail" in line for line in demo.lines)
+    assert demo.stop(signal.SIGINT) == 0
+
+
 def test_stay_listens_on_an_ipv6_address(tree: Path, run: Start) -> None:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        pytest.skip("IPv6 is not available")
+    skip_without_ipv6()
     demo = run(str(tree / "demo.py"), "--stay", "--host", "::1")
     expect_front_end(demo.wait_for_line(r"    (http://\[::1\]:\d+/)", DEMO_SECONDS)[1])
     assert demo.stop(signal.SIGINT) == 0
@@ -368,6 +402,20 @@ def test_server_has_its_usual_port_only_if_the_demo_stays_and_the_port_is_free(t
             other.bind(("127.0.0.1", usual))
             for host in ("127.0.0.1", "127.0.0.2", "::1"):
                 assert Harness(Report(), tmp_path, host).port(usual) == "0"
+
+
+def test_back_ends_that_stay_have_their_usual_udp_ports_unless_these_are_taken(tree: Path, run: Start) -> None:
+    usual, taken = str(free_port()), str(free_port())
+    file = tree / "scenarios" / "scenarios.py"
+    file.write_text(file.read_text().replace("21000", usual).replace("22000", taken))
+    with socket.socket(type=socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", int(taken)))
+        demo = run(str(tree / "demo.py"), "dormitory", "--stay", "--show-logs")
+        demo.wait_for_line(r"Ctrl-C here .*", DEMO_SECONDS)
+    ports = [re.search(r"Server [SD] listening on .*:(\d+)", line) for line in demo.lines]
+    port_of_s, port_of_d = (match[1] for match in ports if match)
+    assert port_of_s == usual
+    assert port_of_d != taken
 
 
 def wait_for_row(terminal: Terminal, *texts: str) -> None:
