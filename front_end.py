@@ -30,7 +30,7 @@ from net.options import add_server_options, places
 from net.places import NoPlace
 from protocol import harmless, is_room_name
 from web.http import HttpError, Request, accept_websocket, normal_origin, response, split_authority, split_head
-from web.tab import System, Tab
+from web.tab import Tab
 
 PORT = 8000
 SYSTEMS = ("dormitory", "tickets", "chat", "chatrooms")
@@ -112,7 +112,7 @@ class FrontEnd:
         client.log(f"{request}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
         client.flush()
         client.connection.send(switching)
-        Tab(client, request.path).run(System(*self._systems[name], room, self._options), rest)
+        Tab(client, request.path, self._systems[name], self._options).run(room, rest)
 
     def _check_origin(self, request: Request) -> None:
         """Check that a page of this front end opens the WebSocket; only browsers send an Origin."""

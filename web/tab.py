@@ -13,7 +13,6 @@ import ssl
 import time
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import NamedTuple
 
 from net.command_line import reason
 from net.connect import WOULD_BLOCK, CannotConnect, connect
@@ -37,29 +36,53 @@ EOT = b"\x04"  # at the start of a line it ends the input, except in the lobby, 
 ROOM_FOUND = re.compile(rb"\x00([0-9]{1,5}) [0-9]+\n")  # the lobby's reply: the room's port, and how many are in it
 
 
-class System(NamedTuple):
-    """A system to which a WebSocket leads; for a chat room, the lobby, which knows the room's port."""
+class Tab:
+    """A WebSocket and the connection to its system; the thread of the browser's connection runs it."""
 
-    host: str
-    port: int
-    room: str  # or ""
-    options: argparse.Namespace
+    def __init__(self, client: Conversation, path: str, system: tuple[str, int], options: argparse.Namespace) -> None:
+        self._client = client
+        self._browser = client.connection
+        self._path = path
+        self._host, self._port = system  # of the lobby, if it is the chat rooms
+        self._options = options
+        self._frames = FrameReader(MAX_LINE_BYTES)
+        self._heard = self._pinged = time.monotonic()  # when the browser was last heard, and was last pinged
+        self._system: socket.socket
+        self._to_system = bytearray()  # while the system does not accept this, the browser is not read
+        self._to_browser = b""  # while the browser's backlog is full, this waits, and the system is not read
+        self._half_line = b""  # from the system
+        self._lines_to_system = self._lines_to_browser = 0
 
-    def connect(self, browser: Connection) -> socket.socket:
-        """Connect to the system on behalf of a browser; return a non-blocking socket."""
-        preface = proxy_line(browser) if self.options.send_proxy else b""
+    def run(self, room: str, rest: bytes) -> None:
+        """Relay lines until one side ends; then end the other. The rest is what the browser sent after its request."""
         try:
-            port = self._find_room(preface) if self.room else self.port
-            sock = connect(self.host, port, self.options, CONNECT_SECONDS, preface, reports_cut=True)
+            with self._connect(room) as self._system:
+                try:
+                    self._relay(rest)
+                finally:
+                    self._end_system()
+        except Closing as closing:
+            why = str(closing) or "by the browser"
+            lines = f"{self._lines_to_system} lines to the system, {self._lines_to_browser} to the browser"
+            self._client.log(f"{self._path} closed, {closing.code} {why}: {lines}")
+            if closing.code != CloseCode.ABNORMAL:
+                self._browser.send(self._to_browser + close_frame(closing.code, str(closing)))
+
+    def _connect(self, room: str) -> socket.socket:
+        preface = proxy_line(self._browser) if self._options.send_proxy else b""
+        try:
+            port = self._find_room(room, preface) if room else self._port
+            sock = connect(self._host, port, self._options, CONNECT_SECONDS, preface, reports_cut=True)
         except CannotConnect as error:
             raise Closing(CloseCode.BAD_GATEWAY, str(error)) from None
         sock.setblocking(False)
         return sock
 
-    def _find_room(self, preface: bytes) -> int:
-        with connect(self.host, self.port, self.options, CONNECT_SECONDS, preface) as lobby:
+    def _find_room(self, room: str, preface: bytes) -> int:
+        """Ask the lobby for a room's port."""
+        with connect(self._host, self._port, self._options, CONNECT_SECONDS, preface) as lobby:
             try:
-                lobby.sendall(room_request(RoomAction.JOIN, self.room))
+                lobby.sendall(room_request(RoomAction.JOIN, room))
                 reply = receive_line(lobby)
             except OSError as error:
                 raise CannotConnect(f"The lobby of the chat rooms does not answer: {reason(error)}") from None
@@ -71,61 +94,6 @@ class System(NamedTuple):
         if RoomStatus.SUCCESS < reply[0] <= max(RoomStatus):
             raise Closing(CloseCode.POLICY_VIOLATION, harmless(reply[1:].strip()))
         raise CannotConnect(harmless(reply.strip()))  # not a reply to JOIN but a sentence, such as Too many connections
-
-
-def receive_line(sock: socket.socket) -> bytes:
-    """Return what comes up to a newline, the end of the input or CONNECT_SECONDS from now, whichever is first."""
-    end = time.monotonic() + CONNECT_SECONDS
-    sock.settimeout(CONNECT_SECONDS)  # for the rest of a TLS record
-    line = b""
-    while not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES and wait_for(sock, select.POLLIN, end):
-        data = sock.recv(MAX_LINE_BYTES)
-        if not data:
-            break
-        line += data
-    return line
-
-
-def proxy_line(browser: Connection) -> bytes:
-    """Return the line that tells a system on whose behalf a connection is made (PROXY protocol, version 1)."""
-    with socket.socket(fileno=os.dup(browser.fd)) as sock:
-        own_address, own_port = sock.getsockname()[:2]
-        port = sock.getpeername()[1]
-    source, destination = (ip_address(text.partition("%")[0]) for text in (browser.address, own_address))
-    if source.version != destination.version:
-        return b"PROXY UNKNOWN\r\n"
-    return f"PROXY TCP{source.version} {source} {destination} {port} {own_port}\r\n".encode()
-
-
-class Tab:
-    """A WebSocket and the connection to its system; the thread of the browser's connection runs it."""
-
-    def __init__(self, client: Conversation, path: str) -> None:
-        self._client = client
-        self._browser = client.connection
-        self._path = path
-        self._frames = FrameReader(MAX_LINE_BYTES)
-        self._heard = self._pinged = time.monotonic()  # when the browser was last heard, and was last pinged
-        self._system: socket.socket
-        self._to_system = bytearray()  # while the system does not accept this, the browser is not read
-        self._to_browser = b""  # while the browser's backlog is full, this waits, and the system is not read
-        self._half_line = b""  # from the system
-        self._lines_to_system = self._lines_to_browser = 0
-
-    def run(self, system: System, rest: bytes) -> None:
-        """Relay lines until one side ends; then end the other. The rest is what the browser sent after its request."""
-        try:
-            with system.connect(self._browser) as self._system:
-                try:
-                    self._relay(rest)
-                finally:
-                    self._end_system()
-        except Closing as closing:
-            why = str(closing) or "by the browser"
-            lines = f"{self._lines_to_system} lines to the system, {self._lines_to_browser} to the browser"
-            self._client.log(f"{self._path} closed, {closing.code} {why}: {lines}")
-            if closing.code != CloseCode.ABNORMAL:
-                self._browser.send(self._to_browser + close_frame(closing.code, str(closing)))
 
     def _relay(self, rest: bytes) -> None:
         """Relay lines until one side ends, which raises Closing or OSError."""
@@ -239,6 +207,30 @@ class Tab:
         lines = data.decode(errors="replace").encode().removesuffix(b"\n").split(b"\n") if data else []
         self._lines_to_browser += len(lines)
         self._to_browser += b"".join([frame(Opcode.TEXT, line.removesuffix(b"\r")) for line in lines])
+
+
+def receive_line(sock: socket.socket) -> bytes:
+    """Return what comes up to a newline, the end of the input or CONNECT_SECONDS from now, whichever is first."""
+    end = time.monotonic() + CONNECT_SECONDS
+    sock.settimeout(CONNECT_SECONDS)  # for the rest of a TLS record
+    line = b""
+    while not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES and wait_for(sock, select.POLLIN, end):
+        data = sock.recv(MAX_LINE_BYTES)
+        if not data:
+            break
+        line += data
+    return line
+
+
+def proxy_line(browser: Connection) -> bytes:
+    """Return the line that tells a system on whose behalf a connection is made (PROXY protocol, version 1)."""
+    with socket.socket(fileno=os.dup(browser.fd)) as sock:
+        own_address, own_port = sock.getsockname()[:2]
+        port = sock.getpeername()[1]
+    source, destination = (ip_address(text.partition("%")[0]) for text in (browser.address, own_address))
+    if source.version != destination.version:
+        return b"PROXY UNKNOWN\r\n"
+    return f"PROXY TCP{source.version} {source} {destination} {port} {own_port}\r\n".encode()
 
 
 def wait_for(sock: socket.socket, event: int, end: float) -> bool:
