@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from scenarios.report import BOLD, DIM, RED, TICK_SECONDS, Outcome, Report
@@ -40,6 +40,8 @@ class Unmet(Exception):
 
 class Participant:
     """A client or a server, to which a scenario sends lines and from which it expects lines."""
+
+    port = 0  # on which it listens, if it is a server
 
     def __init__(self, harness: "Harness", name: str, command: str, sock: socket.socket) -> None:
         self.name = name
@@ -143,8 +145,6 @@ class Participant:
 class ScriptProcess(Participant):
     """A program of the project as a process; its standard error counts as standard output."""
 
-    port = 0  # on which it listens, if it is a server
-
     def __init__(self, harness: "Harness", name: str, script: str, *arguments: str) -> None:
         ours, theirs = socket.socketpair()
         super().__init__(harness, name, shlex.join(["python3", script, *arguments]), ours)
@@ -180,7 +180,7 @@ class ScriptProcess(Participant):
         super().end()
 
 
-class Harness:
+class Harness(AbstractContextManager["Harness"]):
     """The participants of a scenario, their files in a directory, and its outcomes; leaving the context ends them.
 
     With a host, the servers stay for users, on that host and, where these are free, on their usual ports; what they
@@ -202,16 +202,13 @@ class Harness:
         self.listening = ["--host", self.host, *(["--proxy-from", self.local] if host else [])]
         self._participants: list[Participant] = []
 
-    def __enter__(self) -> "Harness":
-        return self
-
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         """Show the lines that the scenario has not read, and end all participants."""
         went_wrong = not all(outcome.met for outcome in self.outcomes)
         try:
             for participant in self._participants:
                 # A server's lines would come after the dialogue that they explain.
-                if not error and (went_wrong or participant not in self.servers.values()):
+                if not error and (went_wrong or not participant.port):
                     participant.read_rest(0)
         finally:
             for participant in reversed(self._participants):
@@ -219,8 +216,16 @@ class Harness:
 
     def port(self, usual: int) -> str:
         """Return a port for a server, as an argument: its usual one, if users are to use it and it is free, or 0."""
-        hosts = {self.host, HOST}  # the dormitory's back ends always listen on HOST
-        return str(usual) if self.stays and all(is_free(host, usual) for host in hosts) else "0"
+        if not self.stays:
+            return "0"
+        with suppress(OSError):  # another program has it, for TCP or UDP
+            for host in {self.host, HOST}:  # the dormitory's back ends always listen on HOST
+                family = socket.AF_INET6 if ":" in host else socket.AF_INET
+                socket.create_server((host, usual), family=family).close()
+                with socket.socket(family, socket.SOCK_DGRAM) as udp:
+                    udp.bind((host, usual))
+            return str(usual)
+        return "0"
 
     def start(self, name: str, script: str, *arguments: str) -> ScriptProcess:
         """Start a program of the project."""
@@ -257,17 +262,6 @@ class Harness:
     def check(self, situation: str, expected: str, happened: str) -> None:
         """Record what was expected in a situation, and what happened."""
         self.outcomes.append(Outcome(situation, expected, happened))
-
-
-def is_free(host: str, port: int) -> bool:
-    """Return whether no program uses a port, for TCP or UDP."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.create_server((host, port), family=family), socket.socket(family, socket.SOCK_DGRAM) as udp:
-            udp.bind((host, port))
-    except OSError:
-        return False
-    return True
 
 
 def addresses_of(host: str) -> list[str]:

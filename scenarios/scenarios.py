@@ -89,21 +89,19 @@ def play_tickets(harness: Harness) -> None:
     server = open_tickets(harness)
     seats_file = harness.directory / "seats.txt"
     seats_file.write_text(TWO_FREE_SEATS)  # the server reads it again for each customer
-
-    def start_client(name: str, *options: str) -> Participant:
-        return harness.start(name, "ticket_client.py", "localhost", str(server.port), *options)
+    client = ("ticket_client.py", "localhost", str(server.port))
 
     def ask_for_one_ticket(customer: Participant) -> None:
         customer.expect("How many tickets do you want?")
         server.receive_from(customer, "1", "tickets asked for: 1")
         customer.expect("Row for ticket 1?")
 
-    alice = start_client("alice")
+    alice = harness.start("alice", *client)
     ask_for_one_ticket(alice)
     server.receive_from(alice, "2-4", "disconnected")
     harness.check("a free seat", "Booked: 2-4", alice.expect("Booked"))
     alice.read_rest()
-    bob, carol = harness.connect("bob", server.port), start_client("carol")
+    bob, carol = harness.connect("bob", server.port), harness.start("carol", *client)
     for customer in (bob, carol):
         ask_for_one_ticket(customer)
     bob.send("3")
@@ -117,7 +115,7 @@ def play_tickets(harness: Harness) -> None:
     carol.read_rest()
     taken, free = map(seats_file.read_text().count, "10")
     harness.check("seats.txt", "25 taken, 0 free", f"{taken} taken, {free} free")
-    dave = start_client("dave", "--seats", "1-1")
+    dave = harness.start("dave", *client, "--seats", "1-1")
     server.expect("cancelled", "disconnected")
     harness.check("a ticket too many", "Only 0 seats are free", dave.expect("Only"))
 
@@ -182,9 +180,10 @@ def open_dormitory(harness: Harness) -> ScriptProcess:
     """Start three back ends and a main server, with copies of the inventories and the members."""
     for name in DORMITORY_FILES:
         shutil.copy(ROOT / name, harness.directory)
-    options = ["--tcp-port", harness.port(25000), *harness.listening, "--data-dir", str(harness.directory)]
+    data = ("--data-dir", str(harness.directory))
+    options = ["--tcp-port", harness.port(25000), *harness.listening, *data]
     for letter, port in BACK_END_PORTS.items():
-        back_end = open_back_end(harness, letter, harness.port(port))
+        back_end = harness.start_server(f"server{letter}.py", "--port", harness.port(port), *data)
         options += [f"--server-{letter.lower()}", f"{HOST}:{back_end.port}"]
     main = harness.start_server("serverM.py", *options)
     for letter in BACK_END_PORTS:
@@ -194,11 +193,6 @@ def open_dormitory(harness: Harness) -> ScriptProcess:
     hints = [f"be {name}, whose password is: {password}" for name, password in PASSWORDS.items()]
     harness.invite([client], [*hints, "be a guest with any other name, and Enter"])
     return main
-
-
-def open_back_end(harness: Harness, letter: str, port: str) -> ScriptProcess:
-    """Start a back end."""
-    return harness.start_server(f"server{letter}.py", "--port", port, "--data-dir", str(harness.directory))
 
 
 def play_dormitory(harness: Harness) -> None:
@@ -251,7 +245,8 @@ def kill_while_reserving(harness: Harness, main: ScriptProcess, alice: Participa
     alice.send("S233")
     main.receive_from(alice, "reservation", "request sent to Server S")
     back_end.kill()
-    back_end = open_back_end(harness, "S", str(back_end.port))
+    port, data = str(back_end.port), str(harness.directory)
+    back_end = harness.start_server("serverS.py", "--port", port, "--data-dir", data)
     try:
         back_end.expect("Server S sent RESERVED")
     except Unmet:  # on a slow machine the restart takes longer than the main server waits: alice is told to try later

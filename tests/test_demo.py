@@ -251,6 +251,7 @@ def test_status_lines_that_the_scenario_has_not_read_are_shown_only_if_something
         server.process.wait()  # all that it has written can be received
         while not server.has_ended:
             harness.receive()
+        harness.start_server("chat_server.py", "0")  # in its place
         harness.check("a situation", "yes", "yes" if is_met else "no")
     assert ("Client (" in capsys.readouterr().out) != is_met
 
@@ -290,10 +291,11 @@ def test_signal_during_a_scenario_ends_all_programs_with_status_130(
 def test_ctrl_c_at_a_line_that_the_scenario_has_not_read_ends_all_programs(tree: Path, run: Start) -> None:
     demo = run(str(tree / "demo.py"), "rooms", "--step")
     demo.wait_for_line(r"chatroom_server +\$ .*")
-    while not demo.lines[-1].endswith("| Room tea is closed.") or not demo.lines[-1].startswith("alice"):
-        shown = len(demo.lines)
+    shown: list[str] = []
+    while not re.fullmatch(r"alice +\| Room tea is closed\.", demo.lines[-1]):
+        shown[:] = demo.lines
         demo.type("")
-        wait_until(lambda shown=shown: len(demo.lines) > shown, "the next line")
+        wait_until(lambda: demo.lines != shown, "the next line")
     assert demo.stop(signal.SIGINT) == 130
 
 
@@ -410,12 +412,11 @@ def test_back_ends_that_stay_have_their_usual_udp_ports_unless_these_are_taken(t
     file.write_text(file.read_text().replace("21000", usual).replace("22000", taken))
     with socket.socket(type=socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.1", int(taken)))
-        demo = run(str(tree / "demo.py"), "dormitory", "--stay", "--show-logs")
-        demo.wait_for_line(r"Ctrl-C here .*", DEMO_SECONDS)
-    ports = [re.search(r"Server [SD] listening on .*:(\d+)", line) for line in demo.lines]
-    port_of_s, port_of_d = (match[1] for match in ports if match)
-    assert port_of_s == usual
-    assert port_of_d != taken
+        demo = run(str(tree / "demo.py"), "dormitory", "--stay")
+        logs = Path(demo.wait_for_line(r"    tail -f (.*)/serverS\.log", DEMO_SECONDS)[1])
+    lines = [(logs / f"server{letter}.log").read_text().splitlines()[0] for letter in "SD"]
+    assert lines[0] == f"Server S listening on 127.0.0.1:{usual}"
+    assert lines[1] != f"Server D listening on 127.0.0.1:{taken}"
 
 
 def wait_for_row(terminal: Terminal, *texts: str) -> None:
