@@ -9,8 +9,6 @@ r"""A front end for browsers: it serves the pages of web/pages/ and turns each W
 A text message is a line without its newline, in both directions, so a browser tab is one more client of the system.
 A page learns a room's port from the lobby, as any client does, but opens a WebSocket to a name: the front end asks the
 lobby itself, and so never connects to a port that a page has chosen.
-
-When one side ends, the front end ends the other; a close code says why (docs/front-end.md lists them).
 """
 
 import argparse
@@ -116,10 +114,9 @@ class FrontEnd:
 
     def _check_origin(self, request: Request) -> None:
         """Check that a page of this front end opens the WebSocket; only browsers send an Origin."""
-        origin = normal_origin(request.origin)
-        scheme = origin.partition("://")[0]  # Host does not tell the scheme, which a proxy may have changed
-        allowed = [normal_origin(f"{scheme}://{request.host}"), *self._options.allow_origin]
-        if request.origin and (not origin or origin not in allowed):
+        # Host does not tell the scheme, which a proxy may have changed.
+        own = [normal_origin(f"{scheme}://{request.host}") for scheme in ("http", "https")]
+        if request.origin and normal_origin(request.origin) not in (*own, *self._options.allow_origin):
             why = f"A page of {request.origin[:80]} may not open a WebSocket to {request.host}; see --allow-origin"
             raise HttpError(HTTPStatus.FORBIDDEN, why)
 

@@ -162,6 +162,11 @@ class ScriptProcess(Participant):
         client.send(line)
         self.expect(logged or line.split()[0])
 
+    def answer_to(self, client: Participant, line: str, logged: str = "") -> str:
+        """Receive a line from a client; return the reply that the client then gets."""
+        self.receive_from(client, line, logged)
+        return client.reply()
+
     def kill(self) -> None:
         """Kill the program, as kill -9 does."""
         self._show("!", self._report.painted("kill -9", RED))

@@ -7,6 +7,7 @@ import sys
 import termios
 import textwrap
 import time
+from collections.abc import Iterator
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -69,17 +70,14 @@ class Report:
         """Write a participant's line; if the demo steps, wait for Enter, which ends the line on a terminal."""
         colour = self._colours.setdefault(name, NAME_COLOURS[len(self._colours) % len(NAME_COLOURS)])
         line = self.painted(f"{name:<{NAME_WIDTH}} {sign}", colour) + f" {text}"
-        if not self._steps:
-            self.show(line)
-            return
-        end = "\n"
-        if sys.stdin.isatty():
+        enter_is_shown = self._steps and sys.stdin.isatty()
+        if enter_is_shown:
             termios.tcflush(sys.stdin, termios.TCIFLUSH)  # an Enter that came too early has ended no line
-            end = ""
-        self.show(line, end)
-        while not select.select([sys.stdin], [], [], TICK_SECONDS)[0]:
-            self.check()
-        self._steps = bool(os.read(sys.stdin.fileno(), 1 << 10))  # at the end of the input, the demo runs on
+        self.show(line, "" if enter_is_shown else "\n")
+        if self._steps:
+            while not select.select([sys.stdin], [], [], TICK_SECONDS)[0]:
+                self.check()
+            self._steps = bool(os.read(sys.stdin.fileno(), 1 << 10))  # at the end of the input, the demo runs on
 
     def show_table(self, title: str, outcomes: list[Outcome]) -> None:
         """Write a table of what was expected and what happened; texts that are too long for a line take several."""
@@ -111,10 +109,8 @@ class Report:
             raise Stopped
 
 
-def _lines(outcome: Outcome, widths: tuple[int, int, int]) -> list[str]:
-    """Return the lines of a row, in which each text is wrapped to the width of its column."""
+def _lines(outcome: Outcome, widths: tuple[int, int, int]) -> Iterator[str]:
+    """Yield the lines of a row, in which each text is wrapped to the width of its column."""
     cells = [textwrap.wrap(text, width, break_on_hyphens=False) for text, width in zip(outcome, widths, strict=True)]
-    rows = zip_longest(*cells, fillvalue="")
-    return [
-        (" " * GAP).join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    for row in zip_longest(*cells, fillvalue=""):
+        yield (" " * GAP).join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()

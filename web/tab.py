@@ -1,7 +1,8 @@
 """A browser's tab: a WebSocket on one side, a connection to a system on the other, and lines between them.
 
-One thread serves both sides: it waits until either side has sent something, and passes that on. While one side accepts
-nothing more, the other side is not read, which slows its sender down.
+One thread serves both sides: it waits until either side has sent something, and passes that on. While the system
+accepts nothing more, the browser is not read, and while the browser's backlog is full, the thread blocks: that slows
+the sender down.
 """
 
 import argparse
@@ -25,7 +26,6 @@ CONNECT_SECONDS = 5.0  # for the connection, for the TLS handshake, and for the 
 PING_SECONDS = 30.0  # a browser is pinged this often
 GONE_SECONDS = 60.0  # a browser that has sent no whole message, ping or pong for this long is given up
 LINGER_SECONDS = 0.5  # how long a system may take to end its side after the browser has ended
-RETRY_SECONDS = 0.05  # how often to try again while the browser's backlog is full
 FROM_BROWSER_BYTES = 1 << 12  # per turn; small frames are slow to parse: this many bytes take milliseconds
 FROM_SYSTEM_BYTES = 1 << 16  # per turn; more than a TLS record, the rest of which poll() would not report
 PAUSE_SECONDS = 50e-6  # after a full turn, so that other threads run while a browser floods
@@ -49,7 +49,6 @@ class Tab:
         self._heard = self._pinged = time.monotonic()  # when the browser was last heard, and was last pinged
         self._system: socket.socket
         self._to_system = bytearray()  # while the system does not accept this, the browser is not read
-        self._to_browser = b""  # while the browser's backlog is full, this waits, and the system is not read
         self._half_line = b""  # from the system
         self._lines_to_system = self._lines_to_browser = 0
 
@@ -66,7 +65,7 @@ class Tab:
             lines = f"{self._lines_to_system} lines to the system, {self._lines_to_browser} to the browser"
             self._client.log(f"{self._path} closed, {closing.code} {why}: {lines}")
             if closing.code != CloseCode.ABNORMAL:
-                self._browser.send(self._to_browser + close_frame(closing.code, str(closing)))
+                self._browser.send(close_frame(closing.code, str(closing)))
 
     def _connect(self, room: str) -> socket.socket:
         preface = proxy_line(self._browser) if self._options.send_proxy else b""
@@ -100,14 +99,12 @@ class Tab:
         self._take(rest)
         while True:
             self._send_to_system()
-            if self._to_browser and self._browser.send(self._to_browser, blocking=False):
-                self._to_browser = b""
             ready = self._wait()
             if self._browser.stop_fd in ready:
                 raise Closing(CloseCode.GOING_AWAY, "The front end is stopping")
             if self._browser.fd in ready:
                 self._receive_from_browser()
-            if self._system.fileno() in ready and not self._to_browser:
+            if self._system.fileno() in ready:
                 self._receive_from_system()
 
     def _wait(self) -> dict[int, int]:
@@ -122,14 +119,10 @@ class Tab:
             self._browser.send(frame(Opcode.PING), blocking=False)
             self._pinged = now
         deadline = min(self._pinged + PING_SECONDS, self._heard + GONE_SECONDS)
-        if self._to_browser:
-            deadline = min(deadline, now + RETRY_SECONDS)
         events = select.poll()
         events.register(self._browser.stop_fd, select.POLLIN)
         events.register(self._browser.fd, 0 if self._to_system else select.POLLIN)
-        if self._to_system or not self._to_browser:  # otherwise poll() would report a reset again and again
-            to_read = 0 if self._to_browser else select.POLLIN
-            events.register(self._system, to_read | (select.POLLOUT if self._to_system else 0))
+        events.register(self._system, select.POLLIN | (select.POLLOUT if self._to_system else 0))
         return dict(events.poll((deadline - now) * 1000))
 
     def _receive_from_browser(self) -> None:
@@ -195,18 +188,18 @@ class Tab:
             why = "it was cut without close_notify" if is_cut else reason(error)
             raise Closing(CloseCode.BAD_GATEWAY, f"The connection to the system was lost: {why}") from None
         if not data:
-            self._add_messages(self._half_line)
+            self._send_to_browser(self._half_line)
             raise Closing(CloseCode.NORMAL, "The system ended the connection")
         lines, newline, self._half_line = (self._half_line + data).rpartition(b"\n")
-        self._add_messages(lines + newline)
+        self._send_to_browser(lines + newline)
         if len(self._half_line) > MAX_REPLY_BYTES:
             raise Closing(CloseCode.INTERNAL_ERROR, f"The system sent a line of more than {MAX_REPLY_BYTES} bytes")
 
-    def _add_messages(self, data: bytes) -> None:
-        """Turn lines into messages, in valid UTF-8: a browser would close a WebSocket that sends anything else."""
+    def _send_to_browser(self, data: bytes) -> None:
+        """Send lines as messages, in valid UTF-8: a browser would close a WebSocket that sends anything else."""
         lines = data.decode(errors="replace").encode().removesuffix(b"\n").split(b"\n") if data else []
         self._lines_to_browser += len(lines)
-        self._to_browser += b"".join([frame(Opcode.TEXT, line.removesuffix(b"\r")) for line in lines])
+        self._browser.send(b"".join([frame(Opcode.TEXT, line.removesuffix(b"\r")) for line in lines]))
 
 
 def receive_line(sock: socket.socket) -> bytes:
