@@ -52,14 +52,13 @@ def parse_command_line() -> argparse.Namespace:
     )
     which = f"which scenario to play: {', '.join(SCENARIOS)} (default: all)"
     parser.add_argument("name", nargs="?", choices=[*SCENARIOS, *OTHER_NAMES], metavar="NAME", help=which)
-    parser.add_argument("--step", action="store_true", help="show the next line when you press Enter")
-    parser.add_argument("--stay", action="store_true", help="start the servers only, and show how to use them")
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--step", action="store_true", help="show the next line when you press Enter")
+    modes.add_argument("--stay", action="store_true", help="start the servers only, and show how to use them")
     where = f"with --stay: where to listen; 0.0.0.0 admits other machines (default: {HOST})"
     parser.add_argument("--host", type=without_brackets, help=where)
     parser.add_argument("--show-logs", action="store_true", help="with --stay: show what the servers write")
     options = parser.parse_args()
-    if options.stay and options.step:
-        parser.error("--step is not expected with --stay")
     if not options.stay and (options.host or options.show_logs):
         parser.error("--host and --show-logs are expected with --stay only")
     return options
