@@ -37,7 +37,6 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 HEAD_SECONDS = 10
 REFUSED_CONNECTIONS = 64  # connections beyond --max-connections that can be answered with 503 at one time
 PAGES = Path(os.path.realpath(__file__)).parent / "web" / "pages"
-TEXT_TYPE = "text/plain; charset=utf-8"
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -63,19 +62,17 @@ class FrontEnd:
         """Serve a browser's connection; the connection's own thread runs this."""
         request = None
         try:
-            received = receive_request(client.connection)
-            if received:
-                request, rest = received
-                self._answer(client, request, rest)
+            request = receive_request(client.connection)
+            if request:
+                self._answer(client, request)
         except HttpError as error:
             why = harmless(str(error).encode())
             client.log(f"{request or 'request'}: {error.status.value} {why}")
-            headers = {"Content-Type": TEXT_TYPE, **error.headers}
+            headers = {"Content-Type": "text/plain; charset=utf-8", **error.headers}
             head_only = request is not None and request.method == "HEAD"
             client.connection.send(response(error.status, f"{why}\n".encode(), headers, head_only))
 
-    def _answer(self, client: Conversation, request: Request, rest: bytes) -> None:
-        """Send a file, or serve a WebSocket until it ends."""
+    def _answer(self, client: Conversation, request: Request) -> None:
         try:
             self._places.take(client.connection.address)
         except NoPlace as error:
@@ -83,7 +80,7 @@ class FrontEnd:
         try:
             self._check_host(request)
             if request.path.startswith("/ws/"):
-                self._serve_websocket(client, request, rest)
+                self._serve_websocket(client, request)
             else:
                 self._send_file(client, request)
         finally:
@@ -99,7 +96,7 @@ class FrontEnd:
             why = f"Host {request.host[:80]} is not a name of this front end; see --allow-host"
             raise HttpError(HTTPStatus.FORBIDDEN, why)
 
-    def _serve_websocket(self, client: Conversation, request: Request, rest: bytes) -> None:
+    def _serve_websocket(self, client: Conversation, request: Request) -> None:
         name, slash, room = request.path[len("/ws/") :].partition("/")
         if name not in self._systems or (slash and (name != "chatrooms" or not is_room_name(room))):
             raise HttpError(HTTPStatus.NOT_FOUND, "There is no such system here")
@@ -110,7 +107,7 @@ class FrontEnd:
         client.log(f"{request}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
         client.flush()
         client.connection.send(switching)
-        Tab(client, request.path, self._systems[name], self._options).run(room, rest)
+        Tab(client, request.path, self._systems[name], self._options).run(room, request.rest)
 
     def _check_origin(self, request: Request) -> None:
         """Check that a page of this front end opens the WebSocket; only browsers send an Origin."""
@@ -131,15 +128,15 @@ class FrontEnd:
         client.connection.send(response(HTTPStatus.OK, content, headers, request.method == "HEAD"))
 
 
-def receive_request(connection: Connection) -> tuple[Request, bytes] | None:
-    """Return the head of a browser's request and what came after it, or None if the browser left without a request."""
+def receive_request(connection: Connection) -> Request | None:
+    """Return a browser's request, or None if the browser left without one."""
     data = b""
     try:
         for received in iter(connection.receive, b""):
             data = (data + received).lstrip(b"\r\n")  # RFC 9112, 2.2: ignore empty lines before a request
-            found = split_head(data)
-            if found:
-                return found
+            request = split_head(data)
+            if request:
+                return request
     except TimeLimitPassed as error:
         raise HttpError(HTTPStatus.REQUEST_TIMEOUT, str(error)) from None
     return None

@@ -271,10 +271,8 @@ class Harness(AbstractContextManager["Harness"]):
 
 def addresses_of(host: str) -> list[str]:
     """Return how users reach servers that listen on a host: by this machine's addresses, if on all of them."""
-    if host == HOST:
-        return ["localhost"]
     if host not in EVERYWHERE:
-        return [host]
+        return ["localhost" if host == HOST else host]
     addresses = []
     with suppress(OSError), socket.socket(type=socket.SOCK_DGRAM) as udp:
         udp.connect(("192.0.2.1", 9))  # sends nothing, but chooses the address that other hosts see

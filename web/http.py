@@ -55,6 +55,7 @@ class Request(NamedTuple):
     version: str  # of HTTP: 1.0 or 1.1
     origin: str  # of the page that sends it; "" if no browser does
     headers: Message
+    rest: bytes  # what has come after the head
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"[:100]  # for status lines
@@ -72,7 +73,7 @@ def only_value(headers: Message, name: str) -> str:
     return str(values[0]).strip() if values else ""
 
 
-def split_head(data: bytes) -> tuple[Request, bytes] | None:
+def split_head(data: bytes) -> Request | None:
     """Split what a client has sent into the head of its request and the rest; return None if the head has no end."""
     end = HEAD_END.search(data)
     head = data[: end.end()] if end else data
@@ -82,10 +83,10 @@ def split_head(data: bytes) -> tuple[Request, bytes] | None:
         raise HttpError(HTTPStatus.REQUEST_URI_TOO_LONG, f"The request line is over {MAX_REQUEST_LINE_BYTES} bytes")
     if len(head) > MAX_HEAD_BYTES:
         raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The head is over {MAX_HEAD_BYTES} bytes")
-    return (parse_head(head), data[len(head) :]) if end else None
+    return parse_head(head, data[len(head) :]) if end else None
 
 
-def parse_head(head: bytes) -> Request:
+def parse_head(head: bytes, rest: bytes) -> Request:
     """Parse a complete head."""
     line, _, fields = head.partition(b"\n")
     match = REQUEST_LINE.fullmatch(line.decode("latin-1").removesuffix("\r"))
@@ -102,7 +103,7 @@ def parse_head(head: bytes) -> Request:
         raise HttpError(HTTPStatus.BAD_REQUEST, "A Host header is expected")
     if absolute := ABSOLUTE_FORM.fullmatch(path):  # RFC 9112, 3.2.2: its host takes precedence over the header
         host, path = absolute["host"], absolute["path"] or "/"
-    return Request(match["method"], host, path, match["version"], only_value(headers, "Origin"), headers)
+    return Request(match["method"], host, path, match["version"], only_value(headers, "Origin"), headers, rest)
 
 
 def split_authority(text: str) -> tuple[str, int | None] | None:
