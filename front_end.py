@@ -69,8 +69,7 @@ class FrontEnd:
             why = harmless(str(error).encode())
             client.log(f"{request or 'request'}: {error.status.value} {why}")
             headers = {"Content-Type": "text/plain; charset=utf-8", **error.headers}
-            head_only = request is not None and request.method == "HEAD"
-            client.connection.send(response(error.status, f"{why}\n".encode(), headers, head_only))
+            client.connection.send(response(request, error.status, f"{why}\n".encode(), headers))
 
     def _answer(self, client: Conversation, request: Request) -> None:
         try:
@@ -124,8 +123,7 @@ class FrontEnd:
             raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "GET or HEAD is expected", {"Allow": "GET, HEAD"})
         content_type, content = self._files[request.path]
         client.log(f"{request}: {HTTPStatus.OK.value}")
-        headers = {"Content-Type": content_type}
-        client.connection.send(response(HTTPStatus.OK, content, headers, request.method == "HEAD"))
+        client.connection.send(response(request, HTTPStatus.OK, content, {"Content-Type": content_type}))
 
 
 def receive_request(connection: Connection) -> Request | None:

@@ -151,10 +151,11 @@ def accept_websocket(request: Request) -> bytes:
     return response_head(HTTPStatus.SWITCHING_PROTOCOLS, accepted)
 
 
-def response(status: HTTPStatus, body: bytes, headers: Mapping[str, str], head_only: bool) -> bytes:
+def response(request: Request | None, status: HTTPStatus, body: bytes, headers: Mapping[str, str]) -> bytes:
     """Return a response that ends the connection; these headers are added to the usual ones, or replace them."""
     usual = {"Date": formatdate(usegmt=True), "Connection": "close", **PAGE_HEADERS, "Content-Length": str(len(body))}
-    return response_head(status, {**usual, **headers}) + (b"" if head_only else body)
+    head = response_head(status, {**usual, **headers})
+    return head if request and request.method == "HEAD" else head + body
 
 
 def response_head(status: HTTPStatus, headers: Mapping[str, str]) -> bytes:
