@@ -147,8 +147,8 @@ def accept_websocket(request: Request) -> bytes:
         raise HttpError(HTTPStatus.BAD_REQUEST, "A Sec-WebSocket-Key of 16 bytes in base64 is expected")
     digest = hashlib.sha1((key + GUID).encode(), usedforsecurity=False).digest()
     accept = base64.b64encode(digest).decode()
-    accepted = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": accept}
-    return response_head(HTTPStatus.SWITCHING_PROTOCOLS, accepted)
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": accept}
+    return response_head(HTTPStatus.SWITCHING_PROTOCOLS, headers)
 
 
 def response(request: Request | None, status: HTTPStatus, body: bytes, headers: Mapping[str, str]) -> bytes:

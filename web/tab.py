@@ -1,8 +1,7 @@
 """A browser's tab: a WebSocket on one side, a connection to a system on the other, and lines between them.
 
-One thread serves both sides: it waits until either side has sent something, and passes that on. While the system
-accepts nothing more, the browser is not read, and while the browser's backlog is full, the thread blocks: that slows
-the sender down.
+One thread serves both sides: it waits until either side has sent something, and passes that on. It does not read the
+browser while the system accepts nothing, and blocks while the browser's backlog is full, which slows the sender down.
 """
 
 import argparse
