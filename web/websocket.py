@@ -57,10 +57,6 @@ class Closing(Exception):
         self.code = code
 
 
-# The opcode of a whole message (in valid UTF-8, if it is TEXT) or of a control frame, and its payload, unmasked.
-Event = tuple[Opcode, bytes]
-
-
 class FrameReader:
     """Turn the bytes that a client sent, in pieces of any size, into events."""
 
@@ -71,8 +67,11 @@ class FrameReader:
         self._message = bytearray()
         self._closed = False
 
-    def feed(self, data: bytes) -> Iterator[Event]:
-        """Yield the events that received bytes complete, up to a close frame. Closing: the next frame is wrong."""
+    def feed(self, data: bytes) -> Iterator[tuple[Opcode, bytes]]:
+        """Yield the events that received bytes complete, up to a close frame. Closing: the next frame is wrong.
+
+        An event is a whole message (in valid UTF-8, if it is TEXT) or a control frame: its opcode, and its payload.
+        """
         self._buffer += data
         while not self._closed and (frame := self._next_frame()):
             fin, opcode, payload = frame
