@@ -52,6 +52,7 @@ QUIT_WORDS = ("quit", "exit", "bye")
 COMMANDS = ("LIST", "MINE", "CANCEL")
 ACTIONS = {"availability": "AVAILABILITY", "reservation": "RESERVE", "reserve": "RESERVE"}  # the request for each word
 CODE = re.compile(r"[SDUsdu][0-9A-Za-z]{1,11}")
+WORD = re.compile(r"[a-z]*")  # such as status: alone, it does not name a room, although a code may have no digit
 ADVICE = {  # by request, after TRY_LATER
     "RESERVE": "Try later, but first type mine to see whether the room was reserved.",
     "CANCEL": "Try later, but first type mine to see whether the reservation was cancelled.",
@@ -227,7 +228,8 @@ def parse_room_request(words: list[str]) -> tuple[str, str]:
     """Return the room's code and the request in an answer such as S233, or S233 r; both are "" in any other answer."""
     codes = [word for word in words if CODE.fullmatch(word)]
     actions = [action_of(word) for word in words if not CODE.fullmatch(word)]
-    if len(codes) == 1 and actions in ([], ["AVAILABILITY"], ["RESERVE"]):
+    is_word = len(words) == 1 and WORD.fullmatch(words[0])
+    if len(codes) == 1 and not is_word and actions in ([], ["AVAILABILITY"], ["RESERVE"]):
         return codes[0], "".join(actions)
     return "", ""
 
