@@ -6,6 +6,7 @@ The chooser draws the picture above the line with the question, so the whole pic
 import os
 import re
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 
@@ -105,4 +106,5 @@ class SeatChooser:
         before, after = self._editor.view(f"{self._question} ", self._console.columns - 1)
         if hall and not self._editor.text:
             before = f"{before}{self._cursor}"[-(self._console.columns - 1) :]
-        self._console.draw(before, after, above=[*hall, self._note or obstacle or HINT])
+        note = self._note or obstacle or HINT
+        self._console.draw(before, after, [*hall, note] if hall else textwrap.wrap(note, self._console.columns))
