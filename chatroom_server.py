@@ -50,20 +50,17 @@ class RequestFailed(Exception):
 
 
 class Room:
-    """A chat room: a TCP server whose connections are the members."""
+    """A chat room: a TCP server, on the first free port, whose connections are the members.
 
-    def __init__(self, name: str, creator: Connection) -> None:
+    OSError or RuntimeError is raised if no descriptor, port or thread is free.
+    """
+
+    def __init__(self, name: str, creator: Connection, lobby: Server, ports: range) -> None:
         self.name = name
         self.creator = creator  # a connection in the lobby
-        self.server: Server
-        self.is_open = False  # until then, the room only occupies its name
         self.last_used = time.monotonic()  # when it was last seen with a member, or with its creator in the lobby
-
-    def open(self, lobby: Server, ports: range) -> None:
-        """Open the room on the first free port; OSError or RuntimeError: no descriptor, port or thread is free."""
         self.server = self._listen(lobby, ports)
         self.server.start()
-        self.is_open = True
 
     def _listen(self, lobby: Server, ports: range) -> Server:
         for port in ports:
@@ -103,40 +100,37 @@ class Rooms:
         self._lobby = lobby
         self._options = options
         self._lock = threading.RLock()  # guards _by_name; remove() calls find()
-        self._by_name: dict[str, Room] = {}  # also those that are being created, so that their names are taken
+        self._by_name: dict[str, Room] = {}
 
     def create(self, name: str, creator: Connection) -> Room:
         """Create a room, or raise RequestFailed."""
-        room = Room(name, creator)
-        self._add(room)
-        try:
-            room.open(self._lobby, self._options.room_ports)
+        with self._lock:  # opening a room takes less than a millisecond
+            self._check_limits(name, network_of(creator.address))
+            try:
+                room = Room(name, creator, self._lobby, self._options.room_ports)
+            except (OSError, RuntimeError) as error:
+                sentence = f"Room {name} cannot be opened: {reason(error)}"
+                raise RequestFailed(RoomStatus.UNKNOWN_FAILURE, sentence) from None
+            self._by_name[name] = room
             return room
-        except (OSError, RuntimeError) as error:
-            with self._lock:
-                self._by_name.pop(name, None)  # remove_all() may have removed it
-            raise RequestFailed(RoomStatus.UNKNOWN_FAILURE, f"Room {name} cannot be opened: {reason(error)}") from None
 
-    def _add(self, room: Room) -> None:
+    def _check_limits(self, name: str, network: str) -> None:
         most, most_per_address = self._options.max_rooms, self._options.max_rooms_per_address
-        with self._lock:
-            if room.name in self._by_name:
-                raise RequestFailed(RoomStatus.ALREADY_EXISTS, f"Room {room.name} already exists")
-            if len(self._by_name) >= most:
-                raise RequestFailed(RoomStatus.UNKNOWN_FAILURE, f"Too many rooms: at most {most} are allowed")
-            networks = [network_of(each.creator.address) for each in self._by_name.values()]
-            if most_per_address and networks.count(network_of(room.creator.address)) >= most_per_address:
-                sentence = f"Too many rooms from your address: at most {most_per_address} are allowed"
-                raise RequestFailed(RoomStatus.UNKNOWN_FAILURE, sentence)
-            self._by_name[room.name] = room
+        if name in self._by_name:
+            raise RequestFailed(RoomStatus.ALREADY_EXISTS, f"Room {name} already exists")
+        if len(self._by_name) >= most:
+            raise RequestFailed(RoomStatus.UNKNOWN_FAILURE, f"Too many rooms: at most {most} are allowed")
+        networks = [network_of(room.creator.address) for room in self._by_name.values()]
+        if most_per_address and networks.count(network) >= most_per_address:
+            sentence = f"Too many rooms from your address: at most {most_per_address} are allowed"
+            raise RequestFailed(RoomStatus.UNKNOWN_FAILURE, sentence)
 
     def find(self, name: str) -> Room:
         """Return a room, or raise RequestFailed."""
         with self._lock:
-            room = self._by_name.get(name)
-        if not room or not room.is_open:
-            raise RequestFailed(RoomStatus.DOES_NOT_EXIST, f"Room {name} does not exist")
-        return room
+            if name not in self._by_name:
+                raise RequestFailed(RoomStatus.DOES_NOT_EXIST, f"Room {name} does not exist")
+            return self._by_name[name]
 
     def remove(self, name: str) -> Room:
         """Remove a room, so that its name is free; return the room, which the caller must close."""
@@ -148,13 +142,13 @@ class Rooms:
     def names(self) -> list[str]:
         """Return the names of all rooms, in order of creation."""
         with self._lock:
-            return [name for name, room in self._by_name.items() if room.is_open]
+            return list(self._by_name)
 
     def remove_all(self) -> list[Server]:
         """Remove all rooms, so that no other thread stops them; return their servers, which the caller must stop."""
         with self._lock:
             rooms, self._by_name = self._by_name, {}
-            return [room.server for room in rooms.values() if room.is_open]
+            return [room.server for room in rooms.values()]
 
     def close_unused_for_ever(self) -> None:
         """Close each room that has been empty, with its creator gone, for --empty-room-seconds; run by a thread."""
@@ -169,7 +163,7 @@ class Rooms:
         unused = []
         with self._lock:
             for room in list(self._by_name.values()):
-                if room.creator in in_lobby or not room.is_open or room.server.connections():
+                if room.creator in in_lobby or room.server.connections():
                     room.last_used = now
                 elif now - room.last_used >= self._options.empty_room_seconds:
                     unused.append(self._by_name.pop(room.name))
@@ -184,13 +178,8 @@ def main() -> NoReturn:
     )
     parser.add_argument("port", type=port_number, metavar="PORT", help="TCP port of the lobby; 0 means any free port")
     add_number(parser, "--max-rooms", MAX_ROOMS, "how many rooms may exist at once")
-    parser.add_argument(
-        "--room-ports",
-        type=port_range,
-        default=ANY_FREE_PORT,
-        metavar="FIRST-LAST",
-        help="the ports that rooms may use, for instance those that a firewall allows (default: any free port)",
-    )
+    ports = "the ports that rooms may use, for instance those that a firewall allows (default: any free port)"
+    parser.add_argument("--room-ports", type=port_range, default=ANY_FREE_PORT, metavar="FIRST-LAST", help=ports)
     add_limit(parser, "--max-rooms-per-address", "how many of them clients from one address may create (default: all)")
     add_number(parser, "--empty-room-seconds", EMPTY_ROOM_SECONDS, "how long an empty room outlasts its creator")
     add_server_options(parser)
@@ -251,7 +240,9 @@ def answer(client: Conversation, rooms: Rooms, request: bytes) -> str:
     if not is_room_name(name):
         raise RequestFailed(RoomStatus.INVALID, f"Invalid name: {ROOM_NAME_RULE}")
     if action is RoomAction.JOIN:
-        return room_join_handler(rooms, name)
+        server = rooms.find(name).server
+        server.accept_pending()
+        return f"{server.port} {len(server.connections())}"  # the members before this one
     client.flush()  # the other two write status lines themselves, and a deletion may take seconds
     if action is RoomAction.CREATE:
         room_creation_handler(rooms, name, client.connection)
@@ -275,13 +266,6 @@ def room_creation_handler(rooms: Rooms, name: str, creator: Connection) -> None:
     """Create a room with its own listening socket and thread."""
     room = rooms.create(name, creator)
     LOG.write(f"Room {name}: listening on port {room.server.port}")
-
-
-def room_join_handler(rooms: Rooms, name: str) -> str:
-    """Return the port of a room, and how many members it has before the client joins."""
-    server = rooms.find(name).server
-    server.accept_pending()
-    return f"{server.port} {len(server.connections())}"
 
 
 if __name__ == "__main__":

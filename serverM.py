@@ -52,15 +52,11 @@ def serve(options: argparse.Namespace) -> NoReturn:
     """Serve until SIGINT or SIGTERM."""
     process.prepare(processor=0)
     process.limit_connections(options, DESCRIPTORS_PER_CLIENT)
-    try:
-        members = Members(options.data_dir / MEMBER_FILE)
-        key = load_key(options.data_dir)
-    except (Malformed, OSError) as error:
-        sys.exit(explain(error))
+    members = Members(options.data_dir / MEMBER_FILE)
+    key = load_key(options.data_dir)
     upstreams = {letter: find_upstream(letter, options, key) for letter in BACK_END_PORTS}
 
     def converse(client: Conversation) -> None:
-        """Answer the requests of one client, which must log in before --login-seconds have passed."""
         client.set_time_limit(options.login_seconds, f"No LOGIN within {options.login_seconds} seconds", restarts=False)
         Session(client, members, upstreams, key, options.idle_seconds).run()
 
@@ -73,12 +69,12 @@ def serve(options: argparse.Namespace) -> NoReturn:
 
 
 def find_upstream(letter: str, options: argparse.Namespace, key: bytes) -> Upstream:
-    """Return a back end with the addresses that its host has now; exit if the host is unknown."""
+    """Return a back end with the addresses that its host has now."""
     host, port = getattr(options, f"server_{letter.lower()}")
     try:
         return Upstream(letter, resolve_all(host, port, socket.SOCK_DGRAM), key)
     except OSError as error:
-        sys.exit(f"Cannot find the host of Server {letter}, {host}: {reason(error)}")
+        raise Malformed(f"Cannot find the host of Server {letter}, {host}: {reason(error)}") from error
 
 
 def ask_and_add_member(path: Path, name: str) -> int:
@@ -90,8 +86,6 @@ def ask_and_add_member(path: Path, name: str) -> int:
         return fail("Nothing was written")
     except UnicodeDecodeError:
         return fail("Expected a password in UTF-8; nothing was written")
-    except (Malformed, OSError) as error:
-        return fail(explain(error))
     try:
         print(f"{name} {'is now a member' if is_new else 'has a new password'}; a running main server needs no restart")
     except OSError as error:
@@ -130,9 +124,12 @@ def main() -> int:
     parser.add_argument("--add-member", metavar="NAME", help=instead)
     add_data_dir(parser)
     options = parser.parse_args()
-    if options.add_member is not None:
-        return ask_and_add_member(options.data_dir / MEMBER_FILE, options.add_member)
-    serve(options)
+    try:
+        if options.add_member is not None:
+            return ask_and_add_member(options.data_dir / MEMBER_FILE, options.add_member)
+        serve(options)
+    except (Malformed, OSError) as error:
+        return fail(explain(error))
 
 
 if __name__ == "__main__":

@@ -20,15 +20,6 @@ TABLE_ROW = "{:<10}  {:<12}  {:<19}  {}"  # the member is last, because characte
 FORMULA_BEGINNINGS = tuple("=+-@＝＋－＠")  # noqa: RUF001 - to a spreadsheet, a field that begins so is a formula
 
 
-def add_administration_options(parser: argparse.ArgumentParser, letter: str) -> None:
-    """Add --report, --csv and --cancel, which the dormitory's office uses."""
-    group = parser.add_argument_group("instead of serving, whether a server is running or not")
-    either = group.add_mutually_exclusive_group()
-    either.add_argument("--report", action="store_true", help="print all reservations and their members")
-    either.add_argument("--cancel", metavar="ID", help=f"cancel any member's reservation, such as {letter}17")
-    group.add_argument("--csv", action="store_true", help="print the report as CSV in UTF-8, for spreadsheets")
-
-
 def administer(letter: str, database: Path, options: argparse.Namespace) -> int:
     """Print the report, or cancel a reservation; return the exit status of the program."""
     database.stat()
@@ -42,10 +33,9 @@ def administer(letter: str, database: Path, options: argparse.Namespace) -> int:
         lines = _csv(rows) if options.csv else [TABLE_ROW.format(*row) for row in rows]
     try:
         print("\n".join(lines))
+        "".join(lines).encode(sys.stdout.encoding)
     except OSError as error:
         return fail_to_write(error)
-    try:
-        "".join(lines).encode(sys.stdout.encoding)
     except UnicodeEncodeError:
         fail(f"{sys.stdout.encoding} has no \\u... characters: use a UTF-8 locale, or --report --csv")
     return 0
@@ -67,14 +57,11 @@ def _csv(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cancel(letter: str, database: Path, reservation: str) -> str:
-    """Cancel a reservation; return the line that says so."""
     if not (RESERVATION_ID.fullmatch(reservation) and reservation[0] == letter):
         raise Malformed(f"Expected the id of a reservation, such as {letter}17, got {reservation!r}")
-    number = int(reservation[1:])
     with closing(Reservations(database, BUSY_SECONDS)) as reservations, reservations.transaction():
-        found = reservations.find(number)
-        if found is None:
-            raise Malformed(f"There is no reservation {reservation}")
-        room, member = found
-        reservations.cancel(number, room)
+        cancelled = reservations.cancel(int(reservation[1:]))
+    if cancelled is None:
+        raise Malformed(f"There is no reservation {reservation}")
+    room, member = cancelled
     return f"Cancelled {reservation}: room {_harmless(room)} of {_harmless(member)}"

@@ -6,9 +6,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from dormitory.administration import add_administration_options, administer
+from dormitory.administration import administer
 from dormitory.inventory import read_inventory
-from dormitory.reservations import Reservations, explain_database_error
+from dormitory.request_handler import RequestHandler
+from dormitory.reservations import Damaged, Reservations
 from dormitory.shared_key import load_key
 from dormitory.textfiles import Malformed, WatchedFile, add_data_dir, explain
 from dormitory.udp_server import UdpServer, open_socket
@@ -27,10 +28,13 @@ def main(letter: str, port: int) -> int:
         if options.report or options.cancel is not None:
             return administer(letter, database, options)
         return _serve(letter, database, options)
-    except (Malformed, OSError) as error:
+    except (Damaged, Malformed, OSError) as error:
         return fail(explain(error))
     except sqlite3.Error as error:
-        return fail(explain_database_error(database, error))
+        # A database that is locked, or on a full disk, holds reservations: nobody should move that away.
+        is_other_file = any(words in str(error) for words in ("not a database", "no such"))
+        advice = "; move the file away, and the next start makes a new one" if is_other_file else ""
+        return fail(f"{database}: {error}{advice}")
 
 
 def _serve(letter: str, database: Path, options: argparse.Namespace) -> int:
@@ -45,7 +49,8 @@ def _serve(letter: str, database: Path, options: argparse.Namespace) -> int:
             return fail(process.cannot_listen(options.host, options.port, error))
         addresses = " and ".join(shown_address(*sock.getsockname()[:2]) for sock in sockets)
         LOG.write(f"Server {letter} listening on {addresses}")
-        server = UdpServer(letter, sockets, key, inventory, reservations, options.max_per_member, options.trace)
+        handler = RequestHandler(letter, inventory, reservations, options.max_per_member)
+        server = UdpServer(handler, sockets, key, options.trace)
         server.start()
         process.wait_for_stop()
         server.stop()
@@ -66,7 +71,11 @@ def _parse_options(letter: str, port: int) -> argparse.Namespace:
     parser.add_argument("--max-per-member", type=positive_number, metavar="N", help=limit)
     parser.add_argument("--trace", action="store_true", help="show each datagram that is received or sent")
     add_data_dir(parser)
-    add_administration_options(parser, letter)
+    group = parser.add_argument_group("instead of serving, whether a server is running or not")
+    either = group.add_mutually_exclusive_group()
+    either.add_argument("--report", action="store_true", help="print all reservations and their members")
+    either.add_argument("--cancel", metavar="ID", help=f"cancel any member's reservation, such as {letter}17")
+    group.add_argument("--csv", action="store_true", help="print the report as CSV in UTF-8, for spreadsheets")
     options = parser.parse_args()
     if options.csv and not options.report:
         parser.error("--csv is only possible with --report")

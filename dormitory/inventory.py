@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from dormitory.textfiles import Malformed, read_fields
+from dormitory.textfiles import Malformed, WatchedFile, read_fields
 from dormitory.wire import CODE
+
+Inventory = WatchedFile[dict[str, int]]  # the number of rooms by code
 
 MAX_COUNT = 9999
 MAX_CODES = 10_000

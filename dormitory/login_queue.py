@@ -27,9 +27,9 @@ class _Check:
 
     verify: Callable[[], bool]
     address: str
-    has_left: Callable[[], bool]
+    has_left: Callable[[], bool]  # whether the client has ended its side
     round: int
-    gone: bool  # whether it had when it was last asked; then the check runs when no other waits
+    gone: bool  # what has_left() last returned; if it is true, the check runs when no other waits
     result: Future[bool] = field(default_factory=Future)
 
     @property
@@ -49,10 +49,7 @@ class LoginQueue:
         self._thread.submit(use_all_processors)  # busy connections could fill the one that they share
 
     def run(self, verify: Callable[[], bool], address: str, has_left: Callable[[], bool]) -> bool:
-        """Run a check in its turn and return its result; `has_left` tells whether the client has ended its side.
-
-        Raise TooManyLogins if the turn would come later than in MAX_WAIT_SECONDS, or has not come by then.
-        """
+        """Return the result of a check; raise TooManyLogins if its turn does not come within MAX_WAIT_SECONDS."""
         with self._lock:
             rounds = (other.round for other in self._waiting if other.address == address and not other.gone)
             check = _Check(verify, address, has_left, max(rounds, default=self._round) + 1, has_left())
@@ -69,7 +66,6 @@ class LoginQueue:
         return check.result.result()
 
     def _run_next(self) -> None:
-        """Run the check whose turn it is."""
         with self._lock:
             for waiting in self._waiting:
                 waiting.gone = waiting.gone or waiting.has_left()

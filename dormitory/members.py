@@ -16,7 +16,6 @@ import secrets
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from dormitory.login_queue import LoginQueue
 from dormitory.textfiles import Malformed, WatchedFile, read_fields, read_text
@@ -27,117 +26,85 @@ NAME = re.compile(r"[^\s,\ufffd]{1,32}")  # U+FFFD stands for a character that h
 MIN_PASSWORD_CHARACTERS = 8  # of new passwords
 MAX_PASSWORD_BYTES = 1000
 COST = 1 << 14  # of new passwords: 16 MiB and about 40 ms
-COSTS = [1 << exponent for exponent in range(1, 18)]  # scrypt requires a power of two; the highest needs 128 MiB
+COSTS = "|".join(str(1 << exponent) for exponent in range(1, 18))  # a power of two; the highest needs 128 MiB
 MAX_MEMORY_BYTES = 1 << 28
-BLOCK_SIZE, PARALLELISM = 8, 1
 SALT_BYTES = 16
 HASH_BYTES = 32
+HASH = re.compile(rf"scrypt\$({COSTS})\$8\$1\$([0-9a-f][0-9a-f])*\$[0-9a-f]{{64}}")
 SHIPPED_SALTS = ("e7ddbf07b1aa11e99c978605aa783dcb", "b3ae45f2a0c0dd591d39706174ceaddc")  # in the published member.txt
 LINE_FORM = '"name, scrypt-hash" as serverM.py --add-member writes it'
 
 
-def normalized(text: str) -> str:
-    """Return the form in which names and passwords are compared."""
-    return unicodedata.normalize("NFC", text)
+def valid_name(text: str) -> str:
+    """Return a name, 1 to 32 characters without space and comma, in normal form; or "" if it is not valid."""
+    name = unicodedata.normalize("NFC", text)
+    return name if NAME.fullmatch(name) else ""
 
 
-def is_name(text: str) -> bool:
-    """Return whether a text is a valid name: 1 to 32 characters without space and comma."""
-    return NAME.fullmatch(normalized(text)) is not None
+def hashed(password: str, cost: int, salt: bytes) -> str:
+    """Return what is stored instead of a password; scrypt releases the GIL."""
+    parameters = {"n": cost, "r": 8, "p": 1, "maxmem": MAX_MEMORY_BYTES, "dklen": HASH_BYTES}
+    digest = hashlib.scrypt(unicodedata.normalize("NFC", password).encode(), salt=salt, **parameters)
+    return f"scrypt${cost}$8$1${salt.hex()}${digest.hex()}"
 
 
-class PasswordHash(NamedTuple):
-    """The cost, the salt and the hash that are stored instead of a password."""
-
-    cost: int
-    salt: bytes
-    hash: bytes
-
-    def __str__(self) -> str:
-        return f"scrypt${self.cost}${BLOCK_SIZE}${PARALLELISM}${self.salt.hex()}${self.hash.hex()}"
-
-    @classmethod
-    def of(cls, password: str) -> "PasswordHash":
-        """Return the hash of a password, with a new salt."""
-        salted = cls(COST, secrets.token_bytes(SALT_BYTES), b"")
-        return salted._replace(hash=salted.derive(password))
-
-    @classmethod
-    def parse(cls, text: str) -> "PasswordHash":
-        """Return the hash that str() has turned into this text; raise ValueError for any other text."""
-        _, cost, _, _, salt, digest = text.split("$")
-        parsed = cls(int(cost), bytes.fromhex(salt), bytes.fromhex(digest))
-        if str(parsed) != text or parsed.cost not in COSTS or len(parsed.hash) != HASH_BYTES:
-            raise ValueError("not a supported scrypt hash")
-        return parsed
-
-    def derive(self, password: str) -> bytes:
-        """Return the hash of a password with this salt and cost; scrypt releases the GIL."""
-        parameters = {"n": self.cost, "r": BLOCK_SIZE, "p": PARALLELISM, "maxmem": MAX_MEMORY_BYTES}
-        return hashlib.scrypt(normalized(password).encode(), salt=self.salt, dklen=HASH_BYTES, **parameters)
+def matches(password: str, stored: str) -> bool:
+    """Return whether the stored hash is that of a password."""
+    _, cost, _, _, salt, _ = stored.split("$")
+    return hmac.compare_digest(hashed(password, int(cost), bytes.fromhex(salt)), stored)
 
 
 class Members:
-    """The members and their passwords; the file is read again when it has changed.
-
-    After the constructor and warnings(), only the login queue's thread uses the file, so there is no lock.
-    """
+    """The members and their passwords; the file is read again when it has changed."""
 
     def __init__(self, path: Path) -> None:
-        self._file = WatchedFile(path, read_members)
+        self._file = WatchedFile(path, read_members)  # without a lock: later, only the login queue's thread uses it
         self._logins = LoginQueue()
         self._secret = secrets.token_hex(SALT_BYTES)
 
     def warnings(self) -> list[str]:
         """Return a status line for each member who still has a password that README publishes."""
-        return [
-            f"Warning: {name} still has a published password; replace it with: serverM.py --add-member {name}"
-            for name, expected in self._file.content.items()
-            if expected.salt.hex() in SHIPPED_SALTS
-        ]
+        names = [name for name, stored in self._file.content.items() if stored.split("$")[4] in SHIPPED_SALTS]
+        advice = "still has a published password; replace it with: serverM.py --add-member"
+        return [f"Warning: {name} {advice} {name}" for name in names]
 
     def check(self, user: str, password: str, address: str, has_left: Callable[[], bool]) -> bool:
-        """Return whether this is a member's name and password; block until the turn of this check has come.
-
-        To check an unknown name takes as long as to check a wrong password. LoginQueue.run() explains the rest.
-        """
+        """Return whether this is a member's name and password; block as LoginQueue.run() does."""
         return self._logins.run(lambda: self._verify(user, password), address, has_left)
 
     def _verify(self, user: str, password: str) -> bool:
         self._file.refresh()
-        expected = self._file.content.get(user) or self._decoy(user)
-        return hmac.compare_digest(expected.derive(password), expected.hash)
+        hashes = self._file.content
+        if user in hashes:
+            return matches(password, hashes[user])
+        decoy = random.Random(self._secret + user).choice([*hashes.values()] or [hashed("", COST, b"")])
+        matches(password, decoy)  # takes as long as the check of a member, whom the name determines
+        return False
 
-    def _decoy(self, user: str) -> PasswordHash:
-        """Return a hash that no password matches; its cost is that of a member, which the name determines."""
-        hashes = list(self._file.content.values()) or [PasswordHash.of("")]
-        return random.Random(self._secret + user).choice(hashes)._replace(hash=bytes(HASH_BYTES))
 
-
-def read_members(path: Path) -> dict[str, PasswordHash]:
+def read_members(path: Path) -> dict[str, str]:
     """Return the hash of each member's password; the text of a Malformed quotes nothing that may be a password."""
-    members: dict[str, PasswordHash] = {}
-    for where, name, text in read_fields(path, LINE_FORM, is_secret=True):
-        name = normalized(name)
-        if name in members or not is_name(name):
+    members: dict[str, str] = {}
+    for where, name, stored in read_fields(path, LINE_FORM, is_secret=True):
+        name = valid_name(name)
+        if not name or name in members:
             raise Malformed(f"{where}: expected a name of 1 to 32 characters that no line above has")
-        try:
-            members[name] = PasswordHash.parse(text)
-        except ValueError:
-            raise Malformed(f"{where}: expected {LINE_FORM}") from None
+        if not HASH.fullmatch(stored):
+            raise Malformed(f"{where}: expected {LINE_FORM}")
+        members[name] = stored
     return members
 
 
-def add_member(path: Path, name: str, password: str) -> bool:
+def add_member(path: Path, text: str, password: str) -> bool:
     """Add a member to the file, or give an existing member a new password; return whether the member is new."""
-    name = normalized(name)
-    if not is_name(name) or not _arrives_unchanged(name):
-        raise Malformed(f"Expected a name of 1 to 32 visible characters without space and comma, got {name!r}")
+    name = valid_name(text)
+    if not name or not _arrives_unchanged(text):
+        raise Malformed(f"Expected a name of 1 to 32 visible characters without space and comma, got {text!r}")
     if not _arrives_unchanged(password) or len(password) < MIN_PASSWORD_CHARACTERS:
         raise Malformed(f"Expected a password of at least {MIN_PASSWORD_CHARACTERS} printable characters")
     if len(password.encode()) > MAX_PASSWORD_BYTES:
         raise Malformed(f"Expected a password of at most {MAX_PASSWORD_BYTES} bytes")
-    line = f"{name}, {PasswordHash.of(password)}"
+    line = f"{name}, {hashed(password, COST, secrets.token_bytes(SALT_BYTES))}"
     path = Path(os.path.realpath(path))  # replace the target of a symbolic link, not the link
     with locked(path):
         members = read_members(path) if path.exists() else {}
@@ -146,7 +113,7 @@ def add_member(path: Path, name: str, password: str) -> bool:
             if is_new and _skeleton(other) == _skeleton(name):
                 raise Malformed(f"{name} looks like {other}, who is a member already")
         old = read_text(path).splitlines() if path.exists() else []
-        lines = [line if normalized(other.partition(",")[0].strip()) == name else other for other in old]
+        lines = [line if valid_name(other.partition(",")[0].strip()) == name else other for other in old]
         if is_new:
             lines.append(line)
         replace_file(path, ("\n".join(lines) + "\n").encode(), private=True)

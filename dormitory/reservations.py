@@ -8,17 +8,16 @@ nothing.
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dormitory.wire import now_ms
+from dormitory.wire import BadDatagram, Datagram, now_ms
 
 MAX_CLOCK_DIFFERENCE_MS = 600_000  # a datagram whose time is further off is refused
 KEEP_REPLIES_MS = 2 * MAX_CLOCK_DIFFERENCE_MS  # twice, because a clock may be set back after a reply was deleted
 BUSY_SECONDS = 0.2  # how long to wait while another program has the file locked
-SUFFIXES = ("", "-wal", "-shm")  # of SQLite's three files, which together hold what was committed
 
 SCHEMA = """
     CREATE TABLE IF NOT EXISTS reservations (
@@ -36,6 +35,7 @@ SCHEMA = """
         forgotten_ms INTEGER NOT NULL  -- replies to requests that were sent before this time may have been deleted
     );
 """
+DATABASE_ID = "SELECT database FROM state"
 COUNT_BY_ROOM = "SELECT room, count(*) FROM reservations GROUP BY room"
 ALL_ROWS = "SELECT number, room, member, time FROM reservations ORDER BY number"
 
@@ -44,25 +44,13 @@ class Damaged(Exception):
     """A restart would not find what was committed; the text says why."""
 
 
-def explain_database_error(path: Path, error: sqlite3.Error) -> str:
-    """Return the line that says why a database cannot be used."""
-    # A database that is locked, or on a full disk, holds reservations: nobody should move that away.
-    is_other_file = any(words in str(error) for words in ("not a database", "no such"))
-    return f"{path}: {error}" + ("; move the file away, and the next start makes a new one" if is_other_file else "")
-
-
 class Reservations:
-    """The reservations and the replay cache; one thread at a time may use them.
-
-    The attribute `taken` tells how many reservations there are of each room, and `forgotten_ms` up to when replies may
-    have been deleted, both as of the last transaction() or refresh(). `database` is the file's random id.
-    """
+    """The reservations and the replay cache; one thread at a time may use them."""
 
     def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
         self._path = path
-        self.taken: Counter[str] = Counter()
-        self.forgotten_ms = 0
-        self._seen_version: int | None = None  # the version of the file whose contents the two describe
+        self.taken: Counter[str] = Counter()  # reservations by room, as of the last transaction() or refresh()
+        self._seen_version: int | None = None  # the version of the file that `taken` describes
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would make it readable by everybody
         self._db = _connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
         try:
@@ -80,7 +68,7 @@ class Reservations:
         self._db.execute(ALL_ROWS)
         if not self._db.execute("SELECT 1 FROM state").fetchone():
             self._db.execute("INSERT INTO state SELECT randomblob(8), 0 WHERE NOT EXISTS (SELECT 1 FROM state)")
-        (self.database,) = self._db.execute("SELECT database FROM state").fetchone()
+        (self.database,) = self._db.execute(DATABASE_ID).fetchone()
         self.refresh()
 
     def close(self) -> None:
@@ -89,32 +77,27 @@ class Reservations:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Carry out all changes of the with block or, if it raises, none; when it has ended, they are on disk."""
+        """Carry out all changes of the with block or, if it raises, none; put them on disk, or raise Damaged."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self.refresh()
-            self._forget_old_replies()
+            before_ms = now_ms() - KEEP_REPLIES_MS
+            if self._db.execute("DELETE FROM replay_cache WHERE time_ms < ?", (before_ms,)).rowcount:
+                # So that once() still knows their requests after the clock was set back.
+                self._db.execute("UPDATE state SET forgotten_ms = max(forgotten_ms, ?)", (before_ms,))
             yield
             self._db.execute("COMMIT")
         except BaseException:
             self._seen_version = None  # so that refresh() counts again: `taken` includes what is rolled back
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            self._db.rollback()
             raise
-
-    def _forget_old_replies(self) -> None:
-        """Delete old replies, and remember up to when: after the clock was set back, their requests are still known."""
-        before_ms = now_ms() - KEEP_REPLIES_MS
-        if self._db.execute("DELETE FROM replay_cache WHERE time_ms < ?", (before_ms,)).rowcount:
-            self.forgotten_ms = max(self.forgotten_ms, before_ms)
-            self._db.execute("UPDATE state SET forgotten_ms = ?", (self.forgotten_ms,))
+        self.check_files()
 
     def refresh(self) -> None:
         """Read the counts again if another program has changed the file."""
         (version,) = self._db.execute("PRAGMA data_version").fetchone()  # changed by other connections only
         if version != self._seen_version:
             self.taken = Counter(dict(self._db.execute(COUNT_BY_ROOM)))
-            (self.forgotten_ms,) = self._db.execute("SELECT forgotten_ms FROM state").fetchone()
             self._seen_version = version
 
     def check_files(self) -> None:
@@ -123,9 +106,9 @@ class Reservations:
             raise Damaged(f"{self._path} was deleted or replaced while it was open; restart this server")
 
     def _find_files(self) -> list[tuple[int, int]]:
-        """Return the device and the inode of those of the three files that exist."""
+        """Return the device and the inode of SQLite's files, which together hold what was committed."""
         found = []
-        for suffix in SUFFIXES:
+        for suffix in "", "-wal", "-shm":
             with suppress(OSError):
                 status = Path(f"{self._path}{suffix}").stat()
                 found.append((status.st_dev, status.st_ino))
@@ -141,23 +124,20 @@ class Reservations:
         self.refresh()
         before = self._seen_version
         try:
-            is_same = self._read_back() == (self.database, self.taken)
+            with closing(_connect(self._path, timeout=BUSY_SECONDS)) as fresh:
+                (problem,) = fresh.execute("PRAGMA quick_check(1)").fetchone()
+                (database,) = fresh.execute(DATABASE_ID).fetchone()
+                taken = Counter(dict(fresh.execute(COUNT_BY_ROOM)))
         except sqlite3.Error as error:
-            raise Damaged(f"{self._path} cannot be read back from the disk: {error}") from error
+            problem = str(error)
+        if problem != "ok":
+            raise Damaged(f"{self._path} cannot be read back from the disk: {problem}")
         self.refresh()
+        is_same = (database, taken) == (self.database, self.taken)
         if not is_same and self._seen_version == before:  # otherwise another program has committed meanwhile
             raise Damaged(f"{self._path} was overwritten while it was open; stop this server and restore a backup")
         with suppress(sqlite3.OperationalError):  # for example if the disk is full
             self._db.execute("PRAGMA wal_checkpoint")
-
-    def _read_back(self) -> tuple[bytes, Counter[str]]:
-        """Return the id and the counts as they are on disk."""
-        with closing(_connect(self._path, timeout=BUSY_SECONDS)) as fresh:
-            (problem,) = fresh.execute("PRAGMA quick_check(1)").fetchone()
-            if problem != "ok":
-                raise sqlite3.DatabaseError(problem)
-            (database,) = fresh.execute("SELECT database FROM state").fetchone()
-            return database, Counter(dict(fresh.execute(COUNT_BY_ROOM)))
 
     def reserve(self, room: str, member: str) -> int:
         """Add a reservation within a transaction; return its number."""
@@ -166,36 +146,37 @@ class Reservations:
         self.taken[room] += 1
         return number
 
-    def find(self, number: int) -> tuple[str, str] | None:
-        """Return the room and the member of a reservation, or None if it does not exist."""
+    def cancel(self, number: int, member: str | None = None) -> tuple[str, str] | None:
+        """Delete a reservation, of this member if given, within a transaction; return its room and member, if any."""
         query = "SELECT room, member FROM reservations WHERE number = ?"
         row: tuple[str, str] | None = self._db.execute(query, (number,)).fetchone()
-        return row
-
-    def cancel(self, number: int, room: str) -> None:
-        """Delete a reservation of a room within a transaction."""
+        if row is None or member not in (None, row[1]):
+            return None
         self._db.execute("DELETE FROM reservations WHERE number = ?", (number,))
-        self.taken[room] -= 1
+        self.taken[row[0]] -= 1
+        return row
 
     def of_member(self, member: str, after: int, limit: int) -> list[tuple[int, str]]:
         """Return number and room of a member's first `limit` reservations with a number greater than `after`."""
         query = "SELECT number, room FROM reservations WHERE member = ? AND number > ? ORDER BY number LIMIT ?"
         return self._db.execute(query, (member, after, limit)).fetchall()
 
-    def count_of_member(self, member: str) -> int:
-        """Return how many reservations a member has."""
-        query = "SELECT count(*) FROM reservations WHERE member = ?"
-        return int(self._db.execute(query, (member,)).fetchone()[0])
+    def once(self, request: Datagram, change: Callable[[], str]) -> str:
+        """Make a change within a transaction and record its reply; if the request has come before, only return that.
 
-    def recorded_reply(self, time_ms: int, request_id: bytes) -> str | None:
-        """Return the recorded reply to a request, or None if the request has not come before."""
-        query = "SELECT reply FROM replay_cache WHERE time_ms = ? AND request_id = ?"
-        row: tuple[str] | None = self._db.execute(query, (time_ms, request_id)).fetchone()
-        return row and row[0]
-
-    def record_reply(self, time_ms: int, request_id: bytes, reply: str) -> None:
-        """Record the reply to a request, within the transaction of the change."""
-        self._db.execute("INSERT INTO replay_cache VALUES (?, ?, ?)", (time_ms, request_id, reply))
+        Raise BadDatagram if the request may have come before and its reply was deleted.
+        """
+        key = (request.time_ms, request.request_id)
+        query = "SELECT forgotten_ms, (SELECT reply FROM replay_cache WHERE time_ms = ? AND request_id = ?) FROM state"
+        forgotten_ms, recorded = self._db.execute(query, key).fetchone()
+        if request.time_ms < forgotten_ms:
+            seconds = (forgotten_ms - request.time_ms) // 1000 + 1
+            raise BadDatagram("that may be a repetition", f", {seconds} seconds too old to tell: was a clock set back?")
+        if recorded is not None:
+            return str(recorded)
+        reply = change()
+        self._db.execute("INSERT INTO replay_cache VALUES (?, ?, ?)", (*key, reply))
+        return reply
 
 
 def read_rows(path: Path, busy_seconds: float) -> list[tuple[object, ...]]:

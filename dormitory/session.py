@@ -1,14 +1,11 @@
-"""Answer the requests of one client of the main server; serverM.py lists the requests and their replies.
-
-Only the last LOGIN on the connection decides what the user may do.
-"""
+"""Answer the requests of one client of the main server; serverM.py lists the requests and their replies."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 
 from dormitory.login_queue import TooManyLogins
-from dormitory.members import Members, is_name, normalized
+from dormitory.members import Members, valid_name
 from dormitory.upstream import PAUSES_SECONDS, SHORT_PAUSES_SECONDS, NoAnswer, OutOfDescriptors, UdpClient, Upstream
 from dormitory.wire import CODE, KINDS, RESERVATION_ID, Action, shortened
 from net.addresses import network_of
@@ -29,10 +26,7 @@ ANY_USAGE = f"one of {', '.join(USAGES.values())}, QUIT"
 
 
 class Session:
-    """One client's session: the user who has logged in, and the requests.
-
-    A user who has logged in may go without a request for `idle_seconds`.
-    """
+    """One client's session: the user who has logged in, and the requests."""
 
     def __init__(
         self, client: Conversation, members: Members, upstreams: Mapping[str, Upstream], key: bytes, idle_seconds: int
@@ -41,7 +35,7 @@ class Session:
         self._members = members
         self._upstreams = upstreams
         self._udp_client = UdpClient(key, client.flush)
-        self._idle_seconds = idle_seconds
+        self._idle_seconds = idle_seconds  # how long a user who has logged in may go without a request
         self._user = ""
         self._is_member = False
         self._failed_logins = 0
@@ -85,25 +79,30 @@ class Session:
         match word, rest.split():
             case "LOGIN", _:
                 return self._log_in(rest)
+            case "RESERVE", [_] if not self._is_member:
+                return "DENIED Guests cannot reserve"
+            case (("AVAILABILITY" | "RESERVE"), [code]) if not CODE.fullmatch(code):
+                return "UNKNOWN_ROOM"
+            case "CANCEL", [reservation] if not (self._is_member and RESERVATION_ID.fullmatch(reservation)):
+                return "UNKNOWN_RESERVATION"
             case "AVAILABILITY", [code]:
-                return self._ask_about_room(Action.AVAILABILITY, code)
-            case "RESERVE", [code]:
-                return self._reserve(code)
-            case "CANCEL", [reservation]:
-                return self._cancel(reservation)
+                return self._ask(code[0], Action.AVAILABILITY, code)
+            case (("RESERVE" | "CANCEL"), [what]):
+                return self._change(Action[word], what)
             case "MINE", []:
-                return self._mine()
+                letters = KINDS if self._is_member else ()
+                return self._ask_each("RESERVATIONS", letters, Action.MINE, f" {self._user}")
             case "LIST", []:
-                return self._list(KINDS)
+                return self._ask_each("ROOMS", KINDS, Action.LIST)
             case "LIST", [letter] if letter in KINDS:
-                return self._list(letter)
-        return invalid(word)
+                return self._ask_each("ROOMS", letter, Action.LIST)
+        return f"INVALID Expected {USAGES.get(word, ANY_USAGE)}"
 
     def _log_request(self, word: str, rest: str) -> None:
         """Write a status line about a request, without anything that may be a password."""
         if word == "LOGIN":
             user, _, password = rest.partition(" ")
-            shown = normalized(user) if is_name(user) else "a malformed name"
+            shown = valid_name(user) or "a malformed name"
             text = f"authentication request received: {shown} as a {'member' if password else 'guest'}"
         elif word in USAGES:
             text = f"request received: {word} {rest}".rstrip() + (f" from {self._user}" if self._user else "")
@@ -114,17 +113,17 @@ class Session:
     def _log_in(self, rest: str) -> str:
         """Log a user in; an earlier login on the connection ends, even if this one fails."""
         user, _, password = rest.partition(" ")
-        if not is_name(user):
-            return invalid("LOGIN")
+        user = valid_name(user)
+        if not user:
+            return f"INVALID Expected {USAGES['LOGIN']}"
         self._user = ""
-        user = normalized(user)
         if password and not self._is_right(user, password):
             self._failed_logins += 1
             return "REFUSED Wrong username or password"
         self._user = user
         self._is_member = bool(password)
         self._client.set_time_limit(self._idle_seconds, f"Idle for {self._idle_seconds} seconds")
-        return f"MEMBER {user}" if password else f"GUEST {user}"
+        return f"{'MEMBER' if password else 'GUEST'} {user}"
 
     def _is_right(self, user: str, password: str) -> bool:
         self._client.flush()  # the check may have to wait for the checks of other clients
@@ -133,46 +132,27 @@ class Session:
             raise ConnectionResetError("Connection closed by the client")
         return self._members.check(user, password, network_of(connection.address), connection.has_ended_input)
 
-    def _reserve(self, code: str) -> str:
-        if not self._is_member:
-            return "DENIED Guests cannot reserve"
-        reply = self._ask_about_room(Action.RESERVE, code, f" {self._user}")
+    def _change(self, action: Action, what: str) -> str:
+        reply = self._ask(what[0], action, f"{what} {self._user}")
         match reply.split():
             case ["RESERVED", _, left]:
-                self._client.log(f"room status of {code} updated: {left}")
-        return reply
-
-    def _cancel(self, reservation: str) -> str:
-        if not self._is_member or not RESERVATION_ID.fullmatch(reservation):
-            return "UNKNOWN_RESERVATION"
-        reply = self._ask(reservation[0], Action.CANCEL, f"{reservation} {self._user}")
-        match reply.split():
+                self._client.log(f"room status of {what} updated: {left}")
             case ["CANCELLED", room, left]:
                 self._client.log(f"room status of {room} updated: {left}")
                 return f"CANCELLED {room}"
         return reply
 
-    def _mine(self) -> str:
-        parts = self._ask_each(KINDS, Action.MINE, f" {self._user}") if self._is_member else []
-        return " ".join(["RESERVATIONS", *parts])
-
-    def _list(self, letters: Iterable[str]) -> str:
-        return " ".join(["ROOMS", *self._ask_each(letters, Action.LIST)])
-
-    def _ask_about_room(self, action: Action, code: str, more: str = "") -> str:
-        return self._ask(code[0], action, code + more) if CODE.fullmatch(code) else "UNKNOWN_ROOM"
-
-    def _ask_each(self, letters: Iterable[str], action: Action, more: str = "") -> list[str]:
-        """Return the non-empty answers of several back ends; for a silent Server S, the answer is S=?."""
-        answers = []
+    def _ask_each(self, heading: str, letters: Iterable[str], action: Action, more: str = "") -> str:
+        """Return a heading and the answers of several back ends; for a silent Server S, the answer is S=?."""
+        parts = [heading]
         pauses: Sequence[float] = PAUSES_SECONDS
         for letter in letters:
             try:
-                answers.append(self._ask(letter, action, letter + more, pauses))
+                parts.append(self._ask(letter, action, letter + more, pauses))
             except NoAnswer:
-                answers.append(f"{letter}=?")
+                parts.append(f"{letter}=?")
                 pauses = SHORT_PAUSES_SECONDS
-        return [answer for answer in answers if answer]
+        return " ".join(filter(None, parts))
 
     def _ask(self, letter: str, action: Action, text: str, pauses: Sequence[float] = PAUSES_SECONDS) -> str:
         """Return a back end's answer, or raise NoAnswer or OutOfDescriptors."""
@@ -180,8 +160,3 @@ class Session:
         answer = self._upstreams[letter].ask(self._udp_client, action, text, pauses)
         self._client.log(f"response received from Server {letter} over UDP: {shortened(answer) or 'nothing'}")
         return answer
-
-
-def invalid(word: str) -> str:
-    """Return the reply to a malformed request or an unknown one."""
-    return f"INVALID Expected {USAGES.get(word, ANY_USAGE)}"

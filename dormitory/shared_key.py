@@ -1,7 +1,4 @@
-"""Load the key under which the four servers tag their datagrams: dorm.key, created by the server that starts first.
-
-Servers on other hosts need a copy of the file. Only its owner may have access to it, as with BIND's rndc.key.
-"""
+"""Load the key of the datagrams from dorm.key: the first server creates it, for its owner alone, as BIND's rndc.key."""
 
 import secrets
 import stat
@@ -13,7 +10,6 @@ from net.files import locked, read_file, replace_file
 
 KEY_FILE = "dorm.key"
 KEY_BYTES = 32
-MAX_FILE_BYTES = 1000
 
 
 def load_key(directory: Path) -> bytes:
@@ -27,9 +23,8 @@ def load_key(directory: Path) -> bytes:
     if mode & 0o077:
         raise Malformed(f"{path}: expected mode 600, readable by its owner alone, got {mode:o}")
     with suppress(ValueError):  # also a UnicodeDecodeError
-        key = bytes.fromhex(read_file(path, MAX_FILE_BYTES).decode())
+        key = bytes.fromhex(read_file(path).decode())
         if len(key) == KEY_BYTES:
             return key
-    raise Malformed(
-        f"{path}: expected {KEY_BYTES * 2} hexadecimal digits; delete it, and the next server to start makes a new key"
-    )
+    expected = f"expected {KEY_BYTES * 2} hexadecimal digits"
+    raise Malformed(f"{path}: {expected}; delete it, and the next server to start makes a new key")

@@ -20,10 +20,9 @@ class Malformed(Exception):
 
 
 def explain(error: Exception) -> str:
-    """Return an error's message for a user; that of an OSError names the file, if there is one."""
-    if not isinstance(error, OSError):
-        return str(error)
-    return f"{error.filename}: {error.strerror}" if error.filename else reason(error)
+    """Return an error's message for a user, with the name of the file if the error has one."""
+    file = getattr(error, "filename", None)
+    return f"{file}: {reason(error)}" if file else reason(error)
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
@@ -42,11 +41,7 @@ def read_text(path: Path) -> str:
 
 
 def read_fields(path: Path, expected: str, is_secret: bool = False) -> Iterator[tuple[str, str, str]]:
-    """Read a file; yield for each line its place, FILE:NUMBER, and its two fields without surrounding space.
-
-    If a line does not have two fields, the text of the Malformed says what is expected, and quotes the line unless the
-    file is secret.
-    """
+    """Yield the place of each line, FILE:NUMBER, and its two fields; a Malformed quotes no line of a secret file."""
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
@@ -58,20 +53,16 @@ def read_fields(path: Path, expected: str, is_secret: bool = False) -> Iterator[
 
 
 class WatchedFile(Generic[Content]):
-    """A data file that is read again when it has changed; one thread at a time may use it.
-
-    `read` returns the content of the file, or raises Malformed or OSError, and `content` is what it returned last. If
-    it fails later, one status line says so, and the content read before stays in force.
-    """
+    """A data file that is read again when it has changed; one thread at a time may use it."""
 
     def __init__(self, path: Path, read: Callable[[Path], Content]) -> None:
         self._path = path
         self._read = read
         self._version = self._find_version()  # before reading the file, so that refresh() notices an edit meanwhile
-        self.content = read(path)
+        self.content = read(path)  # which may raise Malformed or OSError
 
     def refresh(self) -> None:
-        """Read the file again if it has changed, and write a status line about it."""
+        """Read the file again if it has changed; if that fails, the content stays. A status line tells either."""
         version = self._find_version()
         if version == self._version:
             return

@@ -14,11 +14,11 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from dormitory.request_handler import CHANGES, RequestHandler
-from dormitory.reservations import MAX_CLOCK_DIFFERENCE_MS, Damaged, Reservations
-from dormitory.textfiles import WatchedFile
+from dormitory.reservations import MAX_CLOCK_DIFFERENCE_MS, Damaged
 from dormitory.wire import MAX_DATAGRAM_BYTES, BadDatagram, Datagram, clock_time, now_ms, pack, shortened, unpack
 from net.command_line import reason, shown_address
 from net.log import LOG
@@ -35,12 +35,7 @@ ANCILLARY_BYTES = 128
 # A reply must leave from the address that was asked: the main server accepts it from nowhere else. At a socket with all
 # addresses of a host, the kernel reports the address with each datagram, and takes it back with the reply (ip(7); RFC
 # 3542, 6.2).
-WILDCARDS = ("0.0.0.0", "::")
 IP_PKTINFO = getattr(socket, "IP_PKTINFO", 26 if sys.platform == "darwin" else 8)  # Python has had it since 3.12
-PACKET_INFORMATION: dict[int, tuple[int, int]] = {
-    socket.AF_INET: (socket.IPPROTO_IP, IP_PKTINFO),
-    socket.AF_INET6: (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO),
-}
 
 
 class ReceivedRequest(NamedTuple):
@@ -55,23 +50,11 @@ class ReceivedRequest(NamedTuple):
 class UdpServer:
     """The sockets of a back end, and the thread that serves them; no other uses the attributes, so there is no lock."""
 
-    def __init__(
-        self,
-        letter: str,
-        sockets: Sequence[socket.socket],
-        key: bytes,
-        inventory: WatchedFile[dict[str, int]],
-        reservations: Reservations,
-        max_per_member: int | None,
-        is_traced: bool,
-    ) -> None:
-        self._letter = letter
-        self._name = f"Server {letter}"
+    def __init__(self, handler: RequestHandler, sockets: Sequence[socket.socket], key: bytes, is_traced: bool) -> None:
+        self._handler = handler
+        self._name = handler.name
         self._sockets = sockets
         self._key = key
-        self._inventory = inventory
-        self._reservations = reservations
-        self._handler = RequestHandler(letter, inventory, reservations, max_per_member)
         self._is_traced = is_traced
         self._file_check_due = 0.0
         self._content_check_due = time.monotonic() + CONTENT_CHECK_SECONDS
@@ -105,18 +88,16 @@ class UdpServer:
                     logging.exception(self._name)
 
     def _check_files(self) -> None:
-        """From time to time, take account of edits, and raise Damaged if another program has damaged the database.
-
-        A check that fails is repeated before the next request, so a damaged database answers nothing.
-        """
+        """Notice edits and damage; a check that fails is repeated at once, so a damaged database answers nothing."""
         now = time.monotonic()
+        reservations = self._handler.reservations
         if now >= self._file_check_due:
-            self._inventory.refresh()
-            self._reservations.refresh()
-            self._reservations.check_files()
+            self._handler.inventory.refresh()
+            reservations.refresh()
+            reservations.check_files()
             self._file_check_due = now + FILE_CHECK_SECONDS
         if now >= self._content_check_due:
-            self._reservations.check_contents()
+            reservations.check_contents()
             self._content_check_due = now + CONTENT_CHECK_SECONDS
 
     def _receive(self) -> list[ReceivedRequest]:
@@ -130,9 +111,8 @@ class UdpServer:
         return requests
 
     def _receive_one(self, sock: socket.socket) -> ReceivedRequest | None:
-        """Return the next request, or None if no datagram has arrived or the datagram is not accepted."""
         try:
-            data, ancillary, _, sender = sock.recvmsg(MAX_DATAGRAM_BYTES + 1, ANCILLARY_BYTES, socket.MSG_DONTWAIT)
+            data, ancillary, _, sender = sock.recvmsg(MAX_DATAGRAM_BYTES, ANCILLARY_BYTES, socket.MSG_DONTWAIT)
         except OSError:  # no datagram has arrived, or the kernel reports a reply that could not be delivered
             return None
         received: Datagram | bytes = data
@@ -147,39 +127,30 @@ class UdpServer:
         return ReceivedRequest(request, sock, sender, [_source(*information) for information in ancillary])
 
     def _check(self, request: Datagram) -> None:
-        if not request.text.startswith(self._letter):
+        if not request.text.startswith(self._handler.letter):
             raise BadDatagram("that is meant for another server", f", Server {request.text[:1]}")
         late_ms = now_ms() - request.time_ms
         if abs(late_ms) > MAX_CLOCK_DIFFERENCE_MS:
-            raise BadDatagram(
-                "whose time is wrong",
-                f": {abs(late_ms) // 1000} seconds {'behind' if late_ms > 0 else 'ahead of'} the clock of this host;"
-                f" at most {MAX_CLOCK_DIFFERENCE_MS // 1000} are accepted",
-            )
+            direction = "behind" if late_ms > 0 else "ahead of"
+            difference = f": {abs(late_ms) // 1000} seconds {direction} the clock of this host"
+            limit = f"; at most {MAX_CLOCK_DIFFERENCE_MS // 1000} are accepted"
+            raise BadDatagram("whose time is wrong", difference + limit)
 
     def _serve(self, requests: list[ReceivedRequest]) -> None:
-        """Carry out requests and reply to them; changes share one transaction."""
-        self._handler.status_lines.clear()
-        if any(request.datagram.action in CHANGES for request in requests):
-            with self._reservations.transaction():
-                replies = self._replies_to(requests)
-            self._reservations.check_files()
-        else:
-            replies = self._replies_to(requests)
+        status_lines = self._handler.status_lines
+        status_lines.clear()
+        replies: list[tuple[ReceivedRequest, Datagram]] = []
+        is_change = any(request.datagram.action in CHANGES for request in requests)
+        with self._handler.reservations.transaction() if is_change else nullcontext():
+            for request in requests:
+                try:
+                    replies.append((request, self._handler.reply_to(request.datagram)))
+                except BadDatagram as bad:
+                    self._report_dropped(bad, request.sender)
         for request, reply in replies:
             self._send(request, reply)
-        if self._handler.status_lines:
-            LOG.write("\n".join(self._handler.status_lines))
-
-    def _replies_to(self, requests: list[ReceivedRequest]) -> list[tuple[ReceivedRequest, Datagram]]:
-        """Carry out requests; return each with its reply."""
-        replies = []
-        for request in requests:
-            try:
-                replies.append((request, self._handler.reply_to(request.datagram)))
-            except BadDatagram as bad:
-                self._report_dropped(bad, request.sender)
-        return replies
+        if status_lines:
+            LOG.write("\n".join(status_lines))
 
     def _send(self, request: ReceivedRequest, reply: Datagram) -> None:
         try:
@@ -188,8 +159,7 @@ class UdpServer:
             self._report("send", f"cannot reply to {shown_address(*request.sender[:2])}: {reason(error)}")
             return
         self._trace(request.sender, "->", reply)
-        text = shortened(reply.text) or "nothing"
-        self._handler.status_lines.append(f"{self._name} sent {text} to the main server")
+        self._handler.status_lines.append(f"{self._name} sent {shortened(reply.text) or 'nothing'} to the main server")
 
     def _report_dropped(self, bad: BadDatagram, sender: Any) -> None:
         self._report(bad.problem, f"dropped a datagram from {shown_address(*sender[:2])} {bad}")
@@ -219,8 +189,10 @@ def open_socket(family: int, address: Any) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        if address[0] in WILDCARDS:
-            sock.setsockopt(*PACKET_INFORMATION[family], 1)
+        if address[0] == "0.0.0.0":
+            sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        if address[0] == "::":
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         sock.bind(address)
     except OSError:
         sock.close()

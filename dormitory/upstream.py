@@ -13,17 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from typing import Any
 
-from dormitory.wire import (
-    ANY_DATABASE,
-    MAX_DATAGRAM_BYTES,
-    Action,
-    BadDatagram,
-    Datagram,
-    new_request,
-    pack,
-    shortened,
-    unpack,
-)
+from dormitory.wire import MAX_DATAGRAM_BYTES, Action, BadDatagram, Datagram, new_request, pack, shortened, unpack
 from net.addresses import FamilyAndAddress
 from net.command_line import reason, shown_address
 from net.log import LOG
@@ -49,8 +39,7 @@ class UdpClient:
     """One thread's UDP sockets: one for each back end, opened for the first request to it.
 
     Each socket is connected, so it receives datagrams from its back end alone, and only on the local address that leads
-    to that back end. The thread calls `before_repeating` before it sends a request again, because the wait for the
-    reply may still take seconds.
+    to that back end. The thread calls `before_repeating` whenever a reply is late, because it may come seconds later.
     """
 
     def __init__(self, key: bytes, before_repeating: Callable[[], None] = lambda: None) -> None:
@@ -64,19 +53,15 @@ class UdpClient:
             sock.close()
 
     def ask(self, address: FamilyAndAddress, request: Datagram, pauses: Sequence[float]) -> Datagram:
-        """Send a request, once before each pause in seconds, until the reply comes; return the reply.
-
-        Raise NoAnswer if none came or no route leads to the address, and OutOfDescriptors if nothing was sent.
-        """
+        """Send a request before each pause, in seconds, until the reply comes; raise NoAnswer or OutOfDescriptors."""
         data = pack(self._key, request)
         sock = self._socket(address)
-        for number, pause in enumerate(pauses):
-            if number:
-                self._before_repeating()
+        for pause in pauses:
             with suppress(OSError):  # such a request counts as lost, and is sent again
                 sock.send(data)
             if reply := self._wait_for_reply(sock, request, pause):
                 return reply
+            self._before_repeating()
         raise NoAnswer
 
     def _wait_for_reply(self, sock: socket.socket, request: Datagram, seconds: float) -> Datagram | None:
@@ -84,7 +69,7 @@ class UdpClient:
         end = time.monotonic() + seconds
         while True:
             with suppress(OSError, BadDatagram):  # nothing came, the back end is not running, or it is forged
-                reply = unpack(self._key, sock.recv(MAX_DATAGRAM_BYTES + 1))
+                reply = unpack(self._key, sock.recv(MAX_DATAGRAM_BYTES))
                 if reply.action == Action.REPLY and reply.request_id == request.request_id:
                     return reply
             if time.monotonic() >= end:
@@ -119,10 +104,10 @@ class Upstream:
         self._letter = letter
         self._addresses = addresses
         self._key = key
-        self._lock = threading.Condition()  # guards changes to the rest; notified when the back end is found down
+        self._lock = threading.Lock()  # guards changes to the rest
         self._address = addresses[0]  # then the one that answered last
-        self._is_down = False
-        self._database = ANY_DATABASE  # then the id of the one that answered first
+        self._is_down = threading.Event()
+        self._database: bytes | None = None  # then the id of the one that answered first
         self._refused: set[bytes] = set()  # other databases, which were reported
 
     def __str__(self) -> str:
@@ -131,13 +116,12 @@ class Upstream:
 
     def ask(self, client: UdpClient, action: Action, text: str, pauses: Sequence[float]) -> str:
         """Return the texts of all pages of the answer; raise NoAnswer if the back end is down or silent."""
-        try:
-            if self._is_down:
-                raise NoAnswer
-            return self._ask_at(self._address, client, action, text, pauses)
-        except NoAnswer:
-            self._mark_down()
-            raise NoAnswer(f"Server {self._letter} is not answering") from None
+        if not self._is_down.is_set():
+            try:
+                return self._ask_at(self._address, client, action, text, pauses)
+            except NoAnswer:
+                self._mark_down()
+        raise NoAnswer(f"Server {self._letter} is not answering")
 
     def _ask_at(
         self, address: FamilyAndAddress, client: UdpClient, action: Action, text: str, pauses: Sequence[float]
@@ -154,24 +138,20 @@ class Upstream:
     def _check_database(self, database: bytes) -> None:
         """Raise NoAnswer unless this is the database that answered first; report each other one once."""
         with self._lock:
-            if self._database == ANY_DATABASE:
-                self._database = database
+            self._database = self._database or database
             if database == self._database:
                 return
             if database not in self._refused:
                 self._refused.add(database)
-                LOG.write(
-                    f"{self} now has database {database.hex()} instead of {self._database.hex()}:"
-                    " its answers are refused until the former one is back or serverM is restarted"
-                )
+                until = "its answers are refused until the former one is back or serverM is restarted"
+                LOG.write(f"{self} now has database {database.hex()} instead of {self._database.hex()}: {until}")
         raise NoAnswer
 
     def _mark_down(self) -> None:
         with self._lock:
-            if not self._is_down:
+            if not self._is_down.is_set():
                 LOG.write(f"{self} is not answering")
-                self._is_down = True
-                self._lock.notify()
+                self._is_down.set()
 
     def start_probe(self) -> None:
         """Start the thread that asks the back end for its rooms until it answers, and again whenever it was silent."""
@@ -181,8 +161,7 @@ class Upstream:
         while True:
             try:
                 self._probe()
-                with self._lock:
-                    self._lock.wait_for(lambda: self._is_down)
+                self._is_down.wait()
             except OutOfDescriptors:
                 pass  # nothing is known about the back end
             except Exception:
@@ -190,13 +169,12 @@ class Upstream:
             time.sleep(PROBE_AGAIN_SECONDS)
 
     def _probe(self) -> None:
-        """Ask each address for the rooms, until one answers."""
         for address in self._addresses:
             with closing(UdpClient(self._key)) as client, suppress(NoAnswer):
                 rooms = self._ask_at(address, client, Action.LIST, self._letter, PROBE_PAUSES_SECONDS)
                 with self._lock:
                     self._address = address
-                    self._is_down = False
+                    self._is_down.clear()
                 LOG.write(f"Server {self._letter} has sent its room status: {shortened(rooms)}")
                 return
         self._mark_down()

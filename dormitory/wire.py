@@ -23,7 +23,7 @@ import time
 from datetime import datetime
 from typing import NamedTuple
 
-MAX_DATAGRAM_BYTES = 1400  # fits an Ethernet frame
+MAX_DATAGRAM_BYTES = 1400  # fits an Ethernet frame; a longer one is received without its end, so its tag is wrong
 MAX_TEXT_BYTES = 1300
 MAX_SHOWN_CHARACTERS = 500  # of a text in a status line
 TAG_BYTES = 16
@@ -84,10 +84,10 @@ def clock_time(time_ms: int) -> str:
     return datetime.fromtimestamp(min(time_ms, LAST_TIME_MS) / 1000).strftime("%H:%M:%S.%f")[:-3]
 
 
-def new_request(action: Action, text: str, database: bytes = ANY_DATABASE, page: int = 0) -> Datagram:
-    """Return a request with an id of its own and the present time."""
+def new_request(action: Action, text: str, database: bytes | None = None, page: int = 0) -> Datagram:
+    """Return a request with an id of its own and the present time; the database is None if it is not known yet."""
     request_id = random.randbytes(REQUEST_ID_BYTES)  # unique, but not secret: the tag proves the origin
-    return Datagram(action, request_id, now_ms(), database, page, text)
+    return Datagram(action, request_id, now_ms(), database or ANY_DATABASE, page, text)
 
 
 def pack(key: bytes, datagram: Datagram) -> bytes:

@@ -5,6 +5,7 @@ import ipaddress
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cache
 from typing import Any
 
 IPV6_NETWORK_BITS = 64  # a provider gives each customer at least a /64 (RFC 6177)
@@ -28,6 +29,7 @@ def without_brackets(host: str) -> str:
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
+@cache  # chat rooms have the addresses of their lobby, and no look-up delays a request
 def resolve_all(host: str, port: int, kind: int) -> list[FamilyAndAddress]:
     """Look up a host for sockets of a kind, such as socket.SOCK_STREAM; return the family and each of its addresses."""
     try:
@@ -43,7 +45,7 @@ def open_at_each_address(
     """Open a bound socket for each address that a host has here, all with the same port, or raise OSError."""
     sockets: list[socket.socket] = []
     with ExitStack() as opened:
-        for family, address in resolve_all(host, port, kind):
+        for family, address in resolve_all(host, 0, kind):
             try:
                 sockets.append(opened.enter_context(open_socket(family, (address[0], port, *address[2:]))))
                 port = sockets[0].getsockname()[1]

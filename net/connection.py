@@ -20,15 +20,10 @@ class TimeLimitPassed(Exception):
 
 
 class Connection(Output):
-    """A client's output, as in Output, and its input. The owner ends the connection with close().
+    """A client's output, as in Output, and its input.
 
-    Any thread may call end(), after which nothing is sent, and drop(), which cuts the connection.
-
-    Attributes:
-        address: the client's IP address; a PROXY line changes it.
-        stop_fd: a descriptor that becomes readable when the server stops.
-        proxy_line: takes off the PROXY line with which a connection from a trusted proxy may begin.
-        has_received_end: whether the end of the client's input has been received.
+    The owner ends the connection with close(). Any thread may call end(), after which nothing is sent, and drop(),
+    which cuts the connection.
     """
 
     def __init__(
@@ -42,10 +37,10 @@ class Connection(Output):
     ) -> None:
         super().__init__(sock, tls, trace, patience)
         sock.setblocking(False)
-        self.address = address
-        self.stop_fd = stop_fd
-        self.proxy_line: ProxyLine | None = None
-        self.has_received_end = False
+        self.address = address  # the client's IP address; a PROXY line changes it
+        self.stop_fd = stop_fd  # becomes readable when the server stops
+        self.proxy_line: ProxyLine | None = None  # with which a connection from a trusted proxy may begin
+        self.has_received_end = False  # whether the end of the client's input has been received
         self._has_closed = False  # whether the client has ended its side of the TCP connection
         self._early = b""  # plain text that came with the end of the handshake
         self._deadline: float | None = None
@@ -141,34 +136,25 @@ class Connection(Output):
         """
         self.end()
         self.wait_until_sent()
-        with suppress(OSError):
+        with suppress(OSError):  # the client has reset the connection
             self._sock.shutdown(socket.SHUT_WR)
-        if not self._has_closed:
-            self._discard_input(linger_seconds)
+            if not self._has_closed:
+                self._discard_input(linger_seconds)
         self.log(status)  # before another client can get the same descriptor
         self._sock.close()
 
     def _discard_input(self, seconds: float) -> None:
         """Read until the client ends its side; once the server stops, only until the input pauses for QUIET_SECONDS."""
         end = time.monotonic() + seconds
-        patience = seconds
-        left = seconds
-        while ready := dict(self._poll.poll(min(patience, left) * 1000)):
+        patience = left = seconds
+        while left >= 0 and (ready := dict(self._poll.poll(min(patience, left) * 1000))):
             if self.stop_fd in ready:
                 self._poll.unregister(self.stop_fd)
                 patience = QUIET_SECONDS
+            with suppress(BlockingIOError):
+                if self.fd in ready and not self._sock.recv(RECEIVE_BYTES):
+                    return
             left = end - time.monotonic()
-            if (self.fd in ready and self._read_and_discard()) or left <= 0:
-                return
-
-    def _read_and_discard(self) -> bool:
-        """Discard the input that has arrived; return whether the client has ended its side."""
-        try:
-            return not self._sock.recv(RECEIVE_BYTES)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
 
 
 def _reports(fd: int, event: int) -> bool:

@@ -2,7 +2,7 @@
 
 import select
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -15,10 +15,13 @@ class Listener:
     """A listening socket for each address that a host has here, all with the same port; 0 means any free port."""
 
     def __init__(self, host: str, port: int, stop_fd: int) -> None:
-        self._sockets = listen(host, port)
+        self._sockets = open_at_each_address(host, port, socket.SOCK_STREAM, _listening_socket)
         self.port: int = self._sockets[0].getsockname()[1]
-        self._pending = poll_for(self._sockets)
-        self._pending_or_stop = poll_for([stop_fd, *self._sockets])
+        self._pending, self._pending_or_stop = select.poll(), select.poll()
+        self._pending_or_stop.register(stop_fd, select.POLLIN)
+        for listener in self._sockets:
+            self._pending.register(listener, select.POLLIN)
+            self._pending_or_stop.register(listener, select.POLLIN)
 
     def wait(self) -> None:
         """Wait until a client has connected, or the server stops."""
@@ -38,21 +41,8 @@ class Listener:
             listener.close()
 
 
-def poll_for(sources: Sequence[socket.socket | int]) -> select.poll:
-    """Return a poll object that reports when one of these is readable."""
-    poll = select.poll()  # select.select() accepts no descriptor over 1023
-    for source in sources:
-        poll.register(source, select.POLLIN)
-    return poll
-
-
-def listen(host: str, port: int) -> list[socket.socket]:
-    """Return a non-blocking listening socket for each address of a host."""
-    return open_at_each_address(host, port, socket.SOCK_STREAM, _listening_socket)
-
-
 def _listening_socket(family: int, address: Any) -> socket.socket:
-    """Return a listening socket. Accepted sockets inherit its options."""
+    """Return a non-blocking listening socket. Accepted sockets inherit its options."""
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restarted server can bind the port at once

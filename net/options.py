@@ -13,19 +13,14 @@ LOGIN_SECONDS = 600
 
 def add_server_options(parser: argparse.ArgumentParser, host: str = "0.0.0.0") -> None:
     """Add the options that every TCP server takes, and `secret`, which finds passwords in lines, for --trace."""
-    parser.add_argument(
-        "--host", default=host, type=without_brackets, help="name or address to listen on (default: %(default)s)"
-    )
+    where = "name or address to listen on (default: %(default)s)"
+    parser.add_argument("--host", default=host, type=without_brackets, help=where)
     add_number(parser, "--max-connections", MAX_CONNECTIONS, "how many clients may be connected at once")
     add_limit(parser, "--max-per-address", "how many of them from one address (default: half of --max-connections)")
     add_number(parser, "--login-seconds", LOGIN_SECONDS, "how long a client may take to log in or to send a request")
+    trust = "connections from this address may begin with a PROXY line, version 1, which names the client; repeatable"
     parser.add_argument(
-        "--proxy-from",
-        action="append",
-        default=[],
-        type=without_brackets,
-        metavar="ADDRESS",
-        help="connections from this address may begin with a PROXY line, version 1, which names the client; repeatable",
+        "--proxy-from", action="append", default=[], type=without_brackets, metavar="ADDRESS", help=trust
     )
     parser.add_argument("--trace", action="store_true", help="show the bytes that are received and sent")
     parser.add_argument("--tls-certificate", type=Path, metavar="FILE", help="speak TLS; a certificate in a PEM file")

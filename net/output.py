@@ -46,23 +46,18 @@ class Patience(NamedTuple):
 
 
 class Output:
-    """One client's output, and its backlog; any thread may send.
-
-    Attributes:
-        fd: the descriptor, which identifies the client in status lines.
-        is_dropped: whether the client was dropped, or sending to it has failed.
-    """
+    """One client's output, and its backlog; any thread may send."""
 
     def __init__(
         self, sock: socket.socket, tls: TlsLayer | None, trace: Trace | None, patience: Patience | None
     ) -> None:
-        self.fd = sock.fileno()
-        self.is_dropped = False
+        self.fd = sock.fileno()  # identifies the client in status lines
+        self.is_dropped = False  # whether the client was dropped, or sending to it has failed
         self._sock = sock
         self._tls = tls
         self._trace = trace
         self._patience = patience or Patience()
-        self._lock = threading.Lock()  # guards all below and the order of writes; no thread blocks while holding it
+        self._lock = threading.RLock()  # guards all below and the order of writes; no thread blocks while holding it
         self._changed = threading.Condition(self._lock)  # notified when the backlog shrinks or the output ends
         self._backlog: deque[bytes | memoryview] = deque()  # shared with the other recipients of a message, not copied
         self._backlog_bytes = 0
@@ -124,7 +119,14 @@ class Output:
     def drop(self) -> None:
         """Give up the client: discard the backlog, cut the connection, and wake all threads waiting for the client."""
         with self._lock:
-            self._drop()
+            self._open = False
+            self.is_dropped = True
+            self._backlog.clear()
+            self._backlog_bytes = 0
+            self._changed.notify_all()
+            with suppress(OSError):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                self._sock.shutdown(socket.SHUT_RDWR)
 
     def _unsent_bytes(self) -> int:
         return self._backlog_bytes + (self._tls.held_bytes if self._tls else 0)
@@ -167,7 +169,7 @@ class Output:
         except BlockingIOError:
             return 0
         except OSError:  # the owner's next read reports the error or the end of the input
-            self._drop()
+            self.drop()
             return 0
         if self._trace and not self._tls:
             self._trace.sent(b"".join(blocks)[:sent])
@@ -182,7 +184,7 @@ class Output:
             self._sender.start()
         except RuntimeError:  # out of threads
             self._sender = None
-            self._drop()
+            self.drop()
 
     def _send_backlog(self) -> None:
         writable = select.poll()
@@ -232,20 +234,10 @@ class Output:
             return
         if now - self._moved >= stall:
             self.log(f"dropped: it took nothing for {stall:g} seconds")
-            self._drop()
+            self.drop()
         elif self._full_since and now - self._full_since[0] >= period:
             taken = self._sent_bytes - self._full_since[1]
             if not taken or taken + burst_bytes < least_bytes_per_second * period:
                 self.log(f"dropped: it took less than {least_bytes_per_second} bytes a second")
-                self._drop()
+                self.drop()
             self._full_since = (now, self._sent_bytes)
-
-    def _drop(self) -> None:
-        self._open = False
-        self.is_dropped = True
-        self._backlog.clear()
-        self._backlog_bytes = 0
-        self._changed.notify_all()
-        with suppress(OSError):
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            self._sock.shutdown(socket.SHUT_RDWR)

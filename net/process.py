@@ -39,11 +39,10 @@ def serve(options: argparse.Namespace, handler: Handler) -> NoReturn:
 
 
 def prepare(processor: int) -> None:
-    """Set up the process: its processor, its signals, and the stack size of its threads.
+    """Set up the process before any thread is started, because threads inherit its settings.
 
     SIGINT, SIGTERM and SIGHUP are blocked, so that no signal handler interrupts a thread; wait_for_stop() waits for
-    them. Call this before any thread is started, because threads inherit these settings. The processor is counted
-    backwards from the last one; any number is valid, such as the process id.
+    them. The processor is counted backwards from the last one; any number is valid, such as the process id.
     """
     _stay_on(processor)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -121,11 +120,9 @@ def run(server: Server, others: Callable[[], Iterable[Server]] = tuple) -> NoRet
 
 
 def _stay_on(processor: int) -> None:
-    """Pin this thread, and the threads that it starts, to one processor, where the system supports that.
-
-    With a GIL, only one thread runs at a time. Threads on several processors contend for the GIL at every system call,
-    often in vain (David Beazley, Understanding the Python GIL, 2010).
-    """
+    """Pin this thread, and the threads that it starts, to one processor, where the system supports that."""
+    # With a GIL, only one thread runs at a time. Threads on several processors contend for the GIL at every system
+    # call, often in vain (David Beazley, Understanding the Python GIL, 2010).
     has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     if has_gil and hasattr(os, "sched_setaffinity"):
         with suppress(OSError):

@@ -2,9 +2,8 @@
 
     PROXY TCP4 192.0.2.7 127.0.0.1 50123 5050
 
-The protocol is that of HAProxy (proxy-protocol.txt, 2.1); nginx and others speak it too. Only connections from the
-addresses that --proxy-from names may begin so. A connection from there that begins with anything else is an ordinary
-one, so that users on the proxy's host can connect too.
+The protocol is that of HAProxy (proxy-protocol.txt, 2.1). Only a connection from an address that --proxy-from names may
+begin so; if it begins with anything else, it is an ordinary one, so that users on the proxy's host can connect too.
 """
 
 import ipaddress

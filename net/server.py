@@ -60,12 +60,10 @@ class Server:
             self._close_pipe()
             raise
         self.port = self._listener.port
-        name = f"accept {self.port}"
-        self._acceptor = threading.Thread(target=self._accept_for_ever, name=name, daemon=True)
+        self._acceptor = threading.Thread(target=self._accept_for_ever, name=f"accept {self.port}", daemon=True)
         self._accept_lock = threading.RLock()  # guards accepting and _stopping
         self._stopping = threading.Event()
-        # Both change by single operations of a dict, which need no lock: thousands of threads that end together would
-        # queue for it.
+        # Single operations of a dict need no lock, for which thousands of threads that end together would queue.
         self._connections: dict[Connection, None] = {}  # whose handler has not returned, in order of arrival
         self._threads: dict[threading.Thread, Connection] = {}
 
@@ -161,8 +159,7 @@ class Server:
             return
         seconds = self._options.login_seconds
         connection.set_time_limit(seconds, f"No complete request within {seconds} seconds")
-        name = f"client {connection.fd}"
-        thread = threading.Thread(target=self._converse, args=(connection,), name=name, daemon=True)
+        thread = threading.Thread(target=self._converse, args=[connection], name=f"client {connection.fd}", daemon=True)
         self._connections[connection] = None
         self._threads[thread] = connection
         try:

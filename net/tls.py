@@ -27,22 +27,16 @@ class HandshakeFailed(OSError):
 
 
 class TlsLayer:
-    """The TLS state of one connection to a server. OpenSSL does not allow two threads to use it at the same time.
-
-    Attributes:
-        is_ready: whether the handshake is complete.
-        has_ended: whether the peer has sent close_notify.
-        held_bytes: plain text that waits for the end of the handshake.
-    """
+    """The TLS state of one connection to a server. OpenSSL does not allow two threads to use it at the same time."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._received, self._to_send, server_side=True)
         self._held: list[bytes] = []
         self._has_begun = False
-        self.is_ready = False
-        self.has_ended = False
-        self.held_bytes = 0
+        self.is_ready = False  # whether the handshake is complete
+        self.has_ended = False  # whether the peer has sent close_notify
+        self.held_bytes = 0  # of plain text that waits for the end of the handshake
 
     def decrypt(self, data: bytes) -> bytes:
         """Take received bytes; return the plain text that they complete. Call take_output() afterwards.
@@ -131,9 +125,8 @@ class BadCertificate(Exception):
 class Certificate:
     """A certificate, with any intermediate ones, and its key, in PEM files; BadCertificate is raised for bad files.
 
-    Attributes:
-        context: the TLS context for new connections; open connections keep the context they began with.
-        warning: a sentence if the certificate has expired or soon will, or "".
+    `context` is the TLS context for new connections; open connections keep the context they began with. `warning` is a
+    sentence if the certificate has expired or soon will, or "".
     """
 
     def __init__(self, certificate: Path, key: Path) -> None:

@@ -1,11 +1,9 @@
 r"""Show what crosses the wire, for a lecture: with --trace, one status line for each recv and each send.
 
     14:03:07.120 client 7    (7) <- b'JOIN alice\r\n'
-    14:03:07.121 client 7    (7) -> b'JOIN alice accepted\n'
-    14:03:09.004 backlog 8   (8) -> b'FROM alice (all): hello\n'
 
-A line shows the time, the thread, the client's descriptor, the direction and the bytes, with escapes. (7, TLS) says
-that the bytes crossed the wire encrypted.
+That is the time, the thread, the client's descriptor, the direction and the bytes, with escapes; (7, TLS) says that the
+bytes crossed the wire encrypted.
 """
 
 import re

@@ -137,7 +137,8 @@ def test_a_server_that_dies_hangs_or_sends_rubbish_fails_its_checks(server: str,
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_server_is_left_when_pytest_is_interrupted_or_killed(tmp_path: Path, number: int) -> None:
     script = tmp_path / "server.sh"
-    script.write_text("trap '' INT HUP TERM; sleep 61 & echo $! >child; mv child left; wait")
+    # All those numbers are only written once pytest, which then also watches the server, reads them.
+    script.write_text("trap '' INT HUP TERM; seq 20000; sleep 61 & echo $! >child; mv child left; wait")
     command = [sys.executable, "-m", "pytest", "conformance", "--fresh-directory", "--server", f"sh {script} {{port}}"]
     with subprocess.Popen([*command, f"--basetemp={tmp_path}/run"], cwd=ROOT, stdout=subprocess.DEVNULL) as process:
         wait_until(lambda: list(tmp_path.glob("run/*/left")), "a server in a directory of its own")

@@ -145,9 +145,7 @@ def test_a_request_that_comes_again_after_the_clock_was_set_back_is_not_carried_
     if changed_after == 11:
         assert change(request) == "RESERVED S1 8"
     else:
-        with pytest.raises(
-            BadDatagram, match=r"that may be a repetition, \d+ seconds too old to tell: was a clock set"
-        ):
+        with pytest.raises(BadDatagram, match=r"may be a repetition, \d+ seconds too old to tell: was a clock set"):
             change(request)
     with closing(sqlite3.connect(tmp_path / "single.db")) as db:
         assert db.execute("SELECT number, member FROM reservations").fetchall() == [(1, "alice"), (2, "bob")]
@@ -203,14 +201,12 @@ def test_a_back_end_answers_at_each_local_address_of_its_host(tmp_path: Path, mo
     resolve_to("240.0.0.1", "127.0.0.1", "127.0.0.2")
     inventory: WatchedFile[dict[str, int]] = WatchedFile(tmp_path / "single.txt", lambda _: {"S12": 6})
     with ExitStack() as cleanup:
-        sockets = [
-            cleanup.enter_context(sock) for sock in open_at_each_address("localhost", 0, socket.SOCK_DGRAM, open_socket)
-        ]
+        sockets = open_at_each_address("localhost", 0, socket.SOCK_DGRAM, open_socket)
         port = sockets[0].getsockname()[1]
         with pytest.raises(OSError, match="in use"):
             open_at_each_address("localhost", port, socket.SOCK_DGRAM, open_socket)
         reservations = cleanup.enter_context(closing(Reservations(tmp_path / "single.db")))
-        server = UdpServer("S", sockets, KEY, inventory, reservations, None, is_traced=False)
+        server = UdpServer(RequestHandler("S", inventory, reservations, None), sockets, KEY, is_traced=False)
         server.start()
         cleanup.callback(server.stop)
         for host in ("127.0.0.1", "127.0.0.2"):
@@ -223,10 +219,8 @@ def test_a_back_end_answers_at_each_local_address_of_its_host(tmp_path: Path, mo
 
 @needs_loopback_network
 def test_the_main_server_uses_the_address_of_a_name_that_answers(dormitory: Dormitory, tmp_path: Path) -> None:
-    resolved = "[(2, ('127.0.0.3', port)), (2, ('127.0.0.1', port))]"
-    dormitory.scripts["M"] = changed_program(
-        tmp_path, "serverM.py", f"program.resolve_all = lambda host, port, kind: {resolved}"
-    )
+    resolve = "lambda host, port, kind: [(2, ('127.0.0.3', port)), (2, ('127.0.0.1', port))]"
+    dormitory.scripts["M"] = changed_program(tmp_path, "serverM.py", f"program.resolve_all = {resolve}")
     dormitory.start()
     alice = dormitory.log_in("alice")
     assert ask(alice, "RESERVE S1") == "RESERVED S1 8"

@@ -8,6 +8,7 @@ import shutil
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -18,6 +19,7 @@ import pytest
 from conftest import ROOT, Peer, at_once, python, run_program, run_programs, run_shell, wait_until
 from dorm import KINDS, Dormitory, ask, free_udp_port
 
+from dormitory.back_end import main
 from dormitory.inventory import MAX_CODES, read_inventory
 from dormitory.reservations import Damaged, Reservations, read_rows
 from dormitory.shared_key import load_key
@@ -102,9 +104,8 @@ def test_a_database_that_cannot_be_used_now_is_named_without_advice_to_move_it_a
         failure = "CREATE TRIGGER failure BEFORE DELETE ON reservations BEGIN SELECT RAISE(ABORT, 'out of order'); END"
         db.execute(failure)
     data = ("--data-dir", str(dormitory.directory))
-    results = run_programs(
-        ("serverS.py", "--port", "0", *data), ("serverS.py", "--report", *data), ("serverD.py", "--cancel", "D1", *data)
-    )
+    commands = (("serverS.py", "--port", "0"), ("serverS.py", "--report"), ("serverD.py", "--cancel", "D1"))
+    results = run_programs(*((*command, *data) for command in commands))
     for result in results[:2]:
         expect_failure(result, "single.db: ")
         assert "move the file away" not in result.stderr
@@ -289,9 +290,8 @@ def test_a_back_end_whose_database_is_deleted_or_replaced_stops_answering_and_sa
         assert ask(clients["S"], "LIST") == "ROOMS S=? D=? U=?"
         time.sleep(0.1)
     for letter, back_end in dormitory.back_ends.items():
-        back_end.wait_for_line(
-            rf"Server {letter} cannot answer: .*\.db was deleted or replaced while it was open; restart this server"
-        )
+        problem = r".*\.db was deleted or replaced while it was open; restart this server"
+        back_end.wait_for_line(f"Server {letter} cannot answer: {problem}")
         assert back_end.count_lines("Server . cannot answer.*") == 1
         assert back_end.stop() == 0
     dormitory.start_back_end("S")
@@ -366,9 +366,7 @@ def test_an_overwritten_database_is_found_unless_a_restart_would_find_all_that_w
 @pytest.mark.parametrize(
     ("damage", "text"), [(overwrite_with_another, "was overwritten while"), (overwrite_a_page, "cannot be read back")]
 )
-def test_an_idle_database_that_is_overwritten_is_found(
-    tmp_path: Path, damage: Callable[[Path], None], text: str
-) -> None:
+def test_an_idle_overwritten_database_is_found(tmp_path: Path, damage: Callable[[Path], None], text: str) -> None:
     path = tmp_path / "single.db"
     Reservations(path).close()
     with closing(Reservations(path)) as reservations:
@@ -520,6 +518,16 @@ def test_cancel_deletes_any_reservation_whether_the_server_is_running_or_not(dor
     assert administer(dormitory, "--cancel", "S2").returncode == 0
     assert dormitory.rows("S") == [("S3", "S1", "alice")]
     expect_failure(administer(dormitory, "--cancel", "S2"), "There is no reservation S2")
+
+
+def test_a_cancellation_while_the_database_is_replaced_fails_and_says_why(
+    dormitory: Dormitory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_database(dormitory, "S")
+    monkeypatch.setattr(Reservations, "cancel", lambda *_: replace_by_copy(dormitory.database("S")))
+    monkeypatch.setattr(sys, "argv", ["serverS.py", "--data-dir", str(dormitory.directory), "--cancel", "S1"])
+    assert main("S", 0) == 1
+    assert "single.db was deleted or replaced while it was open" in capsys.readouterr().err
 
 
 def test_a_report_or_cancellation_that_fails_prints_one_line(dormitory: Dormitory) -> None:

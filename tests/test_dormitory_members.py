@@ -19,7 +19,7 @@ from pseudo_terminal import OpenTerminal
 
 from dormitory import login_queue
 from dormitory.login_queue import FIRST_ESTIMATE_SECONDS, MAX_WAIT_SECONDS, LoginQueue, TooManyLogins
-from dormitory.members import Members, PasswordHash, add_member, read_members
+from dormitory.members import Members, add_member, matches, read_members
 from dormitory.session import Session
 from dormitory.textfiles import Malformed
 from net.connection import Connection
@@ -129,7 +129,7 @@ def test_an_existing_member_gets_a_new_password_and_the_other_lines_stay(tmp_pat
     assert [after[0], after[1], after[3]] == [lines[0], lines[1], lines[3]]
     members = read_members(tmp_path / "member.txt")
     assert list(members) == ["alice", "bob", "carol", "dave"]
-    assert all(members[name].derive(PASSWORD) == members[name].hash for name in ("bob", "dave"))
+    assert all(matches(PASSWORD, members[name]) for name in ("bob", "dave"))
 
 
 def test_a_written_file_has_mode_600_unless_the_old_one_was_stricter(tmp_path: Path) -> None:
@@ -244,10 +244,8 @@ def test_logins_take_turns_by_network(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_each_published_password_is_reported_at_the_start_until_it_is_replaced(dormitory: Dormitory) -> None:
     file = dormitory.directory / "member.txt"
     dormitory.write("member.txt", (ROOT / "member.txt").read_text())
-    warnings = [
-        f"Warning: {name} still has a published password; replace it with: serverM.py --add-member {name}"
-        for name in ("alice", "bob")
-    ]
+    warning = "Warning: {0} still has a published password; replace it with: serverM.py --add-member {0}"
+    warnings = [warning.format(name) for name in ("alice", "bob")]
     dormitory.start_main()
     for warning in warnings:
         dormitory.main.wait_for_line(warning)
@@ -266,16 +264,16 @@ def test_an_unknown_name_always_costs_what_some_member_costs(tmp_path: Path, mon
     path = tmp_path / "member.txt"
     costs: list[int] = []
 
-    def derive(self: PasswordHash, password: str) -> bytes:
-        costs.append(self.cost)
-        return b""
+    def hashed(password: str, cost: int, salt: bytes) -> str:
+        costs.append(cost)
+        return ""
 
     def cost_of_each(members: Members) -> list[int]:
         costs.clear()
         assert not any(members.check(name, "wrong", "127.0.0.1", lambda: False) for name in names)
         return costs[:]
 
-    monkeypatch.setattr(PasswordHash, "derive", derive)
+    monkeypatch.setattr("dormitory.members.hashed", hashed)
     text = f"$8$1${'5a' * 16}${'00' * 32}\n"
     path.write_text(f"carol, scrypt$16384{text}dave, scrypt$512{text}")
     names = [f"nobody{number}" for number in range(40)]

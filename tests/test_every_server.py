@@ -34,7 +34,7 @@ from conftest import (
 )
 
 from net.conversation import Conversation
-from net.listener import listen
+from net.listener import Listener
 from net.options import add_server_options
 from net.places import Places
 from net.server import Server
@@ -272,10 +272,12 @@ def test_a_silent_client_is_probed_after_a_minute(start: Start, program: str) ->
 
 
 def test_an_accepted_socket_sends_without_delay_and_gives_up_a_vanished_client_within_two_minutes() -> None:
-    [listener] = listen("127.0.0.1", 0)
-    with listener, socket.create_connection(listener.getsockname()):
-        listener.setblocking(True)
-        sock, _ = listener.accept()
+    reader, writer = socket.socketpair()
+    listener = Listener("127.0.0.1", 0, reader.fileno())
+    with reader, writer, socket.create_connection(("127.0.0.1", listener.port)):
+        listener.wait()
+        [(sock, _)] = listener.accept()
+        listener.close()
     with sock:
         idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", 0))  # macOS has the latter
         options = (idle, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
