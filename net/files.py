@@ -33,20 +33,14 @@ def read_file(file: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
 
     There are few system calls here, because another thread may take the GIL at each of them.
     """
-    with _opened(file, os.O_RDONLY | os.O_NONBLOCK) as fd:  # otherwise opening a FIFO would block
+    fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # otherwise opening a FIFO would block
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", file)
         if status.st_size > max_bytes:
             raise OSError(errno.EFBIG, f"too large: at most {max_bytes} bytes are expected", file)
         return os.read(fd, status.st_size)
-
-
-@contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    fd = os.open(path, flags, SECRET_MODE)
-    try:
-        yield fd
     finally:
         os.close(fd)
 
@@ -81,6 +75,15 @@ def locked(file: Path, may_wait: bool = True) -> Iterator[None]:
 
 def _sibling(file: Path) -> Path:
     return file.with_name(f"{file.name}.new")
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    fd = os.open(path, flags, SECRET_MODE)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 @contextmanager
