@@ -177,10 +177,9 @@ class Client:
     def _show_reply(self, request: str, word: str, rest: str) -> None:
         """Show a reply as a sentence or a table; count it if the request was refused, also in part."""
         is_answer = word in FULFILLED and "=?" not in rest
-        if is_answer or (request.startswith("AVAILABILITY") and word == "FULL"):
-            self._console.show(explain(request, word, rest))
-        else:
-            self._console.refuse(explain(request, word, rest))
+        is_full = word == "FULL" and request.startswith("AVAILABILITY")
+        show = self._console.show if is_answer or is_full else self._console.refuse
+        show(explain(request, word, rest))
 
 
 def escaped(line: str) -> str:

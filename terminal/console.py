@@ -1,9 +1,8 @@
 """Standard input and output of an interactive client: a line being typed, and above it the lines that arrive meanwhile.
 
-On a terminal, a Console reads each key and draws the line itself: to redraw the line below a line that arrives, a
-program must know what the user has typed. Of a line that is longer than a row, the Console draws the part around the
-cursor. If input or output is not a terminal, or the terminal is dumb, the Console reads line by line and writes no
-escape sequences.
+On a terminal, a Console reads each key and draws the line itself, because it draws the line again below each line that
+arrives. Of a line that is longer than a row, it draws the part around the cursor. If input or output is not a terminal,
+or the terminal is dumb, it reads line by line and writes no escape sequences.
 """
 
 import argparse
