@@ -113,13 +113,13 @@ def test_a_code_and_an_action_on_one_line_and_in_any_case_are_carried_out(dormit
 
 
 def test_a_typing_error_is_answered_before_the_second_question_which_is_no_trap(common_dormitory: Dormitory) -> None:
-    mistyped = ("lisst", "S233?", "ls", "S1 avail now", "?")
+    mistyped = ("lisst", "S233?", "ls", "S1 avail now", "?", "status", "users")
     typed = (*mistyped, "S12", "list U", "S12", "D1", "a", "S12", "mine", "S12", "", "S12", "r", "bye")
     status, said, errors = play(common_dormitory, "eve", "", *typed, "S1 a")
     assert (status, errors) == (1, "")
     rooms = ["Rooms, and how many are left:", "  U1          3", "Room D1 is available: 2 left."]
     denied = "Denied: Guests cannot reserve."
-    assert said == ["Welcome, guest eve.", *[TYPE_CODE] * 5, *rooms, "Your reservations: none.", denied]
+    assert said == ["Welcome, guest eve.", *[TYPE_CODE] * 7, *rooms, "Your reservations: none.", denied]
 
 
 @pytest.mark.parametrize(
