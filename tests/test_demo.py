@@ -152,15 +152,15 @@ def test_on_a_terminal_the_table_fits_the_window_and_names_are_coloured_unless_n
 
 
 def test_step_shows_the_next_line_at_each_enter(tree: Path, open_terminal: OpenTerminal) -> None:
-    terminal = open_terminal(sys.executable, str(tree / "demo.py"), "chat", "--step")
-    terminal.type("\n")  # too early: it shows no line
+    terminal = open_terminal("bash", "-c", f"read; exec {sys.executable} {tree / 'demo.py'} chat --step")
+    terminal.type("\n\n")  # one starts the demo; the other is too early: it shows no line
     for pattern in (r"chat_server     \$ .*", r"chat_server     \| Listening .*", r"alice           \$ .*"):
 
         def is_shown(row: str = pattern) -> bool:
             return bool(re.fullmatch(row, terminal.plain_rows()[-1]))
 
         wait_until(is_shown, pattern, got=terminal.plain_rows)
-        assert "" not in terminal.plain_rows()[1:]
+        assert "" not in terminal.plain_rows()[2:]
         terminal.type("\n")
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.wait() == 130
