@@ -27,6 +27,7 @@ EVERYWHERE = ("0.0.0.0", "::")
 WAIT_SECONDS = 8.0
 STOP_SECONDS = 3.0
 RECEIVE_BYTES = 1 << 16
+MAX_LINES = 1000  # nobody reads those of servers that stay
 NOTHING = "nothing came"
 END = "disconnected"
 
@@ -50,7 +51,7 @@ class Participant:
         self._report = harness.report
         self._log = (harness.directory / f"{name}.log").open("w") if harness.has_logs else None
         self._sock = sock
-        self._lines: deque[str] = deque()  # which the scenario has not read
+        self._lines: deque[str] = deque(maxlen=MAX_LINES)  # which the scenario has not read
         self._unfinished = ""  # a line whose end has not arrived, such as a prompt
         self._echo = ""  # the last line typed at a prompt; a program may repeat it there
         if not self._log:
