@@ -16,11 +16,10 @@ import argparse
 import re
 import socket
 import sys
-from contextlib import suppress
 
 from net.addresses import without_brackets
 from net.command_line import MAX_PORT, port_number, reason
-from net.connect import WOULD_BLOCK, CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
+from net.connect import RECEIVE_BYTES, WOULD_BLOCK, CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import MAX_LINE_BYTES, ROOM_NAME_RULE, RoomAction, RoomStatus, harmless, is_room_name, room_request
 from terminal.console import Console, run_client
 
@@ -37,8 +36,6 @@ MAX_NAME_LENGTH = 32
 
 LEAVE = "/leave"
 LEAVE_SECONDS = 2.0  # how long the server may be silent after the user has left
-RECEIVE_BYTES = 1 << 16
-OUTGOING_BYTES = 1 << 16  # while this much data waits to be sent, no more lines of the user are read
 NOT_A_COMMAND = f"Not sent. {LEAVE} or Ctrl-D leaves the room; a blank before / sends the line."
 
 
@@ -47,32 +44,29 @@ class CommandRefused(Exception):
 
 
 class Prompt:
-    """The prompt, the commands that a user types there, and the lobby, which answers them.
+    """The prompt, the commands that a user types there, and the lobby, which answers them."""
 
-    Between requests, the lobby sends nothing unless it ends the connection. The options hold the host of the rooms.
-    """
-
-    def __init__(self, console: Console, sock: socket.socket, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, console: Console, sock: socket.socket) -> None:
         self._console = console
         self._lobby = ServerLines(sock, "a chat room server", ANSWER_SECONDS)
         self._options = options
 
     def run(self) -> None:
-        """Carry out commands until the user quits or the input ends.
-
-        The LIST at the start is the client's first request; after it, the server sets no time limit.
-        """
-        self._carry_out("LIST", "", above=f"{HELP}\n")
-        with suppress(EOFError):
-            while True:
-                line = self._console.read_line(PROMPT, self._lobby)
-                if line is None:
-                    self._lobby.reject(self._lobby.read_line())
-                command, _, name = line.strip().partition(" ")
-                if command.upper() in ("QUIT", "EXIT"):
-                    return
+        """Carry out commands until the user quits, or EOFError ends the input."""
+        # LIST is the client's first request; after it, the server sets no time limit.
+        command, name, above = "LIST", "", f"{HELP}\n"
+        while command not in ("QUIT", "EXIT"):
+            try:
                 if command:
-                    self._carry_out(command.upper(), name.strip())
+                    self._console.show(above + self._answer(command, name.strip()))
+            except CommandRefused as refused:
+                self._console.refuse(above + str(refused))
+            above = ""
+            line = self._console.read_line(PROMPT, self._lobby)
+            if line is None:  # between requests, the lobby sends nothing unless it ends the connection
+                self._lobby.reject(self._lobby.read_line())
+            command, _, name = line.strip().partition(" ")
+            command = command.upper()
 
     def _request(self, action: RoomAction, name: str = "") -> str:
         """Send a request; return the information in the reply, or raise CommandRefused with it."""
@@ -85,14 +79,7 @@ class Prompt:
             raise CommandRefused(f"{information}.")
         return information
 
-    def _carry_out(self, command: str, name: str, above: str = "") -> None:
-        try:
-            self._console.show(above + self._answer(command, name))
-        except CommandRefused as refused:
-            self._console.refuse(above + str(refused))
-
     def _answer(self, command: str, name: str) -> str:
-        """Carry out a command; return the answer to show to the user."""
         if command in ("LIST", "HELP", "?") and name:
             raise CommandRefused(f"{command} takes no name.")
         if command == "LIST":
@@ -110,7 +97,11 @@ class Prompt:
         return f"Room {name} is {command.lower()}d."
 
     def _join(self, name: str) -> str:
-        port, members = parse_join(self._request(RoomAction.JOIN, name))
+        information = self._request(RoomAction.JOIN, name)
+        match = re.fullmatch(r"([0-9]{1,5}) ([0-9]+)", information)
+        if not match or int(match[1]) > MAX_PORT:
+            raise CannotConnect(f"The server is not a chat room server. Its reply to JOIN is {information!r}.")
+        port, members = int(match[1]), match[2]
         try:
             room = connect(self._options.host, port, self._options)
         except CannotConnect as error:
@@ -134,7 +125,7 @@ class RoomSession:
         self._console = console
         self._room = room
         self._prefix = prefix
-        self._outgoing = b""  # sent without blocking, because two clients that block in send could deadlock
+        self._outgoing = bytearray()  # sent without blocking, because two clients that block in send could deadlock
         self._incoming = b""  # a line whose end has not arrived
         self._leaving = False
 
@@ -154,8 +145,8 @@ class RoomSession:
                 return self._leaving
 
     def _take_lines(self) -> None:
-        """Queue the lines that the user has typed, up to OUTGOING_BYTES or /leave."""
-        while not self._leaving and len(self._outgoing) < OUTGOING_BYTES:
+        """Queue the lines that the user has typed, up to /leave; run() reads more when they are sent."""
+        while not self._leaving:
             try:
                 line = self._console.next_line()
             except EOFError:
@@ -175,11 +166,11 @@ class RoomSession:
 
     def _send(self) -> None:
         try:
-            self._outgoing = self._outgoing[self._room.send(self._outgoing) :]
+            del self._outgoing[: self._room.send(self._outgoing)]
         except WOULD_BLOCK:
             return
         except ConnectionError:  # the server has closed the room; its last lines may still have to be received
-            self._outgoing = b""
+            self._outgoing.clear()
         except OSError as error:
             raise ConnectionLost(reason(error)) from error
 
@@ -202,14 +193,6 @@ class RoomSession:
         return bool(data)
 
 
-def parse_join(information: str) -> tuple[int, str]:
-    """Return the port and the number of members in a reply to JOIN."""
-    match = re.fullmatch(r"([0-9]{1,5}) ([0-9]+)", information)
-    if not match or int(match[1]) > MAX_PORT:
-        raise CannotConnect(f"The server is not a chat room server. Its reply to JOIN is {information!r}.")
-    return int(match[1]), match[2]
-
-
 def user_name(text: str) -> str:
     """Check the user's name on the command line, and return it."""
     if text.isprintable() and 0 < len(text) <= MAX_NAME_LENGTH:
@@ -219,12 +202,6 @@ def user_name(text: str) -> str:
 
 def main() -> int:
     """Connect, and carry out what the user types; return the exit status."""
-    options = parse_command_line()
-    return run_client(options, lambda console, sock: Prompt(console, sock, options).run(), interrupted=0)
-
-
-def parse_command_line() -> argparse.Namespace:
-    """Return the options; if they are wrong, print the usage and exit."""
     parser = argparse.ArgumentParser(
         description="Talk in the chat rooms of chatroom_server.py. HELP at the prompt lists the commands.",
         epilog="Example: python3 chatroom_client.py localhost 5050 --name alice",
@@ -233,7 +210,7 @@ def parse_command_line() -> argparse.Namespace:
     parser.add_argument("port", type=port_number, metavar="PORT", help="port of the server's lobby")
     parser.add_argument("--name", type=user_name, metavar="NAME", help="put NAME: before each line you send to a room")
     add_tls_options(parser)
-    return parser.parse_args()
+    return run_client(parser.parse_args(), lambda options, console, sock: Prompt(options, console, sock).run())
 
 
 if __name__ == "__main__":

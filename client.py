@@ -13,7 +13,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,6 +36,8 @@ NAME_QUESTION = "User name: "
 PASSWORD_QUESTION = "Password (Enter alone: as a guest): "
 ROOM_QUESTION = "Room code (or list, mine, cancel ID, help, quit): "
 ACTION_QUESTION = "Availability or reservation? "
+WRONG_ROOM = "Please type a room's code, such as S233, or help."
+WRONG_ACTION = "Please answer availability or reservation, or press Enter for another room."
 LOGIN_HELP = """\
 Log in with your user name and your password, which is not shown. Enter alone as the password logs you in as a guest:
 guests may ask for rooms, but not reserve them. quit leaves."""
@@ -52,6 +53,7 @@ QUIT_WORDS = ("quit", "exit", "bye")
 COMMANDS = ("LIST", "MINE", "CANCEL")
 ACTIONS = {"availability": "AVAILABILITY", "reservation": "RESERVE", "reserve": "RESERVE"}  # the request for each word
 CODE = re.compile(r"[SDUsdu][0-9A-Za-z]{1,11}")
+WORD = re.compile(r"[a-z]*")  # such as status: alone, it does not name a room, although a code may have no digit
 ADVICE = {  # by request, after TRY_LATER
     "RESERVE": "Try later, but first type mine to see whether the room was reserved.",
     "CANCEL": "Try later, but first type mine to see whether the reservation was cancelled.",
@@ -80,28 +82,29 @@ REFUSED = {
 class Client:
     """The dialogue with the user, and the connection to the main server. A request and a reply are lines."""
 
-    def __init__(self, console: Console, sock: socket.socket) -> None:
+    def __init__(self, options: argparse.Namespace, console: Console, sock: socket.socket) -> None:
+        self._options = options
         self._console = console
         self._server = ServerLines(sock, "the dormitory's main server", REPLY_SECONDS)
         logging.info(f"The client is up and running; its TCP port is {sock.getsockname()[1]}")
 
-    def log_in(self, user: str | None, password: str | None) -> None:
-        """Log in; ask for a name or a password that is None, and ask again until the server accepts the login.
+    def run(self) -> NoReturn:
+        """Log in, and carry out requests until EOFError ends the answers."""
+        self._log_in(self._options.user, self._options.password)
+        self._converse()
 
-        End the program if the server refuses the given password, or is too busy.
-        """
-        accepted = False
-        while not accepted:
-            name = user or self._ask_for_login(NAME_QUESTION, fault_in_name).strip()
-            secret = self._ask_for_login(PASSWORD_QUESTION, fault_in_password) if password is None else password
-            reply = self._send_login(name, secret)
-            accepted = first_word(reply) in FULFILLED
-            if not accepted and (password is not None or first_word(reply) == "TRY_LATER"):
-                sys.exit(explain("LOGIN", reply))
-            self._show_reply("LOGIN", reply)
+    def _log_in(self, user: str | None, password: str | None) -> None:
+        """Ask for what is None until the server accepts it; exit if it refuses a given password, or is too busy."""
+        word = ""
+        while word not in FULFILLED:
+            name = user or self._ask(NAME_QUESTION, LOGIN_HELP, fault_in_name).strip()
+            secret = self._ask(PASSWORD_QUESTION, LOGIN_HELP, fault_in_password) if password is None else password
+            word, rest = self._send_login(name, secret)
+            if word == "TRY_LATER" or (word in REFUSED and password is not None):
+                sys.exit(explain("LOGIN", word, rest))
+            self._show_reply("LOGIN", word, rest)
 
-    def converse(self) -> NoReturn:
-        """Carry out one request after another, until EOFError ends the answers."""
+    def _converse(self) -> NoReturn:
         code = ""  # of the room about which the user is asked the second question
         while True:
             if self._console.interactive and not code:
@@ -112,90 +115,71 @@ class Client:
             room, action = parse_room_request(words)
             if words and words[0].upper() in COMMANDS:
                 request = " ".join(words).upper()
-                self._show_reply(request, self._request(request))
-                code = ""
-            elif room and action:
+                self._show_reply(request, *self._request(request))
+            elif action:
                 self._ask_about_room(action, room)
-                code = ""
-            elif room or not words:
-                code = room
-            elif code:
-                self._console.refuse("Please answer availability or reservation, or press Enter for another room.")
-            else:
-                self._console.refuse("Please type a room's code, such as S233, or help.")
+            elif words and not room:
+                self._console.refuse(WRONG_ACTION if code else WRONG_ROOM)
+                room = code
+            code = "" if action else room
 
-    def _ask(self, question: str, help_text: str) -> str:
-        """Return the answer to a question, which is shown only on a terminal; EOFError means quit."""
+    def _ask(self, question: str, help_text: str, fault_in: Callable[[str], str] = lambda _: "") -> str:
+        """Ask until the answer breaks no rule; return it. A script sees no question. EOFError means quit."""
         while True:
             prompt = question if self._console.interactive else ""
             answer = self._console.read_line(prompt, self._server, secret=question == PASSWORD_QUESTION)
             if answer is None:
                 self._server.reject(self._server.read_line())
             command = answer.strip().lower()
+            fault = fault_in(answer)
             if command in QUIT_WORDS:
                 raise EOFError
-            if command != "help":
+            if command == "help":
+                self._console.show(help_text)
+            elif fault:
+                self._console.refuse(fault)
+            else:
                 return answer
-            self._console.show(help_text)
 
-    def _ask_for_login(self, question: str, fault_in: Callable[[str], str]) -> str:
-        """Ask for a user name or a password until the answer breaks no rule; return it."""
-        while True:
-            answer = self._ask(question, LOGIN_HELP)
-            fault = fault_in(answer)
-            if not fault:
-                return answer
-            self._console.refuse(fault)
-
-    def _send_login(self, name: str, password: str) -> str:
-        """Return the reply to a login; while the server is too busy, try again, up to LOGIN_RETRIES times."""
+    def _send_login(self, name: str, password: str) -> tuple[str, str]:
         request = f"LOGIN {name} {password}" if password else f"LOGIN {name}"
         shown = f"LOGIN {name} {HIDDEN_PASSWORD}" if password else request
-        reply = self._request(request, shown)
         for _ in range(LOGIN_RETRIES):
-            if first_word(reply) != "TRY_LATER":
-                break
-            self._console.show(f"{reply.partition(' ')[2]}. Trying again in {RETRY_SECONDS} seconds.")
+            word, rest = self._request(request, shown)
+            if word != "TRY_LATER":
+                return word, rest
+            self._console.show(f"{rest}. Trying again in {RETRY_SECONDS} seconds.")
             time.sleep(RETRY_SECONDS)
-            reply = self._request(request, shown)
-        return reply
+        return self._request(request, shown)
 
-    def _request(self, request: str, shown: str = "") -> str:
-        """Send a request and return the reply. --verbose shows both as bytes, or `shown` instead of the request."""
+    def _request(self, request: str, shown: str = "") -> tuple[str, str]:
+        """Send a request; return the first word of the reply, and the rest. --verbose shows `shown` for the request."""
         logging.info(f"-> {escaped(shown or request)}")
         self._server.send(request.encode(errors="replace") + b"\n")
         line = self._server.read_line()
         reply = harmless(line)
         logging.info(f"<- {escaped(reply)}")
-        if first_word(reply) not in FULFILLED | REFUSED:
+        word, _, rest = reply.partition(" ")
+        if word not in FULFILLED | REFUSED:
             self._server.reject(line)
-        return reply
+        return word, rest
 
     def _ask_about_room(self, action: str, code: str) -> None:
-        """Send a request for a room, and show the reply.
-
-        Codes are case-sensitive, but the user may type one in lower case: both possible spellings are tried.
-        """
+        # Codes are case-sensitive, but the user may type one in lower case: both possible spellings are tried.
         for spelling in dict.fromkeys((code[0].upper() + code[1:], code.upper())):
             request = f"{action} {spelling}"
-            reply = self._request(request)
-            if first_word(reply) != "UNKNOWN_ROOM":
+            word, rest = self._request(request)
+            if word != "UNKNOWN_ROOM":
                 break
             request = f"{action} {code}"  # in the message, the code is spelt as the user typed it
-        self._show_reply(request, reply)
+        self._show_reply(request, word, rest)
 
-    def _show_reply(self, request: str, reply: str) -> None:
+    def _show_reply(self, request: str, word: str, rest: str) -> None:
         """Show a reply as a sentence or a table; count it if the request was refused, also in part."""
-        is_answer = first_word(reply) in FULFILLED and "=?" not in reply
-        if is_answer or (request.startswith("AVAILABILITY") and first_word(reply) == "FULL"):
-            self._console.show(explain(request, reply))
-        else:
-            self._console.refuse(explain(request, reply))
-
-
-def first_word(line: str) -> str:
-    """Return the first word of a request or a reply, which says what it is."""
-    return line.partition(" ")[0]
+        is_answer = word in FULFILLED and "=?" not in rest
+        is_full = word == "FULL" and request.startswith("AVAILABILITY")
+        show = self._console.show if is_answer or is_full else self._console.refuse
+        show(explain(request, word, rest))
 
 
 def escaped(line: str) -> str:
@@ -227,7 +211,8 @@ def parse_room_request(words: list[str]) -> tuple[str, str]:
     """Return the room's code and the request in an answer such as S233, or S233 r; both are "" in any other answer."""
     codes = [word for word in words if CODE.fullmatch(word)]
     actions = [action_of(word) for word in words if not CODE.fullmatch(word)]
-    if len(codes) == 1 and actions in ([], ["AVAILABILITY"], ["RESERVE"]):
+    is_word = len(words) == 1 and WORD.fullmatch(words[0])
+    if len(codes) == 1 and not is_word and actions in ([], ["AVAILABILITY"], ["RESERVE"]):
         return codes[0], "".join(actions)
     return "", ""
 
@@ -237,31 +222,25 @@ def action_of(word: str) -> str:
     return next((action for name, action in ACTIONS.items() if name.startswith(word.lower())), "")
 
 
-def explain(request: str, reply: str) -> str:
-    """Return what the user reads about the reply to a request."""
-    word, _, rest = reply.partition(" ")
-    first, _, second = rest.partition(" ")
+def explain(request: str, word: str, rest: str) -> str:
+    """Return what the user reads about a reply. In a list, S=? means that Server S does not answer."""
     action, _, room = request.partition(" ")
-    text = (FULFILLED | REFUSED)[word]
-    if word in ("ROOMS", "RESERVATIONS"):
-        return table(text, rest)
-    return text.format(rest=rest, first=first, second=second, room=room, advice=ADVICE.get(action, "Try later."))
+    first, _, second = rest.partition(" ")
+    advice = ADVICE.get(action, "Try later.")
+    text = (FULFILLED | REFUSED)[word].format(rest=rest, first=first, second=second, room=room, advice=advice)
+    if word not in ("ROOMS", "RESERVATIONS"):
+        return text
+    pairs = [pair.partition("=") for pair in rest.split()]
+    rows = [f"  {code:<12}{value}" for code, _, value in pairs if value != "?"]
+    silent = [f"Server {kind} does not answer." for kind, _, value in pairs if value == "?"]
+    heading = [text] if rows else []
+    return "\n".join([*heading, *rows, *silent]) if pairs else f"{text} none."
 
 
-def table(title: str, pairs: str) -> str:
-    """Return pairs such as S233=6 as a table; S=? means that Server S does not answer."""
-    fields = [pair.partition("=") for pair in pairs.split()]
-    rows = [f"  {first:<12}{second}" for first, _, second in fields if second != "?"]
-    silent = [f"Server {first} does not answer." for first, _, second in fields if second == "?"]
-    if not fields:
-        return f"{title} none."
-    return "\n".join(([title, *rows] if rows else []) + silent)
-
-
-def read_password(file: Path) -> str:
+def read_password(file: str) -> str:
     """Return the password in the first line of a file; end the program if there is none."""
     try:
-        with file.open(encoding="utf-8-sig", errors="replace") as lines:
+        with Path(file).open(encoding="utf-8-sig", errors="replace") as lines:
             password = lines.readline(MAX_PASSWORD_BYTES + 1).rstrip("\n")
     except OSError as error:
         sys.exit(f"{file}: {reason(error)}")
@@ -272,22 +251,7 @@ def read_password(file: Path) -> str:
 
 
 def main() -> int:
-    """Log in and carry out requests until the answers end; return the exit status of the program."""
-    options = parse_options()
-    logging.basicConfig(format="%(message)s", level=logging.INFO if options.verbose else logging.WARNING)
-    password = read_password(options.password_file) if options.password_file else None
-
-    def talk(console: Console, sock: socket.socket) -> None:
-        client = Client(console, sock)
-        with suppress(EOFError):
-            client.log_in(options.user, password)
-            client.converse()
-
-    return run_client(options, talk, INTERRUPTED)
-
-
-def parse_options() -> argparse.Namespace:
-    """Parse the command line."""
+    """Run the client; return its exit status."""
     parser = argparse.ArgumentParser(
         description="Ask the dormitory for rooms, and reserve them. The exit status is 1 if the login was refused, the "
         "connection was lost or, in a script, a request was refused.",
@@ -299,14 +263,14 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--port", type=port_number, default=25000, metavar="P", help=port_help)
     parser.add_argument("--user", metavar="U", help="the user name to log in with (default: asks)")
     password_help = "its first line is the password (default: asks)"
-    parser.add_argument("--password-file", type=Path, metavar="F", help=password_help)
+    parser.add_argument("--password-file", type=read_password, dest="password", metavar="F", help=password_help)
     parser.add_argument("--verbose", action="store_true", help="report what is sent and received on standard error")
     add_tls_options(parser)
     options = parser.parse_args()
-    fault = "" if options.user is None else fault_in_name(options.user)
-    if fault:
-        parser.error(f"argument --user: {options.user!r} is not valid. {fault}")
-    return options
+    if options.user is not None and fault_in_name(options.user):
+        parser.error(f"argument --user: {options.user!r} is not valid. {fault_in_name(options.user)}")
+    logging.basicConfig(format="%(message)s", level=logging.INFO if options.verbose else logging.WARNING)
+    return run_client(options, lambda _, console, sock: Client(options, console, sock).run(), INTERRUPTED)
 
 
 if __name__ == "__main__":

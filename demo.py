@@ -7,8 +7,7 @@
     demo.py tickets --stay   only its servers, for you to use; Ctrl-C stops them
     demo.py --stay           the servers of all systems, and the front end for browsers
 
-The programs run as processes, on copies of the data files in a temporary directory. scenarios/harness.py runs them and
-shows what they write; scenarios/scenarios.py contains the scenarios.
+The programs run as processes, on copies of the data files in a temporary directory.
 """
 
 import argparse
@@ -32,14 +31,14 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def main() -> int:
     """Parse the command line; play scenarios or keep servers running; return the exit status."""
     options = parse_command_line()
-    report = Report(options.show_logs, options.step)
+    report = Report(options.step)
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: report.stop())
     everything = SYSTEMS if options.stay else list(SCENARIOS)
-    names = [options.name] if options.name else everything
+    names = [OTHER_NAMES.get(options.name, options.name)] if options.name else everything
     try:
         if options.stay:
-            return stay(names, report, options.host or HOST)
+            return stay(names, report, options.host or HOST, not options.show_logs)
         return play_all([SCENARIOS[name] for name in names], report)
     except Stopped:
         return 0 if options.stay else INTERRUPTED
@@ -51,22 +50,15 @@ def parse_command_line() -> argparse.Namespace:
         description="Play the systems with the real programs, and check what they do.",
         epilog="Example: python3 demo.py chat --stay",
     )
-    parser.add_argument(
-        "name",
-        nargs="?",
-        type=lambda name: OTHER_NAMES.get(name, name),
-        choices=SCENARIOS,
-        metavar="NAME",
-        help=f"which scenario to play: {', '.join(SCENARIOS)} (default: all)",
-    )
-    parser.add_argument("--step", action="store_true", help="show the next line when you press Enter")
-    parser.add_argument("--stay", action="store_true", help="start the servers only, and show how to use them")
+    which = f"which scenario to play: {', '.join(SCENARIOS)} (default: all)"
+    parser.add_argument("name", nargs="?", choices=[*SCENARIOS, *OTHER_NAMES], metavar="NAME", help=which)
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--step", action="store_true", help="show the next line when you press Enter")
+    modes.add_argument("--stay", action="store_true", help="start the servers only, and show how to use them")
     where = f"with --stay: where to listen; 0.0.0.0 admits other machines (default: {HOST})"
     parser.add_argument("--host", type=without_brackets, help=where)
     parser.add_argument("--show-logs", action="store_true", help="with --stay: show what the servers write")
     options = parser.parse_args()
-    if options.stay and options.step:
-        parser.error("--step is not expected with --stay")
     if not options.stay and (options.host or options.show_logs):
         parser.error("--host and --show-logs are expected with --stay only")
     return options
@@ -103,32 +95,29 @@ def play(scenario: Scenario, report: Report) -> list[Outcome]:
     return harness.outcomes
 
 
-def stay(names: list[str], report: Report, host: str) -> int:
+def stay(names: list[str], report: Report, host: str, has_logs: bool) -> int:
     """Start servers, show how to reach them, and wait for a signal to stop them; return the exit status."""
-    with TemporaryDirectory(prefix="demo-") as directory, Harness(report, Path(directory), host, True) as harness:
+    with TemporaryDirectory(prefix="demo-") as directory, Harness(report, Path(directory), host, has_logs) as harness:
         try:
             systems = {name: SCENARIOS[name].open(harness) for name in names}
             if len(systems) > 1:
                 open_front_end(harness, systems)
         except (NotPlayed, Unmet, OSError) as error:
             return fail(str(error))
-        report.show(report.painted("Paste into other terminals:", BOLD))
-        report.show("\n".join(harness.invitations))
-        if "front_end" in harness.servers:
-            report.show(report.painted("Open in a browser:", BOLD))
+        lines = [report.painted("Paste into other terminals:", BOLD), *harness.invitations]
+        if len(systems) > 1:
             address = shown_address(harness.addresses[0], harness.servers["front_end"].port)
-            report.show(f"    http://{address}/")
-        if not report.live:
+            lines += [report.painted("Open in a browser:", BOLD), f"    http://{address}/"]
+        if has_logs:
             first, *others = harness.servers
-            report.show(report.painted(f"Follow the status lines of {first}:", BOLD))
-            report.show(f"    {shlex.join(['tail', '-f', f'{harness.directory / first}.log'])}")
-            if others:
-                report.show(f"  or of {', '.join(others)}")
+            lines.append(report.painted(f"Follow the status lines of {first}:", BOLD))
+            lines.append(f"    {shlex.join(['tail', '-f', f'{harness.directory / first}.log'])}")
+            lines += [f"  or of {', '.join(others)}"] if others else []
         if host in EVERYWHERE:
-            report.show(f"This machine's addresses: {', '.join(harness.addresses)}")
-        report.show(report.painted("Ctrl-C here stops the servers.", DIM))
+            lines.append(f"This machine's addresses: {', '.join(harness.addresses)}")
+        report.show("\n".join([*lines, report.painted("Ctrl-C here stops the servers.", DIM)]))
         while True:
-            report.pause()
+            harness.receive()
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ r"""A front end for browsers: it serves the pages of web/pages/ and turns each W
 A text message is a line without its newline, in both directions, so a browser tab is one more client of the system.
 A page learns a room's port from the lobby, as any client does, but opens a WebSocket to a name: the front end asks the
 lobby itself, and so never connects to a port that a page has chosen.
-
-When one side ends, the front end ends the other; a close code says why (docs/front-end.md lists them).
 """
 
 import argparse
@@ -30,7 +28,7 @@ from net.options import add_server_options, places
 from net.places import NoPlace
 from protocol import harmless, is_room_name
 from web.http import HttpError, Request, accept_websocket, normal_origin, response, split_authority, split_head
-from web.tab import System, Tab
+from web.tab import Tab
 
 PORT = 8000
 SYSTEMS = ("dormitory", "tickets", "chat", "chatrooms")
@@ -39,7 +37,6 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 HEAD_SECONDS = 10
 REFUSED_CONNECTIONS = 64  # connections beyond --max-connections that can be answered with 503 at one time
 PAGES = Path(os.path.realpath(__file__)).parent / "web" / "pages"
-TEXT_TYPE = "text/plain; charset=utf-8"
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -65,18 +62,16 @@ class FrontEnd:
         """Serve a browser's connection; the connection's own thread runs this."""
         request = None
         try:
-            received = receive_request(client.connection)
-            if received:
-                request, rest = received
-                self._answer(client, request, rest)
+            request = receive_request(client.connection)
+            if request:
+                self._answer(client, request)
         except HttpError as error:
             why = harmless(str(error).encode())
-            client.log(f"{shown(request)}: {error.status.value} {why}")
-            head_only = request is not None and request.method == "HEAD"
-            client.connection.send(response(error.status, TEXT_TYPE, f"{why}\n".encode(), error.headers, head_only))
+            client.log(f"{request or 'request'}: {error.status.value} {why}")
+            headers = {"Content-Type": "text/plain; charset=utf-8", **error.headers}
+            client.connection.send(response(request, error.status, f"{why}\n".encode(), headers))
 
-    def _answer(self, client: Conversation, request: Request, rest: bytes) -> None:
-        """Send a file, or serve a WebSocket until it ends."""
+    def _answer(self, client: Conversation, request: Request) -> None:
         try:
             self._places.take(client.connection.address)
         except NoPlace as error:
@@ -84,12 +79,7 @@ class FrontEnd:
         try:
             self._check_host(request)
             if request.path.startswith("/ws/"):
-                system = self._find_system(request)
-                switching = accept_websocket(request)
-                client.log(f"{shown(request)}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
-                client.flush()
-                client.connection.send(switching)
-                Tab(client, request.path).run(system, rest)
+                self._serve_websocket(client, request)
             else:
                 self._send_file(client, request)
         finally:
@@ -105,13 +95,25 @@ class FrontEnd:
             why = f"Host {request.host[:80]} is not a name of this front end; see --allow-host"
             raise HttpError(HTTPStatus.FORBIDDEN, why)
 
+    def _serve_websocket(self, client: Conversation, request: Request) -> None:
+        name, slash, room = request.path[len("/ws/") :].partition("/")
+        if name not in self._systems or (slash and (name != "chatrooms" or not is_room_name(room))):
+            raise HttpError(HTTPStatus.NOT_FOUND, "There is no such system here")
+        if request.method != "GET":
+            raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "GET is expected", {"Allow": "GET"})
+        self._check_origin(request)
+        switching = accept_websocket(request)
+        client.log(f"{request}: {HTTPStatus.SWITCHING_PROTOCOLS.value}")
+        client.flush()
+        client.connection.send(switching)
+        Tab(client, request.path, self._systems[name], self._options).run(room, request.rest)
+
     def _check_origin(self, request: Request) -> None:
         """Check that a page of this front end opens the WebSocket; only browsers send an Origin."""
-        origin = request.header("Origin")
-        scheme = origin.partition("://")[0]  # Host does not tell the scheme, which a proxy may have changed
-        allowed = [normal_origin(f"{scheme}://{request.host}"), *self._options.allow_origin]
-        if origin and (not normal_origin(origin) or normal_origin(origin) not in allowed):
-            why = f"A page of {origin[:80]} may not open a WebSocket to {request.host}; see --allow-origin"
+        # Host does not tell the scheme, which a proxy may have changed.
+        own = [normal_origin(f"{scheme}://{request.host}") for scheme in ("http", "https")]
+        if request.origin and normal_origin(request.origin) not in (*own, *self._options.allow_origin):
+            why = f"A page of {request.origin[:80]} may not open a WebSocket to {request.host}; see --allow-origin"
             raise HttpError(HTTPStatus.FORBIDDEN, why)
 
     def _send_file(self, client: Conversation, request: Request) -> None:
@@ -120,33 +122,19 @@ class FrontEnd:
         if request.method not in ("GET", "HEAD"):
             raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "GET or HEAD is expected", {"Allow": "GET, HEAD"})
         content_type, content = self._files[request.path]
-        client.log(f"{shown(request)}: {HTTPStatus.OK.value}")
-        client.connection.send(response(HTTPStatus.OK, content_type, content, head_only=request.method == "HEAD"))
-
-    def _find_system(self, request: Request) -> System:
-        name, slash, room = request.path[len("/ws/") :].partition("/")
-        if name not in self._systems or (slash and (name != "chatrooms" or not is_room_name(room))):
-            raise HttpError(HTTPStatus.NOT_FOUND, "There is no such system here")
-        if request.method != "GET":
-            raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "GET is expected", {"Allow": "GET"})
-        self._check_origin(request)
-        return System(*self._systems[name], room, self._options)
+        client.log(f"{request}: {HTTPStatus.OK.value}")
+        client.connection.send(response(request, HTTPStatus.OK, content, {"Content-Type": content_type}))
 
 
-def shown(request: Request | None) -> str:
-    """Return a request as status lines show it."""
-    return f"{request.method} {request.path}"[:100] if request else "request"
-
-
-def receive_request(connection: Connection) -> tuple[Request, bytes] | None:
-    """Return the head of a browser's request and what came after it, or None if the browser left without a request."""
+def receive_request(connection: Connection) -> Request | None:
+    """Return a browser's request, or None if the browser left without one."""
     data = b""
     try:
         for received in iter(connection.receive, b""):
             data = (data + received).lstrip(b"\r\n")  # RFC 9112, 2.2: ignore empty lines before a request
-            found = split_head(data)
-            if found:
-                return found
+            request = split_head(data)
+            if request:
+                return request
     except TimeLimitPassed as error:
         raise HttpError(HTTPStatus.REQUEST_TIMEOUT, str(error)) from None
     return None

@@ -14,7 +14,6 @@ The server sends plain text. The client recognizes these lines, and shows all ot
 import argparse
 import os
 import re
-import signal
 import socket
 import sys
 
@@ -22,10 +21,10 @@ from cinema.picture import SeatPicture
 from cinema.seat_chooser import SeatChooser, seat_in, with_ascii_digits
 from cinema.seatmap import Seat
 from net.addresses import without_brackets
-from net.command_line import fail, fail_to_write, port_number, positive_number, prepare_streams
-from net.connect import CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
+from net.command_line import fail, port_number, positive_number
+from net.connect import ConnectionLost, ServerLines, add_tls_options, connect
 from protocol import harmless
-from terminal.console import Console
+from terminal.console import Console, run_client
 
 BOOKED = 0  # exit statuses; argparse has 2
 NOT_BOOKED = 1
@@ -46,74 +45,8 @@ GOES_ON = re.compile(r".*\?|Ticket \d+ reserved|Choose a row .*| *(Seat|Row) [ \
 UNCERTAIN = "Sorry, it is not certain whether the order is booked."
 
 
-class Answers:
-    """The answers of a user who has chosen seats on the command line, or who types them or presses the arrow keys."""
-
-    def __init__(
-        self, options: argparse.Namespace, console: Console, picture: SeatPicture, server: ServerLines, tickets: str
-    ) -> None:
-        self._console = console
-        self._picture = picture
-        self._server = server
-        self._best = options.best
-        self._are_given = bool(options.seats or options.best)
-        self._repeats = bool(tickets)  # an order for this number of tickets, which has lost a seat
-        number = str(len(options.seats) or options.best or tickets)
-        self._known = {HOW_MANY: number} if self._are_given or tickets else {}  # by question; each is used once
-        self._known |= answers_for(options.seats)
-
-    def answer(self, question: str) -> str | None:
-        """Return the answer to a question; None if the server ends the order before; EOFError means that none comes."""
-        if self._are_given and question == FIRST_ROW:
-            show_picture(self._console, self._picture)
-            if self._best:
-                self._choose_best()
-        if self._are_given or question in self._known:
-            answer = self._known.pop(question, "")
-            self._console.show(f"{question} {answer}".rstrip())
-            if not answer:  # there is none, or the first one was wrong
-                raise EOFError
-            return answer
-        if not question.startswith("Row "):
-            return self._ask(question)
-        if self._repeats and (self._ask(START_AGAIN) or "").lower() not in ("y", "yes"):
-            raise EOFError
-        self._repeats = False
-        choice = self._choose(question)
-        seat = seat_in(choice or "")
-        self._known = {question.replace("Row", "Seat", 1): str(seat.number)} if seat else {}
-        return str(seat.row) if seat else choice
-
-    def _choose_best(self) -> None:
-        groups = self._picture.best(self._best)
-        self._console.show(described(groups, self._best))
-        self._known = answers_for([seat for group in groups for seat in group])
-        self._best = 0
-
-    def _choose(self, question: str) -> str | None:
-        """Return a row, or a row and a seat; None if the server sends something first."""
-        if not self._console.draws:
-            if self._console.interactive and question == FIRST_ROW:
-                self._console.show(NO_ARROW_KEYS)
-            return self._ask(question)
-        chooser = SeatChooser(self._picture, question, self._console, self._server)
-        if chooser.obstacle():
-            show_picture(self._console, self._picture)
-        return chooser.choose()
-
-    def _ask(self, question: str) -> str | None:
-        show_picture(self._console, self._picture)
-        line = self._console.read_line(f"{question} ", self._server)
-        if line is None:
-            return None
-        answer = with_ascii_digits(harmless(line.encode())).strip()
-        if not self._console.interactive:
-            self._console.show(answer)
-        return answer
-
-
 class Purchase:
-    """One order: the dialogue over one connection."""
+    """One order: the dialogue over one connection. It repeats the previous order, if that has lost a seat."""
 
     def __init__(
         self, options: argparse.Namespace, console: Console, sock: socket.socket, previous: "Purchase | None"
@@ -125,8 +58,11 @@ class Purchase:
         self._server = ServerLines(sock, "a ticket server")
         in_colour = console.shows_escapes and not os.getenv("NO_COLOR")
         self._picture = SeatPicture(in_colour, previous.lost if previous else None)
-        tickets = previous.given.get("How many", "") if previous else ""
-        self._answers = Answers(options, console, self._picture, self._server, tickets)
+        self._best = options.best
+        self._asks = not options.seats and not options.best
+        self._repeats = previous is not None  # until the user has agreed
+        tickets = len(options.seats) or options.best or (previous.given.get("How many", "") if previous else "")
+        self._known = {HOW_MANY: str(tickets), **answers_for(options.seats)}  # by question; each is used once
 
     def run(self) -> int:
         """Hold the dialogue to its end; return the exit status. ConnectionLost: it ended before the order did."""
@@ -151,7 +87,7 @@ class Purchase:
         """Answer a question; without an answer, leave: the server then says that nothing is booked."""
         self.may_be_booked = False
         try:
-            answer = self._answers.answer(question)
+            answer = self._find_answer(question)
         except EOFError:
             self._server.send(LEAVE)
             return
@@ -160,26 +96,69 @@ class Purchase:
             self.may_be_booked = what == "Seat"
             self._server.send(f"{answer}\n".encode())
 
+    def _find_answer(self, question: str) -> str | None:
+        """Return an answer, or None if the server ends the order before the user gives one; EOFError: none comes."""
+        if not self._asks and question == FIRST_ROW:
+            self._show_picture()
+            if self._best:
+                groups = self._picture.best(self._best)
+                self._console.show(described(groups, self._best))
+                self._known = answers_for([seat for group in groups for seat in group])
+                self._best = 0
+        answer = self._known.pop(question, "")
+        if answer or not self._asks:
+            self._console.show(f"{question} {answer}".rstrip())
+            if not answer:  # there is none, or the first one was wrong
+                raise EOFError
+            return answer
+        if not question.startswith("Row "):
+            return self._ask(question)
+        if self._repeats and (self._ask(START_AGAIN) or "").lower() not in ("y", "yes"):
+            raise EOFError
+        self._repeats = False
+        choice = self._choose(question)
+        seat = seat_in(choice or "")
+        self._known = {question.replace("Row", "Seat", 1): str(seat.number)} if seat else {}
+        return str(seat.row) if seat else choice
+
+    def _choose(self, question: str) -> str | None:
+        """Return a row, or a row and a seat; None if the server sends something first."""
+        if not self._console.draws:
+            if self._console.interactive and question == FIRST_ROW:
+                self._console.show(NO_ARROW_KEYS)
+            return self._ask(question)
+        chooser = SeatChooser(self._picture, question, self._console, self._server)
+        if chooser.obstacle():
+            self._show_picture()
+        return chooser.choose()
+
+    def _ask(self, question: str) -> str | None:
+        self._show_picture()
+        line = self._console.read_line(f"{question} ", self._server)
+        if line is None:
+            return None
+        answer = with_ascii_digits(harmless(line.encode())).strip()
+        if not self._console.interactive:
+            self._console.show(answer)
+        return answer
+
     def _learn(self, line: str) -> None:
-        """Note what a line says about the order."""
         lost = LOST.fullmatch(line)
+        seat = seat_in(f"{self.given.get('Row')}-{self.given.get('Seat')}")
         if line.startswith("Booked: "):
             self._picture.is_shown = False
-            show_picture(self._console, self._picture)
-        elif RESERVED.fullmatch(line):
-            seat = seat_in(f"{self.given.get('Row')}-{self.given.get('Seat')}")
-            if seat:
-                self._picture.add_mine(seat)
+            self._show_picture()
+        elif RESERVED.fullmatch(line) and seat:
+            self._picture.add_mine(seat)
         elif lost:
             self.lost = seat_in(lost[1])
             self.may_be_booked = False
 
-
-def show_picture(console: Console, picture: SeatPicture) -> None:
-    """Show the hall, unless the screen shows it as it is now."""
-    if not picture.is_shown:
-        console.show("\n".join(picture.lines()))
-        picture.is_shown = True
+    def _show_picture(self) -> None:
+        """Show the hall, unless the screen shows it as it is now."""
+        if not self._picture.is_shown:
+            self._console.show("\n".join(self._picture.lines()))
+            self._picture.is_shown = True
 
 
 def described(groups: list[list[Seat]], tickets: int) -> str:
@@ -212,20 +191,25 @@ def seat_list(text: str) -> list[Seat]:
     return seats
 
 
+def buy(options: argparse.Namespace, console: Console, sock: socket.socket) -> int:
+    """Place an order, and place it again each time it loses a seat and the user agrees; return the exit status."""
+    purchase = None
+    try:
+        while True:
+            with sock:
+                purchase = Purchase(options, console, sock, previous=purchase)
+                status = purchase.run()
+            if not purchase.lost or options.seats or options.best or not console.draws:
+                return status
+            sock = connect(options.host, options.port, options)
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C and SIGTERM
+        if purchase and purchase.may_be_booked:
+            return fail("The order may be booked: the server has not answered yet.", PERHAPS_BOOKED)
+        return NOT_BOOKED
+
+
 def main() -> int:
     """Run the client; return its exit status."""
-    options = parse_command_line()
-    prepare_streams()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C: the terminal is restored
-    try:
-        with Console() as console:
-            return buy(options, console)
-    except OSError as error:
-        return fail_to_write(error, PERHAPS_BOOKED)
-
-
-def parse_command_line() -> argparse.Namespace:
-    """Return the options; if they are wrong, print the usage and exit."""
     parser = argparse.ArgumentParser(
         description="Buy cinema tickets. In a terminal, choose seats with the arrow keys and Enter, or type them: 2-3. "
         "The exit status is 0 for booked, 1 for not booked, 2 for wrong arguments, 3 for no connection or a lost one, "
@@ -241,25 +225,7 @@ def parse_command_line() -> argparse.Namespace:
     best_help = "book N adjacent seats near the middle of the hall, or else groups near each other, without asking"
     choice.add_argument("--best", type=positive_number, default=0, metavar="N", help=best_help)
     add_tls_options(parser)
-    return parser.parse_args()
-
-
-def buy(options: argparse.Namespace, console: Console) -> int:
-    """Place an order, and place it again each time it loses a seat and the user agrees; return the exit status."""
-    purchase = None
-    try:
-        while True:
-            with connect(options.host, options.port, options) as sock:
-                purchase = Purchase(options, console, sock, previous=purchase)
-                status = purchase.run()
-            if not purchase.lost or options.seats or options.best or not console.draws:
-                return status
-    except (CannotConnect, ConnectionLost) as error:
-        return fail(str(error), CONNECTION_LOST)
-    except KeyboardInterrupt:
-        if purchase and purchase.may_be_booked:
-            return fail("The order may be booked: the server has not answered yet.", PERHAPS_BOOKED)
-        return NOT_BOOKED
+    return run_client(parser.parse_args(), buy, NOT_BOOKED, CONNECTION_LOST, PERHAPS_BOOKED)
 
 
 if __name__ == "__main__":

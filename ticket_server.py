@@ -15,9 +15,8 @@
     Ticket 1 reserved
     Booked: 2-3
 
-After `reserved` the server holds the seat until the order is booked or cancelled. It says `Booked` when the order is in
-seats.txt and on disk. If flushing the directory has failed, the server says that this is not certain: the order is in
-the file, but might not survive a power failure.
+The server holds a seat that is reserved until the order is booked or cancelled. A booked order is in seats.txt and on
+disk; if flushing the directory has failed, the server says that it might not survive a power failure.
 """
 
 import argparse
@@ -41,12 +40,12 @@ TOO_MANY_WRONG_ANSWERS = f"{WRONG_ANSWERS} wrong answers in a row"
 CANCELLED = "Order cancelled, nothing was booked."
 
 
-def sell(client: Conversation, theatre: Theatre, hold_seconds: int, most: int | None) -> None:
+def sell(client: Conversation, theatre: Theatre, options: argparse.Namespace) -> None:
     """Sell one customer the seats of an order, or say why not; release the customer's holds in either case."""
     order = Order()
     try:
         theatre.check()  # so that no question is asked while nothing can be sold
-        take_order(client, theatre, order, hold_seconds, most)
+        take_order(client, theatre, order, options)
         client.flush()  # the customer reads `reserved` while this thread waits for the disk
         theatre.book(order)
         seats = ", ".join(map(str, order.seats))
@@ -65,14 +64,14 @@ def sell(client: Conversation, theatre: Theatre, hold_seconds: int, most: int | 
         theatre.release(order)
 
 
-def take_order(client: Conversation, theatre: Theatre, order: Order, hold_seconds: int, most: int | None) -> None:
+def take_order(client: Conversation, theatre: Theatre, order: Order, options: argparse.Namespace) -> None:
     """Ask how many tickets the customer wants, and hold a seat for each."""
-    tickets = ask_number(client, "How many tickets do you want?", most)
+    tickets = ask_number(client, "How many tickets do you want?", options.max_tickets)
     seat_map = theatre.seat_map()
     client.log(f"tickets asked for: {tickets}, seats free: {seat_map.free}")
     if tickets > seat_map.free:
         raise OrderCancelled(f"Only {seat_map.free} {'seat is' if seat_map.free == 1 else 'seats are'} free")
-    client.set_time_limit(hold_seconds, f"Time is up. {CANCELLED}", restarts=False)
+    client.set_time_limit(options.hold_seconds, f"Time is up. {CANCELLED}", restarts=False)
     client.reply(f"Choose a row and a seat for each ticket: 0 is free, 1 is taken.\n{seat_map}")
     for ticket in range(1, tickets + 1):
         choose_seat(client, theatre, order, ticket, seat_map)
@@ -119,27 +118,21 @@ def main() -> NoReturn:
     )
     parser.add_argument("port", type=port_number, metavar="PORT", help="port to listen on; 0 means any free port")
     add_server_options(parser)
-    parser.add_argument(
-        "--seats-file",
-        type=Path,
-        default=SEATS_FILE,
-        metavar="FILE",
-        help="the hall: a line of zeros (free) and ones (taken) for each row (default: seats.txt next to this program)",
-    )
+    seats_help = "a line of zeros (free) and ones (taken) for each row (default: seats.txt next to this program)"
+    parser.add_argument("--seats-file", type=Path, default=SEATS_FILE, metavar="FILE", help=seats_help)
     add_number(parser, "--hold-seconds", HOLD_SECONDS, "seconds that a customer has to choose the seats of an order")
     add_limit(parser, "--max-tickets", "how many tickets an order may have (default: no limit)")
     add_limit(parser, "--max-held-per-address", "how many seats may be held for one address (default: no limit)")
     options = parser.parse_args()
-    most = min((limit for limit in (options.max_tickets, options.max_held_per_address) if limit), default=None)
+    limits = options.max_tickets, options.max_held_per_address
+    options.max_tickets = min(filter(None, limits), default=None)  # an order holds all of its seats at the same time
     try:
         theatre = Theatre(options.seats_file, options.max_held_per_address)
     except SeatFileError as error:
         sys.exit(str(error))
     process.prepare(os.getpid())
     process.limit_connections(options)
-    server = process.open_server(
-        options, options.port, lambda client: sell(client, theatre, options.hold_seconds, most)
-    )
+    server = process.open_server(options, options.port, lambda client: sell(client, theatre, options))
     theatre.report_at_start()
     process.run(server)
 

@@ -22,27 +22,16 @@ class OrderCancelled(Exception):
     """An order ended and nothing is booked; the text tells the customer why."""
 
 
-class SeatTaken(OrderCancelled):
-    """Another customer has the seat, or it does not exist."""
-
-    def __init__(self, seat: Seat) -> None:
-        super().__init__(f"Seat {seat} is taken")
-
-
 class OrderUncertain(SeatFileError):
     """The order is in the file, but it might not survive a power failure."""
 
 
 class Order:
-    """The seats that a customer holds, and why they are not booked.
-
-    The customer's thread changes it through Theatre; while the order waits to be booked, the thread that writes does.
-    """
+    """The seats that a customer holds, and why they are not booked; the customer's or the writing thread changes it."""
 
     def __init__(self) -> None:
         self.seats: list[Seat] = []
-        # None once the order is booked. It is set from the start, so that an order that a bug leaves unwritten does not
-        # count as booked.
+        # None once it is booked; not at first, so that an order that a bug leaves unwritten does not count as booked.
         self.failure: Exception | None = SeatFileError("the order was not written")
 
 
@@ -68,11 +57,12 @@ class Theatre:
     def check(self) -> None:
         """Raise SeatFileError if no order could be written now."""
         self._read()
-        check_writable(self._file)
-        if time.monotonic() > self._next_check:
-            with _seat_file_errors(self._file), suppress(BlockingIOError):  # another server can write it
-                check_replaceable(self._file, may_wait=False)
-            self._next_check = time.monotonic() + CHECK_SECONDS
+        with _seat_file_errors(self._file):
+            _check_writable(self._file)
+            if time.monotonic() > self._next_check:
+                with suppress(BlockingIOError):  # another server can write it
+                    check_replaceable(self._file, may_wait=False)
+                self._next_check = time.monotonic() + CHECK_SECONDS
 
     def report_at_start(self) -> None:
         """Write a status line if no order could be written now, or only in place."""
@@ -93,14 +83,15 @@ class Theatre:
     def hold(self, order: Order, seat: Seat, network: str = "") -> None:
         """Hold a seat until the order is released; raise OrderCancelled if the customer cannot have it."""
         with self._lock:
-            if seat in self._held:
-                raise SeatTaken(seat)
             if self._max_held and list(self._held.values()).count(network) >= self._max_held:
                 raise OrderCancelled(f"The limit of seats held for one address at a time ({self._max_held}) is reached")
-            self._held[seat] = network
-            order.seats.append(seat)
-        if not self._read().is_free(seat):  # the file is read last: whoever held the seat before may have booked it
-            raise SeatTaken(seat)
+            is_held = seat in self._held
+            if not is_held:
+                self._held[seat] = network
+                order.seats.append(seat)
+        # The file is read last: whoever held the seat before may have booked it.
+        if is_held or not self._read().is_free(seat):
+            raise OrderCancelled(f"Seat {seat} is taken")
 
     def release(self, order: Order) -> None:
         """Release the seats that an order holds."""
@@ -111,8 +102,8 @@ class Theatre:
     def book(self, order: Order) -> None:
         """Write all seats of an order to disk, or none; the order keeps its holds until they are released.
 
-        Group commit: orders that arrive during a write share the next one. Raise SeatTaken if an edit or another server
-        took one of the seats, and OrderUncertain if the order is in the file, but perhaps not on disk.
+        Group commit: orders that arrive during a write share the next one. Raise OrderCancelled if an edit or another
+        server took one of the seats, and OrderUncertain if the order is in the file, but perhaps not on disk.
         """
         with self._lock:
             self._waiting.append(order)
@@ -128,18 +119,24 @@ class Theatre:
                 return
             orders, self._waiting = self._waiting, []
         try:
-            check_writable(self._file)
-            with _seat_file_errors(self._file), locked(self._file):
-                while not self._write(orders):
-                    pass  # the file was edited between reading and writing
+            with _seat_file_errors(self._file):
+                _check_writable(self._file)
+                with locked(self._file):
+                    while not self._write(orders):
+                        pass  # the file was edited between reading and writing
         except SeatFileError as error:
             for each in orders:
                 each.failure = error
 
     def _write(self, orders: list[Order]) -> bool:
         """Write the orders, except those that have lost a seat; return False if an edit came in between."""
-        before = self._read()
-        after = _take_seats(before, orders)
+        before = after = self._read()
+        for order in list(orders):
+            if lost := [seat for seat in order.seats if not after.is_free(seat)]:
+                order.failure = OrderCancelled(f"Seat {lost[0]} is taken")
+                orders.remove(order)
+            else:
+                after = after.with_taken(order.seats)
         if orders and not replace_file(self._file, after.text, old=before.text):
             return False
         with self._lock:
@@ -172,7 +169,6 @@ class Theatre:
 
 @contextmanager
 def _seat_file_errors(file: Path) -> Iterator[None]:
-    """Turn an OSError into a SeatFileError that names a file."""
     try:
         yield
     except OSError as error:
@@ -180,24 +176,12 @@ def _seat_file_errors(file: Path) -> Iterator[None]:
         raise kind(f"{error.filename or file}: {error.strerror}") from error
 
 
-def check_writable(file: Path) -> None:
+def _check_writable(file: Path) -> None:
     """Raise SeatFileError if a file or its directory is read-only.
 
     The permission bits count even for root, who could write anyway: taking them away is how an operator suspends sales
     without stopping the server.
     """
-    with _seat_file_errors(file):
-        for path in (file, file.parent):
-            if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK):
-                raise SeatFileError(f"{path}: read-only; write permission is expected")
-
-
-def _take_seats(seat_map: SeatMap, orders: list[Order]) -> SeatMap:
-    """Return the map with the orders' seats taken; an order that has lost a seat fails and is removed from the list."""
-    for order in list(orders):
-        if lost := [seat for seat in order.seats if not seat_map.is_free(seat)]:
-            order.failure = SeatTaken(lost[0])
-            orders.remove(order)
-        else:
-            seat_map = seat_map.with_taken(order.seats)
-    return seat_map
+    for path in (file, file.parent):
+        if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK):
+            raise SeatFileError(f"{path}: read-only; write permission is expected")

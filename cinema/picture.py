@@ -1,8 +1,4 @@
-"""The picture of a hall: read it from the lines of ticket_server.py, show it in colour, and find the best seats in it.
-
- Seat 1 2 3 4 5
-Row 1 0 0 1 0 0
-"""
+"""The picture of a hall: read it from the lines of ticket_server.py, show it in colour, find the best seats in it."""
 
 import itertools
 import re
@@ -15,8 +11,6 @@ COLOURS = {FREE: "\033[32m", TAKEN: "\033[31m", YOURS: "\033[1;36m", LOST: "\033
 REVERSE, NORMAL = "\033[7m", "\033[0m"
 
 _LINE = re.compile(r" *Seat(?: +\d+)+|Row +(?P<row>\d{1,9})(?P<cells>(?: +[01])+)")
-
-Point = tuple[float, float]  # a row and a number in it, perhaps between two seats
 
 
 class SeatPicture:
@@ -66,11 +60,10 @@ class SeatPicture:
         return group[0] if group else Seat(1, 1)
 
     def best(self, count: int) -> list[list[Seat]]:
-        """Return free seats for a party, as near to the middle of the hall as possible.
+        """Return adjacent free seats for a party, as near to the middle of the hall as possible, or else groups.
 
-        They are adjacent if any row has that many adjacent free seats. Otherwise the party is split into groups: each
-        is as large as possible, and all but the first are as near to the first as possible. Together they are smaller
-        than the party if too few seats are free.
+        Each group is as large as possible, and all but the first are as near to the first as possible. Together they
+        are smaller than the party if too few seats are free.
         """
         groups: list[list[Seat]] = []
         free, target = self._free(), self._middle()
@@ -84,7 +77,7 @@ class SeatPicture:
     def _free(self) -> list[Seat]:
         return [seat for seat, sign in self.signs.items() if sign == FREE]
 
-    def _middle(self) -> Point:
+    def _middle(self) -> tuple[float, float]:
         last = max(self.signs, default=Seat(1, 1))
         return (last.row + 1) / 2, (last.number + 1) / 2
 
@@ -98,7 +91,7 @@ class SeatPicture:
         return f"{codes}{sign}{NORMAL}" if codes else sign
 
 
-def _nearest_group(free: list[Seat], most: int, target: Point) -> list[Seat]:
+def _nearest_group(free: list[Seat], most: int, target: tuple[float, float]) -> list[Seat]:
     """Return the largest group of at most `most` adjacent seats; of several, the one nearest to the target."""
     adjacent: dict[Seat, int] = {}  # how many free seats there are from each one to the right
     for seat in sorted(free, reverse=True):

@@ -1,13 +1,8 @@
-"""Choose a seat in the picture of a hall with the arrow keys and Enter, or type it.
+"""Choose a seat with the arrow keys and Enter in the picture of a hall, which must fit into the window, or type it."""
 
-The chooser draws the picture above the line with the question, so the whole picture must fit into the window.
-"""
-
-import os
 import re
-import sys
+import textwrap
 import unicodedata
-from collections.abc import Sequence
 
 from cinema.picture import FREE, YOURS, SeatPicture
 from cinema.seatmap import Seat
@@ -47,7 +42,7 @@ class SeatChooser:
 
     def obstacle(self) -> str:
         """Return why the picture cannot be shown in the window; "" if it can."""
-        columns, rows = os.get_terminal_size(sys.stdout.fileno())
+        columns, rows = self._console.window
         needed_rows, needed_columns = len(self._picture.lines()) + 2, self._picture.width() + 1
         if rows >= needed_rows and columns >= needed_columns:
             return ""
@@ -56,19 +51,16 @@ class SeatChooser:
     def choose(self) -> str | None:
         """Return the answer: a seat, or the number of a row; None if the server sends something first."""
         self._picture.is_shown = True
-        answer = ""
-        readable: Sequence[object] = ()
+        answer = None
         try:
-            while not (answer := self._press_keys()) and not (self._server in readable and self._server.receive()):
-                self._draw()
-                readable, _ = self._console.wait(self._server)
+            answer = self._console.wait_for(self._press_keys, self._server)
         finally:
             hall = [] if self.obstacle() else self._picture.lines()
-            self._console.show("\n".join([*hall, f"{self._question} {answer}"]))
-        return answer or None
+            self._console.show("\n".join([*hall, f"{self._question} {answer or ''}"]))
+        return answer
 
-    def _press_keys(self) -> str:
-        """Handle the keys that were pressed; return the answer if they complete one."""
+    def _press_keys(self) -> str | None:
+        """Handle the keys that were pressed; return the answer if they complete one, or else draw the picture."""
         while key := self._console.next_key():
             self._note = ""
             if key in ENTER:
@@ -83,7 +75,8 @@ class SeatChooser:
                 self._cursor = seat if seat in self._picture.signs else self._cursor
             else:
                 self._editor.press(key)
-        return ""
+        self._draw()
+        return None
 
     def _enter(self) -> str:
         """Return what was typed, or else the seat at the cursor; if it cannot be had, note why and return ""."""
@@ -100,9 +93,9 @@ class SeatChooser:
         return ""
 
     def _draw(self) -> None:
-        obstacle = self.obstacle()
+        obstacle, columns = self.obstacle(), self._console.window.columns
         hall = [] if obstacle else self._picture.lines(self._cursor)
-        before, after = self._editor.view(f"{self._question} ", self._console.columns - 1)
-        if hall and not self._editor.text:
-            before = f"{before}{self._cursor}"[-(self._console.columns - 1) :]
-        self._console.draw(before, after, above=[*hall, self._note or obstacle or HINT])
+        offered = self._cursor if hall and not self._editor.text else ""
+        before, after = self._editor.view(f"{self._question} {offered}", columns - 1)
+        note = self._note or obstacle or HINT
+        self._console.draw(before, after, [*hall, note] if hall else textwrap.wrap(note, columns))

@@ -37,10 +37,7 @@ class Seat(NamedTuple):
 
 
 class SeatMap:
-    """A rectangle of seats, each free or taken, as a text describes it: zeros, ones and white space.
-
-    A byte order mark may come first. Errors are SeatFileErrors that name the file.
-    """
+    """A rectangle of seats, as zeros, ones and white space describe it; SeatFileError names the file if they do not."""
 
     def __init__(self, text: bytes, file: Path) -> None:
         self.text = text
@@ -54,17 +51,14 @@ class SeatMap:
 
     def is_free(self, seat: Seat) -> bool:
         """Return whether the seat exists and is free."""
-        if not (1 <= seat.row <= self.rows and 1 <= seat.number <= self.columns):
-            return False
-        offset = self._offset(seat)
-        return self.text[offset : offset + 1] == FREE
+        exists = 1 <= seat.row <= self.rows and 1 <= seat.number <= self.columns
+        return exists and self.text[self._offset(seat)] == ord(FREE)
 
     def with_taken(self, seats: Iterable[Seat]) -> "SeatMap":
         """Return a copy in which these seats, which must exist, are taken."""
         text = bytearray(self.text)
         for seat in seats:
-            offset = self._offset(seat)
-            text[offset : offset + 1] = TAKEN
+            text[self._offset(seat)] = ord(TAKEN)
         seat_map = copy.copy(self)
         seat_map.text = bytes(text)
         return seat_map
@@ -85,26 +79,17 @@ class SeatMap:
 
 
 def _measure(text: bytes, file: Path) -> tuple[int, int]:
-    """Return the numbers of rows and columns; raise SeatFileError if the text is malformed."""
-    rows = columns = 0
-    for line_number, line in enumerate(text.splitlines(), 1):
-        if numbers := line.split():
-            columns = columns or len(numbers)
-            rows += 1
-            if fault := _fault(numbers, columns):
-                raise SeatFileError(f"{file}, line {line_number}: {fault}")
+    rows = [(line_number, line.split()) for line_number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not rows:
         raise SeatFileError(f"{file}, line 1: no seats; zeros and ones separated by spaces are expected")
-    if (rows, columns) == (1, ONE_LINE_ROWS * ONE_LINE_COLUMNS):
+    columns = len(rows[0][1])
+    for line_number, seats in rows:
+        where, count = f"{file}, line {line_number}", len(seats)
+        if wrong := set(seats) - {FREE, TAKEN}:
+            shown = min(wrong)[:SHOWN_CHARACTERS].decode(errors="replace")
+            raise SeatFileError(f"{where}: {shown!a} is not a seat; 0 or 1 is expected")
+        if count != columns:
+            raise SeatFileError(f"{where}: seats in the row: {count}; expected, as in the first row: {columns}")
+    if (len(rows), columns) == (1, ONE_LINE_ROWS * ONE_LINE_COLUMNS):
         return ONE_LINE_ROWS, ONE_LINE_COLUMNS
-    return rows, columns
-
-
-def _fault(numbers: list[bytes], columns: int) -> str:
-    """Return what is wrong with a row, or an empty string."""
-    if wrong := set(numbers) - {FREE, TAKEN}:
-        shown = min(wrong)[:SHOWN_CHARACTERS].decode(errors="replace")
-        return f"{shown!a} is not a seat; 0 or 1 is expected"
-    if len(numbers) != columns:
-        return f"seats in the row: {len(numbers)}; expected, as in the first row: {columns}"
-    return ""
+    return len(rows), columns

@@ -24,17 +24,8 @@ SHOWN_CHARACTERS = 200  # of a line that the server was not expected to send
 # What recv() and send() raise on a non-blocking socket, plain or encrypted, that is not ready.
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
-# Why a certificate cannot be trusted, by OpenSSL's result of the verification (X509_V_ERR_...).
-_SELF_SIGNED = "its certificate is self-signed; --tls-ca FILE names a certificate to trust"
-_OTHER_HOST = "its certificate is for another host, not for {host}"
-_DISTRUST = {
-    10: "its certificate has expired",
-    18: _SELF_SIGNED,
-    19: _SELF_SIGNED,  # the authority's
-    20: "its certificate was issued by an unknown authority; --tls-ca FILE names one to trust",
-    62: _OTHER_HOST,
-    64: _OTHER_HOST,  # not for this address
-}
+# OpenSSL's results (X509_V_ERR_...) for a certificate that is self-signed, whose authority's is, or of unknown origin.
+UNKNOWN_ISSUER = (18, 19, 20)
 
 
 class CannotConnect(Exception):
@@ -64,7 +55,6 @@ def connect(
 
     If a name has several addresses, each is tried. The connection and the handshake may take `seconds` each. A preface
     is sent before the handshake. With reports_cut, receiving the end of TLS without close_notify raises ssl.SSLError.
-    CannotConnect: the server cannot be reached, or its certificate is not trusted.
     """
     where = shown_address(host, port)
     context = client_context(options.tls_ca) if options.tls or options.tls_ca is not None else None
@@ -80,12 +70,10 @@ def connect(
             sock.sendall(preface)
     try:
         if context:
-            if reports_cut:  # Python 3.11.2 sets an option that hides it
-                context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
             sock = context.wrap_socket(sock, server_hostname=host, suppress_ragged_eofs=not reports_cut)
     except ssl.SSLCertVerificationError as error:
-        why = _DISTRUST.get(error.verify_code, f"its certificate is refused: {error.verify_message}")
-        raise CannotConnect(f"Cannot trust {where}: {why.format(host=host)}") from error
+        hint = "; --tls-ca FILE names a certificate to trust" if error.verify_code in UNKNOWN_ISSUER else ""
+        raise CannotConnect(f"Cannot trust {where}: {error.verify_message}{hint}") from error
     except OSError as error:
         raise CannotConnect(f"Cannot connect to {where} over TLS: {_tls_reason(error)}") from error
     sock.settimeout(None)
@@ -118,21 +106,18 @@ class ServerLines:
         while b"\n" not in self._received:
             if self._end:
                 raise ConnectionLost(self._end)
-            self._wait()
+            if self._is_first and not select.select([self], [], [], SILENCE_SECONDS)[0]:
+                tls = self._hint and f", or {self._hint}"
+                print(f"The server has sent nothing yet. Perhaps it is not {self._kind}{tls}.", file=sys.stderr)
+                self._is_first = False
+            if not select.select([self], [], [], self._seconds)[0]:
+                raise ConnectionLost("The server does not answer.")
             self.receive()
             if len(self._received) > MAX_RECEIVED_LINE_BYTES:
                 raise ConnectionLost(f"The server sent a line of more than {MAX_RECEIVED_LINE_BYTES} bytes.")
         line, _, self._received = self._received.partition(b"\n")
         self._is_first = False
         return line.removesuffix(b"\r")
-
-    def _wait(self) -> None:
-        if self._is_first and not select.select([self], [], [], SILENCE_SECONDS)[0]:
-            tls = self._hint and f", or {self._hint}"
-            print(f"The server has sent nothing yet. Perhaps it is not {self._kind}{tls}.", file=sys.stderr)
-            self._is_first = False
-        if not select.select([self], [], [], self._seconds)[0]:
-            raise ConnectionLost("The server does not answer.")
 
     def receive(self) -> bool:
         """Receive without blocking; return whether data, or the end of the connection, has arrived."""
@@ -162,33 +147,26 @@ class ServerLines:
         The server is a wrong one if it is a web server, or if it does not close the connection.
         """
         text = harmless(line).lstrip("\N{REPLACEMENT CHARACTER}")[:SHOWN_CHARACTERS]
-        if text.startswith(("HTTP/", "<")) or not self._closes():
-            raise CannotConnect(f"The server is not {self._kind}. It says: {text}")
-        raise ConnectionLost(f"The server closed the connection: {text}")
-
-    def _closes(self) -> bool:
-        """Return whether the server ends the connection within CLOSE_SECONDS; discard what it sends until then."""
         end = time.monotonic() + CLOSE_SECONDS
         while not self._end and time.monotonic() < end:
             select.select([self], [], [], CLOSE_SECONDS)
             self.receive()
-        return bool(self._end)
+        if text.startswith(("HTTP/", "<")) or not self._end:
+            raise CannotConnect(f"The server is not {self._kind}. It says: {text}")
+        raise ConnectionLost(f"The server closed the connection: {text}")
 
 
 @cache  # it takes 27 ms to load the certificates, and the front end connects for each tab
 def client_context(tls_ca: str | None) -> ssl.SSLContext:
-    """Return a context that verifies the certificate chain and the host name, and requires TLS 1.2 or later.
-
-    CannotConnect: the file given with --tls-ca cannot be used; without one, the system's certificates are trusted.
-    """
+    """Return a context that verifies the certificate chain and the host name; CannotConnect: the file is unusable."""
     try:
         context = ssl.create_default_context(cafile=tls_ca)
-    except ssl.SSLError:
-        raise CannotConnect(f"{tls_ca}: a file of PEM certificates is expected") from None
     except OSError as error:
-        raise CannotConnect(f"{tls_ca}: {reason(error)}") from error
+        why = "a file of PEM certificates is expected" if isinstance(error, ssl.SSLError) else reason(error)
+        raise CannotConnect(f"{tls_ca}: {why}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION  # so that a write never has to wait for a read
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # Python 3.11.2 sets it; it hides a cut
     if tls_ca:
         # A certificate in the file is trusted by itself, also if an authority that is not in the file has issued it.
         # Since Python 3.13, ssl moreover demands extensions that certificates of private authorities often lack.
@@ -198,7 +176,6 @@ def client_context(tls_ca: str | None) -> ssl.SSLContext:
 
 
 def _tls_reason(error: OSError) -> str:
-    """Return why a handshake failed."""
     if isinstance(error, TimeoutError):
         return "the server does not answer; perhaps it does not speak TLS"
     if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):

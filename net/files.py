@@ -14,7 +14,8 @@ import re
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 MAX_FILE_BYTES = 1 << 24  # far more than any hall, inventory or list of members
@@ -52,38 +53,50 @@ def locked(file: Path, may_wait: bool = True) -> Iterator[None]:
     it is complete. Editors ignore the lock.
     """
     sibling = _sibling(file)
-    fd = _create_locked(sibling, LOCK_SECONDS if may_wait else 0)
-    try:
-        _admit_writers(file, fd)
-        yield
-    finally:
-        with suppress(OSError):  # an error here must not hide the outcome
-            _lock(fd, sibling)  # raises an error if it has been renamed
-            sibling.unlink()
-        os.close(fd)
+    end = time.monotonic() + (LOCK_SECONDS if may_wait else 0)
+    with ExitStack() as opened:
+        while True:
+            try:
+                _remove_unlocked(sibling)
+                fd = opened.enter_context(_open_locked(sibling, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+                break
+            except (FileExistsError, BlockingIOError, PermissionError):  # the last if root has not given it away yet
+                if time.monotonic() > end or not os.access(sibling.parent, os.W_OK):
+                    raise
+            time.sleep(LOCK_RETRY_SECONDS)  # flock() has no time limit
+        try:
+            _admit_writers(file, fd)
+            yield
+        finally:
+            with suppress(OSError):  # an error here must not hide the outcome
+                if os.path.samestat(sibling.stat(), os.fstat(fd)):  # it has not been renamed
+                    sibling.unlink()
 
 
 def _sibling(file: Path) -> Path:
     return file.with_name(f"{file.name}.new")
 
 
-def _create_locked(sibling: Path, seconds: float) -> int:
-    """Create a file, open it and lock it; if it exists, try for some seconds."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            _remove_unlocked(sibling)
-            fd = os.open(sibling, os.O_RDWR | os.O_CREAT | os.O_EXCL, SECRET_MODE)
-            try:
-                _lock(fd, sibling)
-            except OSError:
-                os.close(fd)
-                raise
-            return fd
-        except (FileExistsError, BlockingIOError, PermissionError):  # the last if root has not given it away yet
-            if time.monotonic() > end or not os.access(sibling.parent, os.W_OK):
-                raise
-        time.sleep(LOCK_RETRY_SECONDS)  # flock() has no time limit
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    fd = os.open(path, flags, SECRET_MODE)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _open_locked(path: Path, flags: int) -> Iterator[int]:
+    """Open and lock a file; raise BlockingIOError if another program has locked it, renamed it or removed it."""
+    with _opened(path, flags) as fd:
+        is_locked = False
+        with suppress(BlockingIOError, FileNotFoundError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_locked = os.path.samestat(path.stat(), os.fstat(fd))
+        if not is_locked:
+            raise BlockingIOError(errno.EAGAIN, "another program keeps it locked", str(path))
+        yield fd
 
 
 def _remove_unlocked(sibling: Path) -> None:
@@ -92,21 +105,8 @@ def _remove_unlocked(sibling: Path) -> None:
         if sibling.is_symlink():
             sibling.unlink()
         access = os.O_RDWR if os.access(sibling, os.W_OK) else os.O_RDONLY  # NFS locks only what can be written
-        fd = os.open(sibling, access | os.O_NOFOLLOW | os.O_NONBLOCK)  # opening a FIFO must not block
-        try:
-            _lock(fd, sibling)
+        with _open_locked(sibling, access | os.O_NOFOLLOW | os.O_NONBLOCK):  # opening a FIFO must not block
             sibling.unlink()
-        finally:
-            os.close(fd)
-
-
-def _lock(fd: int, path: Path) -> None:
-    """Lock an open file; raise BlockingIOError if another program has locked it, renamed it or removed it."""
-    with suppress(BlockingIOError, FileNotFoundError):
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(path.stat(), os.fstat(fd)):
-            return
-    raise BlockingIOError(errno.EAGAIN, "another program keeps it locked", str(path))
 
 
 def _admit_writers(file: Path, fd: int) -> None:
@@ -129,27 +129,21 @@ def replace_file(file: Path, new: bytes, old: bytes | None = None, private: bool
     the owner and group of the old one. A private file can be read and written by its owner alone, who stays the same.
     After an OSError, which names a file, the file holds its old contents, except after NotFlushed.
     """
-    directory = os.open(file.parent, os.O_RDONLY)
-    try:
+    with _opened(file.parent, os.O_RDONLY) as directory:
         _write_sibling(file, new, private)
         if old is not None and read_file(file) != old:
             return False
-        in_place = False
+        finish = partial(_flush, directory)
         try:
             _sibling(file).replace(file)
         except OSError as error:
-            in_place = error.errno == errno.EBUSY  # it is a mount point
-            if not in_place:
+            if error.errno != errno.EBUSY:
                 raise
+            finish = partial(_write, file, new)  # it is a mount point
         try:
-            if in_place:
-                _write(file, new)
-            else:
-                _flush(directory)
+            finish()
         except OSError as error:
             raise NotFlushed(error.errno, error.strerror, error.filename or str(file.parent)) from error
-    finally:
-        os.close(directory)
     return True
 
 
@@ -162,11 +156,9 @@ def check_replaceable(file: Path, may_wait: bool = True) -> None:
 def is_mount_point(file: Path) -> bool:
     """Return whether a file, at an absolute path without symbolic links, is a mount point (Linux only)."""
     name = re.sub(rb"[\\ \t\n]", lambda match: b"\\%03o" % ord(match[0]), os.fsencode(file))
-    try:
-        mounts = Path("/proc/self/mountinfo").read_bytes()  # see proc_pid_mountinfo(5)
-    except OSError:
-        return False
-    return any(line.split(b" ")[4] == name for line in mounts.splitlines())
+    with suppress(OSError):  # other systems have no such list; see proc_pid_mountinfo(5)
+        return any(line.split(b" ")[4] == name for line in Path("/proc/self/mountinfo").read_bytes().splitlines())
+    return False
 
 
 def _write_sibling(file: Path, contents: bytes, private: bool = False) -> None:
@@ -200,9 +192,7 @@ def _write(file: Path, contents: bytes) -> None:
 
 def _flush(fd: int) -> None:
     """Flush a file to disk; on macOS fsync() leaves the data in the drive's cache, and F_FULLFSYNC flushes that too."""
-    full_fsync = getattr(fcntl, "F_FULLFSYNC", None)
-    if full_fsync is not None:
-        with suppress(OSError):  # some file systems do not offer it
-            fcntl.fcntl(fd, full_fsync)
-            return
+    with suppress(KeyError, OSError):  # other systems lack it, and some file systems do not offer it
+        fcntl.fcntl(fd, vars(fcntl)["F_FULLFSYNC"])
+        return
     os.fsync(fd)

@@ -1,4 +1,4 @@
-"""The output of demo.py: lines from several threads, in colour on a terminal, and the table at the end."""
+"""The output of demo.py: lines, in colour on a terminal, and the table at the end."""
 
 import os
 import select
@@ -6,8 +6,8 @@ import shutil
 import sys
 import termios
 import textwrap
-import threading
 import time
+from collections.abc import Iterator
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ PACE_SECONDS = 0.25  # on a terminal, so that the audience can read along
 PLAIN_PACE_SECONDS = 0.03
 TICK_SECONDS = 0.1
 WIDTH = 80  # in columns, where standard output is not a terminal
+NAME_WIDTH = 15
 MARK_WIDTH = 4
 GAP = 2
 MAX_SITUATION_WIDTH = 27  # that of the longest
@@ -44,23 +45,14 @@ class Outcome(NamedTuple):
 
 
 class Report:
-    """Standard output, one line at a time from any thread.
+    """Standard output; if it steps, the user presses Enter for each line of a dialogue."""
 
-    If it is live, lines are shown as soon as they arrive; if it steps, the user presses Enter for each line.
-    """
-
-    def __init__(self, live: bool = False, steps: bool = False) -> None:
-        self.live = live
-        self.steps = steps
+    def __init__(self, steps: bool = False) -> None:
+        self._steps = steps
         self._terminal = bool(sys.stdout and sys.stdout.isatty() and os.getenv("TERM") != "dumb")
         self._in_colour = self._terminal and not os.getenv("NO_COLOR")
         self._stopping = False
         self._colours: dict[str, str] = {}  # by name
-        self._lock = threading.Lock()  # held while a line is written
-
-    def colour_of(self, name: str) -> str:
-        """Return the colour of a name; choose one when the name is new."""
-        return self._colours.setdefault(name, NAME_COLOURS[len(self._colours) % len(NAME_COLOURS)])
 
     def painted(self, text: str, colour: str) -> str:
         """Return a text in a colour, or unchanged where the output is not in colour."""
@@ -68,26 +60,24 @@ class Report:
 
     def show(self, line: str = "", end: str = "\n") -> None:
         """Write a line; if it cannot be written, stop the demo."""
-        with self._lock:
-            try:
-                print(line, end=end, flush=True)
-            except OSError as error:
-                self.stop()
-                fail_to_write(error)
+        try:
+            print(line, end=end, flush=True)
+        except OSError as error:
+            self.stop()
+            fail_to_write(error)
 
-    def show_step(self, line: str) -> None:
-        """Write a line of a dialogue; if the demo steps, wait for Enter, which ends the line on a terminal."""
-        if not self.steps:
-            self.show(line)
-            return
-        end = "\n"
-        if sys.stdin.isatty():
+    def show_step(self, name: str, sign: str, text: str) -> None:
+        """Write a participant's line; if the demo steps, wait for Enter, which ends the line on a terminal."""
+        colour = self._colours.setdefault(name, NAME_COLOURS[len(self._colours) % len(NAME_COLOURS)])
+        line = self.painted(f"{name:<{NAME_WIDTH}} {sign}", colour) + f" {text}"
+        enter_is_shown = self._steps and sys.stdin.isatty()
+        if enter_is_shown:
             termios.tcflush(sys.stdin, termios.TCIFLUSH)  # an Enter that came too early has ended no line
-            end = ""
-        self.show(line, end)
-        while not select.select([sys.stdin], [], [], TICK_SECONDS)[0]:
-            self.check()
-        self.steps = bool(os.read(sys.stdin.fileno(), 1 << 10))  # at the end of the input, the demo runs on
+        self.show(line, "" if enter_is_shown else "\n")
+        if self._steps:
+            while not select.select([sys.stdin], [], [], TICK_SECONDS)[0]:
+                self.check()
+            self._steps = bool(os.read(sys.stdin.fileno(), 1 << 10))  # at the end of the input, the demo runs on
 
     def show_table(self, title: str, outcomes: list[Outcome]) -> None:
         """Write a table of what was expected and what happened; texts that are too long for a line take several."""
@@ -105,9 +95,8 @@ class Report:
                 mark = ""
 
     def pause(self) -> None:
-        """Give the audience time to read; raise Stopped if the demo has been asked to end."""
-        self.check()
-        if not self.steps:
+        """Give the audience time to read."""
+        if not self._steps:
             time.sleep(PACE_SECONDS if self._terminal else PLAIN_PACE_SECONDS)
 
     def stop(self) -> None:
@@ -120,10 +109,8 @@ class Report:
             raise Stopped
 
 
-def _lines(outcome: Outcome, widths: tuple[int, int, int]) -> list[str]:
-    """Return the lines of a row, in which each text is wrapped to the width of its column."""
+def _lines(outcome: Outcome, widths: tuple[int, int, int]) -> Iterator[str]:
+    """Yield the lines of a row, in which each text is wrapped to the width of its column."""
     cells = [textwrap.wrap(text, width, break_on_hyphens=False) for text, width in zip(outcome, widths, strict=True)]
-    rows = zip_longest(*cells, fillvalue="")
-    return [
-        (" " * GAP).join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    for row in zip_longest(*cells, fillvalue=""):
+        yield (" " * GAP).join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()

@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -47,29 +48,25 @@ def play_chat(harness: Harness) -> None:
     """Show a name that is taken, messages, and one user too many."""
     server = open_chat(harness, "--max-users", "3")
     alice, bob, carol, dave = (harness.connect(name, server.port) for name in ("alice", "bob", "carol", "dave"))
-    server.receive(alice, "JOIN alice")
+    server.receive_from(alice, "JOIN alice")
     alice.expect("JOIN alice accepted")
-    server.receive(bob, "JOIN alice")
-    harness.check("a name that is in use", "Username alice is taken", bob.reply())
-    server.receive(bob, "JOIN bob")
+    harness.check("a name that is in use", "Username alice is taken", server.answer_to(bob, "JOIN alice"))
+    server.receive_from(bob, "JOIN bob")
     bob.expect("JOIN bob accepted")
-    server.receive(carol, "BCST let me in")
-    harness.check("a request before JOIN", "Unregistered User.", carol.reply())
-    server.receive(carol, "JOIN carol")
+    harness.check("a request before JOIN", "Unregistered User.", server.answer_to(carol, "BCST let me in"))
+    server.receive_from(carol, "JOIN carol")
     carol.expect("JOIN carol accepted")
-    server.receive(alice, "BCST hello, all")
+    server.receive_from(alice, "BCST hello, all")
     harness.check("a broadcast, at bob", "FROM alice (all): hello, all", bob.reply())
     harness.check("a broadcast, at carol", "FROM alice (all): hello, all", carol.reply())
-    server.receive(bob, "MESG alice psst")
+    server.receive_from(bob, "MESG alice psst")
     harness.check("a message, at alice", "FROM bob: psst", alice.reply())
-    server.receive(alice, "MESG dave are you there?")
-    harness.check("a message to nobody", "Unknown Recipient dave", alice.reply())
-    server.receive(dave, "JOIN dave")
+    harness.check("a message to nobody", "Unknown Recipient dave", server.answer_to(alice, "MESG dave are you there?"))
+    server.receive_from(dave, "JOIN dave")
     server.expect("disconnected")
     harness.check("a fourth user, of three", "Too Many Users", dave.reply())
-    server.receive(bob, "QUIT", "disconnected")
-    harness.check("after QUIT", "disconnected", bob.reply())
-    server.receive(alice, "LIST")
+    harness.check("after QUIT", "disconnected", server.answer_to(bob, "QUIT", "disconnected"))
+    server.receive_from(alice, "LIST")
     alice.expect("users (2)")
     harness.check("the users then", "alice, carol", f"{alice.reply()}, {alice.reply()}")
 
@@ -88,21 +85,19 @@ def play_tickets(harness: Harness) -> None:
     server = open_tickets(harness)
     seats_file = harness.directory / "seats.txt"
     seats_file.write_text(TWO_FREE_SEATS)  # the server reads it again for each customer
-
-    def start_client(name: str, *options: str) -> Participant:
-        return harness.start(name, "ticket_client.py", "localhost", str(server.port), *options)
+    client = ("ticket_client.py", "localhost", str(server.port))
 
     def ask_for_one_ticket(customer: Participant) -> None:
         customer.expect("How many tickets do you want?")
-        server.receive(customer, "1", "tickets asked for: 1")
+        server.receive_from(customer, "1", "tickets asked for: 1")
         customer.expect("Row for ticket 1?")
 
-    alice = start_client("alice")
+    alice = harness.start("alice", *client)
     ask_for_one_ticket(alice)
-    server.receive(alice, "2-4", "disconnected")
+    server.receive_from(alice, "2-4", "disconnected")
     harness.check("a free seat", "Booked: 2-4", alice.expect("Booked"))
-    alice.read_to_end()
-    bob, carol = harness.connect("bob", server.port), start_client("carol")
+    alice.read_rest()
+    bob, carol = harness.connect("bob", server.port), harness.start("carol", *client)
     for customer in (bob, carol):
         ask_for_one_ticket(customer)
     bob.send("3")
@@ -113,20 +108,18 @@ def play_tickets(harness: Harness) -> None:
     answers = sorted((bob.expect("3-3"), carol.expect("3-3")))
     harness.check("the last seat, one of two", "Booked: 3-3", answers[0])
     harness.check("the last seat, the other", "Seat 3-3 is taken.", answers[1])
-    carol.read_to_end()
+    carol.read_rest()
     taken, free = map(seats_file.read_text().count, "10")
     harness.check("seats.txt", "25 taken, 0 free", f"{taken} taken, {free} free")
-    dave = start_client("dave", "--seats", "1-1")
+    dave = harness.start("dave", *client, "--seats", "1-1")
     server.expect("cancelled", "disconnected")
     harness.check("a ticket too many", "Only 0 seats are free", dave.expect("Only"))
 
 
-def open_chat_rooms(
-    harness: Harness, usual_port: int = 5052, server_options: Sequence[str] = (), client_options: Sequence[str] = ()
-) -> ScriptProcess:
-    """Start a chat room server."""
-    server = harness.start_server("chatroom_server.py", harness.port(usual_port), *harness.listening, *server_options)
-    line = command("chatroom_client.py", harness.addresses[0], str(server.port), *client_options, "--name")
+def open_chat_rooms(harness: Harness, *options: str, usual: int = 5052, trust: Sequence[str] = ()) -> ScriptProcess:
+    """Start a chat room server; its clients need options to trust it if it speaks TLS."""
+    server = harness.start_server("chatroom_server.py", harness.port(usual), *harness.listening, *options)
+    line = command("chatroom_client.py", harness.addresses[0], str(server.port), *trust, "--name")
     harness.invite([f"{line} alice", f"{line} bob"], ["type CREATE tea (one of the two), then JOIN tea"])
     return server
 
@@ -142,7 +135,7 @@ def enter_lobby(harness: Harness, server: ScriptProcess, name: str, *options: st
 def join_tea(server: ScriptProcess, client: Participant) -> int:
     """Enter the room called tea; return its port."""
     client.expect("Command> ")
-    server.receive(client, "JOIN tea", "entered room tea")
+    server.receive_from(client, "JOIN tea", "entered room tea")
     port = client.expect("You are in room tea on port ").rpartition(" ")[2]
     client.expect("Members before you: ")
     return int(port.removesuffix("."))
@@ -152,64 +145,56 @@ def play_chat_rooms(harness: Harness) -> None:
     """Show a room, users who talk in it, and its end."""
     server = open_chat_rooms(harness)
     alice, bob = (enter_lobby(harness, server, name) for name in ("alice", "bob"))
-    server.receive(alice, "CREATE tea")
+    server.receive_from(alice, "CREATE tea")
     alice.expect("Room tea is created.")
-    server.receive(bob, "CREATE tea", "refused")
-    harness.check("a room that exists", "Room tea already exists.", bob.reply())
-    server.receive(bob, "LIST")
-    harness.check("the rooms", "Rooms: tea", bob.reply())
+    harness.check("a room that exists", "Room tea already exists.", server.answer_to(bob, "CREATE tea", "refused"))
+    harness.check("the rooms", "Rooms: tea", server.answer_to(bob, "LIST"))
     port = join_tea(server, alice)
     join_tea(server, bob)
     carol = harness.connect("carol", port)
     server.expect("entered room tea")
-    server.receive(carol, "hello from telnet", "line to room tea")
+    server.receive_from(carol, "hello from telnet", "line to room tea")
     harness.check("telnet talks, at alice", "hello from telnet", alice.expect("hello"))
     harness.check("telnet talks, at bob", "hello from telnet", bob.reply())
-    server.receive(alice, "have some tea", "line to room tea")
+    server.receive_from(alice, "have some tea", "line to room tea")
     harness.check("alice talks, at carol", "alice: have some tea", carol.reply())
     bob.expect("alice: have some tea")
     dave = enter_lobby(harness, server, "dave")
-    server.receive(dave, "DELETE tea", "Room tea: deleted")
+    server.receive_from(dave, "DELETE tea", "Room tea: deleted")
     for member in (alice, bob, carol):
         harness.check(f"room deleted, at {member.name}", "Warning: room tea is deleted", member.reply())
     harness.check("bob then", "Room tea is closed.", bob.reply())
     harness.check("carol then", "disconnected", carol.reply())
     dave.expect("Room tea is deleted.")
-    server.receive(dave, "LIST")
-    harness.check("the rooms then", "There are no rooms.", dave.reply())
+    harness.check("the rooms then", "There are no rooms.", server.answer_to(dave, "LIST"))
 
 
 def open_dormitory(harness: Harness) -> ScriptProcess:
     """Start three back ends and a main server, with copies of the inventories and the members."""
     for name in DORMITORY_FILES:
         shutil.copy(ROOT / name, harness.directory)
-    back_ends = [open_back_end(harness, letter, harness.port(port)) for letter, port in BACK_END_PORTS.items()]
-    options = ["--tcp-port", harness.port(25000), *harness.listening, "--data-dir", str(harness.directory)]
-    for letter, back_end in zip("sdu", back_ends, strict=True):
-        options += [f"--server-{letter}", f"{HOST}:{back_end.port}"]
+    data = ("--data-dir", str(harness.directory))
+    options = ["--tcp-port", harness.port(25000), *harness.listening, *data]
+    for letter, port in BACK_END_PORTS.items():
+        back_end = harness.start_server(f"server{letter}.py", "--port", harness.port(port), *data)
+        options += [f"--server-{letter.lower()}", f"{HOST}:{back_end.port}"]
     main = harness.start_server("serverM.py", *options)
-    for back_end in back_ends:
-        back_end.expect("sent")
-    main.expect(*(f"Server {letter} has sent its room status" for letter in "SDU"))
+    for letter in BACK_END_PORTS:
+        harness.servers[f"server{letter}"].expect("sent")
+    main.expect(*(f"Server {letter} has sent its room status" for letter in BACK_END_PORTS))
     client = command("client.py", "--host", harness.addresses[0], "--port", str(main.port))
     hints = [f"be {name}, whose password is: {password}" for name, password in PASSWORDS.items()]
     harness.invite([client], [*hints, "be a guest with any other name, and Enter"])
     return main
 
 
-def open_back_end(harness: Harness, letter: str, port: str) -> ScriptProcess:
-    """Start a back end."""
-    return harness.start_server(f"server{letter}.py", "--port", port, "--data-dir", str(harness.directory))
-
-
 def play_dormitory(harness: Harness) -> None:
     """Show a guest, the last room, and a back end that is killed during a reservation."""
     main = open_dormitory(harness)
     guest, alice, bob = (log_in(harness, name) for name in ("dave", "alice", "bob"))
-    ask_for_availability(harness, guest, "S410")
-    harness.check("a guest asks", "Room S410 is available: 1 left", guest.reply())
+    harness.check("a guest asks", "Room S410 is available: 1 left", answer_about(harness, guest, "S410"))
     guest.send("S410")
-    main.receive(guest, "reservation", "result sent: DENIED")
+    main.receive_from(guest, "reservation", "result sent: DENIED")
     harness.check("a guest reserves", "Denied: Guests cannot reserve.", guest.reply())
     for member in (alice, bob):
         member.send("S410")
@@ -221,9 +206,7 @@ def play_dormitory(harness: Harness) -> None:
     harness.check("the last room, one of two", "Room S410 is yours", answers[1])
     harness.check("the last room, the other", "Room S410 is not available", answers[0])
     kill_while_reserving(harness, main, alice)
-    harness.check("alice has it", "once", times_reserved(harness, main, alice, "S233"))
-    ask_for_availability(harness, guest, "S233")
-    harness.check("rooms left then, of 6", "Room S233 is available: 5 left", guest.reply())
+    harness.check("rooms left then, of 6", "Room S233 is available: 5 left", answer_about(harness, guest, "S233"))
 
 
 def log_in(harness: Harness, name: str) -> Participant:
@@ -238,22 +221,24 @@ def log_in(harness: Harness, name: str) -> Participant:
     return client
 
 
-def ask_for_availability(harness: Harness, client: Participant, room: str) -> None:
-    """Ask whether a single room is available; wait until the servers have logged the result."""
+def answer_about(harness: Harness, client: Participant, room: str) -> str:
+    """Return the answer to a client who asks whether a single room is available."""
     client.send(room)
-    harness.servers["serverM"].receive(client, "availability", "request sent to Server S")
+    harness.servers["serverM"].receive_from(client, "availability", "request sent to Server S")
     harness.servers["serverS"].expect("Server S sent AVAILABLE")
     harness.servers["serverM"].expect("result sent: AVAILABLE")
+    return client.reply()
 
 
 def kill_while_reserving(harness: Harness, main: ScriptProcess, alice: Participant) -> None:
     """Suspend a back end, so that it has received a reservation when it is killed; then start it again."""
     back_end = harness.servers["serverS"]
-    back_end.freeze()
+    back_end.process.send_signal(signal.SIGSTOP)
     alice.send("S233")
-    main.receive(alice, "reservation", "request sent to Server S")
+    main.receive_from(alice, "reservation", "request sent to Server S")
     back_end.kill()
-    back_end = open_back_end(harness, "S", str(back_end.port))
+    port, data = str(back_end.port), str(harness.directory)
+    back_end = harness.start_server("serverS.py", "--port", port, "--data-dir", data)
     try:
         back_end.expect("Server S sent RESERVED")
     except Unmet:  # on a slow machine the restart takes longer than the main server waits: alice is told to try later
@@ -262,17 +247,12 @@ def kill_while_reserving(harness: Harness, main: ScriptProcess, alice: Participa
         back_end.expect("Server S sent RESERVED")
     main.expect("result sent: RESERVED")
     harness.check("Server S killed meanwhile", "Room S233 is yours", alice.expect("S233"))
-
-
-def times_reserved(harness: Harness, main: ScriptProcess, member: Participant, room: str) -> str:
-    """Return "once" if a member has one reservation of a room, otherwise the reply that lists all reservations."""
-    member.send("mine")
-    for letter in "SDU":
-        harness.servers[f"server{letter}"].expect("received MINE")
-        harness.servers[f"server{letter}"].expect("sent")
+    alice.send("mine")
+    for letter in BACK_END_PORTS:
+        harness.servers[f"server{letter}"].expect("received MINE", "sent")
     reply = main.expect("result sent: RESERVATIONS")
-    member.expect(f" {room}")
-    return "once" if reply.count(f"={room}") == 1 else reply
+    alice.expect(" S233")
+    harness.check("alice has it", "once", "once" if reply.count("=S233") == 1 else reply)
 
 
 def open_tls(harness: Harness) -> ScriptProcess:
@@ -283,8 +263,8 @@ def open_tls(harness: Harness) -> ScriptProcess:
     if done.returncode:
         raise Unmet("openssl makes a certificate", " / ".join(done.stderr.split("\n")[-3:]))
     certificate, key = str(harness.directory / "certificate.pem"), str(harness.directory / "key.pem")
-    options = ["--tls-certificate", certificate, "--tls-key", key]
-    return open_chat_rooms(harness, 5053, options, ["--tls", "--tls-ca", certificate])
+    options = ("--tls-certificate", certificate, "--tls-key", key)
+    return open_chat_rooms(harness, *options, usual=5053, trust=("--tls", "--tls-ca", certificate))
 
 
 def play_tls(harness: Harness) -> None:
@@ -292,16 +272,16 @@ def play_tls(harness: Harness) -> None:
     server = open_tls(harness)
     trust = ("--tls", "--tls-ca", str(harness.directory / "certificate.pem"))
     alice, bob = (enter_lobby(harness, server, name, *trust) for name in ("alice", "bob"))
-    server.receive(alice, "CREATE tea")
+    server.receive_from(alice, "CREATE tea")
     for user in (alice, bob):
         join_tea(server, user)
-    server.receive(alice, "nobody can read this on the way", "line to room tea")
+    server.receive_from(alice, "nobody can read this on the way", "line to room tea")
     harness.check("encrypted, at bob", "alice: nobody can read this", bob.reply())
     carol = harness.start("carol", "chatroom_client.py", "localhost", str(server.port), "--tls")
     server.expect("TLS handshake failed")
     harness.check("an unknown certificate", f"Cannot trust localhost:{server.port}", carol.expect("certificate"))
     dave = harness.connect("dave", server.port)
-    server.receive(dave, "1soup, in plain text", "TLS handshake failed")
+    server.receive_from(dave, "1soup, in plain text", "TLS handshake failed")
     harness.check("a client without TLS", "disconnected", dave.reply())
 
 

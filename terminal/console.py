@@ -1,9 +1,8 @@
 """Standard input and output of an interactive client: a line being typed, and above it the lines that arrive meanwhile.
 
-On a terminal, a Console reads each key and draws the line itself: to redraw the line below a line that arrives, a
-program must know what the user has typed. Of a line that is longer than a row, the Console draws the part around the
-cursor. If input or output is not a terminal, or the terminal is dumb, the Console reads line by line and writes no
-escape sequences.
+On a terminal, a Console reads each key and draws the line itself, because it draws the line again below each line that
+arrives. Of a line that is longer than a row, it draws the part around the cursor. If input or output is not a terminal,
+or the terminal is dumb, it reads line by line and writes no escape sequences.
 """
 
 import argparse
@@ -26,8 +25,6 @@ from terminal.line_editor import KEY, UNFINISHED_KEY, LineEditor, width
 READ_BYTES = 1 << 16
 ESCAPE_SECONDS = 0.1  # an Esc that no byte follows within this time was pressed alone
 DEFAULT_COLUMNS = 80  # for a terminal that does not report its width
-REDRAW_SIGNALS = (signal.SIGCONT, signal.SIGWINCH)
-LEAVING_SIGNALS = (signal.SIGTSTP, signal.SIGQUIT)  # Ctrl-Z and Ctrl-\
 ENTER = ("\n", "\r")
 END_OF_INPUT = "\x04"  # Ctrl-D
 
@@ -37,7 +34,7 @@ _SAVE_CURSOR, _RESTORE_CURSOR = "\x1b7", "\x1b8"
 _CUT_ROW, _CONTINUE_ROW = "\x1b[?7l", "\x1b[?7h"
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
-Server = socket.socket | ServerLines
+Talk = Callable[[argparse.Namespace, "Console", socket.socket], int | None]
 
 
 class Console:
@@ -56,23 +53,21 @@ class Console:
         self._ended = False  # whether the end of the input was read
         self._histories: dict[str, list[str]] = {}  # by prompt
         self._drawn: list[int] = []  # the widths of the rows that are drawn; of the last, the part before the cursor
-        self.begin_line()
+        self._begin_line()
 
     def __enter__(self) -> "Console":
-        """Handle signals, and take single keys if the Console draws the line."""
         if self.interactive:
             os.set_blocking(self._signal_writer, False)
             signal.set_wakeup_fd(self._signal_writer, warn_on_full_buffer=False)
-            for number in REDRAW_SIGNALS:
-                signal.signal(number, lambda *_: None)  # a handler must not print
-            for number in LEAVING_SIGNALS:
+            for number in (signal.SIGCONT, signal.SIGWINCH):
+                signal.signal(number, lambda *_: None)  # wait() draws the line again; a handler must not print
+            for number in (signal.SIGTSTP, signal.SIGQUIT):  # Ctrl-Z and Ctrl-\
                 signal.signal(number, self._leave_terminal)
         if self.draws:
             self._take_keys()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Restore the terminal's mode; leave the cursor at the start of a new row."""
         self._release_keys()
         self._leave_line()
 
@@ -98,12 +93,13 @@ class Console:
             self._take_keys()
 
     @property
-    def columns(self) -> int:
-        """The width of the terminal's window."""
-        return os.get_terminal_size(sys.stdout.fileno()).columns or DEFAULT_COLUMNS
+    def window(self) -> os.terminal_size:
+        """The number of columns and of rows in the terminal's window."""
+        columns, rows = os.get_terminal_size(sys.stdout.fileno())
+        return os.terminal_size((columns or DEFAULT_COLUMNS, rows))
 
     def wait(
-        self, server: Server, sends: bool = False, seconds: float | None = None, keys: bool = True
+        self, server: socket.socket | ServerLines, sends: bool = False, seconds: float | None = None, keys: bool = True
     ) -> tuple[Sequence[object], Sequence[object]]:
         """Wait as select.select() does, but for keys and signals too; return what is readable, and what is writable.
 
@@ -124,46 +120,43 @@ class Console:
 
     def read_line(self, prompt: str, server: ServerLines, secret: bool = False) -> str | None:
         """Return the line that the user types after a prompt; None if the server sends something first."""
-        self.begin_line(prompt, secret)
+        self._begin_line(prompt, secret)
         if secret and self.interactive:
             self._take_keys()
-        readable: Sequence[object] = ()
         try:
-            while (line := self.next_line()) is None and not (server in readable and server.receive()):
-                readable, _ = self.wait(server)
+            return self.wait_for(self.next_line, server)
         finally:
             if not self.draws:
                 self._release_keys()
             self._leave_line()
-        return line
 
-    def begin_line(self, prompt: str = "", secret: bool = False) -> None:
-        """Begin a line after a prompt, with the history of that prompt; discard a line that is being typed.
+    def wait_for(self, find: Callable[[], str | None], server: ServerLines) -> str | None:
+        """Return what `find` finds in the keys that the user presses; None if the server sends something before."""
+        readable: Sequence[object] = ()
+        while (found := find()) is None and not (server in readable and server.receive()):
+            readable, _ = self.wait(server)
+        return found
 
-        A terminal does not show a secret line, and the line does not become part of the history.
-        """
+    def _begin_line(self, prompt: str = "", secret: bool = False) -> None:
+        """Begin a line with the history of its prompt; one that is secret is neither shown nor kept in a history."""
         self._prompt = prompt
         self._secret = secret
         self._editor = LineEditor([] if secret else self._histories.setdefault(prompt, []))
         if prompt and not self.draws:
-            write(prompt)
+            print(prompt, end="", flush=True)
 
     def _leave_line(self) -> None:
-        """Leave the line that is being typed as it is; what is shown next stands below it."""
+        """Leave the line being typed as it is; what is shown next stands below it."""
         if self._prompt or self._editor.text or self._drawn:
-            write("\n")
+            print(flush=True)
         self._drawn = []
-        self.begin_line()
+        self._begin_line()
 
     def next_line(self) -> str | None:
-        """Return the next line that was typed, without its newline, or None if no line is complete yet.
-
-        The line after it begins without a prompt, unless begin_line() is called. EOFError: the input has ended, or
-        Ctrl-D was pressed at the start of a line.
-        """
+        """Return the next line that was typed; None if none is complete yet; EOFError after the last or Ctrl-D."""
         line = self._edit_line() if self._takes_keys else self._cut_line()
         if line is not None:
-            self.begin_line()
+            self._begin_line()
         return line
 
     def next_key(self) -> str | None:
@@ -177,7 +170,7 @@ class Console:
 
     def show(self, lines: str) -> None:
         """Show one or more lines in place of what is drawn; next_line() draws the line being typed below them."""
-        write(f"{self._erased()}{lines}\n")
+        print(f"{self._erased()}{lines}", flush=True)
         self._drawn = []
 
     def refuse(self, sentence: str) -> None:
@@ -188,20 +181,18 @@ class Console:
     def draw(self, before: str, after: str = "", above: Sequence[str] = ()) -> None:
         """Draw a row, with the cursor between two parts of it, and rows above it, in place of what is drawn."""
         rows = "".join(f"{row}\n" for row in above)
-        write(f"{self._erased()}{_CUT_ROW}{rows}{before}{_SAVE_CURSOR}{after}{_RESTORE_CURSOR}{_CONTINUE_ROW}")
+        row = f"{before}{_SAVE_CURSOR}{after}{_RESTORE_CURSOR}"
+        print(f"{self._erased()}{_CUT_ROW}{rows}{row}{_CONTINUE_ROW}", end="", flush=True)
         # A cursor behind the last character stays in that character's row if the window becomes narrower.
         column = width(before) if after else max(width(before) - 1, 0)
         widths = [*(width(_COLOUR.sub("", row)) for row in above), column]
-        self._drawn = [min(columns, self.columns) for columns in widths]
+        self._drawn = [min(columns, self.window.columns) for columns in widths]
 
     def _erased(self) -> str:
-        """Return the escape sequences that erase what is drawn.
-
-        Most terminals break a row that does not fit a narrower window into several rows.
-        """
+        # Most terminals break a row that does not fit a narrower window into several rows.
         if not self.draws:
             return ""
-        columns = self.columns
+        columns = self.window.columns
         *above, column = self._drawn or [0]
         rows = sum(max(row - 1, 0) // columns + 1 for row in above) + column // columns
         return (f"\x1b[{rows}A" if rows else "") + "\r\x1b[J"
@@ -230,10 +221,9 @@ class Console:
         return None
 
     def _draw_line(self) -> None:
-        if self._secret and self.draws:
-            self.draw(self._prompt)
-        elif self.draws:
-            self.draw(*self._editor.view(self._prompt, self.columns - 1))
+        if self.draws:
+            view = self._editor.view(self._prompt, self.window.columns - 1)
+            self.draw(*((self._prompt, "") if self._secret else view))
 
 
 def _read_keys() -> bytes:
@@ -249,25 +239,23 @@ def _read_keys() -> bytes:
     return typed
 
 
-def run_client(options: argparse.Namespace, talk: Callable[[Console, socket.socket], None], interrupted: int) -> int:
-    """Connect to a server, and talk to it and the user; return the exit status, which is `interrupted` after Ctrl-C.
+def run_client(options: argparse.Namespace, talk: Talk, interrupted: int = 0, lost: int = 1, unwritten: int = 1) -> int:
+    """Connect to a server, and talk to it and the user until EOFError; return the exit status that talk returns.
 
-    It is 1 also if a request of a script was refused: a user at a terminal has read the refusal.
+    If it returns none, it is 1 if a request of a script was refused (a user at a terminal has read the refusal), or 0.
+    `interrupted` is the status after Ctrl-C, `lost` without a connection, `unwritten` if the output cannot be written.
     """
     prepare_streams("backslashreplace")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Console restores the terminal
     try:
         with connect(options.host, options.port, options) as sock, Console() as console:
-            talk(console, sock)
-            return 1 if console.refusals and not console.interactive else 0
+            status = None
+            with suppress(EOFError):
+                status = talk(options, console, sock)
+            return status or int(console.refusals > 0 and not console.interactive)
     except (CannotConnect, ConnectionLost) as error:
-        return fail(str(error))
+        return fail(str(error), lost)
     except KeyboardInterrupt:
         return interrupted
     except OSError as error:
-        return fail_to_write(error)
-
-
-def write(text: str) -> None:
-    """Write to standard output at once."""
-    print(text, end="", flush=True)
+        return fail_to_write(error, unwritten)

@@ -89,10 +89,12 @@ class Dormitory:
             self.back_ends[letter].wait_for_start()
 
     def start(self, letters: str = "SDU") -> None:
-        """Start back ends and the main server, and wait until it has found them."""
+        """Start back ends and the main server, and wait until it has found them, and has given up the others."""
         self.start_back_ends(letters)
         self.start_main()
         self.wait_until_found(letters)
+        for letter in set(KINDS).difference(letters):
+            self.main.wait_for_line(f"Server {letter} at .* is not answering")
 
     def wait_until_found(self, letters: str, times: int = 1, seconds: float = 10.0) -> None:
         """Wait until the main server has reported each of these back ends as found, a number of times."""

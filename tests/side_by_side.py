@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import pytest
 
-PROCESSES = 3
+PROCESSES = 4
 BROWSER = "test_browser"
 
 Group = list[pytest.Item]

@@ -194,6 +194,7 @@ def test_a_lost_server_is_reported_at_once_at_the_prompt_and_in_a_room(server: P
     alice.type("create tea")
     enter(alice)
     bob.wait_for_line(".* room.*")
+    server.wait_for_line(r"Client \(\d+\): entered room tea")
     server.stop()
     assert (alice.wait(), bob.wait()) == (1, 1)
     assert alice.errors == bob.errors == f"{CLOSED}.\n"

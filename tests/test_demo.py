@@ -16,7 +16,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from conftest import ROOT, Peer, Start, free_port, run_program, wait_until
+from conftest import ROOT, Peer, Start, free_port, run_program, skip_without_ipv6, wait_until
 from pseudo_terminal import ROWS, OpenTerminal, Terminal
 from readme import clone
 from websocket_client import upgrade
@@ -49,14 +49,7 @@ def running(tree: Path) -> list[str]:
 
 def run_demo(tree: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the demo to its end with extra environment variables; fail if it wrote to standard error."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(tree / "demo.py"), *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=DEMO_SECONDS,
-        env={**os.environ, **variables},
-    )
+    done = run_program(str(tree / "demo.py"), *arguments, seconds=DEMO_SECONDS, env={**os.environ, **variables})
     assert done.stderr == ""
     return done
 
@@ -136,16 +129,12 @@ def test_run_without_arguments_plays_all_scenarios_and_leaves_no_process_or_file
     assert {mark for mark, *_ in rows} == {"ok"}
     assert done.stdout.endswith(f"\n{len(rows)} of {len(rows)} expectations were met.\n")
     assert "\033" not in done.stdout
-    missing = [row for row in drawn_rows() if row[:2] not in [row[:2] for row in rows]]
-    assert missing == [], "the picture is out of date: run docs/draw_demo.py"
-
-
-def drawn_rows() -> list[list[str]]:
-    """Return the table's rows in docs/demo.svg."""
     texts = ElementTree.parse(ROOT / "docs" / "demo.svg").iterfind("{*}text")
-    rows = [re.split(r" {2,}", "".join(text.itertext())) for text in texts]
-    assert any(row[0] == "ok" for row in rows)
-    return [row for row in rows if row[0] in ("ok", "NO")]
+    drawn = [re.split(r" {2,}", "".join(text.itertext()))[:2] for text in texts]
+    drawn_rows = [row for row in drawn if row[0] in ("ok", "NO")]
+    assert drawn_rows
+    missing = [row for row in drawn_rows if row not in [row[:2] for row in rows]]
+    assert missing == [], "the picture is out of date: run docs/draw_demo.py"
 
 
 @pytest.mark.parametrize(("columns", "no_color"), [(60, ""), (150, "1")], ids=["60 columns", "150 columns, NO_COLOR"])
@@ -163,15 +152,15 @@ def test_on_a_terminal_the_table_fits_the_window_and_names_are_coloured_unless_n
 
 
 def test_step_shows_the_next_line_at_each_enter(tree: Path, open_terminal: OpenTerminal) -> None:
-    terminal = open_terminal(sys.executable, str(tree / "demo.py"), "chat", "--step")
-    terminal.type("\n")  # too early: it shows no line
+    terminal = open_terminal("bash", "-c", f"read; exec {sys.executable} {tree / 'demo.py'} chat --step")
+    terminal.type("\n\n")  # one starts the demo; the other is too early: it shows no line
     for pattern in (r"chat_server     \$ .*", r"chat_server     \| Listening .*", r"alice           \$ .*"):
 
         def is_shown(row: str = pattern) -> bool:
             return bool(re.fullmatch(row, terminal.plain_rows()[-1]))
 
         wait_until(is_shown, pattern, got=terminal.plain_rows)
-        assert "" not in terminal.plain_rows()[1:]
+        assert "" not in terminal.plain_rows()[2:]
         terminal.type("\n")
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.wait() == 130
@@ -212,12 +201,7 @@ CAUSES = [  # patterns of lines, in the order in which the demo must show them
     ["serverM .*: RESERVE S410 from alice", "serverM .*: result sent: (RESERVED|FULL).*", "alice +. Room S410 is .*"],
     ["serverS .* RESERVE S410 .*", "alice +. Room S410 is .*"],
     ["serverM .* RESERVE S233 from alice", "serverS +! kill -9", "serverS .*(sent|RESERVED) .*"],
-    [
-        ".* kill -9",
-        "serverS .*(sent|RESERVED) .*",
-        "serverM .*: result sent: RESERVED.*",
-        "alice +. Room S233 is yours.*",
-    ],
+    ["serverS +! kill -9", "serverS .* RESERVED .*", "serverM .* RESERVED .*", "alice +. Room S233 is yours.*"],
     ["chatroom_server .*TLS handshake failed.*", "carol +. Cannot trust .*"],
 ]
 
@@ -236,6 +220,23 @@ def test_no_status_line_comes_after_the_end_of_a_dialogue(plays: Plays) -> None:
     assert len(dialogues) > len(TITLES) - 1
     for dialogue in dialogues[:-1]:
         assert not re.match(r"\w*[Ss]erver", dialogue.splitlines()[-1]), dialogue.splitlines()[-1]
+
+
+@pytest.mark.parametrize("is_met", [True, False])
+def test_status_lines_that_the_scenario_has_not_read_are_shown_only_if_something_went_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], is_met: bool
+) -> None:
+    with Harness(Report(), tmp_path) as harness:
+        server = harness.start_server("chat_server.py", "0")
+        alice = harness.connect("alice", server.port)
+        alice.send("JOIN alice")
+        alice.expect("JOIN alice accepted")
+        server.process.terminate()
+        while not server.has_ended:
+            harness.receive()
+        harness.start_server("chat_server.py", "0")  # in its place
+        harness.check("a situation", "yes", "yes" if is_met else "no")
+    assert ("Client (" in capsys.readouterr().out) != is_met
 
 
 def test_tls_scenario_without_openssl_is_not_played_and_says_why(tree: Path, tmp_path: Path) -> None:
@@ -268,6 +269,17 @@ def test_signal_during_a_scenario_ends_all_programs_with_status_130(
     assert demo.wait() == 130
     assert demo.errors == ""
     assert not any(row.startswith("ok ") for row in demo.lines)
+
+
+def test_ctrl_c_at_a_line_that_the_scenario_has_not_read_ends_all_programs(tree: Path, run: Start) -> None:
+    demo = run(str(tree / "demo.py"), "rooms", "--step")
+    demo.wait_for_line(r"chatroom_server +\$ .*")
+    shown: list[str] = []
+    while not re.fullmatch(r"alice +\| Room tea is closed\.", demo.lines[-1]):
+        shown[:] = demo.lines
+        demo.type("")
+        wait_until(lambda: demo.lines != shown, "the next line")
+    assert demo.stop(signal.SIGINT) == 130
 
 
 def test_demo_whose_reader_has_gone_ends_all_programs(tree: Path) -> None:
@@ -333,41 +345,53 @@ def visit(terminal: Terminal, line: str) -> None:
 
 
 def test_all_servers_with_host_are_reached_by_this_machines_addresses(tree: Path, run: Start) -> None:
-    demo = run(str(tree / "demo.py"), "--stay", "--host", "0.0.0.0", "--show-logs")
+    demo = run(str(tree / "demo.py"), "--stay", "--host", "0.0.0.0")
     address = demo.wait_for_line("This machine's addresses: ([^ ,]+).*", DEMO_SECONDS)[1]
     url = demo.wait_for_line(r"    (http://.*:\d+/)")[1]
     assert url.startswith(f"http://{address}:")
     expect_front_end(url)
     assert any(re.fullmatch(rf"    telnet {address} \d+", line) for line in demo.lines)
-    assert not any("tail" in line for line in demo.lines)
     if sys.platform == "linux":  # elsewhere, the loopback network has one address
         front_end = int(url.rstrip("/").rpartition(":")[2])
         browser = Peer(front_end, source="127.0.0.2")
         browser.send_bytes(upgrade(front_end, "/ws/tickets"))
-        demo.wait_for_line(r"ticket_server   \| Client \(\d+\): .*127\.0\.0\.2.*")
+        log = Path(demo.wait_for_line(r"    tail -f (.*)/chat_server\.log")[1]) / "ticket_server.log"
+        wait_until(lambda: "127.0.0.2" in log.read_text(), "a status line with the browser's address")
         browser.close()
     assert demo.stop(signal.SIGINT) == 0
 
 
+def test_show_logs_shows_what_the_servers_write_at_once(tree: Path, run: Start) -> None:
+    demo = run(str(tree / "demo.py"), "chat", "--stay", "--show-logs")
+    alice = Peer(int(demo.wait_for_line(r"    telnet localhost (\d+)", DEMO_SECONDS)[1]))
+    alice.send("JOIN alice")
+    demo.wait_for_line(r"chat_server     \| Client \(\d+\): JOIN alice")
+    alice.close()
+    assert not any("tail" in line for line in demo.lines)
+    assert demo.stop(signal.SIGINT) == 0
+
+
 def test_stay_listens_on_an_ipv6_address(tree: Path, run: Start) -> None:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        pytest.skip("IPv6 is not available")
+    skip_without_ipv6()
     demo = run(str(tree / "demo.py"), "--stay", "--host", "::1")
     expect_front_end(demo.wait_for_line(r"    (http://\[::1\]:\d+/)", DEMO_SECONDS)[1])
     assert demo.stop(signal.SIGINT) == 0
 
 
-def test_server_has_its_usual_port_only_if_the_demo_stays_and_the_port_is_free(tmp_path: Path) -> None:
-    usual = free_port()
-    assert Harness(Report(), tmp_path).port(usual) == "0"
-    assert Harness(Report(), tmp_path, stays=True).port(usual) == str(usual)
-    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-        with socket.socket(type=kind) as other:
-            other.bind(("127.0.0.1", usual))
-            for host in ("127.0.0.1", "127.0.0.2", "::1"):
-                assert Harness(Report(), tmp_path, host, stays=True).port(usual) == "0"
+def test_servers_that_stay_have_their_usual_ports_unless_another_program_has_them(tree: Path, run: Start) -> None:
+    usual, udp_port, tcp_port = (str(free_port()) for _ in range(3))
+    file = tree / "scenarios" / "scenarios.py"
+    text = file.read_text().replace("21000", usual).replace("22000", udp_port).replace("25000", tcp_port)
+    file.write_text(text)
+    host = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"  # the back ends always listen on 127.0.0.1
+    with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+        udp.bind(("127.0.0.1", int(udp_port)))
+        tcp.bind((host, int(tcp_port)))
+        demo = run(str(tree / "demo.py"), "dormitory", "--stay", "--host", host)
+        logs = Path(demo.wait_for_line(r"    tail -f (.*)/serverS\.log", DEMO_SECONDS)[1])
+    lines = [(logs / f"server{letter}.log").read_text().splitlines()[0] for letter in "SDM"]
+    assert lines[0] == f"Server S listening on 127.0.0.1:{usual}"
+    assert udp_port not in lines[1] and tcp_port not in lines[2]
 
 
 def wait_for_row(terminal: Terminal, *texts: str) -> None:

@@ -289,11 +289,12 @@ def test_an_unknown_name_always_costs_what_some_member_costs(tmp_path: Path, mon
 
 
 @pytest.fixture
-def attacked(dormitory: Dormitory) -> Dormitory:
+def attacked(dormitory: Dormitory) -> Iterator[Dormitory]:
     """Give a dormitory whose main server runs, and whose member carol has a password hash of the usual cost."""
     add_member(dormitory.directory / "member.txt", "carol", PASSWORD)
     dormitory.start_main()
-    return dormitory
+    yield dormitory
+    assert dormitory.main.stop() == 0  # though many checks of passwords still wait
 
 
 def seconds_to_log_in(dormitory: Dormitory, source: str) -> float:

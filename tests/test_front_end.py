@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 from certificates import Certificates
 from conftest import RESET, WAIT_SECONDS, Peer, Program, Start, changed_program, looking_after, run_programs, wait_until
-from websocket_client import ACCEPT, BINARY, CLOSE, PING, PONG, WebSocket, ask, get, head, masked, text, upgrade
+from websocket_client import ACCEPT, BINARY, CLOSE, KEY, PING, PONG, WebSocket, ask, get, head, masked, text, upgrade
 
 CHAT = "/ws/chat"
 TICKETS = "/ws/tickets"
@@ -204,21 +204,12 @@ def test_request_in_any_form_of_the_standard_is_answered_byte_by_byte(systems: S
 
 
 HOST = "Host: 127.0.0.1:{port}"
-WEBSOCKET = [
-    HOST,
-    "Upgrade: websocket",
-    "Connection: Upgrade",
-    "Sec-WebSocket-Version: 13",
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-]
-FOREIGN_HOSTS = (
-    *("evil.example", "evil.example:{port}", "127.0.0.1.evil.example:{port}", "evil@localhost:{port}"),
-    *("localhost", "localhost:{port}:{port}", "localhost..:{port}"),
-)
-FOREIGN_ORIGINS = (
-    *("http://evil.example", "http://evil127.0.0.1:{port}", "http://127.0.0.1:{port}.evil.example"),
-    *("http://127.0.0.1:1", "127.0.0.1:{port}", "null"),
-)
+WEBSOCKET = [HOST, "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"]
+WEBSOCKET += [f"Sec-WebSocket-Key: {KEY}"]
+FOREIGN_HOSTS = ["evil.example", "evil.example:{port}", "127.0.0.1.evil.example:{port}", "evil@localhost:{port}"]
+FOREIGN_HOSTS += ["localhost", "localhost:{port}:{port}", "localhost..:{port}"]
+FOREIGN_ORIGINS = ["http://evil.example", "http://evil127.0.0.1:{port}", "http://127.0.0.1:{port}.evil.example"]
+FOREIGN_ORIGINS += ["http://127.0.0.1:1", "127.0.0.1:{port}", "null"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import subprocess
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from box_office import END, HOW_MANY, HOW_TO, Cinema, OpenCinema, another_writer
 from certificates import Certificates
-from conftest import Start, fake_server, run_program
+from conftest import Start, fake_server, run_program, wait_until
 from pseudo_terminal import Terminal
 
 from cinema.picture import SeatPicture
@@ -334,15 +335,21 @@ def test_hall_survives_narrowing_the_window(cinema: OpenCinema, terminal: OpenCl
     order(alice, 1)
     hall = [" Seat  1  2  3  4  5  6  7  8  9 10", "Row 1  0  0  1  0  [0]  0  0  0  0  0"]
     why = "Arrow keys need 5 rows and 36 columns."
-    for columns in (60, 45, 38, 30, 20, 39, 80):
+
+    def resize(columns: int) -> None:
+        drawn = len(alice.output)
         alice.resize(24, columns)
-        if columns > 35:
-            alice.expect_last_rows(HOW_TO, *hall, SIGNS, HINT, "Row for ticket 1? 1-5")
-        else:
-            alice.expect_last_rows(HOW_TO, why[: columns - 1] + ".", "Row for ticket 1? ")
-            alice.type("\n", "1")  # what the user cannot see is not chosen
-            alice.expect_last_rows(HOW_TO, why[: columns - 1] + ".", "Row for ticket 1? 1")
-            alice.type("\x7f")
+        wait_until(lambda: len(alice.output) > drawn, "the client draws again")
+
+    for columns in (60, 45, 38, 30, 20, 39, 80):
+        resize(columns)
+        fits = columns > 35
+        rows = [HOW_TO, *([*hall, SIGNS, HINT] if fits else textwrap.wrap(why, columns))]
+        alice.expect_last_rows(*rows, f"Row for ticket 1? {'1-5' if fits else ''}")
+        if not fits:
+            for typed, answer in (("\n1", "1"), ("\x7f", "")):  # what the user cannot see is not chosen
+                alice.type(typed)
+                alice.expect_last_rows(*rows, f"Row for ticket 1? {answer}")
     alice.type("\n")
     assert alice.wait() == 0
 

@@ -19,10 +19,6 @@ def read(*pieces: bytes, max_message_bytes: int = MAX_BYTES) -> list[tuple[int, 
     return [event for piece in pieces for event in reader.feed(piece)]
 
 
-def bytes_of(data: bytes) -> list[bytes]:
-    return [data[i : i + 1] for i in range(len(data))]
-
-
 @pytest.mark.parametrize(
     ("data", "opcode", "payload"),
     [
@@ -67,7 +63,7 @@ def test_dialogue_split_anywhere_gives_the_same_events() -> None:
         (Opcode.PONG, b""),
         (Opcode.CLOSE, b"\x03\xe8bye"),
     ]
-    assert read(*bytes_of(data)) == expected
+    assert read(*(bytes([byte]) for byte in data)) == expected
     for cut in range(len(data)):
         assert read(data[:cut], data[cut:]) == expected
 
@@ -108,7 +104,7 @@ def test_wrong_frame_closes_with_its_code_after_the_frames_before_it(data: bytes
     assert (closing.value.code, events) == (code, [(Opcode.TEXT, b"Hello")])
     assert len(str(closing.value).encode()) <= 123
     with pytest.raises(Closing) as closing:
-        read(*bytes_of(data))
+        read(*(bytes([byte]) for byte in data))
     assert closing.value.code == code
 
 

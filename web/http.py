@@ -3,6 +3,8 @@
 Every response ends its connection, so no second request follows the first, and no body is ever read.
 """
 
+import base64
+import hashlib
 import http.client
 import io
 import ipaddress
@@ -12,8 +14,6 @@ from email.message import Message
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import NamedTuple
-
-from web.websocket import accept_key
 
 MAX_HEAD_BYTES = 16 << 10
 MAX_REQUEST_LINE_BYTES = 4 << 10
@@ -25,6 +25,7 @@ REQUEST_LINE = re.compile(r"(?P<method>[!#$%&'*+.^_`|~0-9A-Za-z-]+) (?P<target>[
 ABSOLUTE_FORM = re.compile(r"https?://(?P<host>[^/]+)(?P<path>.*)", re.IGNORECASE)
 AUTHORITY = re.compile(r"(?P<name>(?:[a-z0-9_-]+\.)*[a-z0-9_-]+\.?|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{0,5}))?")
 KEY = re.compile(r"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
+GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
 # Allow scripts, styles and images from this server alone; forbid framing, type sniffing and caching.
 PAGE_HEADERS = {
@@ -52,21 +53,27 @@ class Request(NamedTuple):
     host: str  # and port, from the target if that is a whole URL, otherwise from Host
     path: str
     version: str  # of HTTP: 1.0 or 1.1
+    origin: str  # of the page that sends it; "" if no browser does
     headers: Message
+    rest: bytes  # what has come after the head
 
-    def header(self, name: str) -> str:
-        """Return a header's value, or "" if the header is missing; it may come only once."""
-        values = self.headers.get_all(name, [])
-        if len(values) > 1:
-            raise HttpError(HTTPStatus.BAD_REQUEST, f"One {name} header is expected, but {len(values)} came")
-        return str(values[0]).strip() if values else ""
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"[:100]  # for status lines
 
     def tokens(self, name: str) -> list[str]:
         """Return the elements of a header that is a list (RFC 9110, 5.6.1), in lower case."""
         return [token.strip().lower() for token in ",".join(self.headers.get_all(name, [])).split(",")]
 
 
-def split_head(data: bytes) -> tuple[Request, bytes] | None:
+def only_value(headers: Message, name: str) -> str:
+    """Return a header's value, or "" if the header is missing; it may come only once."""
+    values = headers.get_all(name, [])
+    if len(values) > 1:
+        raise HttpError(HTTPStatus.BAD_REQUEST, f"One {name} header is expected, but {len(values)} came")
+    return str(values[0]).strip() if values else ""
+
+
+def split_head(data: bytes) -> Request | None:
     """Split what a client has sent into the head of its request and the rest; return None if the head has no end."""
     end = HEAD_END.search(data)
     head = data[: end.end()] if end else data
@@ -76,10 +83,10 @@ def split_head(data: bytes) -> tuple[Request, bytes] | None:
         raise HttpError(HTTPStatus.REQUEST_URI_TOO_LONG, f"The request line is over {MAX_REQUEST_LINE_BYTES} bytes")
     if len(head) > MAX_HEAD_BYTES:
         raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The head is over {MAX_HEAD_BYTES} bytes")
-    return (parse_head(head), data[len(head) :]) if end else None
+    return parse_head(head, data[len(head) :]) if end else None
 
 
-def parse_head(head: bytes) -> Request:
+def parse_head(head: bytes, rest: bytes) -> Request:
     """Parse a complete head."""
     line, _, fields = head.partition(b"\n")
     match = REQUEST_LINE.fullmatch(line.decode("latin-1").removesuffix("\r"))
@@ -91,13 +98,12 @@ def parse_head(head: bytes) -> Request:
         raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"Too many headers: {error}") from None
     if headers.defects or FOLDED_LINE.search(head):
         raise HttpError(HTTPStatus.BAD_REQUEST, "A header is malformed: lines such as Host: localhost are expected")
-    request = Request(match["method"], "", match["target"].partition("?")[0], match["version"], headers)
-    host = request.header("Host")
+    host, path = only_value(headers, "Host"), match["target"].partition("?")[0]
     if not host:
         raise HttpError(HTTPStatus.BAD_REQUEST, "A Host header is expected")
-    if absolute := ABSOLUTE_FORM.fullmatch(request.path):  # RFC 9112, 3.2.2: its host takes precedence over the header
-        return request._replace(host=absolute["host"], path=absolute["path"] or "/")
-    return request._replace(host=host)
+    if absolute := ABSOLUTE_FORM.fullmatch(path):  # RFC 9112, 3.2.2: its host takes precedence over the header
+        host, path = absolute["host"], absolute["path"] or "/"
+    return Request(match["method"], host, path, match["version"], only_value(headers, "Origin"), headers, rest)
 
 
 def split_authority(text: str) -> tuple[str, int | None] | None:
@@ -132,24 +138,24 @@ def normal_origin(text: str) -> str:
 def accept_websocket(request: Request) -> bytes:
     """Return the response after which a WebSocket of version 13 begins (RFC 6455, section 4.2)."""
     asks = "websocket" in request.tokens("Upgrade") and "upgrade" in request.tokens("Connection")
-    if not asks or request.version == "1.0" or request.header("Sec-WebSocket-Version") != "13":
+    if not asks or request.version == "1.0" or only_value(request.headers, "Sec-WebSocket-Version") != "13":
         upgrade = {"Upgrade": "websocket", "Connection": "close, Upgrade", "Sec-WebSocket-Version": "13"}
         sentence = "A WebSocket of version 13 is expected here, over HTTP/1.1"
         raise HttpError(HTTPStatus.UPGRADE_REQUIRED, sentence, upgrade)
-    key = request.header("Sec-WebSocket-Key")
+    key = only_value(request.headers, "Sec-WebSocket-Key")
     if not KEY.fullmatch(key):
         raise HttpError(HTTPStatus.BAD_REQUEST, "A Sec-WebSocket-Key of 16 bytes in base64 is expected")
-    accepted = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": accept_key(key)}
-    return response_head(HTTPStatus.SWITCHING_PROTOCOLS, accepted)
+    digest = hashlib.sha1((key + GUID).encode(), usedforsecurity=False).digest()
+    accept = base64.b64encode(digest).decode()
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": accept}
+    return response_head(HTTPStatus.SWITCHING_PROTOCOLS, headers)
 
 
-def response(
-    status: HTTPStatus, kind: str, body: bytes, extra: Mapping[str, str] = {}, head_only: bool = False
-) -> bytes:
-    """Return a response that ends the connection; extra headers are added to the usual ones, or replace them."""
-    usual = {"Date": formatdate(usegmt=True), "Connection": "close", **PAGE_HEADERS}
-    content = {"Content-Type": kind, "Content-Length": str(len(body))}
-    return response_head(status, {**usual, **content, **extra}) + (b"" if head_only else body)
+def response(request: Request | None, status: HTTPStatus, body: bytes, headers: Mapping[str, str]) -> bytes:
+    """Return a response that ends the connection; these headers are added to the usual ones, or replace them."""
+    usual = {"Date": formatdate(usegmt=True), "Connection": "close", **PAGE_HEADERS, "Content-Length": str(len(body))}
+    head = response_head(status, {**usual, **headers})
+    return head if request and request.method == "HEAD" else head + body
 
 
 def response_head(status: HTTPStatus, headers: Mapping[str, str]) -> bytes:

@@ -1,7 +1,7 @@
 """A browser's tab: a WebSocket on one side, a connection to a system on the other, and lines between them.
 
-One thread serves both sides: it waits until either side has sent something, and passes that on. While one side accepts
-nothing more, the other side is not read, which slows its sender down.
+One thread serves both sides: it waits until either side has sent something, and passes that on. It does not read the
+browser while the system accepts nothing, and blocks while the browser's backlog is full, which slows the sender down.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import ssl
 import time
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import NamedTuple
 
 from net.command_line import reason
 from net.connect import WOULD_BLOCK, CannotConnect, connect
@@ -26,7 +25,6 @@ CONNECT_SECONDS = 5.0  # for the connection, for the TLS handshake, and for the 
 PING_SECONDS = 30.0  # a browser is pinged this often
 GONE_SECONDS = 60.0  # a browser that has sent no whole message, ping or pong for this long is given up
 LINGER_SECONDS = 0.5  # how long a system may take to end its side after the browser has ended
-RETRY_SECONDS = 0.05  # how often to try again while the browser's backlog is full
 FROM_BROWSER_BYTES = 1 << 12  # per turn; small frames are slow to parse: this many bytes take milliseconds
 FROM_SYSTEM_BYTES = 1 << 16  # per turn; more than a TLS record, the rest of which poll() would not report
 PAUSE_SECONDS = 50e-6  # after a full turn, so that other threads run while a browser floods
@@ -37,29 +35,52 @@ EOT = b"\x04"  # at the start of a line it ends the input, except in the lobby, 
 ROOM_FOUND = re.compile(rb"\x00([0-9]{1,5}) [0-9]+\n")  # the lobby's reply: the room's port, and how many are in it
 
 
-class System(NamedTuple):
-    """A system to which a WebSocket leads; for a chat room, the lobby, which knows the room's port."""
+class Tab:
+    """A WebSocket and the connection to its system; the thread of the browser's connection runs it."""
 
-    host: str
-    port: int
-    room: str  # or ""
-    options: argparse.Namespace
+    def __init__(self, client: Conversation, path: str, system: tuple[str, int], options: argparse.Namespace) -> None:
+        self._client = client
+        self._browser = client.connection
+        self._path = path
+        self._host, self._port = system  # of the lobby, if it is the chat rooms
+        self._options = options
+        self._frames = FrameReader(MAX_LINE_BYTES)
+        self._heard = self._pinged = time.monotonic()  # when the browser was last heard, and was last pinged
+        self._system: socket.socket
+        self._to_system = bytearray()  # while the system does not accept this, the browser is not read
+        self._half_line = b""  # from the system
+        self._lines_to_system = self._lines_to_browser = 0
 
-    def connect(self, browser: Connection) -> socket.socket:
-        """Connect to the system on behalf of a browser; return a non-blocking socket."""
-        preface = proxy_line(browser) if self.options.send_proxy else b""
+    def run(self, room: str, rest: bytes) -> None:
+        """Relay lines until one side ends; then end the other. The rest is what the browser sent after its request."""
         try:
-            port = self._find_room(preface) if self.room else self.port
-            sock = connect(self.host, port, self.options, CONNECT_SECONDS, preface, reports_cut=True)
+            with self._connect(room) as self._system:
+                try:
+                    self._relay(rest)
+                finally:
+                    self._end_system()
+        except Closing as closing:
+            why = str(closing) or "by the browser"
+            lines = f"{self._lines_to_system} lines to the system, {self._lines_to_browser} to the browser"
+            self._client.log(f"{self._path} closed, {closing.code} {why}: {lines}")
+            if closing.code != CloseCode.ABNORMAL:
+                self._browser.send(close_frame(closing.code, str(closing)))
+
+    def _connect(self, room: str) -> socket.socket:
+        preface = proxy_line(self._browser) if self._options.send_proxy else b""
+        try:
+            port = self._find_room(room, preface) if room else self._port
+            sock = connect(self._host, port, self._options, CONNECT_SECONDS, preface, reports_cut=True)
         except CannotConnect as error:
             raise Closing(CloseCode.BAD_GATEWAY, str(error)) from None
         sock.setblocking(False)
         return sock
 
-    def _find_room(self, preface: bytes) -> int:
-        with connect(self.host, self.port, self.options, CONNECT_SECONDS, preface) as lobby:
+    def _find_room(self, room: str, preface: bytes) -> int:
+        """Ask the lobby for a room's port."""
+        with connect(self._host, self._port, self._options, CONNECT_SECONDS, preface) as lobby:
             try:
-                lobby.sendall(room_request(RoomAction.JOIN, self.room))
+                lobby.sendall(room_request(RoomAction.JOIN, room))
                 reply = receive_line(lobby)
             except OSError as error:
                 raise CannotConnect(f"The lobby of the chat rooms does not answer: {reason(error)}") from None
@@ -72,74 +93,17 @@ class System(NamedTuple):
             raise Closing(CloseCode.POLICY_VIOLATION, harmless(reply[1:].strip()))
         raise CannotConnect(harmless(reply.strip()))  # not a reply to JOIN but a sentence, such as Too many connections
 
-
-def receive_line(sock: socket.socket) -> bytes:
-    """Return what comes up to a newline, the end of the input or CONNECT_SECONDS from now, whichever is first."""
-    end = time.monotonic() + CONNECT_SECONDS
-    sock.settimeout(CONNECT_SECONDS)  # for the rest of a TLS record
-    line = b""
-    while not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES and wait_for(sock, select.POLLIN, end):
-        data = sock.recv(MAX_LINE_BYTES)
-        if not data:
-            break
-        line += data
-    return line
-
-
-def proxy_line(browser: Connection) -> bytes:
-    """Return the line that tells a system on whose behalf a connection is made (PROXY protocol, version 1)."""
-    with socket.socket(fileno=os.dup(browser.fd)) as sock:
-        own_address, own_port = sock.getsockname()[:2]
-        port = sock.getpeername()[1]
-    source, destination = (ip_address(text.partition("%")[0]) for text in (browser.address, own_address))
-    if source.version != destination.version:
-        return b"PROXY UNKNOWN\r\n"
-    return f"PROXY TCP{source.version} {source} {destination} {port} {own_port}\r\n".encode()
-
-
-class Tab:
-    """A WebSocket and the connection to its system; the thread of the browser's connection runs it."""
-
-    def __init__(self, client: Conversation, path: str) -> None:
-        self._client = client
-        self._browser = client.connection
-        self._path = path
-        self._frames = FrameReader(MAX_LINE_BYTES)
-        self._heard = self._pinged = time.monotonic()  # when the browser was last heard, and was last pinged
-        self._system: socket.socket
-        self._to_system = bytearray()  # while the system does not accept this, the browser is not read
-        self._to_browser = b""  # while the browser's backlog is full, this waits, and the system is not read
-        self._half_line = b""  # from the system
-        self._lines_to_system = self._lines_to_browser = 0
-
-    def run(self, system: System, rest: bytes) -> None:
-        """Relay lines until one side ends; then end the other. The rest is what the browser sent after its request."""
-        try:
-            with system.connect(self._browser) as self._system:
-                try:
-                    self._relay(rest)
-                finally:
-                    self._end_system()
-        except Closing as closing:
-            why = str(closing) or "by the browser"
-            lines = f"{self._lines_to_system} lines to the system, {self._lines_to_browser} to the browser"
-            self._client.log(f"{self._path} closed, {closing.code} {why}: {lines}")
-            if closing.code != CloseCode.ABNORMAL:
-                self._browser.send(self._to_browser + close_frame(closing.code, str(closing)))
-
     def _relay(self, rest: bytes) -> None:
         """Relay lines until one side ends, which raises Closing or OSError."""
         self._take(rest)
         while True:
             self._send_to_system()
-            if self._to_browser and self._browser.send(self._to_browser, blocking=False):
-                self._to_browser = b""
             ready = self._wait()
             if self._browser.stop_fd in ready:
                 raise Closing(CloseCode.GOING_AWAY, "The front end is stopping")
             if self._browser.fd in ready:
                 self._receive_from_browser()
-            if self._system.fileno() in ready and not self._to_browser:
+            if self._system.fileno() in ready:
                 self._receive_from_system()
 
     def _wait(self) -> dict[int, int]:
@@ -154,14 +118,10 @@ class Tab:
             self._browser.send(frame(Opcode.PING), blocking=False)
             self._pinged = now
         deadline = min(self._pinged + PING_SECONDS, self._heard + GONE_SECONDS)
-        if self._to_browser:
-            deadline = min(deadline, now + RETRY_SECONDS)
         events = select.poll()
         events.register(self._browser.stop_fd, select.POLLIN)
         events.register(self._browser.fd, 0 if self._to_system else select.POLLIN)
-        if self._to_system or not self._to_browser:  # otherwise poll() would report a reset again and again
-            to_read = 0 if self._to_browser else select.POLLIN
-            events.register(self._system, to_read | (select.POLLOUT if self._to_system else 0))
+        events.register(self._system, select.POLLIN | (select.POLLOUT if self._to_system else 0))
         return dict(events.poll((deadline - now) * 1000))
 
     def _receive_from_browser(self) -> None:
@@ -185,17 +145,15 @@ class Tab:
             if opcode is Opcode.PING:  # RFC 6455, 5.5.3: a later pong may stand for one that finds the backlog full
                 self._browser.send(frame(Opcode.PONG, payload), blocking=False)
             elif opcode is Opcode.TEXT:
-                self._to_system += self._line(payload)
+                line = payload.removesuffix(b"\n").removesuffix(b"\r")
+                if b"\n" in line or b"\r" in line:
+                    why = "A message is expected to be one line, but holds a newline"
+                    raise Closing(CloseCode.POLICY_VIOLATION, why)
+                if line.startswith(EOT) and self._path != LOBBY_PATH:
+                    why = "A message begins with U+0004, which would end the conversation"
+                    raise Closing(CloseCode.POLICY_VIOLATION, why)
+                self._to_system += line + b"\n"
                 self._lines_to_system += 1
-
-    def _line(self, message: bytes) -> bytes:
-        """Return a message, which may end with a newline, as a line. Closing: the system would take it for more."""
-        line = message.removesuffix(b"\n").removesuffix(b"\r")
-        if b"\n" in line or b"\r" in line:
-            raise Closing(CloseCode.POLICY_VIOLATION, "A message is expected to be one line, but holds a newline")
-        if line.startswith(EOT) and self._path != LOBBY_PATH:
-            raise Closing(CloseCode.POLICY_VIOLATION, "A message begins with U+0004, which would end the conversation")
-        return line + b"\n"
 
     def _send_to_system(self) -> None:
         try:
@@ -229,18 +187,42 @@ class Tab:
             why = "it was cut without close_notify" if is_cut else reason(error)
             raise Closing(CloseCode.BAD_GATEWAY, f"The connection to the system was lost: {why}") from None
         if not data:
-            self._add_messages(self._half_line)
+            self._send_to_browser(self._half_line)
             raise Closing(CloseCode.NORMAL, "The system ended the connection")
         lines, newline, self._half_line = (self._half_line + data).rpartition(b"\n")
-        self._add_messages(lines + newline)
+        self._send_to_browser(lines + newline)
         if len(self._half_line) > MAX_REPLY_BYTES:
             raise Closing(CloseCode.INTERNAL_ERROR, f"The system sent a line of more than {MAX_REPLY_BYTES} bytes")
 
-    def _add_messages(self, data: bytes) -> None:
-        """Turn lines into messages, in valid UTF-8: a browser would close a WebSocket that sends anything else."""
+    def _send_to_browser(self, data: bytes) -> None:
+        """Send lines as messages, in valid UTF-8: a browser would close a WebSocket that sends anything else."""
         lines = data.decode(errors="replace").encode().removesuffix(b"\n").split(b"\n") if data else []
         self._lines_to_browser += len(lines)
-        self._to_browser += b"".join([frame(Opcode.TEXT, line.removesuffix(b"\r")) for line in lines])
+        self._browser.send(b"".join([frame(Opcode.TEXT, line.removesuffix(b"\r")) for line in lines]))
+
+
+def receive_line(sock: socket.socket) -> bytes:
+    """Return what comes up to a newline, the end of the input or CONNECT_SECONDS from now, whichever is first."""
+    end = time.monotonic() + CONNECT_SECONDS
+    sock.settimeout(CONNECT_SECONDS)  # for the rest of a TLS record
+    line = b""
+    while not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES and wait_for(sock, select.POLLIN, end):
+        data = sock.recv(MAX_LINE_BYTES)
+        if not data:
+            break
+        line += data
+    return line
+
+
+def proxy_line(browser: Connection) -> bytes:
+    """Return the line that tells a system on whose behalf a connection is made (PROXY protocol, version 1)."""
+    with socket.socket(fileno=os.dup(browser.fd)) as sock:
+        own_address, own_port = sock.getsockname()[:2]
+        port = sock.getpeername()[1]
+    source, destination = (ip_address(text.partition("%")[0]) for text in (browser.address, own_address))
+    if source.version != destination.version:
+        return b"PROXY UNKNOWN\r\n"
+    return f"PROXY TCP{source.version} {source} {destination} {port} {own_port}\r\n".encode()
 
 
 def wait_for(sock: socket.socket, event: int, end: float) -> bool:

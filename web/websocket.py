@@ -8,16 +8,13 @@ A message is one frame, or a first frame and continuations of which the last has
 pong) may come between these. No extension is offered, so the reserved bits must be zero.
 """
 
-import base64
-import hashlib
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
 
-GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 MAX_CONTROL_BYTES = 125
-MAX_REASON_BYTES = MAX_CONTROL_BYTES - 2
 FIN = 0x80
+RESERVED = 0x70  # RSV1-3
 MASK = 0x80
 
 
@@ -48,6 +45,7 @@ class CloseCode(IntEnum):
     BAD_GATEWAY = 1014
 
 
+OPCODES = frozenset(Opcode)
 SENDABLE_CODES = frozenset([*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)])
 
 
@@ -57,10 +55,6 @@ class Closing(Exception):
     def __init__(self, code: int, reason: str = "") -> None:
         super().__init__(reason)
         self.code = code
-
-
-# The opcode of a whole message (in valid UTF-8, if it is TEXT) or of a control frame, and its payload, unmasked.
-Event = tuple[Opcode, bytes]
 
 
 class FrameReader:
@@ -73,26 +67,37 @@ class FrameReader:
         self._message = bytearray()
         self._closed = False
 
-    def feed(self, data: bytes) -> Iterator[Event]:
-        """Yield the events that received bytes complete, up to a close frame. Closing: the next frame is wrong."""
+    def feed(self, data: bytes) -> Iterator[tuple[Opcode, bytes]]:
+        """Yield the events that received bytes complete, up to a close frame. Closing: the next frame is wrong.
+
+        An event is a whole message (in valid UTF-8, if it is TEXT) or a control frame: its opcode, and its payload.
+        """
         self._buffer += data
         while not self._closed and (frame := self._next_frame()):
             fin, opcode, payload = frame
             if opcode >= Opcode.CLOSE:
                 self._closed = opcode is Opcode.CLOSE
                 yield opcode, check_close(payload) if self._closed else payload
-            elif event := self._add_to_message(fin, opcode, payload):
-                yield event
+                continue
+            opcode = self._opcode or opcode
+            self._opcode = None if fin else opcode
+            self._message += payload
+            if fin:
+                message, self._message = bytes(self._message), bytearray()
+                yield opcode, check_text(message) if opcode is Opcode.TEXT else message
 
     def _next_frame(self) -> tuple[bool, Opcode, bytes] | None:
         """Take a whole frame, if there is one, out of the buffer; check its header before its payload arrives."""
         if len(self._buffer) < 2:
             return None
         first, second = self._buffer[:2]
-        fin, opcode = bool(first & FIN), check_first_byte(first)
+        if first & RESERVED:
+            raise Closing(CloseCode.PROTOCOL_ERROR, "A reserved bit is set, but no extension was agreed on")
+        if first & ~FIN not in OPCODES:
+            raise Closing(CloseCode.PROTOCOL_ERROR, f"Unknown opcode {first & ~FIN}")
         if not second & MASK:
             raise Closing(CloseCode.PROTOCOL_ERROR, "A client's frame is not masked")
-        length = second & ~MASK
+        fin, opcode, length = bool(first & FIN), Opcode(first & ~FIN), second & ~MASK
         start = 2 + {126: 2, 127: 8}.get(length, 0) + 4  # of the payload, after the mask
         if len(self._buffer) < start:
             return None
@@ -123,27 +128,6 @@ class FrameReader:
             raise Closing(CloseCode.PROTOCOL_ERROR, "A message begins before the one before it has ended")
         if len(self._message) + length > self._max_message_bytes:
             raise Closing(CloseCode.TOO_BIG, f"A message is over {self._max_message_bytes} bytes")
-
-    def _add_to_message(self, fin: bool, opcode: Opcode, payload: bytes) -> Event | None:
-        """Add a frame to the message it belongs to; return the message if this completes it."""
-        opcode = self._opcode or opcode
-        self._opcode = None if fin else opcode
-        self._message += payload
-        if not fin:
-            return None
-        message = bytes(self._message)
-        self._message.clear()
-        return opcode, check_text(message) if opcode is Opcode.TEXT else message
-
-
-def check_first_byte(first: int) -> Opcode:
-    """Return the opcode in the first byte of a frame; check that it is defined, and that no reserved bit is set."""
-    if first & 0x70:
-        raise Closing(CloseCode.PROTOCOL_ERROR, "A reserved bit is set, but no extension was agreed on")
-    try:
-        return Opcode(first & 0x0F)
-    except ValueError:
-        raise Closing(CloseCode.PROTOCOL_ERROR, f"Unknown opcode {first & 0x0F}") from None
 
 
 def check_text(payload: bytes) -> bytes:
@@ -188,13 +172,8 @@ def frame(opcode: Opcode, payload: bytes = b"") -> bytes:
 
 
 def close_frame(code: int, reason: str = "") -> bytes:
-    """Return a close frame; its reason is cut to MAX_REASON_BYTES of UTF-8."""
+    """Return a close frame; its reason is cut to what a control frame may hold of it."""
     if code == CloseCode.NO_STATUS:
         return frame(Opcode.CLOSE)
-    text = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore").encode()
+    text = reason.encode()[: MAX_CONTROL_BYTES - 2].decode(errors="ignore").encode()
     return frame(Opcode.CLOSE, struct.pack("!H", code) + text)
-
-
-def accept_key(key: str) -> str:
-    """Return the Sec-WebSocket-Accept that answers a client's Sec-WebSocket-Key."""
-    return base64.b64encode(hashlib.sha1(key.encode() + GUID, usedforsecurity=False).digest()).decode()
