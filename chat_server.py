@@ -19,7 +19,7 @@ from net.addresses import network_of
 from net.command_line import add_number, port_number
 from net.connection import Connection
 from net.conversation import Conversation, counted_clients
-from net.options import add_limit, add_server_options
+from net.options import add_server_options
 from net.process import serve
 
 MAX_USERS = 10
@@ -189,7 +189,7 @@ def main() -> NoReturn:
     )
     parser.add_argument("port", type=port_number, metavar="PORT", help="TCP port to listen on; 0 means any free port")
     add_number(parser, "--max-users", MAX_USERS, "how many users may be registered at once")
-    add_limit(parser, "--max-users-per-address", "how many of them from one address (default: all)")
+    add_number(parser, "--max-users-per-address", None, "how many of them from one address (default: all)")
     add_server_options(parser)
     options = parser.parse_args()
     users = Users(options.max_users, options.max_users_per_address)

@@ -28,7 +28,7 @@ from net.command_line import MAX_PORT, add_number, port_number, reason
 from net.connection import Connection, TimeLimitPassed
 from net.conversation import Conversation, counted_clients
 from net.log import LOG
-from net.options import add_limit, add_server_options
+from net.options import add_server_options
 from net.server import SERVER_DESCRIPTORS, Server
 from protocol import ROOM_NAME_RULE, LineTooLong, RoomAction, RoomStatus, harmless, is_room_name, room_reply
 
@@ -175,7 +175,7 @@ def main() -> NoReturn:
     add_number(parser, "--max-rooms", MAX_ROOMS, "how many rooms may exist at once")
     ports = "the ports that rooms may use, for instance those that a firewall allows (default: any free port)"
     parser.add_argument("--room-ports", type=port_range, default=ANY_FREE_PORT, metavar="FIRST-LAST", help=ports)
-    add_limit(parser, "--max-rooms-per-address", "how many of them clients from one address may create (default: all)")
+    add_number(parser, "--max-rooms-per-address", None, "how many of them one address may create (default: all)")
     add_number(parser, "--empty-room-seconds", EMPTY_ROOM_SECONDS, "how long an empty room outlasts its creator")
     add_server_options(parser)
     server(parser.parse_args())

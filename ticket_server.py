@@ -31,7 +31,7 @@ from net import process
 from net.addresses import network_of
 from net.command_line import add_number, port_number
 from net.conversation import Conversation, InputEnded
-from net.options import add_limit, add_server_options
+from net.options import add_server_options
 
 SEATS_FILE = Path(__file__).resolve().with_name("seats.txt")
 HOLD_SECONDS = 600
@@ -121,8 +121,8 @@ def main() -> NoReturn:
     seats_help = "a line of zeros (free) and ones (taken) for each row (default: seats.txt next to this program)"
     parser.add_argument("--seats-file", type=Path, default=SEATS_FILE, metavar="FILE", help=seats_help)
     add_number(parser, "--hold-seconds", HOLD_SECONDS, "seconds that a customer has to choose the seats of an order")
-    add_limit(parser, "--max-tickets", "how many tickets an order may have (default: no limit)")
-    add_limit(parser, "--max-held-per-address", "how many seats may be held for one address (default: no limit)")
+    add_number(parser, "--max-tickets", None, "how many tickets an order may have (default: no limit)")
+    add_number(parser, "--max-held-per-address", None, "how many seats may be held for one address (default: no limit)")
     options = parser.parse_args()
     limits = options.max_tickets, options.max_held_per_address
     options.max_tickets = min(filter(None, limits), default=None)  # an order holds all of its seats at the same time

@@ -37,9 +37,10 @@ def host_and_port(text: str) -> tuple[str, int]:
     return host, port_number(port)
 
 
-def add_number(parser: argparse.ArgumentParser, option: str, default: int, meaning: str) -> None:
-    """Add an option whose value is a number from 1 to a million."""
-    meaning += " (default: %(default)s)"
+def add_number(parser: argparse.ArgumentParser, option: str, default: int | None, meaning: str) -> None:
+    """Add an option whose value is a number from 1 to a million; if there is no default, its meaning says so."""
+    if default is not None:
+        meaning += " (default: %(default)s)"
     parser.add_argument(option, type=positive_number, default=default, metavar="N", help=meaning)
 
 

@@ -124,7 +124,8 @@ class Connection(Output):
         client (RFC 1122, 4.2.2.13).
         """
         self.end()
-        self.wait_until_sent()
+        with self._lock:
+            self._wait_until(lambda: not self._sender)
         with suppress(OSError):  # the client has reset the connection
             self._sock.shutdown(socket.SHUT_WR)
             if not self._has_closed:

@@ -117,11 +117,6 @@ class Output:
             self._open = False
             self._changed.notify_all()
 
-    def wait_until_sent(self) -> None:
-        """Block until the backlog is sent, or the client is dropped because it does not read."""
-        with self._lock:
-            self._wait_until(lambda: not self._sender)
-
     def drop(self) -> None:
         """Give up the client: discard the backlog, cut the connection, and wake all threads waiting for the client."""
         with self._lock:
@@ -164,11 +159,19 @@ class Output:
         if not data or self.is_dropped:
             return
         sent = 0 if self._backlog else self._pass_to_kernel(data)
-        if sent < len(data) and not self.is_dropped:
-            self._backlog.append(memoryview(data)[sent:] if sent else data)
-            self._backlog_bytes += len(data) - sent
-            if not self._sender:
-                self._start_sender()
+        if sent == len(data) or self.is_dropped:
+            return
+        self._backlog.append(memoryview(data)[sent:] if sent else data)
+        self._backlog_bytes += len(data) - sent
+        if self._sender:
+            return
+        self._moved = time.monotonic()
+        self._sender = threading.Thread(target=self._send_backlog, name=f"backlog {self.fd}", daemon=True)
+        try:
+            self._sender.start()
+        except RuntimeError:  # out of threads
+            self._sender = None
+            self.drop()
 
     def _pass_to_kernel(self, block: bytes | memoryview) -> int:
         """Return how many bytes of this block the kernel has accepted."""
@@ -182,15 +185,6 @@ class Output:
         if self.trace and not self.tls:
             self.trace.sent(bytes(block[:sent]))
         return sent
-
-    def _start_sender(self) -> None:
-        self._moved = time.monotonic()
-        self._sender = threading.Thread(target=self._send_backlog, name=f"backlog {self.fd}", daemon=True)
-        try:
-            self._sender.start()
-        except RuntimeError:  # out of threads
-            self._sender = None
-            self.drop()
 
     def _send_backlog(self) -> None:
         writable = select.poll()

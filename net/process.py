@@ -133,15 +133,12 @@ def wait_for_stop(certificate: Certificate | None = None) -> None:
     """
     survives_hangup = certificate or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     while signal.sigwait(SIGNALS) == signal.SIGHUP and survives_hangup:
-        if certificate:
-            _reload(certificate)
-
-
-def _reload(certificate: Certificate) -> None:
-    try:
-        certificate.reload()
-        LOG.write("The certificate was read again; new connections use it")
+        if not certificate:
+            continue
+        try:
+            certificate.reload()
+            LOG.write("The certificate was read again; new connections use it")
+        except BadCertificate as error:
+            LOG.write(f"The certificate was not replaced: {error}")
         if certificate.warning:
             LOG.write(certificate.warning)
-    except BadCertificate as error:
-        LOG.write(f"The certificate was not replaced: {error}")
