@@ -50,10 +50,7 @@ class RequestFailed(Exception):
 
 
 class Room:
-    """A chat room: a TCP server, on the first free port, whose connections are the members.
-
-    OSError or RuntimeError is raised if no descriptor, port or thread is free.
-    """
+    """A chat room: a TCP server, on the first port that is free, whose connections are the members."""
 
     def __init__(self, name: str, creator: Connection, lobby: Server, ports: range) -> None:
         self.name = name
@@ -115,7 +112,7 @@ class Rooms:
                 raise RequestFailed(f"Too many rooms from your address: at most {most_per_address} are allowed")
             try:
                 room = Room(name, creator, self._lobby, self._options.room_ports)
-            except (OSError, RuntimeError) as error:
+            except (OSError, RuntimeError) as error:  # no port or descriptor, or no thread, is free
                 raise RequestFailed(f"Room {name} cannot be opened: {reason(error)}") from None
             self._by_name[name] = room
             return room

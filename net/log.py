@@ -22,10 +22,7 @@ WAIT_SECONDS = 0.01  # between two looks at a full queue
 
 
 class Log:
-    """The queue of status lines, and the thread that writes them to standard output.
-
-    Standard output is looked up by the first write(), not when this module is imported.
-    """
+    """The queue of status lines, and the thread that writes them to standard output."""
 
     def __init__(self) -> None:
         self._blocks: SimpleQueue[bytes] = SimpleQueue()  # one for each call of write()
@@ -33,7 +30,7 @@ class Log:
         self._pending_bytes = 0  # in the queue, and in the piece that is being written
         self._progress = 0.0  # when standard output last accepted data, or the queue was empty
         self._lost_lines = 0
-        self._fd = -1
+        self._fd = -1  # until the first write(); importing this module must not use standard output
         self._encoding = "utf-8"
 
     def write(self, lines: str) -> None:

@@ -31,14 +31,11 @@ RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: close with a reset at once; th
 
 
 class Patience(NamedTuple):
-    """How long an output waits for its client.
-
-    The kernel takes data in bursts of up to burst_bytes, and a period may end just before one.
-    """
+    """How long an output waits for its client."""
 
     period_seconds: float = 5.0
     least_bytes_per_second: int = 1 << 16
-    burst_bytes: int = 1 << 17
+    burst_bytes: int = 1 << 17  # which the kernel may take at once; a period may end just before it does
     stall_seconds: float = 30.0
     retry_seconds: float = 0.25  # the longest poll(), which waits until a third of the kernel's buffer is free
 
@@ -103,7 +100,7 @@ class Output:
                 self._open = False  # after an error, TLS encrypts nothing more
                 raise
             finally:
-                self._write(self.tls.take_output())
+                self._write(self.tls.output.read())
                 if self._backlog_bytes > BACKLOG_BYTES:  # a client that makes TLS answer must read the answers
                     self._wait_until(lambda: self._fits(b""))
 

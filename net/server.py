@@ -36,10 +36,7 @@ Handler = Callable[[Conversation], None]
 
 
 class Server:
-    """Accepts connections, runs the handler for each in a thread of its own, and closes them.
-
-    Port 0 means any free port, and the attribute `port` tells which. OSError is raised if the server cannot listen.
-    """
+    """Accepts connections, runs the handler for each in a thread of its own, and closes them."""
 
     def __init__(
         self, options: argparse.Namespace, port: int, handler: Handler, places: Places, certificate: Certificate | None
@@ -55,7 +52,7 @@ class Server:
             os.close(self._stop_writer)
             os.close(self._stop_fd)
             raise
-        self.port = self._listener.port
+        self.port = self._listener.port  # the real one, if port 0 asked for any
         self._acceptor = threading.Thread(target=self._accept_for_ever, name=f"accept {self.port}", daemon=True)
         self._accept_lock = threading.RLock()  # guards accepting and _stopping
         self._stopping = threading.Event()

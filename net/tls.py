@@ -23,14 +23,15 @@ class TlsLayer:
     """The TLS state of one connection to a server. OpenSSL does not allow two threads to use it at the same time."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
-        self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._received, self._to_send, server_side=True)
+        self._received = ssl.MemoryBIO()
+        self.output = ssl.MemoryBIO()  # what is to be sent: records, and TLS's own messages, as in the handshake
+        self._tls = context.wrap_bio(self._received, self.output, server_side=True)
         self._has_begun = False
         self.is_ready = False  # whether the handshake is complete
         self.has_ended = False  # whether the peer has sent close_notify
 
     def decrypt(self, data: bytes) -> bytes:
-        """Take received bytes; return the plain text that they complete. Call take_output() afterwards.
+        """Take received bytes; return the plain text that they complete. TLS may add to the output.
 
         OSError is raised if the handshake fails, or if the peer violates TLS.
         """
@@ -58,18 +59,14 @@ class TlsLayer:
         rest = memoryview(data)
         while rest:
             rest = rest[self._tls.write(rest) :]
-        return self.take_output()
+        return self.output.read()
 
     def close(self) -> bytes:
         """Return close_notify, after which nothing may be encrypted; nothing before the end of the handshake."""
         if self.is_ready:
             with suppress(OSError):  # ssl.SSLWantReadError: the peer's close_notify has not arrived
                 self._tls.unwrap()
-        return self.take_output()
-
-    def take_output(self) -> bytes:
-        """Return what is to be sent: records, and TLS's own messages such as those of the handshake."""
-        return self._to_send.read()
+        return self.output.read()
 
 
 def tls_reason(error: OSError) -> str:
@@ -142,7 +139,7 @@ class Certificate:
                 with suppress(ssl.SSLWantReadError):
                     client.do_handshake()
                 server.decrypt(to_send.read())
-                received.write(server.take_output())
+                received.write(server.output.read())
         except OSError as error:
             return f"Warning: {self._certificate}: {getattr(error, 'verify_message', tls_reason(error))}"
         end = str((client.getpeercert() or {}).get("notAfter"))

@@ -16,14 +16,11 @@ THREAD_COLUMNS = 11
 
 
 class Trace:
-    """Shows what one client and the server send to each other.
-
-    The secret matches each line of the client; dots replace its group, because that may hold a password.
-    """
+    """Shows what one client and the server send to each other."""
 
     def __init__(self, fd: int, is_tls: bool, secret: re.Pattern[bytes] | None = None) -> None:
         self._client = f"({fd}, TLS)" if is_tls else f"({fd})"
-        self._secret = secret
+        self._secret = secret  # matches lines of the client; dots replace its group, which may hold a password
         self._line = b""  # the client's line whose end has not arrived
 
     def received(self, data: bytes) -> None:
