@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple
 
 from net.log import LOG
@@ -27,6 +28,7 @@ from net.trace import Trace
 BACKLOG_BYTES = 1 << 20
 SHORT_BYTES = 1 << 12  # a message of one line
 EXCESS_BYTES = 1 << 16  # by which short messages may exceed the backlog's limit
+BLOCKS_PER_SEND = 64
 RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: close with a reset at once; the kernel discards what it has not sent
 
 
@@ -155,7 +157,7 @@ class Output:
         """Pass data to the kernel, after the backlog; start a thread that sends what the kernel does not accept."""
         if not data or self.is_dropped:
             return
-        sent = 0 if self._backlog else self._pass_to_kernel(data)
+        sent = 0 if self._backlog else self._pass_to_kernel([data])
         if sent == len(data) or self.is_dropped:
             return
         self._backlog.append(memoryview(data)[sent:] if sent else data)
@@ -170,17 +172,17 @@ class Output:
             self._sender = None
             self.drop()
 
-    def _pass_to_kernel(self, block: bytes | memoryview) -> int:
-        """Return how many bytes of this block the kernel has accepted."""
+    def _pass_to_kernel(self, blocks: list[bytes | memoryview]) -> int:
+        """Return how many bytes of these blocks the kernel has accepted."""
         try:
-            sent = self._sock.send(block)
+            sent = self._sock.sendmsg(blocks)
         except BlockingIOError:
             return 0
         except OSError:  # the owner's next read reports the error or the end of the input
             self.drop()
             return 0
         if self.trace and not self.tls:
-            self.trace.sent(bytes(block[:sent]))
+            self.trace.sent(b"".join(blocks)[:sent])
         return sent
 
     def _send_backlog(self) -> None:
@@ -188,21 +190,26 @@ class Output:
         writable.register(self.fd, select.POLLOUT)
         while True:
             with self._lock:
-                while self._backlog and (sent := self._pass_to_kernel(self._backlog[0])):
-                    block = self._backlog.popleft()
-                    if sent < len(block):
-                        self._backlog.appendleft(memoryview(block)[sent:])
-                    self._backlog_bytes -= sent
-                    self._sent_bytes += sent
-                    self._moved = time.monotonic()
-                    if self._backlog_bytes <= BACKLOG_BYTES // 2:
-                        self._full_since = None
+                while self._backlog and (sent := self._pass_to_kernel([*islice(self._backlog, BLOCKS_PER_SEND)])):
+                    self._take_off(sent)
                 self._drop_if_too_slow()
                 self._changed.notify_all()
                 if not self._backlog:
                     self._sender = None
                     return
             writable.poll(self.patience.retry_seconds * 1000)
+
+    def _take_off(self, sent: int) -> None:
+        """Take sent bytes off the backlog."""
+        self._moved = time.monotonic()
+        self._sent_bytes += sent
+        self._backlog_bytes -= sent
+        if self._backlog_bytes <= BACKLOG_BYTES // 2:
+            self._full_since = None
+        while self._backlog and sent >= len(self._backlog[0]):
+            sent -= len(self._backlog.popleft())
+        if sent:
+            self._backlog[0] = memoryview(self._backlog[0])[sent:]
 
     def _begin_period(self) -> None:
         """Note that a sender has found the backlog full, unless a period has begun already."""
