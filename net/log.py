@@ -91,9 +91,7 @@ class Log:
                 data = data[os.write(self._fd, data) :]
                 self._progress = time.monotonic()
             except BlockingIOError:  # another program has made the terminal non-blocking
-                writable = select.poll()
-                writable.register(self._fd, select.POLLOUT)
-                writable.poll()
+                select.select([], [self._fd], [])
 
 
 LOG = Log()

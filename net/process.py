@@ -83,11 +83,9 @@ def open_server(options: argparse.Namespace, port: int, handler: Handler, extra_
     except OSError as error:
         sys.exit(cannot_listen(options.host, port, error))
     LOG.write(f"Listening on {shown_address(options.host, server.port)}")
-    if options.max_connections < options.wanted_connections:
-        LOG.write(
-            f"Warning: the limit on open files allows {options.max_connections} connections,"
-            f" not {options.wanted_connections}; raise it with ulimit -n"
-        )
+    most, wanted = options.max_connections, options.wanted_connections
+    if most < wanted:
+        LOG.write(f"Warning: the limit on open files allows {most} connections, not {wanted}; raise it with ulimit -n")
     if certificate and certificate.warning:
         LOG.write(certificate.warning)
     return server

@@ -142,7 +142,6 @@ class Server:
         return found
 
     def _admit(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
-        """Start the thread of a new connection, unless no place is free."""
         connection = self._connection(sock, address[0])
         connection.log(f"accepted from {shown_address(*address[:2])}")
         try:

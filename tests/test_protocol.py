@@ -89,24 +89,6 @@ def test_half_a_line_is_kept_until_the_rest_arrives() -> None:
     assert buffer.end() == b""
 
 
-def test_ctrl_d_at_the_start_of_a_line_ends_the_input_and_elsewhere_it_does_not() -> None:
-    buffer = LineBuffer()
-    buffer.feed(b"half" + EOT + b"line\n")
-    assert not buffer.ended
-    buffer.feed(b"half")
-    buffer.feed(EOT + b"line\n")
-    assert not buffer.ended
-    buffer.feed(EOT)
-    assert buffer.ended
-
-
-def test_ctrl_d_is_data_if_eot_ends_input_is_false() -> None:
-    buffer = LineBuffer()
-    buffer.eot_ends_input = False
-    assert buffer.feed(EOT + b"tea\n") == EOT + b"tea\n"
-    assert not buffer.ended
-
-
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("size", [1, 1000, 10_000])
 def test_a_line_of_4096_bytes_is_accepted_and_one_of_4097_is_too_long(end: bytes, size: int) -> None:
@@ -186,14 +168,9 @@ EMPTY = "\u034f\u115f\u1160\u17b4\u17b5\u180e\u2060\u2064\u206f\ufeff\ufff9\U000
 BLANK = "\u2800\u3164\uffa0"
 
 
-@pytest.mark.parametrize("empty", [*EMPTY])
-def test_a_character_that_shows_nothing_and_is_not_needed_is_dropped(empty: str) -> None:
-    assert harmless(f"a{empty}b".encode()) == "ab"
-
-
-@pytest.mark.parametrize("blank", [*BLANK])
-def test_a_wide_character_that_shows_nothing_becomes_a_space(blank: str) -> None:
-    assert harmless(f"a{blank}b".encode()) == "a b"
+@pytest.mark.parametrize(("character", "shown"), [*((c, "") for c in EMPTY), *((c, " ") for c in BLANK)])
+def test_a_character_that_shows_nothing_becomes_a_space_if_it_is_wide_or_is_dropped(character: str, shown: str) -> None:
+    assert harmless(f"a{character}b".encode()) == f"a{shown}b"
 
 
 def test_a_room_request_and_its_reply_are_a_byte_and_text() -> None:
