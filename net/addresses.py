@@ -22,6 +22,7 @@ KEEP_ALIVE = {
 NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # a name may have an address that this host does not
 
 FamilyAndAddress = tuple[int, Any]
+OpenSocket = Callable[[int, Any], socket.socket]  # for a family and an address
 
 
 def without_brackets(host: str) -> str:
@@ -39,9 +40,7 @@ def resolve_all(host: str, port: int, kind: int) -> list[FamilyAndAddress]:
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def open_at_each_address(
-    host: str, port: int, kind: int, open_socket: Callable[[int, Any], socket.socket]
-) -> list[socket.socket]:
+def open_at_each_address(host: str, port: int, kind: int, open_socket: OpenSocket) -> list[socket.socket]:
     """Open a bound socket for each address that a host has here, all with the same port, or raise OSError."""
     sockets: list[socket.socket] = []
     with ExitStack() as opened:
