@@ -104,7 +104,7 @@ def run(server: Server, others: Callable[[], Iterable[Server]] = tuple) -> NoRet
     """
     server.start()
     wait_for_stop(server.certificate)
-    clients = len(server.connections())
+    clients = len(server.unclosed)
     sys.setswitchinterval(STOPPING_SWITCH_SECONDS_PER_CLIENT * clients if clients > 1000 else STOPPING_SWITCH_SECONDS)
     end = time.monotonic() + ORDERLY_STOP_SECONDS
     servers = [server, *others()]

@@ -58,7 +58,7 @@ class Server:
         self._stopping = threading.Event()
         # Single operations of a dict or set need no lock, for which thousands of threads that end together would queue.
         self._connections: dict[Connection, None] = {}  # whose handler has not returned, in order of arrival
-        self._unclosed: set[Connection] = set()  # whose thread has not ended
+        self.unclosed: set[Connection] = set()  # whose thread has not ended
 
     def open_another(self, port: int, handler: Handler) -> "Server":
         """Return a server with the same options and certificate, which shares this server's places."""
@@ -103,7 +103,7 @@ class Server:
     def wait_for_end(self, seconds: float) -> bool:
         """Wait until all threads have ended, at most this many seconds; return whether they have."""
         end = time.monotonic() + seconds
-        while self._unclosed or self._acceptor.is_alive():
+        while self.unclosed or self._acceptor.is_alive():
             if time.monotonic() >= end:
                 return False
             time.sleep(END_CHECK_SECONDS)
@@ -112,7 +112,7 @@ class Server:
     def finish_stop(self, seconds: float) -> None:
         """Wait for the end as wait_for_end() does; then cut off the connections that have not ended."""
         if not self.wait_for_end(seconds):
-            for connection in list(self._unclosed):
+            for connection in list(self.unclosed):
                 connection.drop()
             if not self.wait_for_end(CUT_OFF_SECONDS):
                 return  # a handler hangs; its thread and descriptors remain until the process ends
@@ -152,7 +152,7 @@ class Server:
         seconds = self._options.login_seconds
         connection.set_time_limit(seconds, f"No complete request within {seconds} seconds")
         self._connections[connection] = None
-        self._unclosed.add(connection)
+        self.unclosed.add(connection)
         thread = threading.Thread(target=self._converse, args=[connection], name=f"client {connection.fd}", daemon=True)
         try:
             thread.start()
@@ -200,7 +200,7 @@ class Server:
             self._forget(connection)
 
     def _forget(self, connection: Connection) -> None:
-        self._unclosed.remove(connection)
+        self.unclosed.remove(connection)
         self._places.release(connection.address)
 
 
