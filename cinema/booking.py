@@ -60,7 +60,7 @@ class Theatre:
         with _seat_file_errors(self._file):
             _check_writable(self._file)
             if time.monotonic() > self._next_check:
-                with suppress(BlockingIOError):  # another server can write it
+                with suppress(BlockingIOError, FileExistsError):  # another server can write it
                     check_replaceable(self._file, may_wait=False)
                 self._next_check = time.monotonic() + CHECK_SECONDS
 

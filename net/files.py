@@ -47,7 +47,7 @@ def read_file(file: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
 
 @contextmanager
 def locked(file: Path, may_wait: bool = True) -> Iterator[None]:
-    """Hold the lock on a file; raise BlockingIOError if another program keeps it, at once or after LOCK_SECONDS.
+    """Hold the lock on a file; if another program keeps it for LOCK_SECONDS, raise FileExistsError or BlockingIOError.
 
     Any user who can open a file can lock it, so only users who may write the first file can open the second one until
     it is complete. Editors ignore the lock.
