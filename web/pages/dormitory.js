@@ -2,8 +2,8 @@
 
 import { Connection, fitsLine } from "./connection.js";
 import {
-  byId, element, hideOutage, local, onSingleClick, onSubmit, pollWith, say, sayAt, setText, showItems, showOutage, showView,
-  whilePending,
+  byId, element, hideOutage, local, onSingleClick, onSubmit, pollWith, say, sayAt, sentenceOf, setText, showItems,
+  showOutage, showView,
 } from "./page.js";
 
 const GUEST_NAME = "guest";
@@ -193,12 +193,12 @@ function isReservable({ left, kind }) {
 }
 
 async function reserve(room) {
-  const { code, button } = room;
+  const { code } = room;
   if (!isReservable(room)) {
     say(room.left ? `Room ${code} cannot be reserved now.` : `Room ${code} is full.`, true);
     return;
   }
-  const reply = await whilePending(button, connection.ask(`RESERVE ${code}`));
+  const reply = await connection.ask(`RESERVE ${code}`);
   const [word, id, left] = (reply ?? "").split(" ");
   if (word === "RESERVED") {
     setLeft(room, Number(left));
@@ -212,8 +212,8 @@ async function reserve(room) {
   }
 }
 
-async function cancel(id, button) {
-  const reply = await whilePending(button, connection.ask(`CANCEL ${id}`));
+async function cancel(id) {
+  const reply = await connection.ask(`CANCEL ${id}`);
   const [word, code] = (reply ?? "").split(" ");
   if (word !== "CANCELLED" && word !== "UNKNOWN_RESERVATION") {
     sayUncertain(reply, `reservation ${id} was cancelled`);
@@ -269,15 +269,14 @@ function showReservations(shown) {
 function createReservation(id) {
   const code = reservations.get(id);
   const button = element("button", { type: "button", class: "quiet", "aria-label": `Cancel ${id}, room ${code}` }, "Cancel");
-  onSingleClick(button, () => cancel(id, button));
+  onSingleClick(button, () => cancel(id));
   const room = element("span", { class: "code" }, code);
   return element("li", {}, element("span", {}, room, element("span", { class: "muted" }, id)), button);
 }
 
 /** Turn a reply into a sentence: drop its first word, which is in capitals. */
 function readable(reply) {
-  const sentence = reply.replace(/^[A-Z_]+ /, "");
-  return /[.!?]$/.test(sentence) ? sentence : `${sentence}.`;
+  return sentenceOf(reply.replace(/^[A-Z_]+ /, ""));
 }
 
 onSubmit(byId("login-form"), () => {
