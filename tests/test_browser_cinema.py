@@ -152,6 +152,25 @@ def test_closing_the_page_giving_up_and_changing_seats_release_held_seats(site: 
     alice.wait_for_text("Booked: 3-4")
 
 
+def test_hall_read_before_an_order_ended_is_not_shown(site: CinemaSite, alice: Window) -> None:
+    site.review(alice, (3, 3), (3, 4))
+    alice.run(
+        """
+        const listen = WebSocket.prototype.addEventListener;
+        WebSocket.prototype.addEventListener = function (type, handle) {
+          const isLast = (event) => type === "message" && event.data.startsWith("Row for ");
+          listen.call(this, type, (event) => isLast(event) ? (window.readHall = () => handle(event)) : handle(event));
+        };
+        """
+        + SHOW
+    )
+    alice.wait(lambda: alice.run("return Boolean(window.readHall)"), "a hall in which the held seat is taken")
+    alice.press("Change seats")
+    alice.run("window.readHall()")
+    alice.find("Row 3, seat 3, yours")
+    alice.wait_for_text("Row 3, seats 3–4")
+
+
 def test_arrow_home_end_and_page_keys_move_in_the_grid(site: CinemaSite, alice: Window) -> None:
     site.cinema.file.write_text("0 0 0 0 0\n" * 12)
     site.open(alice)

@@ -48,7 +48,9 @@ async function listRooms() {
   if (!succeeds || room) return;
   hideOutage();
   const names = text ? text.split(",") : [];
-  showRooms(names);
+  showItems(byId("rooms"), names, createRoom);
+  byId("rooms-empty").hidden = names.length > 0;
+  setText(byId("rooms-summary"), names.length ? `${names.length} open` : "");
   await countMembers(names);
 }
 
@@ -57,12 +59,6 @@ async function enterWantedRoom() {
   wanted = "";
   if (name) await join(name);
   poll();
-}
-
-function showRooms(names) {
-  showItems(byId("rooms"), names, createRoom);
-  byId("rooms-empty").hidden = names.length > 0;
-  setText(byId("rooms-summary"), names.length ? `${names.length} open` : "");
 }
 
 function createRoom(name) {

@@ -68,7 +68,6 @@ function enter(asMember) {
 
 function refuseLogin(reply) {
   const { user, password } = login;
-  hideOutage();
   leave();
   if (password === DEMO_PASSWORDS[user]) local["no-demo-members"] = "true";
   showDemoMembers();
@@ -80,13 +79,13 @@ function logOut() {
   connection.send("QUIT");
   connection.close();
   leave();
-  hideOutage();
   say("");
   byId("user").focus();
 }
 
 function leave() {
   login = null;
+  hideOutage();
   for (const kind of kinds) setCounts(kind, []);
   showReservations(new Map());
   showView("login");
