@@ -68,6 +68,15 @@ def expect_good_design(window: Window) -> None:
             assert not faults, f"{width} pixels, {scheme}: " + "; ".join(faults[:5])
 
 
+def has_border(window: Window, selector: str) -> bool:
+    """Return whether an element's lower border can be seen; where colours are forced, its background cannot."""
+    script = """
+    const [style, page] = [document.querySelector(arguments[0]), document.body].map((node) => getComputedStyle(node));
+    return parseFloat(style.borderBottomWidth) > 0 && style.borderBottomColor !== page.backgroundColor;
+    """
+    return bool(window.run(script, selector))
+
+
 @contextmanager
 def hurried(window: Window) -> Iterator[None]:
     """Let the timers of pages that are opened in a block run ten times as fast."""

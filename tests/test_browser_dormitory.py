@@ -8,7 +8,7 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 import pytest
-from browsing import HIDE, SHOW, expect_good_design, front_end, hurried
+from browsing import HIDE, SHOW, expect_good_design, front_end, has_border, hurried
 from conftest import Start, in_thread, looking_after
 from dorm import PASSWORDS, ask, caring_for
 from webdriver import ENTER, SPACE, TAB, Window
@@ -156,6 +156,8 @@ def test_guest_sees_rooms_without_reserve_buttons(site: DormitorySite, alice: Wi
     alice.press("Only rooms with places left")
     assert room(alice, "S6") == "Full"
     expect_good_design(alice)
+    alice.prefer(forced_colors="active")
+    assert has_border(alice, ".bar span")
     alice.press("Only rooms with places left")
     alice.press("Log in as a member")
     alice.find("Password")
