@@ -187,6 +187,7 @@ def test_flood_is_drawn_in_few_steps_and_the_log_follows_its_end(site: ChatSite,
     lists = "return [...document.querySelectorAll('ol')].filter((list) => list.textContent.includes('message 1999'))"
     alice.wait(lambda: len(alice.run(lists)) == 2, "the last message, and its line on the wire")
     assert alice.run("return window.layouts") < 500
+    assert alice.run("return document.querySelector('.messages .head').checkVisibility({ visibilityProperty: true })")
     alice.press("Hide the wire")
     alice.resize(1280, 400)
     alice.wait(lambda: alice.run(LEFT_BELOW) < 1, "the end of the log")

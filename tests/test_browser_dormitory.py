@@ -274,6 +274,8 @@ def test_rooms_can_be_searched_and_sorted(site: DormitorySite, alice: Window) ->
         return codes
 
     site.look_around(alice)
+    tops = alice.run("return [...document.querySelectorAll('.room')].map((room) => room.offsetTop)")
+    assert tops[0] == tops[1]  # a wide window has columns
     alice.type("Search rooms", "d")
     assert listed() == ["D1", "D2"]
     alice.type("Search rooms", "s")
