@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from net.addresses import without_brackets
-from net.command_line import fail, shown_address
+from net.command_line import fail, prepare_streams, shown_address
 from scenarios.harness import EVERYWHERE, HOST, Harness, Unmet
 from scenarios.report import BOLD, DIM, Outcome, Report, Stopped
 from scenarios.scenarios import SCENARIOS, SYSTEMS, NotPlayed, Scenario, open_front_end
@@ -31,6 +31,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def main() -> int:
     """Parse the command line; play scenarios or keep servers running; return the exit status."""
     options = parse_command_line()
+    prepare_streams()
     report = Report(options.step)
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: report.stop())

@@ -60,7 +60,7 @@ class Theatre:
         with _seat_file_errors(self._file):
             _check_writable(self._file)
             if time.monotonic() > self._next_check:
-                with suppress(BlockingIOError):  # another server can write it
+                with suppress(BlockingIOError, FileExistsError):  # another server can write it
                     check_replaceable(self._file, may_wait=False)
                 self._next_check = time.monotonic() + CHECK_SECONDS
 
@@ -83,9 +83,9 @@ class Theatre:
     def hold(self, order: Order, seat: Seat, network: str = "") -> None:
         """Hold a seat until the order is released; raise OrderCancelled if the customer cannot have it."""
         with self._lock:
-            if self._max_held and list(self._held.values()).count(network) >= self._max_held:
-                raise OrderCancelled(f"The limit of seats held for one address at a time ({self._max_held}) is reached")
             is_held = seat in self._held
+            if not is_held and self._max_held and list(self._held.values()).count(network) >= self._max_held:
+                raise OrderCancelled(f"The limit of seats held for one address at a time ({self._max_held}) is reached")
             if not is_held:
                 self._held[seat] = network
                 order.seats.append(seat)

@@ -79,17 +79,19 @@ class SeatMap:
 
 
 def _measure(text: bytes, file: Path) -> tuple[int, int]:
-    rows = [(line_number, line.split()) for line_number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not rows:
-        raise SeatFileError(f"{file}, line 1: no seats; zeros and ones separated by spaces are expected")
-    columns = len(rows[0][1])
-    for line_number, seats in rows:
-        where, count = f"{file}, line {line_number}", len(seats)
+    rows = columns = 0
+    for line_number, line in enumerate(text.splitlines(), 1):
+        seats = line.split()
         if wrong := set(seats) - {FREE, TAKEN}:
             shown = min(wrong)[:SHOWN_CHARACTERS].decode(errors="replace")
-            raise SeatFileError(f"{where}: {shown!a} is not a seat; 0 or 1 is expected")
-        if count != columns:
-            raise SeatFileError(f"{where}: seats in the row: {count}; expected, as in the first row: {columns}")
-    if (len(rows), columns) == (1, ONE_LINE_ROWS * ONE_LINE_COLUMNS):
+            raise SeatFileError(f"{file}, line {line_number}: {shown!a} is not a seat; 0 or 1 is expected")
+        if seats:
+            rows, columns = rows + 1, columns or len(seats)
+            if len(seats) != columns:
+                count = f"seats in the row: {len(seats)}; expected, as in the first row: {columns}"
+                raise SeatFileError(f"{file}, line {line_number}: {count}")
+    if not rows:
+        raise SeatFileError(f"{file}, line 1: no seats; zeros and ones separated by spaces are expected")
+    if (rows, columns) == (1, ONE_LINE_ROWS * ONE_LINE_COLUMNS):
         return ONE_LINE_ROWS, ONE_LINE_COLUMNS
-    return len(rows), columns
+    return rows, columns

@@ -126,14 +126,14 @@ class Reservations:
         try:
             with closing(_connect(self._path, timeout=BUSY_SECONDS)) as fresh:
                 (problem,) = fresh.execute("PRAGMA quick_check(1)").fetchone()
-                (database,) = fresh.execute(DATABASE_ID).fetchone()
+                database = fresh.execute(DATABASE_ID).fetchone()
                 taken = Counter(dict(fresh.execute(COUNT_BY_ROOM)))
         except sqlite3.Error as error:
             problem = str(error)
         if problem != "ok":
             raise Damaged(f"{self._path} cannot be read back from the disk: {problem}")
         self.refresh()
-        is_same = (database, taken) == (self.database, self.taken)
+        is_same = (database, taken) == ((self.database,), self.taken)
         if not is_same and self._seen_version == before:  # otherwise another program has committed meanwhile
             raise Damaged(f"{self._path} was overwritten while it was open; stop this server and restore a backup")
         with suppress(sqlite3.OperationalError):  # for example if the disk is full

@@ -28,7 +28,7 @@ class NotFlushed(OSError):
     """The new contents were written, but perhaps not to disk: after a power failure the file may hold the old ones."""
 
 
-def read_file(file: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+def read_file(file: Path) -> bytes:
     """Return the contents of a regular file; raise OSError for any other file, and for one that is too large.
 
     There are few system calls here, because another thread may take the GIL at each of them.
@@ -38,8 +38,8 @@ def read_file(file: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", file)
-        if status.st_size > max_bytes:
-            raise OSError(errno.EFBIG, f"too large: at most {max_bytes} bytes are expected", file)
+        if status.st_size > MAX_FILE_BYTES:
+            raise OSError(errno.EFBIG, f"too large: at most {MAX_FILE_BYTES} bytes are expected", file)
         return os.read(fd, status.st_size)
     finally:
         os.close(fd)
@@ -47,7 +47,7 @@ def read_file(file: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
 
 @contextmanager
 def locked(file: Path, may_wait: bool = True) -> Iterator[None]:
-    """Hold the lock on a file; raise BlockingIOError if another program keeps it, at once or after LOCK_SECONDS.
+    """Hold the lock on a file; if another program keeps it for LOCK_SECONDS, raise FileExistsError or BlockingIOError.
 
     Any user who can open a file can lock it, so only users who may write the first file can open the second one until
     it is complete. Editors ignore the lock.

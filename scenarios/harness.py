@@ -49,7 +49,7 @@ class Participant:
         self.has_ended = False
         self._harness = harness
         self._report = harness.report
-        self._log = (harness.directory / f"{name}.log").open("w") if harness.has_logs else None
+        self._log = (harness.directory / f"{name}.log").open("wb", buffering=0) if harness.has_logs else None
         self._sock = sock
         self._lines: deque[str] = deque(maxlen=MAX_LINES)  # which the scenario has not read
         self._unfinished = ""  # a line whose end has not arrived, such as a prompt
@@ -138,7 +138,8 @@ class Participant:
 
     def _show(self, sign: str, text: str) -> None:
         if self._log:
-            print(text, file=self._log, flush=True)
+            with suppress(OSError):  # the disk is full; users still need the servers
+                self._log.write(f"{text}\n".encode())
         else:
             self._report.show_step(self.name, sign, text)
 

@@ -49,7 +49,7 @@ class Report:
 
     def __init__(self, steps: bool = False) -> None:
         self._steps = steps
-        self._terminal = bool(sys.stdout and sys.stdout.isatty() and os.getenv("TERM") != "dumb")
+        self._terminal = sys.stdout.isatty() and os.getenv("TERM") != "dumb"
         self._in_colour = self._terminal and not os.getenv("NO_COLOR")
         self._stopping = False
         self._colours: dict[str, str] = {}  # by name

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import pytest
-from conftest import Start
+from conftest import Program, Start, free_port, looking_after
 from webdriver import Window, browsers
 
 # Returns what is wrong with the present page: targets under 44 pixels (36 in a wide window, 24 in a grid), controls
@@ -52,11 +53,9 @@ if (scrollWidth > innerWidth) faults.push(`the page is ${scrollWidth} pixels wid
 return faults;
 """
 
-# Lets time limits of 5 seconds, of the present page, pass after one.
-SHORT_TIME_LIMITS = """
-const { setTimeout } = window;
-window.setTimeout = (action, limit, ...rest) => setTimeout(action, limit === 5000 ? 1000 : limit, ...rest);
-"""
+# Hides the present page, which then does not poll; shows it again, and it polls at once.
+HIDE = "Object.defineProperty(document, 'hidden', { value: true, configurable: true });"
+SHOW = "delete document.hidden; document.dispatchEvent(new Event('visibilitychange'));"
 
 
 def expect_good_design(window: Window) -> None:
@@ -69,13 +68,22 @@ def expect_good_design(window: Window) -> None:
             assert not faults, f"{width} pixels, {scheme}: " + "; ".join(faults[:5])
 
 
+def has_border(window: Window, selector: str) -> bool:
+    """Return whether an element's lower border can be seen; where colours are forced, its background cannot."""
+    script = """
+    const [style, page] = [document.querySelector(arguments[0]), document.body].map((node) => getComputedStyle(node));
+    return parseFloat(style.borderBottomWidth) > 0 && style.borderBottomColor !== page.backgroundColor;
+    """
+    return bool(window.run(script, selector))
+
+
 @contextmanager
-def hurried(window: Window, times: float = 10) -> Iterator[None]:
-    """Let the timers of pages that are opened in a block run this many times as fast."""
-    source = f"""
-    const {{ setTimeout: timeout, setInterval: interval }} = window;
-    window.setTimeout = (action, milliseconds = 0) => timeout(action, milliseconds / {times});
-    window.setInterval = (action, milliseconds) => interval(action, milliseconds / {times});
+def hurried(window: Window) -> Iterator[None]:
+    """Let the timers of pages that are opened in a block run ten times as fast."""
+    source = """
+    const { setTimeout: timeout, setInterval: interval } = window;
+    window.setTimeout = (action, milliseconds = 0) => timeout(action, milliseconds / 10);
+    window.setInterval = (action, milliseconds) => interval(action, milliseconds / 10);
     """
     script = window.devtools("Page.addScriptToEvaluateOnNewDocument", source=source)
     try:
@@ -92,6 +100,37 @@ def front_end(launch: Start, *options: str, **systems: int) -> str:
     return f"http{'s' if '--tls-key' in options else ''}://127.0.0.1:{server.port}/"
 
 
+class ChatSite(NamedTuple):
+    """The chat, the chat rooms, and a front end for both and for a cinema that is not running."""
+
+    address: str  # of the start page
+    chat: Program
+    rooms: Program
+
+
+@pytest.fixture(scope="module")
+def common_chat_site() -> Iterator[ChatSite]:
+    """Provide the servers for all tests of a module."""
+    with looking_after() as launch:
+        chat, rooms = launch("chat_server.py", "0"), launch("chatroom_server.py", "0")
+        for server in (chat, rooms):
+            server.wait_for_start()
+        yield ChatSite(front_end(launch, chat=chat.port, chatrooms=rooms.port, tickets=free_port()), chat, rooms)
+
+
+@pytest.fixture
+def site(common_chat_site: ChatSite) -> Iterator[ChatSite]:
+    """Provide the servers; afterwards delete all rooms, and fail if the servers do not come to rest."""
+    yield common_chat_site
+    lobby = common_chat_site.rooms.connect()
+    lobby.send("3")
+    for name in filter(None, lobby.read_line()[1:].split(",")):
+        lobby.send(f"4{name}")
+        lobby.expect("0")
+    for server in (common_chat_site.chat, common_chat_site.rooms):
+        server.expect_rest()
+
+
 @pytest.fixture(scope="session")
 def two_browsers() -> Iterator[list[Window]]:
     """Provide two browsers for all browser tests."""
@@ -99,26 +138,21 @@ def two_browsers() -> Iterator[list[Window]]:
         yield windows
 
 
-@pytest.fixture
-def windows(two_browsers: list[Window]) -> Iterator[list[Window]]:
-    """Provide two browsers of the usual size; fail if a console has a message afterwards."""
-    for window in two_browsers:
+def browser(number: int, name: str) -> Any:
+    """Return a fixture that provides a browser of the usual size; the test fails if its console has a message then."""
+
+    @pytest.fixture(name=name)
+    def provide(two_browsers: list[Window]) -> Iterator[Window]:
+        window = two_browsers[number]
         window.resize(1280, 800)
         window.prefer("light")
-    yield two_browsers
-    for window in two_browsers:
+        yield window
         window.run("try { sessionStorage.clear(); } catch { /* about:blank has none */ }")
         window.open("about:blank")
         assert window.console() == []
 
-
-@pytest.fixture
-def alice(windows: list[Window]) -> Window:
-    """Provide the first browser."""
-    return windows[0]
+    return provide
 
 
-@pytest.fixture
-def bob(windows: list[Window]) -> Window:
-    """Provide the second browser."""
-    return windows[1]
+alice = browser(0, "alice")
+bob = browser(1, "bob")

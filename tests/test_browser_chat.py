@@ -1,12 +1,9 @@
 """The pages of the chat and of the chat rooms in a real browser, with real servers."""
 
 import signal
-from collections.abc import Iterator
-from typing import NamedTuple
 
-import pytest
-from browsing import SHORT_TIME_LIMITS, expect_good_design, front_end
-from conftest import Program, Start, looking_after
+from browsing import HIDE, ChatSite, expect_good_design, front_end, hurried
+from conftest import Start
 from webdriver import ENTER, TAB, UP, Window
 
 INJECTED = "return (window.injected ?? 0) + document.querySelectorAll('main img, main script').length"
@@ -17,50 +14,17 @@ return log.scrollHeight - log.scrollTop - log.clientHeight;
 """
 
 
-class ChatSite(NamedTuple):
-    """The servers and the address of their pages."""
-
-    address: str
-    chat: Program
-    rooms: Program
-
-    def enter(self, window: Window, room: str) -> None:
-        """Enter a chat room."""
-        window.open(f"{self.address}chatrooms.html?room={room}")
-        window.wait_for_text("member")
-
-    def create(self, *names: str) -> None:
-        """Create rooms, and nothing else."""
-        lobby = self.rooms.connect()
-        for name in names:
-            lobby.send(f"1{name}")
-            lobby.expect("0")
-        lobby.close()
-
-
-@pytest.fixture(scope="module", name="common_servers")
-def common_servers_fixture() -> Iterator[ChatSite]:
-    """Provide both servers for all tests of this module."""
-    with looking_after() as launch:
-        servers = launch("chat_server.py", "0"), launch("chatroom_server.py", "0")
-        for server in servers:
-            server.wait_for_start()
-        yield ChatSite(front_end(launch, chat=servers[0].port, chatrooms=servers[1].port), *servers)
-
-
-@pytest.fixture(name="site")
-def site_fixture(common_servers: ChatSite) -> Iterator[ChatSite]:
-    """Provide both servers; afterwards close the test's connections and delete all rooms."""
-    yield common_servers
-    for server in (common_servers.chat, common_servers.rooms):
-        while server.peers:
-            server.peers.pop().close()
-    lobby = common_servers.rooms.connect()
-    lobby.send("3")
-    for name in filter(None, lobby.read_line()[1:].split(",")):
-        lobby.send(f"4{name}")
+def create(site: ChatSite, *names: str) -> None:
+    lobby = site.rooms.connect()
+    for name in names:
+        lobby.send(f"1{name}")
         lobby.expect("0")
     lobby.close()
+
+
+def enter(window: Window, address: str, room: str) -> None:
+    window.open(f"{address}chatrooms.html?room={room}")
+    window.wait_for_text("member")
 
 
 def join(window: Window, address: str, name: str) -> None:
@@ -116,7 +80,8 @@ def test_two_browsers_and_a_telnet_user_chat(site: ChatSite, alice: Window, bob:
 def test_list_of_people_is_left_alone_and_a_user_called_everybody_is_one_of_them(site: ChatSite, alice: Window) -> None:
     everybody = site.chat.connect()
     everybody.send("JOIN everybody")
-    join(alice, site.address, "alice")
+    with hurried(alice):
+        join(alice, site.address, "alice")
     alice.choose("To", "everybody")
     alice.choose("To", "All users")
     alice.run("getSelection().selectAllChildren(document.getElementById('people'))")
@@ -157,13 +122,13 @@ def test_markup_in_names_and_messages_is_shown_as_text(site: ChatSite, alice: Wi
         bob.wait_for_text(text, times=2)  # from both
     assert alice.run(INJECTED) == bob.run(INJECTED) == 0
     room = "a-room-with-a-name-of-32-letters"
-    site.create(room)
+    create(site, room)
     bob.open(f"{site.address}chatrooms.html")
     bob.type("New room", INJECTIONS[0])
     bob.press("Create and join")
     bob.wait_for_text("Invalid name")
-    site.enter(alice, room)
-    site.enter(bob, room)
+    enter(alice, site.address, room)
+    enter(bob, site.address, room)
     bob.type("Your name", "<b>bob</b>")
     send(bob, INJECTIONS[1])
     alice.wait_for_text("<b>bob</b>")
@@ -196,8 +161,8 @@ def test_page_joins_a_killed_chat_again_unless_somebody_took_the_name(start: Sta
 
 def test_chat_that_hangs_is_an_outage_and_what_was_written_is_uncertain(start: Start, alice: Window) -> None:
     chat = start("chat_server.py", "0")
-    join(alice, front_end(start, chat=chat.port), "alice")
-    alice.run(SHORT_TIME_LIMITS)
+    with hurried(alice):
+        join(alice, front_end(start, chat=chat.port), "alice")
     chat.process.send_signal(signal.SIGSTOP)
     send(alice, "into the void")
     alice.wait_for_text("The chat did not answer within 5 seconds.")
@@ -222,11 +187,12 @@ def test_flood_is_drawn_in_few_steps_and_the_log_follows_its_end(site: ChatSite,
     lists = "return [...document.querySelectorAll('ol')].filter((list) => list.textContent.includes('message 1999'))"
     alice.wait(lambda: len(alice.run(lists)) == 2, "the last message, and its line on the wire")
     assert alice.run("return window.layouts") < 500
+    assert alice.run("return document.querySelector('.messages .head').checkVisibility({ visibilityProperty: true })")
     alice.press("Hide the wire")
     alice.resize(1280, 400)
     alice.wait(lambda: alice.run(LEFT_BELOW) < 1, "the end of the log")
     alice.run("document.querySelector('.messages').scrollTop = 0")
-    alice.run("Object.defineProperty(document, 'hidden', { value: true, configurable: true })")
+    alice.run(HIDE)
     alice.wait(lambda: alice.run("return document.querySelector('.messages').scrollTop") == 0, "the log's beginning")
     carol.send("BCST one", "BCST two")
     alice.find("↓ 2 new")
@@ -261,8 +227,8 @@ def test_room_is_created_joined_and_deleted(site: ChatSite, alice: Window, bob: 
 
 
 def test_draft_belongs_to_its_room_and_the_name_to_the_browser(site: ChatSite, alice: Window) -> None:
-    site.create("tea", "coffee")
-    site.enter(alice, "tea")
+    create(site, "tea", "coffee")
+    enter(alice, site.address, "tea")
     alice.type("Your name", "alice")
     alice.type("Message", "for tea alone")
     alice.press("Leave room")
@@ -279,7 +245,7 @@ def test_draft_belongs_to_its_room_and_the_name_to_the_browser(site: ChatSite, a
 
 
 def test_deletion_moves_the_focus_and_a_deleted_room_cannot_be_joined(site: ChatSite, alice: Window) -> None:
-    site.create("tea", "soup")
+    create(site, "tea", "soup")
     alice.open(f"{site.address}chatrooms.html")
     alice.find("Join tea")
     alice.run("document.querySelector('[aria-label=\"Join tea\"]').focus()")
@@ -287,7 +253,7 @@ def test_deletion_moves_the_focus_and_a_deleted_room_cannot_be_joined(site: Chat
     alice.command("POST", "/alert/accept")
     alice.wait(lambda: not alice.has("Join tea"), "the room is not listed any more")
     assert alice.run("return document.activeElement.getAttribute('aria-label')") == "Join soup"
-    alice.run("Object.defineProperty(document, 'hidden', { value: true })")  # the page does not poll any more
+    alice.run(HIDE)
     lobby = site.rooms.connect()
     lobby.send("4soup")
     lobby.expect("0")
@@ -312,12 +278,12 @@ def test_full_lobby_is_an_outage_whose_pauses_grow_until_a_place_is_free(start: 
 
 
 def test_room_survives_a_front_end_that_hangs_or_is_killed(site: ChatSite, alice: Window, start: Start) -> None:
-    site.create("tea")
+    create(site, "tea")
     options = ("--chatrooms", f"127.0.0.1:{site.rooms.port}")
     gateway = start("front_end.py", "0", *options)
     alice.open(f"http://127.0.0.1:{gateway.port}/chatrooms.html?room=tea")
     alice.wait_for_text("1 member")
-    alice.run(SHORT_TIME_LIMITS)
+    alice.run("const later = setTimeout; window.setTimeout = (act, ms) => later(act, ms === 5000 ? 1000 : ms)")
     gateway.process.send_signal(signal.SIGSTOP)
     send(alice, "into the void")
     alice.wait_for_text("it is not certain whether this was sent")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from box_office import Cinema, OpenCinema, another_writer, hold
-from browsing import expect_good_design, front_end, hurried
+from browsing import HIDE, SHOW, expect_good_design, front_end, hurried
 from conftest import Start, looking_after, wait_until
 from webdriver import DOWN, ENTER, RIGHT, SPACE, TAB, UP, Window
 
@@ -93,8 +93,8 @@ def test_order_is_reviewed_and_booked_and_a_reload_keeps_its_receipt(site: Cinem
 
 
 def test_lost_seat_is_marked_and_the_others_stay_chosen(site: CinemaSite, alice: Window, bob: Window) -> None:
-    with hurried(bob, 1 / 1000):  # this page does not look at the hall again by itself
-        site.choose(bob, (1, 2), (1, 1), (1, 3))
+    site.choose(bob, (1, 2), (1, 1), (1, 3))
+    bob.run(HIDE)
     site.review(alice, (1, 1), (1, 3))
     bob.press("Review")
     bob.wait_for_text(f"Seat 1-1 is taken. {NOTHING}")
@@ -150,6 +150,25 @@ def test_closing_the_page_giving_up_and_changing_seats_release_held_seats(site: 
     alice.press("Review")
     alice.press("Book 1 seat")
     alice.wait_for_text("Booked: 3-4")
+
+
+def test_hall_read_before_an_order_ended_is_not_shown(site: CinemaSite, alice: Window) -> None:
+    site.review(alice, (3, 3), (3, 4))
+    alice.run(
+        """
+        const listen = WebSocket.prototype.addEventListener;
+        WebSocket.prototype.addEventListener = function (type, handle) {
+          const isLast = (event) => type === "message" && event.data.startsWith("Row for ");
+          listen.call(this, type, (event) => isLast(event) ? (window.readHall = () => handle(event)) : handle(event));
+        };
+        """
+        + SHOW
+    )
+    alice.wait(lambda: alice.run("return Boolean(window.readHall)"), "a hall in which the held seat is taken")
+    alice.press("Change seats")
+    alice.run("window.readHall()")
+    alice.find("Row 3, seat 3, yours")
+    alice.wait_for_text("Row 3, seats 3–4")
 
 
 def test_arrow_home_end_and_page_keys_move_in_the_grid(site: CinemaSite, alice: Window) -> None:
@@ -280,9 +299,11 @@ def test_outage_ends_with_a_current_hall(start: Start, fresh_cinema: OpenCinema,
 def test_order_without_an_answer_is_uncertain_until_the_hall_shows_its_seats(site: CinemaSite, alice: Window) -> None:
     with hurried(alice):
         site.review(alice, (1, 1), (1, 2))
-        with another_writer(site.cinema.file):
-            alice.press("Book 2 seats")
-            alice.wait_for_text("It is not certain whether the order is booked.")
-        alice.wait_for_text("The order is probably booked: all its seats are taken now.")
-        alice.find("Row 1, seat 1, taken")
+    alice.run(HIDE)
+    with another_writer(site.cinema.file):
+        alice.press("Book 2 seats")
+        alice.wait_for_text("It is not certain whether the order is booked.")
+    alice.run(SHOW)
+    alice.wait_for_text("The order is probably booked: all its seats are taken now.")
+    alice.find("Row 1, seat 1, taken")
     wait_until(lambda: site.cinema.taken() == {(1, 1), (1, 2)}, "the order is booked")

@@ -2,16 +2,14 @@
 
 import re
 import signal
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from box_office import OpenCinema
-from browsing import SHORT_TIME_LIMITS, expect_good_design, front_end
+from browsing import ChatSite, expect_good_design, front_end, has_border, hurried
 from certificates import Certificates
-from conftest import Program, Start, free_port, in_thread, looking_after, wait_until
+from conftest import Start, in_thread, wait_until
 from dorm import Dormitory
 from webdriver import ESCAPE, Window
 
@@ -19,24 +17,7 @@ PAGES = ["", "dormitory.html", "cinema.html", "chat.html", "chatrooms.html"]
 MAX_PAGE_BYTES = 60 << 10
 
 
-class PagesSite(NamedTuple):
-    """The address of the start page, and a system."""
-
-    address: str
-    chat: Program
-
-
-@pytest.fixture(scope="module", name="site")
-def site_fixture() -> Iterator[PagesSite]:
-    """Provide a front end that was given all systems but the dormitory; the cinema is not running."""
-    with looking_after() as launch:
-        chat, rooms = launch("chat_server.py", "0"), launch("chatroom_server.py", "0")
-        for server in (chat, rooms):
-            server.wait_for_start()
-        yield PagesSite(front_end(launch, chat=chat.port, chatrooms=rooms.port, tickets=free_port()), chat)
-
-
-def test_start_page_shows_a_fact_of_each_system_or_why_there_is_none(site: PagesSite, alice: Window) -> None:
+def test_start_page_shows_a_fact_of_each_system_or_why_there_is_none(site: ChatSite, alice: Window) -> None:
     alice.open(site.address)
     alice.wait(lambda: alice.run("return document.querySelectorAll('.up, .down').length") == 3, "three facts")
     cards = "return [...document.querySelectorAll('.card')].filter((c) => c.checkVisibility()).map((c) => c.innerText)"
@@ -58,17 +39,17 @@ def test_start_page_counts_seats_and_places_and_says_that_a_system_is_full_or_ha
     guest.send("JOIN guest")
     guest.expect("JOIN guest accepted")
     others = {"tickets": cinema(hall="0 1\n0 0\n").server.port, "dormitory": dormitory.main.port}
-    alice.open(front_end(start, chat=chat.port, chatrooms=rooms.port, **others))
+    with hurried(alice):
+        alice.open(front_end(start, chat=chat.port, chatrooms=rooms.port, **others))
     for text in ("3 seats left", "places left in", "Too many connections", "No rooms yet"):
         alice.wait_for_text(text)
     rooms.process.send_signal(signal.SIGSTOP)
-    alice.run(SHORT_TIME_LIMITS + "document.dispatchEvent(new Event('visibilitychange'))")  # the page asks again
     alice.wait_for_text("The chat room server did not answer within 5 seconds.")
     rooms.process.send_signal(signal.SIGCONT)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_page_is_well_designed_and_small_and_loads_nothing_else(site: PagesSite, alice: Window, page: str) -> None:
+def test_page_is_well_designed_and_small_and_loads_nothing_else(site: ChatSite, alice: Window, page: str) -> None:
     alice.open(site.address + page)
     alice.find("Show the wire")
     expect_good_design(alice)
@@ -84,7 +65,7 @@ def test_page_is_well_designed_and_small_and_loads_nothing_else(site: PagesSite,
     assert 10_000 < sum(sizes.values()) < MAX_PAGE_BYTES
 
 
-def test_wire_can_be_filtered_paused_copied_and_saved(site: PagesSite, alice: Window, tmp_path: Path) -> None:
+def test_wire_can_be_filtered_paused_copied_and_saved(site: ChatSite, alice: Window, tmp_path: Path) -> None:
     alice.open(f"{site.address}chatrooms.html")
     for name in ("clipboard-read", "clipboard-write"):
         alice.command("POST", "/permissions", descriptor={"name": name}, state="granted")
@@ -127,7 +108,7 @@ def copied(window: Window) -> str:
     return str(window.run("return navigator.clipboard.readText()"))
 
 
-def test_wire_stays_open_and_selected_from_page_to_page_until_escape(site: PagesSite, alice: Window) -> None:
+def test_wire_stays_open_and_selected_from_page_to_page_until_escape(site: ChatSite, alice: Window) -> None:
     alice.open(f"{site.address}chatrooms.html")
     alice.press("Show the wire")
     alice.press("Chat rooms")
@@ -142,7 +123,7 @@ def test_wire_stays_open_and_selected_from_page_to_page_until_escape(site: Pages
     alice.wait_until_gone("<3>")
 
 
-def test_pages_work_over_tls(site: PagesSite, start: Start, certificates: Certificates, alice: Window) -> None:
+def test_pages_work_over_tls(site: ChatSite, start: Start, certificates: Certificates, alice: Window) -> None:
     address = front_end(start, *certificates.good.options, chat=site.chat.port)
     alice.open(f"{address}chat.html")
     alice.type("User name", "alice")
@@ -151,24 +132,26 @@ def test_pages_work_over_tls(site: PagesSite, start: Start, certificates: Certif
     alice.press("Leave")
 
 
-def test_reduced_motion_stops_animation_and_forced_colours_show_the_open_page(site: PagesSite, alice: Window) -> None:
+def test_reduced_motion_stops_animation_and_forced_colours_hide_nothing(site: ChatSite, alice: Window) -> None:
     alice.open(f"{site.address}chat.html")
     duration = "return getComputedStyle(document.getElementById('show-wire')).transitionDuration"
     assert alice.run(duration) == "0.15s"
-    wishes = {"prefers-reduced-motion": "reduce", "forced-colors": "active"}
-    features = [{"name": name, "value": value} for name, value in wishes.items()]
-    alice.devtools("Emulation.setEmulatedMedia", features=features)
+    alice.prefer(prefers_reduced_motion="reduce", forced_colors="active")
     assert alice.run(duration) in ("0s", "")
-    borders = "return [...document.querySelectorAll('nav a')].map((link) => getComputedStyle(link).borderBottomColor)"
-    _, cinema, chat, rooms = alice.run(borders)
-    assert cinema == rooms == alice.run("return getComputedStyle(document.body).backgroundColor") != chat
+    _, cinema, chat, rooms = (has_border(alice, f"nav li:nth-child({number}) a") for number in range(1, 5))
+    assert (cinema, chat, rooms) == (False, True, False)
+    alice.open(f"{site.address}cinema.html")
+    alice.wait_for_text("The cinema is not running.")
+    assert has_border(alice, ".outage")
+    alice.open(f"{site.address}chatrooms.html?room=none")
+    alice.wait_for_text("Room none does not exist")
+    assert has_border(alice, ".status")
 
 
-def test_page_polls_less_often_while_its_user_does_nothing(site: PagesSite, alice: Window) -> None:
+def test_page_polls_less_often_while_its_user_does_nothing(site: ChatSite, alice: Window) -> None:
     alice.open(f"{site.address}chat.html")
     polls = alice.run(
         """
-        const { setInterval } = window;
         let tick, polls = 0;
         const pass = async (minutes) => {
           polls = 0;
@@ -178,7 +161,6 @@ def test_page_polls_less_often_while_its_user_does_nothing(site: PagesSite, alic
         window.setInterval = (action) => { tick = action; };
         return import("/page.js").then(async ({ pollWith }) => {
           pollWith(() => { polls += 1; }, 3);
-          window.setInterval = setInterval;
           const counts = [await pass(1), await pass(1)];
           dispatchEvent(new Event("pointermove"));
           return [...counts, await pass(1)];
@@ -188,11 +170,10 @@ def test_page_polls_less_often_while_its_user_does_nothing(site: PagesSite, alic
     assert polls == [20, 4, 20]
 
 
-def test_success_goes_after_a_while_and_covers_nothing(site: PagesSite, alice: Window) -> None:
-    alice.open(f"{site.address}chat.html")
-    is_live = "return document.getElementById('status').checkVisibility()"
-    assert alice.run(is_live)  # although it is empty
-    alice.run(SHORT_TIME_LIMITS)
+def test_success_goes_after_a_while_and_covers_nothing(site: ChatSite, alice: Window) -> None:
+    with hurried(alice):
+        alice.open(f"{site.address}chat.html")
+    assert alice.run("return document.getElementById('status').checkVisibility()")  # an empty live region
     alice.type("User name", "alice")
     alice.press("Join")
     alice.wait_for_text("You are alice.")
@@ -202,7 +183,7 @@ def test_success_goes_after_a_while_and_covers_nothing(site: PagesSite, alice: W
     alice.wait_until_gone("You are alice.")
 
 
-def test_page_of_another_origin_cannot_open_the_socket(site: PagesSite, alice: Window) -> None:
+def test_page_of_another_origin_cannot_open_the_socket(site: ChatSite, alice: Window) -> None:
     script = """
         const [address, done] = arguments;
         const socket = new WebSocket(address);

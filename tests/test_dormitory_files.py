@@ -306,11 +306,11 @@ def overwrite(path: Path, data: bytes, offset: int = 0) -> None:
         file.write(data)
 
 
-def overwrite_a_page(database: Path) -> None:
-    """Write over the page that begins the index, without which all queries but those for a member still work."""
+def damage_page(database: Path, name: str = "by_member", head: bytes = bytes(8)) -> None:
+    """Write over a page; without that of the index, all queries but those for a member still work."""
     with closing(sqlite3.connect(database)) as db:
-        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'by_member'").fetchone()
-    overwrite(database, bytes(4096), 4096 * (page - 1))
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    overwrite(database, head, 4096 * (page - 1))
 
 
 def overwrite_with_another(database: Path) -> None:
@@ -364,14 +364,14 @@ def test_an_overwritten_database_is_found_unless_a_restart_would_find_all_that_w
 
 
 @pytest.mark.parametrize(
-    ("damage", "text"), [(overwrite_with_another, "was overwritten while"), (overwrite_a_page, "cannot be read back")]
+    "damage", [overwrite_with_another, damage_page, lambda path: damage_page(path, "state", b"\x0d\0\0\0\0\x10\0\0")]
 )
-def test_an_idle_overwritten_database_is_found(tmp_path: Path, damage: Callable[[Path], None], text: str) -> None:
+def test_an_idle_overwritten_database_is_found(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     path = tmp_path / "single.db"
     Reservations(path).close()
     with closing(Reservations(path)) as reservations:
         damage(path)
-        with pytest.raises(Damaged, match=text):
+        with pytest.raises(Damaged, match=r"was overwritten while it was open|cannot be read back from the disk: "):
             reservations.check_contents()
 
 

@@ -592,18 +592,18 @@ def test_browser_that_does_not_read_is_dropped(start: Start, systems: Systems, t
     reader.close()
 
 
-def test_browser_that_reads_late_gets_everything_in_order(fake: FakeSystem) -> None:
-    tab = fake.open(receive_buffer=1 << 16)
-    filler = "x" * 4000
-    lines = [f"{number} {filler}" for number in range(3000)]
-    with ThreadPoolExecutor(1) as pool:
+def test_browser_that_reads_late_gets_everything_in_order_and_is_not_given_up(start: Start, tmp_path: Path) -> None:
+    fake = FakeSystem(start, script=changed_program(tmp_path, "front_end.py", *SHORT_PATIENCE))
+    lines = [f"{number} {'x' * 4000}" for number in range(3000)]
+    with fake.listener, ThreadPoolExecutor(1) as pool:
+        tab = fake.open(receive_buffer=1 << 16)
         sent = pool.submit(fake.sock.sendall, "".join(f"{line}\n" for line in lines).encode())
         with pytest.raises(FutureTimeoutError):
-            sent.result(0.5)
+            sent.result(2.5)
         tab.expect(*lines)
         sent.result(WAIT_SECONDS)
-    tab.close()
-    fake.expect_end()
+        tab.close()
+        fake.expect_end()
 
 
 def test_system_that_does_not_read_slows_its_tab_down_and_loses_nothing(fake: FakeSystem) -> None:

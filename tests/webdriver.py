@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from conftest import WAIT_SECONDS, wait_until
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.02
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of an element's id, fixed by the W3C
 BROWSER = {
     "acceptInsecureCerts": True,  # certificates of the tests' own authority
@@ -166,9 +166,11 @@ class Window:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.devtools("Emulation.setDeviceMetricsOverride", **metrics)
 
-    def prefer(self, scheme: str) -> None:
-        """Ask for light or dark pages."""
-        self.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    def prefer(self, scheme: str = "light", **features: str) -> None:
+        """Ask for light or dark pages, and for other media features, such as forced_colors="active"."""
+        wishes = {"prefers_color_scheme": scheme, **features}
+        named = [{"name": name.replace("_", "-"), "value": value} for name, value in wishes.items()]
+        self.devtools("Emulation.setEmulatedMedia", features=named)
 
     def devtools(self, method: str, **params: Any) -> Any:
         """Send a command of the DevTools protocol."""

@@ -198,7 +198,9 @@ class Tab:
         """Send lines as messages, in valid UTF-8: a browser would close a WebSocket that sends anything else."""
         lines = data.decode(errors="replace").encode().removesuffix(b"\n").split(b"\n") if data else []
         self._lines_to_browser += len(lines)
+        began = time.monotonic()
         self._browser.send(b"".join([frame(Opcode.TEXT, line.removesuffix(b"\r")) for line in lines]))
+        self._heard += time.monotonic() - began  # while it blocks, the browser cannot be heard
 
 
 def receive_line(sock: socket.socket) -> bytes:

@@ -1,7 +1,7 @@
 // The chat: join under a name, see who is there, talk to all users or to one.
 
 import { Connection } from "./connection.js";
-import { createNameButton, MessageLog, onMessage } from "./messages.js";
+import { createNameButton, MessageLog, onMessage, UNCERTAIN } from "./messages.js";
 import {
   askBeforeLeaving, byId, element, hideOutage, onSubmit, pollWith, say, sayAt, showItems, showOutage, showView,
   whilePending,
@@ -10,6 +10,7 @@ import {
 const MESSAGE = /^FROM ([A-Za-z0-9]+)( \(all\))?: (.*)$/su;
 const LIST_HEAD = /^Registered users \((\d+)\):$/;
 const LISTED_NAME = /^[A-Za-z0-9]+$/;
+const ALL_USERS = "all users"; // the key of the recipient that is no name
 const NAME_REFUSED = /^(?:Username|Invalid username)/;
 
 let name = ""; // under which the user is, or wants to be, registered
@@ -17,7 +18,6 @@ let isRegistered = false; // whether the server has accepted it
 let hasTalked = false; // whether the log belongs to a talk that goes on
 let refusal = ""; // what the server said before it ended the connection
 let unconfirmed = []; // messages that the server may still refuse, oldest first: {refusal}
-let offered = ""; // the recipients, as last offered
 const log = new MessageLog(writeTo);
 
 const connection = new Connection("/ws/chat", {
@@ -96,13 +96,14 @@ async function deliver(line) {
   const isAnswered = await listPeople();
   unconfirmed = unconfirmed.filter((other) => other !== sent);
   if (sent.refusal) return `Not sent: ${sent.refusal}`;
-  return isAnswered ? "" : "No answer came: it is not certain whether this was sent.";
+  return isAnswered ? "" : UNCERTAIN;
 }
 
 function writeTo(user) {
   const select = byId("to");
   select.value = user;
-  if (!select.value) select.append(element("option", { value: user, selected: "", translate: "no" }, user)); // not listed
+  if (!select.value) select.append(createRecipient(user)); // not listed
+  select.value = user;
   byId("message").focus();
 }
 
@@ -129,12 +130,12 @@ function showRecipients(names) {
   const select = byId("to");
   const chosen = select.value;
   const hasLeft = chosen && !names.includes(chosen);
-  const labels = hasLeft ? [...names, `${chosen} (has left)`] : names;
-  if (labels.join() === offered) return;
-  offered = labels.join();
-  const options = labels.map((label, i) => element("option", { value: names[i] ?? chosen, translate: "no" }, label));
-  select.replaceChildren(element("option", { value: "" }, "All users"), ...options);
+  showItems(select, [ALL_USERS, ...names, ...(hasLeft ? [`${chosen} (has left)`] : [])], createRecipient);
   select.value = chosen;
+}
+
+function createRecipient(label) {
+  return element("option", { value: label.split(" ")[0], translate: "no" }, label);
 }
 
 onSubmit(byId("join-form"), () => {

@@ -1,10 +1,10 @@
 // The chat rooms: the lobby, which lists the rooms, and the inside of one room.
 
 import { Connection, REFUSED } from "./connection.js";
-import { MessageLog, onMessage } from "./messages.js";
+import { MessageLog, onMessage, UNCERTAIN } from "./messages.js";
 import {
   askBeforeLeaving, byId, element, hideOutage, local, onSingleClick, onSubmit, pollWith, say, sayAt, setText, showItems,
-  showOutage, showView, whilePending,
+  showOutage, showView,
 } from "./page.js";
 
 const [CREATE, JOIN, LIST, DELETE] = ["\u0001", "\u0002", "\u0003", "\u0004"];
@@ -48,7 +48,9 @@ async function listRooms() {
   if (!succeeds || room) return;
   hideOutage();
   const names = text ? text.split(",") : [];
-  showRooms(names);
+  showItems(byId("rooms"), names, createRoom);
+  byId("rooms-empty").hidden = names.length > 0;
+  setText(byId("rooms-summary"), names.length ? `${names.length} open` : "");
   await countMembers(names);
 }
 
@@ -59,17 +61,11 @@ async function enterWantedRoom() {
   poll();
 }
 
-function showRooms(names) {
-  showItems(byId("rooms"), names, createRoom);
-  byId("rooms-empty").hidden = names.length > 0;
-  setText(byId("rooms-summary"), names.length ? `${names.length} open` : "");
-}
-
 function createRoom(name) {
   const joinButton = element("button", { type: "button", "aria-label": `Join ${name}` }, "Join");
   const deleteButton = element("button", { type: "button", class: "quiet", "aria-label": `Delete ${name}` }, "Delete");
-  onSingleClick(joinButton, () => whilePending(joinButton, join(name)));
-  onSingleClick(deleteButton, () => whilePending(deleteButton, deleteRoom(name)));
+  onSingleClick(joinButton, () => join(name));
+  onSingleClick(deleteButton, () => deleteRoom(name));
   const title = element("bdi", { class: "code", translate: "no" }, name);
   return element("li", {}, title, element("span", { class: "summary" }), joinButton, deleteButton);
 }
@@ -163,8 +159,7 @@ async function countMembersHere() {
 /** Send a line. A room confirms nothing: the lobby's next answer shows that the server and the front end work. */
 async function deliver(line) {
   room.connection.send(line);
-  const isConfirmed = await countMembersHere();
-  return isConfirmed ? "" : "No answer came: it is not certain whether this was sent.";
+  return (await countMembersHere()) ? "" : UNCERTAIN;
 }
 
 function leave(sentence, isProblem) {
@@ -181,7 +176,7 @@ function leave(sentence, isProblem) {
   openLobby();
 }
 
-onSubmit(byId("create-form"), () => whilePending(byId("create"), createAndJoin()));
+onSubmit(byId("create-form"), createAndJoin);
 onMessage(log, {
   isConnected: () => room.connection.isOpen,
   compose: (text) => {

@@ -9,28 +9,23 @@ import { namesOf } from "./seats.js";
 import { createLookout, Order } from "./tickets.js";
 
 const LOOK_SECONDS = 3;
-const SETTLE_MILLISECONDS = 1000; // for so long after an order the server may still hold its seats
 const USUAL_SECONDS = 600; // the default of --hold-seconds
 const WARNING_SECONDS = 45;
 
 let stage = "choosing"; // then "holding" (the server is asked), "reviewing" and "booking"
 let order = null; // the present order, from "holding" on
 let doubtful = []; // the seats of an order that may be booked
-let settledAt = 0; // looks at the hall that began earlier may be out of date
-let isWarned = false; // that time is short
-let receipt = JSON.parse(session.receipt || "null"); // {line, time}, which a reload does not lose
 
 const hall = new Hall(byId("hall"), showBar, (name) => setText(byId("pointed"), name));
 const lookout = createLookout(showHall, showOutage);
 
 const look = pollWith(() => {
   const isShown = !byId("order").hidden && (stage === "choosing" || stage === "reviewing");
-  if (isShown && performance.now() >= settledAt) lookout.look();
+  return isShown && lookout.look();
 }, LOOK_SECONDS);
 
-function showHall(rows, startedAt) {
+function showHall(rows) {
   hideOutage();
-  if (startedAt < settledAt) return;
   const seats = rows.length ? rows : hall.rows.map((signs) => signs.fill("1"));
   byId("house").hidden = !seats.length;
   const lost = seats.length ? hall.show(seats, (seat) => Boolean(order?.holds(seat))) : [];
@@ -64,20 +59,18 @@ async function review() {
   setStage("holding");
   say("");
   if (!(await whilePending(byId("review"), present.hold()))) return;
-  isWarned = false;
   setStage("reviewing");
   byId("bar-title").focus();
 }
 
 async function book() {
   setStage("booking");
-  const line = await whilePending(byId("book"), order.book());
+  const line = await order.book();
   if (!line) return;
   hall.sell();
   order = null;
   setStage("choosing");
-  receipt = { line, time: Date.now() };
-  session.receipt = JSON.stringify(receipt);
+  session.receipt = JSON.stringify({ line, time: Date.now() }); // a reload does not lose it
   showReceipt();
   say(line.includes(",") ? "Your seats are booked." : "Your seat is booked.");
 }
@@ -130,7 +123,7 @@ function giveUp() {
 function setStage(next) {
   stage = next;
   hall.isFixed = stage !== "choosing";
-  settledAt = performance.now() + (stage === "choosing" ? SETTLE_MILLISECONDS : 0);
+  lookout.discard(); // a look that began before may find the seats of this order taken
   showBar();
 }
 
@@ -158,16 +151,16 @@ function noteOn(tickets, isReviewed) {
 
 /** Show how long the order has taken. The protocol does not say how long it may take: the last one that ran out told. */
 function showTime() {
-  byId("time-left").hidden = !order?.startedAt;
-  if (!order?.startedAt) return;
-  const spent = Math.floor(secondsOf(order));
+  const timer = byId("time-left");
+  const isRunning = Boolean(order?.startedAt);
+  const spent = isRunning ? Math.floor(secondsOf(order)) : 0;
   const usual = Number(local["hold-seconds"]) || USUAL_SECONDS;
-  setText(byId("time-left"), `${clock(spent)} of usually ${clock(usual)}`);
-  const isShort = usual - spent <= WARNING_SECONDS;
-  byId("time-left").classList.toggle("soon", isShort);
-  if (!isShort || isWarned) return;
-  isWarned = true;
-  say(`An order may usually take ${clock(usual)}: book your seats now.`, true);
+  const isShort = isRunning && usual - spent <= WARNING_SECONDS;
+  const wasShort = timer.classList.contains("soon");
+  timer.hidden = !isRunning;
+  timer.classList.toggle("soon", isShort);
+  setText(timer, `${clock(spent)} of usually ${clock(usual)}`);
+  if (isShort && !wasShort) say(`An order may usually take ${clock(usual)}: book your seats now.`, true);
 }
 
 function secondsOf({ startedAt }) {
@@ -179,7 +172,7 @@ function clock(seconds) {
 }
 
 function showReceipt() {
-  const { line, time } = receipt;
+  const { line, time } = JSON.parse(session.receipt);
   const seats = [...line.matchAll(/(\d+)-(\d+)/g)].map(([, row, seat]) => ({ row: Number(row), number: Number(seat) }));
   byId("receipt-seats").replaceChildren(...namesOf(seats).map((name) => element("li", {}, name)));
   byId("receipt-time").textContent = new Date(time).toLocaleString([], { dateStyle: "long", timeStyle: "short" });
@@ -191,7 +184,6 @@ function showReceipt() {
 }
 
 function orderMore() {
-  receipt = null;
   session.receipt = "";
   say("");
   showView("order");
@@ -208,5 +200,5 @@ byId("print").addEventListener("click", () => print());
 byId("order-more").addEventListener("click", orderMore);
 askBeforeLeaving(() => order !== null);
 setInterval(showTime, 250);
-if (receipt) showReceipt();
+if (session.receipt) showReceipt();
 else look();

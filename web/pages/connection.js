@@ -1,5 +1,6 @@
 // A WebSocket to the front end, which connects it to one system: a message is a line of that system's protocol.
 
+import { sentenceOf } from "./page.js";
 import { record } from "./wire.js";
 
 const FIRST_PAUSE_SECONDS = 1;
@@ -15,10 +16,9 @@ const SYSTEMS = { dormitory: "dormitory", tickets: "cinema", chat: "chat", chatr
 
 export class Connection {
   #path;
-  #label;
-  #isPoll;
   #name; // of the system, in words
   #handlers;
+  #record; // a function that shows a line or an event in the wire panel
   #socket = null;
   #openedAt = 0;
   #pauseSeconds = FIRST_PAUSE_SECONDS;
@@ -34,10 +34,9 @@ export class Connection {
    */
   constructor(path, handlers, label = "", isPoll = false) {
     this.#path = path;
-    this.#handlers = handlers;
-    this.#label = label;
-    this.#isPoll = isPoll;
     this.#name = SYSTEMS[path.split("/")[2]];
+    this.#handlers = handlers;
+    this.#record = (kind, text, isPolled = false) => record({ kind, text, label, isPoll: isPoll || isPolled });
   }
 
   get isOpen() {
@@ -76,12 +75,12 @@ export class Connection {
 
   /**
    * Send a request; return its reply, or null if the connection ends before. A reply that takes longer than `seconds`
-   * is an outage. With null, nothing is sent: the system speaks first. The reply is one line; with isComplete(lines),
-   * it is an array of all lines until isComplete() returns true.
+   * is an outage. With null, nothing is sent: the system speaks first, and the connection may still be being opened. The
+   * reply is one line; with isComplete(lines), it is an array of all lines until isComplete() returns true.
    */
   ask(line, { shown, isPoll = false, isComplete = null, seconds = ANSWER_SECONDS } = {}) {
-    if (!this.isOpen) return Promise.resolve(null);
-    if (line !== null) this.send(line, { shown, isPoll });
+    const isPossible = line === null ? this.#socket !== null : this.send(line, { shown, isPoll });
+    if (!isPossible) return Promise.resolve(null);
     const timer = this.#giveUpAfter(seconds, `The ${this.#name} did not answer within ${seconds} seconds.`);
     return new Promise((resolve) => this.#asked.push({ isPoll, isComplete, lines: [], resolve, timer }));
   }
@@ -118,7 +117,7 @@ export class Connection {
     if (code === NO_CLOSE_FRAME) this.#end("The front end is not answering.");
     else if (code === NORMAL_CLOSE) this.#end(`The ${this.#name} ended the connection.`);
     else if (isNotRunning) this.#end(`The ${this.#name} is not running.`, reason);
-    else this.#end(/[.!?]$/.test(reason) ? reason : `${reason || "The connection has ended"}.`, "", code);
+    else this.#end(sentenceOf(reason || "The connection has ended"), "", code);
   }
 
   #giveUpAfter(seconds, sentence) {
@@ -143,10 +142,6 @@ export class Connection {
       clearTimeout(request.timer);
       request.resolve(null);
     }
-  }
-
-  #record(kind, text, isPoll = false) {
-    record({ kind, text, isPoll: isPoll || this.#isPoll, label: this.#label });
   }
 }
 

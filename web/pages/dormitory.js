@@ -2,8 +2,8 @@
 
 import { Connection, fitsLine } from "./connection.js";
 import {
-  byId, element, hideOutage, local, onSingleClick, onSubmit, pollWith, say, sayAt, setText, showItems, showOutage, showView,
-  whilePending,
+  byId, element, hideOutage, local, onSingleClick, onSubmit, pollWith, say, sayAt, sentenceOf, setText, showItems,
+  showOutage, showView,
 } from "./page.js";
 
 const GUEST_NAME = "guest";
@@ -68,7 +68,6 @@ function enter(asMember) {
 
 function refuseLogin(reply) {
   const { user, password } = login;
-  hideOutage();
   leave();
   if (password === DEMO_PASSWORDS[user]) local["no-demo-members"] = "true";
   showDemoMembers();
@@ -80,13 +79,13 @@ function logOut() {
   connection.send("QUIT");
   connection.close();
   leave();
-  hideOutage();
   say("");
   byId("user").focus();
 }
 
 function leave() {
   login = null;
+  hideOutage();
   for (const kind of kinds) setCounts(kind, []);
   showReservations(new Map());
   showView("login");
@@ -193,12 +192,12 @@ function isReservable({ left, kind }) {
 }
 
 async function reserve(room) {
-  const { code, button } = room;
+  const { code } = room;
   if (!isReservable(room)) {
     say(room.left ? `Room ${code} cannot be reserved now.` : `Room ${code} is full.`, true);
     return;
   }
-  const reply = await whilePending(button, connection.ask(`RESERVE ${code}`));
+  const reply = await connection.ask(`RESERVE ${code}`);
   const [word, id, left] = (reply ?? "").split(" ");
   if (word === "RESERVED") {
     setLeft(room, Number(left));
@@ -212,8 +211,8 @@ async function reserve(room) {
   }
 }
 
-async function cancel(id, button) {
-  const reply = await whilePending(button, connection.ask(`CANCEL ${id}`));
+async function cancel(id) {
+  const reply = await connection.ask(`CANCEL ${id}`);
   const [word, code] = (reply ?? "").split(" ");
   if (word !== "CANCELLED" && word !== "UNKNOWN_RESERVATION") {
     sayUncertain(reply, `reservation ${id} was cancelled`);
@@ -269,15 +268,14 @@ function showReservations(shown) {
 function createReservation(id) {
   const code = reservations.get(id);
   const button = element("button", { type: "button", class: "quiet", "aria-label": `Cancel ${id}, room ${code}` }, "Cancel");
-  onSingleClick(button, () => cancel(id, button));
+  onSingleClick(button, () => cancel(id));
   const room = element("span", { class: "code" }, code);
   return element("li", {}, element("span", {}, room, element("span", { class: "muted" }, id)), button);
 }
 
 /** Turn a reply into a sentence: drop its first word, which is in capitals. */
 function readable(reply) {
-  const sentence = reply.replace(/^[A-Z_]+ /, "");
-  return /[.!?]$/.test(sentence) ? sentence : `${sentence}.`;
+  return sentenceOf(reply.replace(/^[A-Z_]+ /, ""));
 }
 
 onSubmit(byId("login-form"), () => {

@@ -1,7 +1,7 @@
 // The start page: a card for each system, with a fact that the system itself tells every few seconds.
 
 import { Connection } from "./connection.js";
-import { byId, element, fetchSystems, pollWith, setText } from "./page.js";
+import { byId, element, pollWith, setText, systems } from "./page.js";
 
 const LOOK_SECONDS = 10;
 
@@ -54,7 +54,6 @@ function watch(card) {
   const closed = (sentence, small) => show("down", sentence, small);
   const connection = new Connection(`/ws/${system}`, { opened, closed }, system, true);
   card.append(state);
-  card.hidden = false;
   pollWith(() => connection.open(), LOOK_SECONDS)();
 }
 
@@ -68,13 +67,6 @@ async function ask(connection, requests) {
   return lines?.at(-1) ?? null;
 }
 
-async function start() {
-  try {
-    const systems = await fetchSystems();
-    for (const card of document.querySelectorAll(".card")) if (systems[card.dataset.system]) watch(card);
-  } catch {
-    byId("nothing").hidden = false;
-  }
-}
-
-start();
+systems
+  .then((given) => document.querySelectorAll(".card").forEach((card) => given[card.dataset.system] && watch(card)))
+  .catch(() => (byId("nothing").hidden = false));

@@ -8,12 +8,13 @@ const GROUP_MILLISECONDS = 5 * 60 * 1000; // a message of the same sender within
 const WEB_ADDRESS = /(https?:\/\/[^\s<>"]*[^\s<>"'.,;:!?)\]])/;
 const UNSENDABLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g; // servers replace these too
 const TITLE = document.title;
+export const UNCERTAIN = "No answer came: it is not certain whether this was sent.";
 
 export class MessageLog {
   #list = byId("messages");
   #newButton = byId("new-messages");
-  #waiting = []; // entries that are not shown yet, oldest first: see add()
-  #last = null; // the newest entry that is shown
+  #waiting = []; // items that are not shown yet, oldest first
+  #last = null; // the newest message; null after a remark
   #isAtEnd = true;
   #new = 0; // messages below what the reader sees
   #unread = 0; // messages since the tab was hidden
@@ -34,29 +35,35 @@ export class MessageLog {
   }
 
   /**
-   * Add a message: {sender, note, text, isMine, isPending}. The sender and the note, which says to whom it was sent, may
-   * be empty. A message that is pending stays so until settle().
+   * Add a message, and return its item. The sender and the note, which says to whom it was sent, may be empty. With
+   * isMine, it is a message of this page's user, which is pending until settle().
    */
-  add(entry) {
-    entry.time = new Date();
-    this.#waiting.push(entry);
-    if (this.#waiting.length > 2 * SHOWN_MESSAGES) this.#waiting = this.#waiting.slice(-SHOWN_MESSAGES);
-    if (document.hidden && !entry.isMine) this.#countUnread(this.#unread + 1);
-    this.#showSoon();
+  add({ sender, note = "", text, isMine = false }) {
+    const message = { sender, note, isMine, time: new Date() };
+    const head = element("p", { class: "head" }, ...(sender ? [this.#createSender(message)] : []));
+    if (note) head.append(" ", element("span", { class: "note" }, note));
+    const clock = element("time", {}, message.time.toTimeString().slice(0, 5));
+    const item = element("li", {}, head, element("bdi", { class: "words" }, ...withLinks(text)), clock);
+    item.classList.toggle("mine", isMine);
+    item.classList.toggle("pending", isMine);
+    item.classList.toggle("again", this.#isAgain(message));
+    this.#last = message;
+    this.#append(item);
+    return item;
   }
 
-  /** Show that a pending message is sent, or, with a reason, that it is not. */
-  settle(entry, reason) {
-    entry.isPending = false;
-    entry.reason = reason;
-    if (!entry.item) return;
-    entry.item.classList.remove("pending");
-    if (reason) this.#showReason(entry);
+  /** Show that a pending message was sent, or, with a reason, that it was not. */
+  settle(item, reason) {
+    item.classList.remove("pending");
+    if (!reason) return;
+    item.classList.add("failed");
+    item.querySelector(".words").after(element("p", { class: "reason" }, reason));
   }
 
   /** Add a remark of the page itself. */
   remark(text) {
-    this.add({ text, isRemark: true });
+    this.#last = null;
+    this.#append(element("li", { class: "remark" }, text));
   }
 
   clear() {
@@ -66,30 +73,19 @@ export class MessageLog {
     this.#countNew(0);
   }
 
+  #append(item) {
+    this.#waiting.push(item);
+    if (this.#waiting.length > 2 * SHOWN_MESSAGES) this.#waiting = this.#waiting.slice(-SHOWN_MESSAGES);
+    if (document.hidden) this.#countUnread(this.#unread + 1);
+    this.#showSoon();
+  }
+
   #show() {
     const added = this.#waiting.slice(-SHOWN_MESSAGES);
     this.#waiting = [];
-    for (const entry of added) {
-      entry.item = this.#createItem(entry);
-      this.#last = entry;
-    }
-    this.#list.append(...added.map((entry) => entry.item));
+    this.#list.append(...added);
     while (this.#list.childElementCount > SHOWN_MESSAGES) this.#list.firstElementChild.remove();
     if (!this.#isAtEnd) this.#countNew(this.#new + added.length);
-  }
-
-  #createItem(entry) {
-    if (entry.isRemark) return element("li", { class: "remark" }, entry.text);
-    const { sender, note, time, text } = entry;
-    const head = element("p", { class: "head" }, ...(sender ? [this.#createSender(entry)] : []));
-    if (note) head.append(" ", element("span", { class: "note" }, note));
-    const clock = element("time", {}, time.toTimeString().slice(0, 5));
-    entry.item = element("li", {}, head, element("bdi", { class: "words" }, ...withLinks(text)), clock);
-    entry.item.classList.toggle("mine", Boolean(entry.isMine));
-    entry.item.classList.toggle("again", this.#isAgain(entry));
-    entry.item.classList.toggle("pending", Boolean(entry.isPending));
-    if (entry.reason) this.#showReason(entry);
-    return entry.item;
   }
 
   #createSender({ sender, isMine }) {
@@ -100,12 +96,7 @@ export class MessageLog {
   #isAgain({ sender, note, isMine, time }) {
     const last = this.#last;
     const isSame = last?.sender === sender && last.note === note && last.isMine === isMine;
-    return isSame && !last.isRemark && time - last.time < GROUP_MILLISECONDS;
-  }
-
-  #showReason({ item, reason }) {
-    item.classList.add("failed");
-    item.querySelector(".words").after(element("p", { class: "reason" }, reason));
+    return isSame && time - last.time < GROUP_MILLISECONDS;
   }
 
   #countNew(count) {
@@ -147,10 +138,9 @@ export function onMessage(log, { isConnected, compose, deliver }) {
 
   const post = async (text) => {
     const { line, entry } = compose(text);
-    const shown = { ...entry, isMine: true, isPending: true };
-    log.add(shown);
+    const item = log.add({ ...entry, isMine: true });
     const reason = await deliver(line);
-    log.settle(shown, reason);
+    log.settle(item, reason);
     if (reason && !field.value) field.value = text;
   };
 

@@ -10,6 +10,9 @@ const CALM_INTERVALS = 5; // between two polls, when the user has done nothing f
 let outageTimer = 0;
 let statusTimer = 0;
 
+/** A promise of the systems that the front end was given, as {dormitory: true, ...}. */
+export const systems = fetch("/systems.json").then((answer) => answer.json());
+
 /** Return a storage of the browser; if it allows none, an object that lasts as long as the page. */
 function storage(name) {
   try {
@@ -54,6 +57,11 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** Return a text as a sentence: with a full stop, unless it has an end already. */
+export function sentenceOf(text) {
+  return /[.!?]$/.test(text) ? text : `${text}.`;
+}
+
 /** Return a function that calls an action, unless an earlier call has not finished. */
 function oneAtATime(action) {
   let isBusy = false;
@@ -68,9 +76,20 @@ function oneAtATime(action) {
   };
 }
 
+/** Show a button as busy if a promise takes longer than 400 ms; return the promise's result. */
+export async function whilePending(button, promise) {
+  const timer = setTimeout(() => button.setAttribute("aria-busy", "true"), PENDING_MILLISECONDS);
+  try {
+    return await promise;
+  } finally {
+    clearTimeout(timer);
+    button.removeAttribute("aria-busy");
+  }
+}
+
 /** Call an action on a click. Ignore a click that follows another one fast, or comes before the action is done. */
 export function onSingleClick(button, action) {
-  const act = oneAtATime(action);
+  const act = oneAtATime(() => whilePending(button, action()));
   let clickedAt = -Infinity;
   button.addEventListener("click", (event) => {
     const isRepeated = event.detail > 1 || event.timeStamp - clickedAt < CLICK_PAUSE_MILLISECONDS;
@@ -123,20 +142,9 @@ export function followEnd(scroller, content, changed = () => {}) {
   return goToEnd;
 }
 
-/** Show a button as busy if a promise takes longer than 400 ms; return the promise's result. */
-export async function whilePending(button, promise) {
-  const timer = setTimeout(() => button.setAttribute("aria-busy", "true"), PENDING_MILLISECONDS);
-  try {
-    return await promise;
-  } finally {
-    clearTimeout(timer);
-    button.removeAttribute("aria-busy");
-  }
-}
-
 /** Call an action when a form is submitted and the action is not still being done; the browser loads no page. */
 export function onSubmit(form, action) {
-  const act = oneAtATime(action);
+  const act = oneAtATime(() => whilePending(form.querySelector("[type=submit]"), action()));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     act();
@@ -198,27 +206,16 @@ export function askBeforeLeaving(isNeeded) {
   });
 }
 
-/** Return which systems the front end was given, as {dormitory: true, ...}. */
-export async function fetchSystems() {
-  const answer = await fetch("/systems.json");
-  return answer.json();
-}
-
 /** Show one of the page's views and hide the others; views are the children of <main> with the class "view". */
 export function showView(id) {
   for (const view of document.querySelectorAll(".view")) view.hidden = view.id !== id;
 }
 
-async function hideLinksToAbsentSystems() {
-  try {
-    const systems = await fetchSystems();
-    for (const link of document.querySelectorAll("nav a")) link.parentElement.hidden = !systems[link.dataset.system];
-  } catch {
-    // The page's own connection reports it.
-  }
-}
-
 for (const link of document.querySelectorAll(".top a")) {
   if (link.pathname === location.pathname) link.setAttribute("aria-current", "page");
 }
-hideLinksToAbsentSystems();
+systems
+  .then((given) => {
+    for (const node of document.querySelectorAll("[data-system]")) node.hidden = !given[node.dataset.system];
+  })
+  .catch(() => {}); // the page's own connection reports it

@@ -18,16 +18,14 @@ export class Order {
   isOver = false;
   #connection;
   #ended;
-  #opened = () => {};
 
   /** ended(sentence) is called when the order ends without being booked, unless the user cancels it. */
   constructor(seats, ended) {
     this.seats = seats;
     this.#ended = ended;
-    const opened = () => this.#opened();
     const line = (text) => this.#end(text); // while the user reviews the order
     const closed = (sentence) => this.#end(this.mayBeBooked ? sentence : `${sentence} Nothing was booked.`);
-    this.#connection = new Connection(PATH, { opened, line, closed }, "order");
+    this.#connection = new Connection(PATH, { line, closed }, "order");
   }
 
   /** Return whether the server holds a seat for this order. */
@@ -37,9 +35,7 @@ export class Order {
 
   /** Hold all seats but the last; return whether that succeeded. */
   async hold() {
-    const opened = new Promise((resolve) => (this.#opened = resolve));
     this.#connection.open();
-    await opened;
     let lines = await this.#answer(null, FIRST_QUESTION);
     this.startedAt = performance.now();
     lines &&= await this.#answer(this.seats.length, "Row for ");
@@ -65,7 +61,6 @@ export class Order {
   cancel() {
     this.isOver = true;
     this.#connection.close();
-    this.#opened();
   }
 
   /** Answer a question; return what the server said, or null if that was not as expected, and the order has ended. */
@@ -85,39 +80,39 @@ export class Order {
 }
 
 /**
- * Look at the hall, as a customer who asks for one ticket and leaves when the seats are shown. shown(rows, startedAt) is
- * called with the seats as they were after a time, [] if none was free; failed(sentence, connection, detail) arranges for
- * the next try.
+ * Look at the hall, as a customer who asks for one ticket and leaves when the seats are shown. shown(rows) is called
+ * with the seats, [] if none is free; failed(sentence, connection, detail) arranges for the next try. look() returns a
+ * promise, which is fulfilled when the server has answered, or by stop(). After discard(), what the present look finds is
+ * not shown.
  */
 export function createLookout(shown, failed) {
-  let isBusy = false; // until the server has answered; after a failure, until the connection has tried again
+  let finish = () => {}; // fulfils the promise
+  let isDiscarded = false;
 
   const ask = async () => {
-    const startedAt = performance.now();
+    isDiscarded = false;
     let lines = await connection.ask(null, { isComplete });
     if (lines?.at(-1) === FIRST_QUESTION) lines = await connection.ask("1", { isComplete });
     if (!lines) return;
     const rows = lines.map((line) => ROW.exec(line)).filter(Boolean).map(([, signs]) => signs.trim().split(/ +/));
     if (rows.length || lines[0].startsWith("Only 0 ")) {
       stop();
-      shown(rows, startedAt);
+      if (!isDiscarded) shown(rows);
     } else {
-      fail(lines[0].replace(CANCELLED, ""));
+      connection.close();
+      closed(lines[0].replace(CANCELLED, ""));
     }
   };
-  const fail = (sentence, detail) => {
-    connection.close();
-    isBusy = true;
-    failed(sentence, connection, detail);
+  const closed = (sentence, detail) => failed(sentence, connection, detail);
+  const connection = new Connection(PATH, { opened: ask, closed }, "look", true);
+  const look = () => {
+    connection.open();
+    return new Promise((resolve) => (finish = resolve));
   };
+  const discard = () => (isDiscarded = true);
   const stop = () => {
     connection.close();
-    isBusy = false;
+    finish();
   };
-  const look = () => {
-    if (!isBusy) connection.open();
-    isBusy = true;
-  };
-  const connection = new Connection(PATH, { opened: ask, closed: fail }, "look", true);
-  return { look, stop };
+  return { look, discard, stop };
 }
