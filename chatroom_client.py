@@ -1,12 +1,6 @@
 #!/usr/bin/env python3
 """A client of the chat room server: it reads commands at a prompt, and in a room it sends each line to all others.
 
-    Command> CREATE tea
-    Room tea is created.
-    Command> JOIN tea
-    You are in room tea on port 40123.
-    Members before you: 1. Leave with /leave or Ctrl-D.
-
 A request to the lobby is an action byte, a room's name and a newline; a reply is a status byte, information and a
 newline. A room is a connection to a port of its own. One thread waits for the user and for the lobby, or the room, at
 the same time: the client shows lines while the user types, and returns to the prompt as soon as a room is deleted.

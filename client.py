@@ -243,7 +243,7 @@ def read_password(file: str) -> str:
         with Path(file).open(encoding="utf-8-sig", errors="replace") as lines:
             password = lines.readline(MAX_PASSWORD_BYTES + 1).rstrip("\n")
     except OSError as error:
-        sys.exit(f"{file}: {reason(error)}")
+        sys.exit(reason(error))
     fault = fault_in_password(password) if password else "A password is expected."
     if fault:
         sys.exit(f"{file}:1: {fault}")

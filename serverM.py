@@ -27,7 +27,7 @@ from typing import NoReturn
 from dormitory.members import MIN_PASSWORD_CHARACTERS, Members, add_member
 from dormitory.session import Session
 from dormitory.shared_key import load_key
-from dormitory.textfiles import Malformed, add_data_dir, explain
+from dormitory.textfiles import Malformed, add_data_dir
 from dormitory.upstream import Upstream
 from net import process
 from net.addresses import resolve_all
@@ -129,7 +129,7 @@ def main() -> int:
             return ask_and_add_member(options.data_dir / MEMBER_FILE, options.add_member)
         serve(options)
     except (Malformed, OSError) as error:
-        return fail(explain(error))
+        return fail(reason(error))
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ from dormitory.inventory import read_inventory
 from dormitory.request_handler import RequestHandler
 from dormitory.reservations import Damaged, Reservations
 from dormitory.shared_key import load_key
-from dormitory.textfiles import Malformed, WatchedFile, add_data_dir, explain
+from dormitory.textfiles import Malformed, WatchedFile, add_data_dir
 from dormitory.udp_server import UdpServer, open_socket
 from dormitory.wire import KINDS
 from net import process
 from net.addresses import open_at_each_address
-from net.command_line import fail, port_number, positive_number, shown_address
+from net.command_line import fail, port_number, positive_number, reason, shown_address
 from net.log import LOG
 
 
@@ -29,7 +29,7 @@ def main(letter: str, port: int) -> int:
             return administer(letter, database, options)
         return _serve(letter, database, options)
     except (Damaged, Malformed, OSError) as error:
-        return fail(explain(error))
+        return fail(reason(error))
     except sqlite3.Error as error:
         # A database that is locked, or on a full disk, holds reservations: nobody should move that away.
         is_other_file = any(words in str(error) for words in ("not a database", "no such"))

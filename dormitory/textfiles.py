@@ -19,12 +19,6 @@ class Malformed(Exception):
     """A file or an argument cannot be used; the text says what was expected and, for a file, where."""
 
 
-def explain(error: Exception) -> str:
-    """Return an error's message for a user, with the name of the file if the error has one."""
-    file = getattr(error, "filename", None)
-    return f"{file}: {reason(error)}" if file else reason(error)
-
-
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
     """Add the option --data-dir."""
     program = Path(__file__).resolve().parent.parent
@@ -70,7 +64,7 @@ class WatchedFile(Generic[Content]):
         try:
             self.content = self._read(self._path)
         except (Malformed, OSError) as error:
-            LOG.write(f"{explain(error)}; the content read before stays in force")
+            LOG.write(f"{reason(error)}; the content read before stays in force")
         else:
             LOG.write(f"{self._path} has changed and was read again")
 

@@ -50,8 +50,10 @@ def shown_address(host: str, port: int) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Return an error's message for a user: the system's message if the error has one."""
-    return getattr(error, "strerror", None) or str(error)
+    """Return an error's message for a user: the system's message if the error has one, after the name of its file."""
+    message = getattr(error, "strerror", None) or str(error)
+    file = getattr(error, "filename", None)
+    return f"{file}: {message}" if file else message
 
 
 def fail(message: str, status: int = 1) -> int:

@@ -54,8 +54,8 @@ def prepare(processor: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     threading.stack_size(STACK_BYTES)
     sys.setswitchinterval(SWITCH_SECONDS)
-    # Since Linux 6.16, a process has a small hash table of its own for threads that wait for locks. Where the GIL's lock
-    # shares a slot with thousands of threads that wait for the GIL, the kernel searches them all at each switch.
+    # Since Linux 6.16, each process has a small hash table for threads that wait for locks. If the GIL's lock shares a
+    # slot with thousands of threads that wait for the GIL, the kernel searches them all at each switch.
     with suppress(AttributeError):  # other systems have no prctl(); an older Linux refuses the option
         ctypes.CDLL(None).prctl(PR_FUTEX_HASH, PR_FUTEX_HASH_SET_SLOTS, FUTEX_SLOTS, 0)
 

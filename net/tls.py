@@ -96,7 +96,7 @@ class Certificate:
             try:
                 read_file(path)  # OpenSSL's errors name no file, and reading a FIFO would block
             except OSError as error:
-                raise BadCertificate(f"{path}: {reason(error)}") from error
+                raise BadCertificate(reason(error)) from error
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_RENEGOTIATION  # so that a write never has to wait for a read
