@@ -1,7 +1,8 @@
 """Run the test modules in several processes at once.
 
 Most tests wait: for a server to start, for a time limit to pass. Modules are handed out to a few forked processes,
-which send their reports to this one. The browser tests share two browsers, so they stay together.
+which send their reports to this one. The browser tests share two browsers, so they stay together. So do the tests of
+the demo and of the documents, because both use the ports that the documents name.
 """
 
 import os
@@ -17,6 +18,7 @@ import pytest
 
 PROCESSES = 4
 BROWSER = "test_browser"
+USING_REAL_PORTS = ("test_demo.py", "test_readme.py")
 
 Group = list[pytest.Item]
 
@@ -44,9 +46,11 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
 
 def groups_of(items: list[pytest.Item]) -> list[Group]:
-    """Return the tests by module, the browser tests together, and the largest groups first."""
+    """Return the tests by module, or several modules together, and the largest groups first."""
 
     def key(item: pytest.Item) -> str:
+        if item.path.name in USING_REAL_PORTS:
+            return USING_REAL_PORTS[0]
         return BROWSER if item.path.name.startswith(BROWSER) else item.path.name
 
     groups = [list(group) for _, group in groupby(sorted(items, key=key), key)]

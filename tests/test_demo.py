@@ -379,19 +379,19 @@ def test_stay_listens_on_an_ipv6_address(tree: Path, run: Start) -> None:
 
 
 def test_servers_that_stay_have_their_usual_ports_unless_another_program_has_them(tree: Path, run: Start) -> None:
-    usual, udp_port, tcp_port = (str(free_port()) for _ in range(3))
+    usual, udp_port, other, tcp_port = ports = [str(free_port()) for _ in range(4)]
     file = tree / "scenarios" / "scenarios.py"
-    text = file.read_text().replace("21000", usual).replace("22000", udp_port).replace("25000", tcp_port)
-    file.write_text(text)
+    for number, port in zip(("21000", "22000", "23000", "25000"), ports, strict=True):
+        file.write_text(file.read_text().replace(number, port))
     host = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"  # the back ends always listen on 127.0.0.1
     with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
         udp.bind(("127.0.0.1", int(udp_port)))
         tcp.bind((host, int(tcp_port)))
         demo = run(str(tree / "demo.py"), "dormitory", "--stay", "--host", host)
         logs = Path(demo.wait_for_line(r"    tail -f (.*)/serverS\.log", DEMO_SECONDS)[1])
-    lines = [(logs / f"server{letter}.log").read_text().splitlines()[0] for letter in "SDM"]
-    assert lines[0] == f"Server S listening on 127.0.0.1:{usual}"
-    assert udp_port not in lines[1] and tcp_port not in lines[2]
+    lines = [(logs / f"server{letter}.log").read_text().splitlines()[0] for letter in "SUDM"]
+    assert lines[:2] == [f"Server S listening on 127.0.0.1:{usual}", f"Server U listening on 127.0.0.1:{other}"]
+    assert udp_port not in lines[2] and tcp_port not in lines[3]
 
 
 def wait_for_row(terminal: Terminal, *texts: str) -> None:

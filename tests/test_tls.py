@@ -248,7 +248,7 @@ def test_sending_to_a_client_that_has_violated_tls_does_nothing(ends: Ends) -> N
     connection, client = ends
     shake_hands(ends)
     client.sock.sendall(bytes([23, 3, 3, 0, 32]) + bytes(32))  # a record of application data that is not encrypted
-    with pytest.raises(OSError, match="bad record mac"):
+    with pytest.raises(OSError, match=r"bad record mac|record layer failure"):
         connection.receive()
     connection.send(b"from another thread, whose own connection goes on\n")
 
