@@ -25,7 +25,7 @@ STACK_BYTES = 1 << 19  # the usual 8 MiB each would cost 40 GB of address space 
 # Each thread that waits for the GIL wakes at this interval. At the usual 5 ms, thousands that end together would do
 # nothing else. No thread keeps the GIL for long: each gives it up at its system calls, and after each turn.
 SWITCH_SECONDS = 2.0
-STOPPING_SWITCH_SECONDS_PER_CLIENT = 200e-6  # then the thread that stops the others must get its turn
+STOPPING_SWITCH_SECONDS_PER_CLIENT = 200e-6  # so that the main thread gets its turn among busy clients at a stop
 PR_FUTEX_HASH, PR_FUTEX_HASH_SET_SLOTS = 78, 1  # linux/prctl.h
 FUTEX_SLOTS = 4096
 PROCESSORS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
