@@ -14,7 +14,7 @@ import sys
 from net.addresses import without_brackets
 from net.command_line import MAX_PORT, port_number, reason
 from net.connect import RECEIVE_BYTES, WOULD_BLOCK, CannotConnect, ConnectionLost, ServerLines, add_tls_options, connect
-from protocol import MAX_LINE_BYTES, ROOM_NAME_RULE, RoomAction, RoomStatus, harmless, is_room_name, room_request
+from protocol import MAX_LINE_BYTES, ROOM_NAME_RULE, RoomStatus, harmless, is_room_name
 from terminal.console import Console, run_client
 
 HELP = """\
@@ -24,6 +24,7 @@ LIST          show the names of all rooms
 DELETE name   delete a room
 HELP or ?     show this help
 QUIT or EXIT  end, as Ctrl-D does"""
+ACTIONS = {"CREATE": 1, "JOIN": 2, "LIST": 3, "DELETE": 4}  # the first byte of each request
 PROMPT = "Command> "
 ANSWER_SECONDS = 30.0
 MAX_NAME_LENGTH = 32
@@ -62,9 +63,9 @@ class Prompt:
             command, _, name = line.strip().partition(" ")
             command = command.upper()
 
-    def _request(self, action: RoomAction, name: str = "") -> str:
+    def _request(self, command: str, name: str = "") -> str:
         """Send a request; return the information in the reply, or raise CommandRefused with it."""
-        self._lobby.send(room_request(action, name))
+        self._lobby.send(bytes([ACTIONS[command]]) + f"{name}\n".encode())
         line = self._lobby.read_line()
         if not line or line[0] not in list(RoomStatus):
             self._lobby.reject(line)
@@ -77,21 +78,21 @@ class Prompt:
         if command in ("LIST", "HELP", "?") and name:
             raise CommandRefused(f"{command} takes no name.")
         if command == "LIST":
-            names = self._request(RoomAction.LIST)
+            names = self._request("LIST")
             return f"Rooms: {names.replace(',', ', ')}" if names else "There are no rooms."
         if command in ("HELP", "?"):
             return HELP
-        if command not in ("CREATE", "JOIN", "DELETE"):
+        if command not in ACTIONS:
             raise CommandRefused("Unknown command: CREATE, JOIN, LIST, DELETE, HELP or QUIT is expected.")
         if not is_room_name(name):
             raise CommandRefused(f"{command} needs a name: {ROOM_NAME_RULE}.")
         if command == "JOIN":
             return self._join(name)
-        self._request(RoomAction[command], name)
+        self._request(command, name)
         return f"Room {name} is {command.lower()}d."
 
     def _join(self, name: str) -> str:
-        information = self._request(RoomAction.JOIN, name)
+        information = self._request("JOIN", name)
         match = re.fullmatch(r"([0-9]{1,5}) ([0-9]+)", information)
         if not match or int(match[1]) > MAX_PORT:
             raise CannotConnect(f"The server is not a chat room server. Its reply to JOIN is {information!r}.")

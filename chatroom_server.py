@@ -20,6 +20,7 @@ import errno
 import os
 import threading
 import time
+from enum import IntEnum
 from typing import NoReturn
 
 from net import process
@@ -30,15 +31,26 @@ from net.conversation import Conversation, counted_clients
 from net.log import LOG
 from net.options import add_server_options
 from net.server import SERVER_DESCRIPTORS, Server
-from protocol import ROOM_NAME_RULE, LineTooLong, RoomAction, RoomStatus, harmless, is_room_name, room_reply
+from protocol import ROOM_NAME_RULE, LineTooLong, RoomStatus, harmless, is_room_name, room_reply
 
 MAX_ROOMS = 100
 EMPTY_ROOM_SECONDS = 3600
 CHECK_SECONDS = 1.0  # between two looks for rooms that have been empty for too long
 DELETION_SECONDS = 2.0  # for members to read the warning, and what precedes it
 LEAVE = "/leave"
-ACTION_NUMBERS = f"{min(RoomAction):d} to {max(RoomAction):d}"
 ANY_FREE_PORT = range(1)  # port 0: the system chooses
+
+
+class Action(IntEnum):
+    """The first byte of a request: what it asks for."""
+
+    CREATE = 1
+    JOIN = 2
+    LIST = 3
+    DELETE = 4
+
+
+ACTION_NUMBERS = f"{min(Action):d} to {max(Action):d}"
 
 
 class RequestFailed(Exception):
@@ -227,29 +239,29 @@ def answer(client: Conversation, rooms: Rooms, request: bytes) -> str:
     action = requested_action(request)
     name = harmless(request[1:]).strip()
     client.log(f"{action.name} {name}".rstrip())
-    if action is RoomAction.LIST:
+    if action is Action.LIST:
         return ",".join(rooms.names())
     if not is_room_name(name):
         raise RequestFailed(f"Invalid name: {ROOM_NAME_RULE}", RoomStatus.INVALID)
-    if action is RoomAction.JOIN:
+    if action is Action.JOIN:
         server = rooms.find(name).server
         server.accept_pending()
         return f"{server.port} {len(server.connections())}"  # the members before this one
     client.flush()  # the other two write status lines themselves, and a deletion may take seconds
-    if action is RoomAction.CREATE:
+    if action is Action.CREATE:
         room_creation_handler(rooms, name, client.connection)
     else:
         rooms.remove(name).close("deleted")
     return ""
 
 
-def requested_action(request: bytes) -> RoomAction:
+def requested_action(request: bytes) -> Action:
     """Return the action of a request, whose first byte is the action's number or a digit."""
     if not request:
         raise RequestFailed(f"Empty request: an action byte, {ACTION_NUMBERS}, is expected", RoomStatus.INVALID)
     code = int(request[:1]) if request[:1].isdigit() else request[0]
     try:
-        return RoomAction(code)
+        return Action(code)
     except ValueError:
         raise RequestFailed(f"Unknown action {code}: {ACTION_NUMBERS} are expected", RoomStatus.INVALID) from None
 

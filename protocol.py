@@ -137,15 +137,6 @@ def harmless(data: bytes) -> str:
     return data.decode("utf-8", "replace").translate(_SHOWN)
 
 
-class RoomAction(IntEnum):
-    """The first byte of a request to the chat room server: the action that it asks for."""
-
-    CREATE = 1
-    JOIN = 2
-    LIST = 3
-    DELETE = 4
-
-
 class RoomStatus(IntEnum):
     """The first byte of a reply of the chat room server: the outcome of the request."""
 
@@ -163,11 +154,6 @@ _ROOM_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 def is_room_name(text: str) -> bool:
     """Return whether a text is a valid name for a room."""
     return _ROOM_NAME.fullmatch(text) is not None
-
-
-def room_request(action: RoomAction, name: str) -> bytes:
-    """Return a request to the chat room server as it is sent."""
-    return bytes([action]) + name.encode() + b"\n"
 
 
 def room_reply(status: RoomStatus, information: str, in_digits: bool) -> str:

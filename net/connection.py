@@ -107,15 +107,15 @@ class Connection(Output):
 
     def has_ended_input(self) -> bool:
         """Return whether the client has ended its side, even if input is still unread. Any thread may call this."""
-        return _reports(self.fd, getattr(select, "POLLRDHUP", select.POLLHUP))  # macOS has no POLLRDHUP
+        return wait_for(self.fd, getattr(select, "POLLRDHUP", select.POLLHUP))  # macOS has no POLLRDHUP
 
     def is_gone(self) -> bool:
         """Return whether the connection is closed in both directions, or reset. Any thread may call this."""
-        return _reports(self.fd, select.POLLHUP)
+        return wait_for(self.fd, select.POLLHUP)
 
     def server_is_stopping(self) -> bool:
         """Return whether the server is stopping. Any thread may call this."""
-        return _reports(self.stop_fd, select.POLLIN)
+        return wait_for(self.stop_fd, select.POLLIN)
 
     def close(self, status: str = "disconnected", linger_seconds: float = LINGER_SECONDS) -> None:
         """Send the backlog, half-close, wait up to linger_seconds for the client to end its side, and close.
@@ -147,7 +147,8 @@ class Connection(Output):
             left = end - time.monotonic()
 
 
-def _reports(fd: int, event: int) -> bool:
+def wait_for(file: int | socket.socket, event: int, end: float = 0.0) -> bool:
+    """Wait for an event of a socket or a pipe until a time, by default not at all; return whether it has happened."""
     poll = select.poll()
-    poll.register(fd, event)  # poll() reports POLLHUP and POLLERR in any case
-    return bool(poll.poll(0))
+    poll.register(file, event)  # poll() reports POLLHUP and POLLERR in any case
+    return bool(poll.poll(max(0.0, end - time.monotonic()) * 1000))

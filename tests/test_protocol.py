@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from protocol import MAX_LINE_BYTES, LineBuffer, RoomAction, RoomStatus, harmless, room_reply, room_request
+from protocol import MAX_LINE_BYTES, LineBuffer, RoomStatus, harmless, room_reply
 
 IAC, SB, SE, WILL, DO = b"\xff", b"\xfa", b"\xf0", b"\xfb", b"\xfd"
 EOF, SUSP, ABORT, NOP, BRK, INTERRUPT, AYT = b"\xec", b"\xed", b"\xee", b"\xf1", b"\xf3", b"\xf4", b"\xf6"
@@ -173,7 +173,6 @@ def test_a_character_that_shows_nothing_becomes_a_space_if_it_is_wide_or_is_drop
     assert harmless(f"a{character}b".encode()) == f"a{shown}b"
 
 
-def test_a_room_request_and_its_reply_are_a_byte_and_text() -> None:
-    assert room_request(RoomAction.CREATE, "tea") == b"\1tea\n"
+def test_a_reply_of_the_rooms_is_a_byte_and_text() -> None:
     assert room_reply(RoomStatus.INVALID, "why", in_digits=False) == "\3why"
     assert room_reply(RoomStatus.INVALID, "why", in_digits=True) == "3why"

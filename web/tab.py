@@ -16,9 +16,9 @@ from ipaddress import ip_address
 
 from net.command_line import reason
 from net.connect import WOULD_BLOCK, CannotConnect, connect
-from net.connection import Connection
+from net.connection import Connection, wait_for
 from net.conversation import Conversation
-from protocol import MAX_LINE_BYTES, RoomAction, RoomStatus, harmless, room_request
+from protocol import MAX_LINE_BYTES, RoomStatus, harmless
 from web.websocket import CloseCode, Closing, FrameReader, Opcode, close_code, close_frame, frame
 
 CONNECT_SECONDS = 5.0  # for the connection, for the TLS handshake, and for the lobby's reply
@@ -80,7 +80,7 @@ class Tab:
         """Ask the lobby for a room's port."""
         with connect(self._host, self._port, self._options, CONNECT_SECONDS, preface) as lobby:
             try:
-                lobby.sendall(room_request(RoomAction.JOIN, room))
+                lobby.sendall(b"\x02" + room.encode() + b"\n")  # JOIN
                 reply = receive_line(lobby)
             except OSError as error:
                 raise CannotConnect(f"The lobby of the chat rooms does not answer: {reason(error)}") from None
@@ -225,10 +225,3 @@ def proxy_line(browser: Connection) -> bytes:
     if source.version != destination.version:
         return b"PROXY UNKNOWN\r\n"
     return f"PROXY TCP{source.version} {source} {destination} {port} {own_port}\r\n".encode()
-
-
-def wait_for(sock: socket.socket, event: int, end: float) -> bool:
-    """Wait for an event of a socket until a time; return whether it has happened."""
-    events = select.poll()
-    events.register(sock, event)
-    return bool(events.poll(max(0.0, end - time.monotonic()) * 1000))
