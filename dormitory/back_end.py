@@ -3,6 +3,7 @@
 import argparse
 import socket
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -51,9 +52,14 @@ def _serve(letter: str, database: Path, options: argparse.Namespace) -> int:
         LOG.write(f"Server {letter} listening on {addresses}")
         handler = RequestHandler(letter, inventory, reservations, options.max_per_member)
         server = UdpServer(handler, sockets, key, options.trace)
-        server.start()
+        stopping = threading.Event()
+        thread = threading.Thread(target=server.serve, args=[stopping], name=handler.name, daemon=True)
+        thread.start()
         process.wait_for_stop()
-        server.stop()
+        stopping.set()
+        thread.join(process.ORDERLY_STOP_SECONDS)  # to finish the transaction that is under way
+        for sock in sockets:
+            sock.close()
         LOG.flush(process.FLUSH_SECONDS)
     return 0
 

@@ -26,7 +26,7 @@ class RequestHandler:
         """Carry out a request, a change only within a transaction; return the reply, or raise BadDatagram."""
         database = self.reservations.database
         text, page = self._carry_out(request) if request.database in (ANY_DATABASE, database) else ("", 0)
-        return request._replace(action=Action.REPLY, database=database, page=page, text=text)
+        return Datagram(Action.REPLY, request.request_id, request.time_ms, database, page, text)
 
     def _carry_out(self, request: Datagram) -> tuple[str, int]:
         """Return the answer to a request, and the page to ask for next."""

@@ -26,7 +26,6 @@ from net.log import LOG
 TICK_SECONDS = 0.05  # the longest wait before the thread checks the files, or stops
 FILE_CHECK_SECONDS = 0.5
 CONTENT_CHECK_SECONDS = 20.0
-STOP_SECONDS = 1.0
 PROBLEM_SECONDS = 60.0  # the least time between two status lines about the same problem
 MAX_BATCH = 256  # requests that share a transaction
 RECEIVE_BUFFER_BYTES = 1 << 20
@@ -39,47 +38,38 @@ IP_PKTINFO = getattr(socket, "IP_PKTINFO", 26 if sys.platform == "darwin" else 8
 
 
 class ReceivedRequest(NamedTuple):
-    """A request, and what its reply needs: the socket, the address of the sender, and the address that was asked."""
+    """A request, and what its reply needs: the address of the sender, and the address that was asked."""
 
     datagram: Datagram
-    sock: socket.socket
     sender: Any
     asked: list[tuple[int, int, bytes]]
 
 
 class UdpServer:
-    """The sockets of a back end, and the thread that serves them; no other uses the attributes, so there is no lock."""
+    """The sockets of a back end, and the loop that serves them; only one thread uses them, so there is no lock."""
 
     def __init__(self, handler: RequestHandler, sockets: Sequence[socket.socket], key: bytes, is_traced: bool) -> None:
         self._handler = handler
         self._name = handler.name
-        self._sockets = sockets
+        self._sockets = {sock.fileno(): sock for sock in sockets}
+        self._poll = select.poll()
+        for fd in self._sockets:
+            self._poll.register(fd, select.POLLIN)
         self._key = key
         self._is_traced = is_traced
         self._file_check_due = 0.0
         self._content_check_due = time.monotonic() + CONTENT_CHECK_SECONDS
         self._problem_due: dict[str, float] = {}  # when the next status line about a problem may be written
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._serve_for_ever, name=self._name, daemon=True)
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Finish the transaction that is under way, stop, and close the sockets."""
-        self._stopping.set()
-        self._thread.join(STOP_SECONDS)
-        for sock in self._sockets:
-            sock.close()
-
-    def _serve_for_ever(self) -> None:
-        while not self._stopping.is_set():
+    def serve(self, stopping: threading.Event) -> None:
+        """Serve until an event is set; this thread alone may use the handler meanwhile."""
+        while not stopping.is_set():
             try:
-                requests = self._receive()
+                ready = [self._sockets[fd] for fd, _ in self._poll.poll(TICK_SECONDS * 1000)]
+                received = [(sock, self._receive(sock)) for sock in ready]
                 self._check_files()
-                if requests:
-                    self._serve(requests)
+                for sock, requests in received:
+                    self._answer(sock, requests)
             except Exception as error:  # the thread has sent no reply: the main server asks again
                 self._file_check_due = 0.0  # check at once: the counts may include changes that were rolled back
                 if isinstance(error, (sqlite3.Error, Damaged)):
@@ -100,14 +90,13 @@ class UdpServer:
             reservations.check_contents()
             self._content_check_due = now + CONTENT_CHECK_SECONDS
 
-    def _receive(self) -> list[ReceivedRequest]:
-        """Wait briefly for requests; return all changes that have arrived, and perhaps a read from each socket."""
+    def _receive(self, sock: socket.socket) -> list[ReceivedRequest]:
+        """Return all changes that have arrived at a socket, up to a read, or that read alone."""
         requests: list[ReceivedRequest] = []
-        for sock in select.select(self._sockets, [], [], TICK_SECONDS)[0]:
-            while len(requests) < MAX_BATCH and (request := self._receive_one(sock)):
-                requests.append(request)
-                if request.datagram.action not in CHANGES:
-                    break
+        while len(requests) < MAX_BATCH and (request := self._receive_one(sock)):
+            requests.append(request)
+            if request.datagram.action not in CHANGES:
+                break
         return requests
 
     def _receive_one(self, sock: socket.socket) -> ReceivedRequest | None:
@@ -124,7 +113,7 @@ class UdpServer:
             return None
         finally:
             self._trace(sender, "<-", received)
-        return ReceivedRequest(request, sock, sender, [_source(*information) for information in ancillary])
+        return ReceivedRequest(request, sender, [_source(*information) for information in ancillary])
 
     def _check(self, request: Datagram) -> None:
         if not request.text.startswith(self._handler.letter):
@@ -136,11 +125,11 @@ class UdpServer:
             limit = f"; at most {MAX_CLOCK_DIFFERENCE_MS // 1000} are accepted"
             raise BadDatagram("whose time is wrong", difference + limit)
 
-    def _serve(self, requests: list[ReceivedRequest]) -> None:
+    def _answer(self, sock: socket.socket, requests: list[ReceivedRequest]) -> None:
         status_lines = self._handler.status_lines
         status_lines.clear()
         replies: list[tuple[ReceivedRequest, Datagram]] = []
-        is_change = any(request.datagram.action in CHANGES for request in requests)
+        is_change = requests and requests[0].datagram.action in CHANGES
         with self._handler.reservations.transaction() if is_change else nullcontext():
             for request in requests:
                 try:
@@ -148,13 +137,13 @@ class UdpServer:
                 except BadDatagram as bad:
                     self._report_dropped(bad, request.sender)
         for request, reply in replies:
-            self._send(request, reply)
+            self._send(sock, request, reply)
         if status_lines:
             LOG.write("\n".join(status_lines))
 
-    def _send(self, request: ReceivedRequest, reply: Datagram) -> None:
+    def _send(self, sock: socket.socket, request: ReceivedRequest, reply: Datagram) -> None:
         try:
-            request.sock.sendmsg([pack(self._key, reply)], request.asked, 0, request.sender)
+            sock.sendmsg([pack(self._key, reply)], request.asked, 0, request.sender)
         except OSError as error:  # as if the reply were lost: the main server asks again
             self._report("send", f"cannot reply to {shown_address(*request.sender[:2])}: {reason(error)}")
             return

@@ -67,13 +67,14 @@ class UdpClient:
     def _wait_for_reply(self, sock: socket.socket, request: Datagram, seconds: float) -> Datagram | None:
         """Return the reply to a request, or None if it does not come in time; discard all other datagrams."""
         end = time.monotonic() + seconds
-        while True:
-            with suppress(OSError, BadDatagram):  # nothing came, the back end is not running, or it is forged
+        while time.monotonic() < end:
+            try:
                 reply = unpack(self._key, sock.recv(MAX_DATAGRAM_BYTES))
-                if reply.action == Action.REPLY and reply.request_id == request.request_id:
-                    return reply
-            if time.monotonic() >= end:
-                return None
+            except (OSError, BadDatagram):  # nothing came, the back end is not running, or it is forged
+                continue
+            if reply.action == Action.REPLY and reply.request_id == request.request_id:
+                return reply
+        return None
 
     def _socket(self, address: FamilyAndAddress) -> socket.socket:
         if address not in self._sockets:
@@ -130,7 +131,8 @@ class Upstream:
         page = 0
         while page or not texts:
             reply = client.ask(address, new_request(action, text, self._database, page), pauses)
-            self._check_database(reply.database)
+            if reply.database != self._database:
+                self._check_database(reply.database)
             texts.append(reply.text)
             page = reply.page
         return " ".join(filter(None, texts))

@@ -131,8 +131,8 @@ class Output:
 
     def _fits(self, data: bytes) -> bool:
         """Return whether a sender need not wait; any data fits into an empty backlog."""
-        limit = BACKLOG_BYTES + (EXCESS_BYTES if len(data) <= SHORT_BYTES else 0)
-        return not self._open or not self._backlog_bytes or self._backlog_bytes + len(data) <= limit
+        excess = EXCESS_BYTES if len(data) <= SHORT_BYTES else 0
+        return not self._backlog_bytes or not self._open or self._backlog_bytes + len(data) <= BACKLOG_BYTES + excess
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
         """Block until a condition holds; it must hold when the client is dropped."""
@@ -173,9 +173,9 @@ class Output:
             self.drop()
 
     def _pass_to_kernel(self, blocks: list[bytes | memoryview]) -> int:
-        """Return how many bytes of these blocks the kernel has accepted."""
+        """Return how many bytes of these blocks the kernel has accepted. For one block, send() is the faster call."""
         try:
-            sent = self._sock.sendmsg(blocks)
+            sent = self._sock.send(blocks[0]) if len(blocks) == 1 else self._sock.sendmsg(blocks)
         except BlockingIOError:
             return 0
         except OSError:  # the owner's next read reports the error or the end of the input

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -207,8 +208,9 @@ def test_a_back_end_answers_at_each_local_address_of_its_host(tmp_path: Path, mo
             open_at_each_address("localhost", port, socket.SOCK_DGRAM, open_socket)
         reservations = cleanup.enter_context(closing(Reservations(tmp_path / "single.db")))
         server = UdpServer(RequestHandler("S", inventory, reservations, None), sockets, KEY, is_traced=False)
-        server.start()
-        cleanup.callback(server.stop)
+        thread = threading.Thread(target=server.serve, args=[stopping := threading.Event()])
+        thread.start()
+        cleanup.callback(lambda: [stop() for stop in (stopping.set, thread.join, *(sock.close for sock in sockets))])
         for host in ("127.0.0.1", "127.0.0.2"):
             with FakeMainServer(port, KEY, host) as main_server:
                 assert main_server.ask(Action.AVAILABILITY, "S12") == "AVAILABLE 6"
