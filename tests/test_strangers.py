@@ -253,7 +253,7 @@ def relay(port: int, reads: threading.Event) -> Iterator[int]:
 
     def forward(source: socket.socket, target: socket.socket, goes_on: Callable[[], bool] = lambda: True) -> None:
         with suppress(OSError):
-            while goes_on() and (data := source.recv(1 << 16)):
+            while (data := source.recv(1 << 16)) and goes_on():  # in this order: half a message would silence s_client
                 target.sendall(data)
 
     def talk(client: socket.socket) -> None:
