@@ -29,7 +29,6 @@ RETRY_SECONDS = 2
 HIDDEN_PASSWORD = "........"  # with --verbose
 MAX_NAME_CHARACTERS = 32
 MAX_PASSWORD_BYTES = 1000
-
 INTERRUPTED = 130  # the exit status that a shell reports for a program that Ctrl-C ended
 
 NAME_QUESTION = "User name: "
@@ -91,20 +90,6 @@ class Client:
     def run(self) -> NoReturn:
         """Log in, and carry out requests until EOFError ends the answers."""
         self._log_in(self._options.user, self._options.password)
-        self._converse()
-
-    def _log_in(self, user: str | None, password: str | None) -> None:
-        """Ask for what is None until the server accepts it; exit if it refuses a given password, or is too busy."""
-        word = ""
-        while word not in FULFILLED:
-            name = user or self._ask(NAME_QUESTION, LOGIN_HELP, fault_in_name).strip()
-            secret = self._ask(PASSWORD_QUESTION, LOGIN_HELP, fault_in_password) if password is None else password
-            word, rest = self._send_login(name, secret)
-            if word == "TRY_LATER" or (word in REFUSED and password is not None):
-                sys.exit(explain("LOGIN", word, rest))
-            self._show_reply("LOGIN", word, rest)
-
-    def _converse(self) -> NoReturn:
         code = ""  # of the room about which the user is asked the second question
         while True:
             if self._console.interactive and not code:
@@ -122,6 +107,17 @@ class Client:
                 self._console.refuse(WRONG_ACTION if code else WRONG_ROOM)
                 room = code
             code = "" if action else room
+
+    def _log_in(self, user: str | None, password: str | None) -> None:
+        """Ask for what is None until the server accepts it; exit if it refuses a given password, or is too busy."""
+        word = ""
+        while word not in FULFILLED:
+            name = user or self._ask(NAME_QUESTION, LOGIN_HELP, fault_in_name).strip()
+            secret = self._ask(PASSWORD_QUESTION, LOGIN_HELP, fault_in_password) if password is None else password
+            word, rest = self._send_login(name, secret)
+            if word == "TRY_LATER" or (word in REFUSED and password is not None):
+                sys.exit(explain("LOGIN", word, rest))
+            self._show_reply("LOGIN", word, rest)
 
     def _ask(self, question: str, help_text: str, fault_in: Callable[[str], str] = lambda _: "") -> str:
         """Ask until the answer breaks no rule; return it. A script sees no question. EOFError means quit."""

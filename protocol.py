@@ -44,10 +44,7 @@ _SHOWN |= dict.fromkeys(_FORGING, "\N{REPLACEMENT CHARACTER}") | dict.fromkeys(_
 
 
 class LineTooLong(Exception):
-    """A line has more than MAX_LINE_BYTES bytes."""
-
-    def __str__(self) -> str:
-        return f"Line too long: at most {MAX_LINE_BYTES} bytes are expected"
+    """A line has more than MAX_LINE_BYTES bytes; the text is the sentence that the server sends to the client."""
 
 
 class LineBuffer:

@@ -97,9 +97,7 @@ class Connection(Output):
 
     def _wait_for_input(self) -> bool:
         """Wait until the socket is readable; return False if the server stops."""
-        wait = None
-        if self._deadline is not None:
-            wait = max(0.0, self._deadline - time.monotonic()) * 1000
+        wait = None if self._deadline is None else max(0.0, self._deadline - time.monotonic()) * 1000
         ready = self._poll.poll(wait)
         if not ready or wait == 0.0:  # the second test ends a client that never stops sending
             raise TimeLimitPassed(self._sentence)

@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from net.connection import Connection
 from net.log import LOG
-from protocol import IAC, LineBuffer, LineTooLong, harmless
+from protocol import IAC, MAX_LINE_BYTES, LineBuffer, LineTooLong, harmless
 
 TURN_LINES = 500
 TURN_BYTES = 1 << 13
@@ -103,7 +103,7 @@ class Conversation:
                     self.connection.set_time_limit(*self._limit)
                 self._let_others_run(len(turn) / TURN_LINES)
         if self._buffer.too_long:
-            raise LineTooLong
+            raise LineTooLong(f"Line too long: at most {MAX_LINE_BYTES} bytes are expected")
 
     def _blocks(self) -> Iterator[bytes]:
         """Yield blocks of whole lines as they arrive; send the gathered output before each wait for more."""

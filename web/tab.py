@@ -208,11 +208,10 @@ def receive_line(sock: socket.socket) -> bytes:
     end = time.monotonic() + CONNECT_SECONDS
     sock.settimeout(CONNECT_SECONDS)  # for the rest of a TLS record
     line = b""
-    while not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES and wait_for(sock, select.POLLIN, end):
-        data = sock.recv(MAX_LINE_BYTES)
-        if not data:
-            break
+    while len(line) < MAX_LINE_BYTES and wait_for(sock, select.POLLIN, end) and (data := sock.recv(MAX_LINE_BYTES)):
         line += data
+        if data.endswith(b"\n"):
+            break
     return line
 
 
