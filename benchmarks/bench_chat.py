@@ -172,20 +172,22 @@ def count_received(users: list[Client], over: threading.Event, received: list[in
 
 def idle(connections: int) -> None:
     """Measure the memory of idle connections, and the latency of ten active users among them."""
-    with running("chat_server.py", "0", "--max-connections", str(3 * connections)) as server:
+    most = str(connections + 10)
+    with running("chat_server.py", "0", "--max-connections", most, "--max-per-address", most) as server:
         clients = CHAT.connect(server)
         size = len(CHAT.relayed)
         lock_step(clients, LINE, size, rounds=500)
-        before = server.resident_bytes()
+        before, threads = server.resident_bytes(), server.threads()
         alone = lock_step(clients, LINE, size, rounds=3000)
         crowd = [Client(server) for _ in range(connections)]
+        while server.threads() < threads + connections:
+            time.sleep(0.01)
         lock_step(clients, LINE, size, rounds=500)
         each = (server.resident_bytes() - before) / connections / 1024
         among = lock_step(clients, LINE, size, rounds=3000)
-        threads = server.threads()
         began = time.perf_counter()
         close(crowd)
-        while server.threads() > threads - connections:
+        while server.threads() > threads:
             time.sleep(0.01)
         seconds = time.perf_counter() - began
         close(clients)
