@@ -1,4 +1,4 @@
-r"""Convert between bytes and values, without a socket: the framing that all four systems share, and their codes.
+r"""Convert between bytes and values, without a socket: the framing of all four systems, and the rooms' status bytes.
 
 Every message on every TCP connection is one line of at most MAX_LINE_BYTES bytes. LF ends it, and so do CR LF, CR NUL
 and CR, which terminals send for the Enter key. LineBuffer finds the lines; harmless() makes them safe to display.
