@@ -128,7 +128,7 @@ class ChatSession:
                 except Refused as refusal:
                     shown = " ".join(line.split()[:2])  # the text of a message may be private
                     self._client.log(f"{shown}, refused: {refusal}")
-                    self._client.reply(str(refusal))
+                    self._client.queue_reply(str(refusal))
                     if isinstance(refusal, TooManyUsers):
                         return
         finally:
@@ -163,7 +163,7 @@ class ChatSession:
     def _list(self) -> None:
         names = self._users.names()
         self._client.log("LIST")
-        self._client.reply("\n".join([f"Registered users ({len(names)}):", *names]))
+        self._client.queue_reply("\n".join([f"Registered users ({len(names)}):", *names]))
 
     def _message(self, rest: str) -> None:
         name, _, text = rest.lstrip(" ").partition(" ")

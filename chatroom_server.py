@@ -41,7 +41,7 @@ LEAVE = "/leave"
 ANY_FREE_PORT = range(1)  # port 0: the system chooses
 
 
-class Action(IntEnum):
+class RoomAction(IntEnum):
     """The first byte of a request: what it asks for."""
 
     CREATE = 1
@@ -50,7 +50,7 @@ class Action(IntEnum):
     DELETE = 4
 
 
-ACTION_NUMBERS = f"{min(Action):d} to {max(Action):d}"
+ACTION_NUMBERS = f"{min(RoomAction):d} to {max(RoomAction):d}"
 
 
 class RequestFailed(Exception):
@@ -227,11 +227,11 @@ def connection_handler(client: Conversation, rooms: Rooms) -> None:
             except RequestFailed as failure:
                 client.log(f"refused: {failure}")
                 status, information = failure.status, str(failure)
-            client.reply(room_reply(status, information, in_digits))
+            client.queue_reply(room_reply(status, information, in_digits))
     except (LineTooLong, TimeLimitPassed) as error:
         client.log(str(error))
         status = RoomStatus.INVALID if isinstance(error, LineTooLong) else RoomStatus.UNKNOWN_FAILURE
-        client.reply(room_reply(status, str(error), in_digits))
+        client.queue_reply(room_reply(status, str(error), in_digits))
 
 
 def answer(client: Conversation, rooms: Rooms, request: bytes) -> str:
@@ -239,29 +239,29 @@ def answer(client: Conversation, rooms: Rooms, request: bytes) -> str:
     action = requested_action(request)
     name = harmless(request[1:]).strip()
     client.log(f"{action.name} {name}".rstrip())
-    if action is Action.LIST:
+    if action is RoomAction.LIST:
         return ",".join(rooms.names())
     if not is_room_name(name):
         raise RequestFailed(f"Invalid name: {ROOM_NAME_RULE}", RoomStatus.INVALID)
-    if action is Action.JOIN:
+    if action is RoomAction.JOIN:
         server = rooms.find(name).server
         server.accept_pending()
         return f"{server.port} {len(server.connections())}"  # the members before this one
     client.flush()  # the other two write status lines themselves, and a deletion may take seconds
-    if action is Action.CREATE:
+    if action is RoomAction.CREATE:
         room_creation_handler(rooms, name, client.connection)
     else:
         rooms.remove(name).close("deleted")
     return ""
 
 
-def requested_action(request: bytes) -> Action:
+def requested_action(request: bytes) -> RoomAction:
     """Return the action of a request, whose first byte is the action's number or a digit."""
     if not request:
         raise RequestFailed(f"Empty request: an action byte, {ACTION_NUMBERS}, is expected", RoomStatus.INVALID)
     code = int(request[:1]) if request[:1].isdigit() else request[0]
     try:
-        return Action(code)
+        return RoomAction(code)
     except ValueError:
         raise RequestFailed(f"Unknown action {code}: {ACTION_NUMBERS} are expected", RoomStatus.INVALID) from None
 

@@ -50,14 +50,14 @@ def sell(client: Conversation, theatre: Theatre, options: argparse.Namespace) ->
         theatre.book(order)
         seats = ", ".join(map(str, order.seats))
         client.log(f"booked {seats}")
-        client.reply(f"Booked: {seats}")
+        client.queue_reply(f"Booked: {seats}")
     except OrderCancelled as reason:
         cancel(client, str(reason))
     except InputEnded:
         cancel(client, "The server is stopping" if client.connection.server_is_stopping() else "No answer came")
     except OrderUncertain as error:
         client.log(f"perhaps booked: {error}")
-        client.reply("Sorry, it is not certain whether the order is booked.")
+        client.queue_reply("Sorry, it is not certain whether the order is booked.")
     except SeatFileError as error:
         cancel(client, "Sorry, no seat can be sold now", logged=str(error))
     finally:
@@ -72,7 +72,7 @@ def take_order(client: Conversation, theatre: Theatre, order: Order, options: ar
     if tickets > seat_map.free:
         raise OrderCancelled(f"Only {seat_map.free} {'seat is' if seat_map.free == 1 else 'seats are'} free")
     client.set_time_limit(options.hold_seconds, f"Time is up. {CANCELLED}", restarts=False)
-    client.reply(f"Choose a row and a seat for each ticket: 0 is free, 1 is taken.\n{seat_map}")
+    client.queue_reply(f"Choose a row and a seat for each ticket: 0 is free, 1 is taken.\n{seat_map}")
     for ticket in range(1, tickets + 1):
         choose_seat(client, theatre, order, ticket, seat_map)
 
@@ -87,9 +87,9 @@ def choose_seat(client: Conversation, theatre: Theatre, order: Order, ticket: in
         if seat not in order.seats:
             theatre.hold(order, seat, network_of(client.connection.address))
             client.log(f"ticket {ticket} reserved: {seat}")
-            client.reply(f"Ticket {ticket} reserved")
+            client.queue_reply(f"Ticket {ticket} reserved")
             return
-        client.reply(f"Seat {seat} is yours already. Another one is expected.")
+        client.queue_reply(f"Seat {seat} is yours already. Another one is expected.")
     raise OrderCancelled(TOO_MANY_WRONG_ANSWERS)
 
 
@@ -101,14 +101,14 @@ def ask_number(client: Conversation, question: str, most: int | None = None) -> 
         number = int(answer) if answer.isascii() and answer.isdigit() else 0
         if number and (most is None or number <= most):
             return number
-        client.reply(f"A number {f'from 1 to {most}' if most else 'of 1 or more'} is expected.")
+        client.queue_reply(f"A number {f'from 1 to {most}' if most else 'of 1 or more'} is expected.")
     raise OrderCancelled(TOO_MANY_WRONG_ANSWERS)
 
 
 def cancel(client: Conversation, reason: str, logged: str = "") -> None:
     """Say why nothing is booked; log another text if the operator needs to know more than the customer."""
     client.log(f"cancelled: {logged or reason}")
-    client.reply(f"{reason}. {CANCELLED}")
+    client.queue_reply(f"{reason}. {CANCELLED}")
 
 
 def main() -> NoReturn:

@@ -58,7 +58,7 @@ class Session:
                     return
 
     def _reply(self, reply: str) -> None:
-        self._client.reply(reply)
+        self._client.queue_reply(reply)
         self._client.log(f"result sent: {shortened(reply)}")
 
     def _answer(self, line: str) -> str:

@@ -46,7 +46,9 @@ class Connection(Output):
 
     def shake_hands(self) -> None:
         """Carry out the TLS handshake, if the connection speaks TLS; raise OSError if it fails."""
-        while self.tls and not self.tls.is_ready and not self._has_closed and self._wait_for_input():
+        while self.tls and not self.tls.is_ready and not self._has_closed:
+            if not self._wait_for_input() and not wait_for(self.fd, select.POLLIN):  # the server stops
+                return
             self._early = self.try_receive() or b""
 
     def receive(self, size: int = RECEIVE_BYTES) -> bytes:
@@ -128,7 +130,7 @@ class Connection(Output):
             self._sock.shutdown(socket.SHUT_WR)
             if not self._has_closed:
                 self._discard_input(linger_seconds)
-        self.log(status)  # before another client can get the same descriptor
+        self.log_at_once(status)  # before another client can get the same descriptor
         self._sock.close()
 
     def _discard_input(self, seconds: float) -> None:

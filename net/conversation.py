@@ -3,7 +3,7 @@
 A program reads like blocking code:
 
     for line in client.lines():
-        client.reply(...)
+        client.queue_reply(...)
 
 A Conversation gathers replies, messages to others and status lines while there are lines to handle. It sends them
 together, with one send for each recipient, before the thread waits for input: about thirty times as fast as one send
@@ -88,7 +88,7 @@ class Conversation:
 
     def ask(self, question: str) -> str:
         """Send a question; return the next line, or raise InputEnded if the client leaves or the server stops."""
-        self.reply(question)
+        self.queue_reply(question)
         for answer in self.lines():
             return answer
         raise InputEnded
@@ -151,7 +151,7 @@ class Conversation:
         self._limit = (seconds, sentence) if seconds is not None and restarts else None
         self.connection.set_time_limit(seconds, sentence)
 
-    def reply(self, line: str) -> None:
+    def queue_reply(self, line: str) -> None:
         """Queue a line for the client."""
         self.queue(self._myself, line)
 

@@ -1,9 +1,8 @@
 """Write status lines to standard output, many at a time, in one thread.
 
 Standard output may block like a client that does not read: a terminal may be stopped, a pipe may be full. So threads
-that serve clients only put their lines into a queue; they never wait for each other there, even when thousands of them
-end at the same time. While PENDING_BYTES are in the queue, a thread that adds a line waits. Once standard output has
-accepted nothing for STALL_SECONDS, the log drops new lines and counts them, until standard output accepts data again.
+that serve clients only put their lines into a queue. While PENDING_BYTES are in it, a thread that adds a line waits.
+Once standard output has accepted nothing for STALL_SECONDS, new lines are dropped and counted until it does again.
 """
 
 import os

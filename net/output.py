@@ -37,7 +37,6 @@ class Patience(NamedTuple):
 
     period_seconds: float = 5.0
     least_bytes_per_second: int = 1 << 16
-    burst_bytes: int = 1 << 17  # which the kernel may take at once; a period may end just before it does
     stall_seconds: float = 30.0
     retry_seconds: float = 0.25  # the longest poll(), which waits until a third of the kernel's buffer is free
 
@@ -55,7 +54,7 @@ class Output:
         self._lock = threading.RLock()  # guards all below and the order of writes; no thread blocks while holding it
         self._changed = threading.Condition(self._lock)  # notified when the backlog shrinks or the output ends
         self._backlog: deque[bytes | memoryview] = deque()  # shared with the other recipients of a message, not copied
-        self._held: list[bytes] = []  # what TLS cannot encrypt before the end of its handshake
+        self._unencrypted: list[bytes] = []  # what TLS cannot encrypt before the end of its handshake
         self._backlog_bytes = 0  # of both
         self._sender: threading.Thread | None = None  # sends the backlog
         self._sent_bytes = 0  # so far
@@ -63,7 +62,7 @@ class Output:
         self._full_since: tuple[float, int] | None = None  # when a sender found the backlog full, and _sent_bytes then
         self._open = True  # False: further data is discarded
 
-    def log(self, text: str) -> None:
+    def log_at_once(self, text: str) -> None:
         """Write a status line that names the client."""
         LOG.write(f"Client ({self.fd}): {text}")
 
@@ -92,9 +91,9 @@ class Output:
         with self._lock:
             try:
                 text = self.tls.decrypt(data)
-                if self._held and self.tls.is_ready:
-                    held = b"".join(self._held)
-                    self._held.clear()
+                if self._unencrypted and self.tls.is_ready:
+                    held = b"".join(self._unencrypted)
+                    self._unencrypted.clear()
                     self._backlog_bytes -= len(held)
                     self._write(self.tls.encrypt(held))
                 return text
@@ -111,8 +110,8 @@ class Output:
         with self._lock:
             if self._open:
                 self._put(farewell)
-                if self.tls:
-                    self._write(self.tls.close())
+            if self.tls:  # close() calls this again, for a handshake that has ended meanwhile
+                self._write(self.tls.close())
             self._open = False
             self._changed.notify_all()
 
@@ -122,7 +121,7 @@ class Output:
             self._open = False
             self.is_dropped = True
             self._backlog.clear()
-            self._held.clear()
+            self._unencrypted.clear()
             self._backlog_bytes = 0
             self._changed.notify_all()
             with suppress(OSError):
@@ -147,7 +146,7 @@ class Output:
             if self.trace:
                 self.trace.sent(data)
             if not self.tls.is_ready:
-                self._held.append(data)
+                self._unencrypted.append(data)
                 self._backlog_bytes += len(data)
                 return
             data = self.tls.encrypt(data)
@@ -216,16 +215,16 @@ class Output:
         self._full_since = self._full_since or (time.monotonic(), self._sent_bytes)
 
     def _drop_if_too_slow(self) -> None:
-        period, least_bytes_per_second, burst_bytes, stall, _ = self.patience
+        period, least_bytes_per_second, stall, _ = self.patience
         now = time.monotonic()
         if not self._backlog_bytes:
             return
         if now - self._moved >= stall:
-            self.log(f"dropped: it took nothing for {stall:g} seconds")
+            self.log_at_once(f"dropped: it took nothing for {stall:g} seconds")
             self.drop()
         elif self._full_since and now - self._full_since[0] >= period:
-            taken = self._sent_bytes - self._full_since[1]
-            if not taken or taken + burst_bytes < least_bytes_per_second * period:
-                self.log(f"dropped: it took less than {least_bytes_per_second} bytes a second")
+            # Half, because kernels take data in bursts, and a period may end just before one.
+            if self._sent_bytes - self._full_since[1] < least_bytes_per_second * period / 2:
+                self.log_at_once(f"dropped: it took less than {least_bytes_per_second} bytes a second")
                 self.drop()
             self._full_since = (now, self._sent_bytes)

@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 
-MAX_LINE_BYTES = 107
+MAX_PROXY_LINE_BYTES = 107
 BEGINNING = b"PROXY "
 LINE = re.compile(
     rb"PROXY (?:UNKNOWN[^\r\n]*|TCP4 ([0-9.]+) [0-9.]+ \d+ \d+|TCP6 ([0-9a-fA-F.:]+) [0-9a-fA-F.:]+ \d+ \d+)\r?"
@@ -32,18 +32,18 @@ class ProxyLine:
         self._begun += data
         line, newline, rest = self._begun.partition(b"\n")
         begins = (line + newline).startswith(BEGINNING) or (not newline and BEGINNING.startswith(line))
-        if begins and not newline and len(line) <= MAX_LINE_BYTES:
+        if begins and not newline and len(line) <= MAX_PROXY_LINE_BYTES:
             return b""
         self._is_over = True
         if not begins:
             return self._begun
         match = LINE.fullmatch(line)
         try:
-            if not match or len(line) > MAX_LINE_BYTES:
+            if not match or len(line) > MAX_PROXY_LINE_BYTES:
                 raise ValueError
             if address := (match[1] or match[2] or b"").decode():
                 self._name_client(str(ipaddress.ip_address(address)))
         except ValueError:
-            shown = line[:MAX_LINE_BYTES]
+            shown = line[:MAX_PROXY_LINE_BYTES]
             raise OSError(None, f"a PROXY line of version 1 is expected, but this one came: {shown!r}") from None
         return rest

@@ -143,7 +143,7 @@ class Server:
 
     def _admit(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         connection = self._connection(sock, address[0])
-        connection.log(f"accepted from {shown_address(*address[:2])}")
+        connection.log_at_once(f"accepted from {shown_address(*address[:2])}")
         try:
             self._places.take(connection.address, is_proxy=connection.proxy_line is not None)
         except NoPlace as error:
@@ -173,7 +173,7 @@ class Server:
 
     def _take_name(self, connection: Connection, address: str) -> None:
         """Give the place of a proxy's connection to the client that the proxy has named, or raise NoPlace."""
-        connection.log(f"is {address}, says the proxy at {connection.address}")
+        connection.log_at_once(f"is {address}, says the proxy at {connection.address}")
         self._places.move(connection.address, address)
         connection.address = address
 
@@ -182,12 +182,12 @@ class Server:
         client = Conversation(connection)
         status = "disconnected"
         try:
-            connection.log("handler started")
+            connection.log_at_once("handler started")
             connection.shake_hands()
             self._handler(client)
         except (LineTooLong, TimeLimitPassed, HttpSpoken, NoPlace) as error:
             status = f"disconnected: {error}"
-            client.reply(str(error))
+            client.queue_reply(str(error))
         except OSError as error:
             status = f"disconnected: {reason(error)}"
         except Exception:

@@ -156,7 +156,7 @@ def test_telnets_timing_mark_is_answered_before_the_reply_to_the_next_line(alice
     alice.send(b"\xff\xf4\xff\xfd\x06LIST\n")
     alice.end_input()
     for line in alice.conversation.lines():
-        alice.conversation.reply(line)
+        alice.conversation.queue_reply(line)
     alice.expect(b"\xff\xfb\x06LIST\n")
 
 
@@ -166,7 +166,7 @@ def test_output_is_gathered_until_all_lines_that_arrived_are_handled(alice: Pair
     others = (bob.connection,)
     for _ in range(3):
         number = next(lines)
-        alice.conversation.reply(f"to alice {number}")
+        alice.conversation.queue_reply(f"to alice {number}")
         alice.conversation.queue(others, f"to bob {number}")
     bob.expect_nothing()
     alice.end_input()
@@ -181,11 +181,11 @@ def test_each_recipient_gets_its_messages_in_the_order_in_which_they_were_sent(s
     talk = alice.conversation
     talk.queue(everybody, "1", except_me=True)
     talk.queue((bob.connection,), "2")
-    talk.reply("3")
+    talk.queue_reply("3")
     talk.queue(everybody, "4")
     talk.queue(everybody, "5", except_me=True)
     talk.queue(everybody, "6\n7", except_me=True)
-    talk.reply("8")
+    talk.queue_reply("8")
     talk.flush()
     talk.flush()
     alice.expect(b"3\n4\n8\n")
@@ -206,9 +206,9 @@ def test_a_reply_says_that_the_messages_before_it_were_sent(
 
     for client in (alice, bob):
         monkeypatch.setattr(client.connection, "send", send)
-    alice.conversation.reply("earlier")  # so that alice is the first recipient of the batch
+    alice.conversation.queue_reply("earlier")  # so that alice is the first recipient of the batch
     alice.conversation.queue((bob.connection,), "hello")
-    alice.conversation.reply("later")
+    alice.conversation.queue_reply("later")
     alice.conversation.flush()
     assert sent == [b"hello\n", b"earlier\nlater\n"]
 
@@ -249,7 +249,7 @@ def test_output_is_sent_after_each_turn_though_more_lines_have_arrived(alice: Pa
     lines = alice.conversation.lines()
     for number in range(TURN_LINES):
         next(lines)
-        alice.conversation.reply(str(number))
+        alice.conversation.queue_reply(str(number))
     alice.expect_nothing()
     next(lines)
     alice.expect("".join(f"{number}\n" for number in range(TURN_LINES)).encode())

@@ -570,7 +570,7 @@ def test_browser_without_pongs_is_given_up(start: Start, systems: Systems, tmp_p
 
 
 def test_browser_that_does_not_read_is_dropped(start: Start, systems: Systems, tmp_path: Path) -> None:
-    patience = "net.output.Patience = functools.partial(net.output.Patience, period_seconds=0.5, burst_bytes=0)"
+    patience = "net.output.Patience = functools.partial(net.output.Patience, period_seconds=0.5)"
     script = changed_program(tmp_path, "front_end.py", "import functools, net.output", patience)
     server = start(script, "0", "--chat", address(systems.chat))
     deaf, reader = WebSocket(server, CHAT, receive_buffer=4096), WebSocket(server, CHAT)

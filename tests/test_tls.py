@@ -201,8 +201,13 @@ def test_messages_of_many_threads_stay_whole_and_in_order_while_the_backlog_grow
 def test_a_farewell_at_any_moment_of_the_handshake_arrives_if_the_handshake_completes(ends: Ends) -> None:
     connection, client = ends
     connection.send(b"hello\n")
-    shake_hands(ends)
+    client.sock.sendall(client.hello())
+    connection.try_receive()
+    client.shake_hands(client.sock.sendall)  # the server has not received its last message
+    with Path(os.devnull).open() as readable:  # so the server stops
+        os.dup2(readable.fileno(), connection.stop_fd)
     connection.end(b"Warning: room tea is deleted\n")
+    connection.shake_hands()
     with meanwhile(connection.close):
         client.expect(b"hello\n", b"Warning: room tea is deleted\n", b"")
         client.sock.close()
