@@ -83,7 +83,7 @@ class Prompt:
         if command in ("HELP", "?"):
             return HELP
         if command not in ACTIONS:
-            raise CommandRefused("Unknown command: CREATE, JOIN, LIST, DELETE, HELP or QUIT is expected.")
+            raise CommandRefused(f"Unknown command: {', '.join(ACTIONS)}, HELP or QUIT is expected.")
         if not is_room_name(name):
             raise CommandRefused(f"{command} needs a name: {ROOM_NAME_RULE}.")
         if command == "JOIN":

@@ -27,14 +27,14 @@ class _Check:
 
     verify: Callable[[], bool]
     address: str
-    has_left: Callable[[], bool]  # whether the client has ended its side
+    has_ended_input: Callable[[], bool]  # whether the client has ended its side
     round: int
-    gone: bool  # what has_left() last returned; if it is true, the check runs when no other waits
+    ended_input: bool  # what has_ended_input() last returned; if it is true, the check runs when no other waits
     result: Future[bool] = field(default_factory=Future)
 
     @property
     def priority(self) -> tuple[bool, int]:
-        return self.gone, self.round
+        return self.ended_input, self.round
 
 
 class LoginQueue:
@@ -48,11 +48,11 @@ class LoginQueue:
         self._thread = ThreadPoolExecutor(1, "passwords")
         self._thread.submit(use_all_processors)  # busy connections could fill the one that they share
 
-    def run(self, verify: Callable[[], bool], address: str, has_left: Callable[[], bool]) -> bool:
+    def run(self, verify: Callable[[], bool], address: str, has_ended_input: Callable[[], bool]) -> bool:
         """Return the result of a check; raise TooManyLogins if its turn does not come within MAX_WAIT_SECONDS."""
         with self._lock:
-            rounds = (other.round for other in self._waiting if other.address == address and not other.gone)
-            check = _Check(verify, address, has_left, max(rounds, default=self._round) + 1, has_left())
+            rounds = (other.round for other in self._waiting if other.address == address and not other.ended_input)
+            check = _Check(verify, address, has_ended_input, max(rounds, default=self._round) + 1, has_ended_input())
             ahead = sum(other.priority <= check.priority for other in self._waiting)
             if ahead * self._seconds > MAX_WAIT_SECONDS:
                 raise TooManyLogins
@@ -68,7 +68,7 @@ class LoginQueue:
     def _run_next(self) -> None:
         with self._lock:
             for waiting in self._waiting:
-                waiting.gone = waiting.gone or waiting.has_left()
+                waiting.ended_input = waiting.ended_input or waiting.has_ended_input()
             check = min(self._waiting, key=lambda waiting: waiting.priority, default=None)
             if check is None:  # a check was given up, so there are fewer checks than calls of this method
                 return

@@ -68,9 +68,9 @@ class Members:
         advice = "still has a published password; replace it with: serverM.py --add-member"
         return [f"Warning: {name} {advice} {name}" for name in names]
 
-    def check(self, user: str, password: str, address: str, has_left: Callable[[], bool]) -> bool:
+    def check(self, user: str, password: str, address: str, has_ended_input: Callable[[], bool]) -> bool:
         """Return whether this is a member's name and password; block as LoginQueue.run() does."""
-        return self._logins.run(lambda: self._verify(user, password), address, has_left)
+        return self._logins.run(lambda: self._verify(user, password), address, has_ended_input)
 
     def _verify(self, user: str, password: str) -> bool:
         self._file.refresh()

@@ -252,7 +252,7 @@ def run_client(options: argparse.Namespace, talk: Talk, interrupted: int = 0, lo
             status = None
             with suppress(EOFError):
                 status = talk(options, console, sock)
-            return status or int(console.refusals > 0 and not console.interactive)
+            return status or (1 if console.refusals and not console.interactive else 0)
     except (CannotConnect, ConnectionLost) as error:
         return fail(str(error), lost)
     except KeyboardInterrupt:

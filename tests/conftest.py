@@ -479,6 +479,15 @@ def launch() -> Iterator[Start]:
         yield launch_server
 
 
+@pytest.fixture(scope="module")
+def common_server(request: pytest.FixtureRequest) -> Iterator[Program]:
+    """Provide one server, a module's PROGRAM, for all tests of the module that leave nobody connected."""
+    with looking_after() as launch:
+        server = launch(request.module.PROGRAM, "0")
+        server.wait_for_start()
+        yield server
+
+
 @pytest.fixture
 def start(launch: Start) -> Start:
     """Provide a function that runs a server and waits until it listens; looking_after() stops it after the test."""

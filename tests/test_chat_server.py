@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Peer, Program, Start, changed_program, flooding, looking_after, meanwhile, reading, wait_until
+from conftest import Peer, Program, Start, changed_program, flooding, meanwhile, reading, wait_until
 from pseudo_terminal import OpenTerminal, Terminal
 
 from chat_server import Users
@@ -30,15 +30,7 @@ MESG_USAGE = "Unknown Message. Use MESG <username> <text>."
 LINE_TOO_LONG = "Line too long: at most 4096 bytes are expected"
 LONG_BROADCAST = b"BCST " + b"x" * 994 + b"\n"
 CLIENT = r"Client \(\d+\): "
-
-
-@pytest.fixture(scope="module")
-def common_server() -> Iterator[Program]:
-    """Provide one chat server for all tests that leave no user behind."""
-    with looking_after() as launch:
-        server = launch("chat_server.py", "0")
-        server.wait_for_start()
-        yield server
+PROGRAM = "chat_server.py"
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from conftest import (
     changed_program,
     few_threads,
     flooding,
-    looking_after,
     meanwhile,
     reading,
     run_command,
@@ -38,6 +37,7 @@ WARNING = "Warning: room tea is deleted"
 DELETE_SECONDS = 3.0
 FLOOD = b"tea is served " * 20 + b"\n"
 CLIENT = r"Client \(\d+\): "
+PROGRAM = "chatroom_server.py"
 RELAYED = CLIENT + r"line to room tea, sent to \d+ clients?"
 LINE_TOO_LONG = "Line too long: at most 4096 bytes are expected"
 INVALID_NAME = "Invalid name: a room's name is 1 to 32 letters, digits, - or _"
@@ -56,15 +56,6 @@ def start_rooms(start: Start) -> Iterator[Start]:
     for server in servers:
         if server.process.poll() is None:
             end_rooms(server)
-
-
-@pytest.fixture(scope="module")
-def common_server() -> Iterator[Program]:
-    """Provide one server for all tests that leave nothing but rooms behind."""
-    with looking_after() as launch:
-        server = launch("chatroom_server.py", "0")
-        server.wait_for_start()
-        yield server
 
 
 @pytest.fixture
