@@ -32,8 +32,9 @@ WAIT_SECONDS = 10.0  # far longer than any step takes on an idle machine
 STOP_SECONDS = 2.0
 RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: closing the socket resets the connection
 
-# A process started with nohup or & may ignore SIGINT, and the programs that it starts would inherit that.
+# A process started with nohup or & may ignore these signals, and the programs that it starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # The python3 of documents and of lines that programs print is the one that runs the tests.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 

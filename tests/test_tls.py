@@ -204,8 +204,7 @@ def test_a_farewell_at_any_moment_of_the_handshake_arrives_if_the_handshake_comp
     client.sock.sendall(client.hello())
     connection.try_receive()
     client.shake_hands(client.sock.sendall)  # the server has not received its last message
-    with Path(os.devnull).open() as readable:  # so the server stops
-        os.dup2(readable.fileno(), connection.stop_fd)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), connection.stop_fd)  # it is readable now: the server stops
     connection.end(b"Warning: room tea is deleted\n")
     connection.shake_hands()
     with meanwhile(connection.close):
