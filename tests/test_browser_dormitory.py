@@ -41,7 +41,7 @@ class DormitorySite:
 
     def reserve(self, window: Window, code: str) -> None:
         """Press the button of a room, whose name says how many are left."""
-        window.press(f"Reserve {code}, {room(window, code)}")
+        window.press(f"Reserve {code}, {room(window, code).lower()}")
 
     def reservations_of(self, room: str) -> list[str]:
         """Return the ids of a room's reservations that are on disk."""
