@@ -33,13 +33,6 @@ from net.options import add_server_options
 from net.server import SERVER_DESCRIPTORS, Server
 from protocol import ROOM_NAME_RULE, LineTooLong, RoomStatus, harmless, is_room_name, room_reply
 
-MAX_ROOMS = 100
-EMPTY_ROOM_SECONDS = 3600
-CHECK_SECONDS = 1.0  # between two looks for rooms that have been empty for too long
-DELETION_SECONDS = 2.0  # for members to read the warning, and what precedes it
-LEAVE = "/leave"
-ANY_FREE_PORT = range(1)  # port 0: the system chooses
-
 
 class RoomAction(IntEnum):
     """The first byte of a request: what it asks for."""
@@ -50,6 +43,12 @@ class RoomAction(IntEnum):
     DELETE = 4
 
 
+MAX_ROOMS = 100
+EMPTY_ROOM_SECONDS = 3600
+CHECK_SECONDS = 1.0  # between two looks for rooms that have been empty for too long
+DELETION_SECONDS = 2.0  # for members to read the warning, and what precedes it
+LEAVE = "/leave"
+ANY_FREE_PORT = range(1)  # port 0: the system chooses
 ACTION_NUMBERS = f"{min(RoomAction):d} to {max(RoomAction):d}"
 
 

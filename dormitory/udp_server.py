@@ -65,11 +65,10 @@ class UdpServer:
         """Serve until an event is set; this thread alone may use the handler meanwhile."""
         while not stopping.is_set():
             try:
-                ready = [self._sockets[fd] for fd, _ in self._poll.poll(TICK_SECONDS * 1000)]
-                received = [(sock, self._receive(sock)) for sock in ready]
+                received = [(fd, self._receive(self._sockets[fd])) for fd, _ in self._poll.poll(TICK_SECONDS * 1000)]
                 self._check_files()
-                for sock, requests in received:
-                    self._answer(sock, requests)
+                for fd, requests in received:
+                    self._answer(self._sockets[fd], requests)
             except Exception as error:  # the thread has sent no reply: the main server asks again
                 self._file_check_due = 0.0  # check at once: the counts may include changes that were rolled back
                 if isinstance(error, (sqlite3.Error, Damaged)):

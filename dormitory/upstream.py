@@ -39,7 +39,7 @@ class UdpClient:
     """One thread's UDP sockets: one for each back end, opened for the first request to it.
 
     Each socket is connected, so it receives datagrams from its back end alone, and only on the local address that leads
-    to that back end. The thread calls `before_repeating` whenever a reply is late, because it may come seconds later.
+    to that back end. The thread calls `before_repeating` when a request or its reply may be lost: it may wait longer.
     """
 
     def __init__(self, key: bytes, before_repeating: Callable[[], None] = lambda: None) -> None:
@@ -57,8 +57,10 @@ class UdpClient:
         data = pack(self._key, request)
         sock = self._socket(address)
         for pause in pauses:
-            with suppress(OSError):  # such a request counts as lost, and is sent again
+            try:
                 sock.send(data)
+            except OSError:  # the request counts as lost, and is sent again
+                self._before_repeating()
             if reply := self._wait_for_reply(sock, request, pause):
                 return reply
             self._before_repeating()
