@@ -181,12 +181,12 @@ class Console:
     def draw(self, before: str, after: str = "", above: Sequence[str] = ()) -> None:
         """Draw a row, with the cursor between two parts of it, and rows above it, in place of what is drawn."""
         rows = "".join(f"{row}\n" for row in above)
-        row = f"{before}{_SAVE_CURSOR}{after}{_RESTORE_CURSOR}"
-        print(f"{self._erased()}{_CUT_ROW}{rows}{row}{_CONTINUE_ROW}", end="", flush=True)
+        drawing = f"{self._erased()}{_CUT_ROW}{rows}{before}{_SAVE_CURSOR}{after}{_RESTORE_CURSOR}{_CONTINUE_ROW}"
         # A cursor behind the last character stays in that character's row if the window becomes narrower.
         column = width(before) if after else max(width(before) - 1, 0)
         widths = [*(width(_COLOUR.sub("", row)) for row in above), column]
-        self._drawn = [min(columns, self.window.columns) for columns in widths]
+        self._drawn = [min(columns, self.window.columns) for columns in widths]  # while the window is as it was
+        print(drawing, end="", flush=True)
 
     def _erased(self) -> str:
         # Most terminals break a row that does not fit a narrower window into several rows.
