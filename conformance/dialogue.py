@@ -215,7 +215,7 @@ class ChatClient:
             self._dialogue.received(self.who, line)
         self._unread += text
         if len(self._unread) > ENDLESS_CHARACTERS:
-            fail(f"the server sends text to {self.who} without end: {quoted(text)}")
+            fail(f"the server sends text to {self.who} without end: {quoted(self._unread)}")
         return True
 
     def _acknowledge(self) -> None:
