@@ -72,7 +72,8 @@ class StartedTarget(Target):
     """
 
     def __init__(self, command: str, ready_seconds: float, directory: Path | None = None) -> None:
-        super().__init__(HOST, free_port())
+        self._reservation = reserve_port()
+        super().__init__(HOST, self._reservation.getsockname()[1])
         words = [word.replace("{port}", str(self.port)) for word in shlex.split(command)]
         if directory:  # words that name files must still name them
             words = [str(Path(word).resolve()) if Path(word).exists() else word for word in words]
@@ -92,6 +93,7 @@ class StartedTarget(Target):
             )
         except OSError:
             os.close(self._terminal)
+            self._reservation.close()
             raise
         finally:
             os.close(servers_end)
@@ -140,6 +142,7 @@ class StartedTarget(Target):
         self._process.wait()
         self._watchdog.communicate(b"stopped\n")
         self._reader.join(STOP_SECONDS)
+        self._reservation.close()
 
     def _read_output(self) -> None:
         with suppress(OSError):  # EIO: the server has ended
@@ -155,12 +158,17 @@ def start_watchdog(group: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(["/bin/sh", "-c", script], stdin=subprocess.PIPE, start_new_session=True)
 
 
-def free_port() -> int:
-    """Return a port on which no program listens, and which this function does not return again soon."""
+def reserve_port() -> socket.socket:
+    """Return a UDP socket on a port on which no TCP server listens: no other run chooses the port while it is open."""
     while True:
         port = FIRST_PORT + (PORTS_PER_PROCESS * os.getpid() + next(_counter)) % PORTS
-        with suppress(OSError), socket.create_server((HOST, port)):
-            return port
+        reservation = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            reservation.bind((HOST, port))
+            with socket.create_server((HOST, port)):
+                return reservation
+        except OSError:
+            reservation.close()
 
 
 _counter = itertools.count()
