@@ -17,7 +17,7 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 FIRST_PORT, PORTS = 15_000, 17_000  # below those that the system gives to clients, which might take the server's port
-PORTS_PER_PROCESS = 300  # so that two runs at the same time do not choose the same port before a server has taken it
+PORTS_PER_PROCESS = 300  # so that a run seldom takes a port that another has just left, which some servers cannot bind
 CONNECT_PAUSE_SECONDS = 0.01
 STOP_SECONDS = 0.3  # between SIGINT and SIGKILL
 READ_BYTES = 1 << 16

@@ -126,7 +126,7 @@ def replace_file(file: Path, new: bytes, old: bytes | None = None, private: bool
 
     If old contents are given and an edit has changed them, return False and replace nothing. The file need not exist;
     it must not be a symbolic link. The new file has the permissions, the extended attributes and, as far as possible,
-    the owner and group of the old one. A private file can be read and written by its owner alone, who stays the same.
+    the owner and group of the old one. A private file can be read and written by its owner alone, and keeps this owner.
     After an OSError, which names a file, the file holds its old contents, except after NotFlushed.
     """
     with _opened(file.parent, os.O_RDONLY) as directory:

@@ -5,8 +5,8 @@ most BACKLOG_BYTES, and a second thread for that client, which lives only while 
 whose data does not fit into the backlog blocks until it does. A message of one line may exceed the limit a little, so
 that it does not wait behind the blocks of those who flood the client.
 
-The second thread drops a client that accepts too little: less than Patience asks for in a period that begins when a
-sender finds the backlog full, or nothing at all for stall_seconds. So several clients that stop reading are dropped
+The second thread drops a client that accepts too little: less than half of what Patience asks for in a period, which
+begins when a sender finds the backlog full, or nothing for stall_seconds. So clients that stop reading are dropped
 together, and delay a sender once; a client that merely reads slowly loses nothing, and slows down whoever floods it.
 """
 
